@@ -1,1 +1,1 @@
-"""Nightly regression runs: cases measured on devices every night, verdicts on changes, history, bisection and reports."""
+"""Nightly regression runs: recipes or bundles measured on devices every night, with verdicts, history, bisection, reports."""

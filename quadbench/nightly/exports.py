@@ -54,7 +54,7 @@ Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def github_annotations(view: NightView) -> str:
-    """Return GitHub workflow commands for the findings, one per line: worst first, at most 10 of each level."""
+    """Return GitHub Actions workflow commands for a night's findings, one per line: worst first, at most 10 of each level."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return the night as JUnit XML: regressions fail, missing figures are errors, inconclusive or device changes are skipped."""
+    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, unclear or device changes are skipped."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -145,7 +145,7 @@ def _result(finding: NightFinding, figure: FigureRow) -> Iterator[Failure | Erro
 
 
 def check_address(address: str) -> str:
-    """Return the webhook address unchanged if it is a valid HTTP address.
+    """Return the webhook address unchanged if it is a valid HTTP or HTTPS address.
 
     Raises:
         UserError: the address is invalid. The message omits it, since whoever knows it can write to the chat.
@@ -164,7 +164,7 @@ def check_address(address: str) -> str:
 
 
 def night_message(view: NightView) -> dict[str, Any]:
-    """Return the webhook message: plain text in Slack blocks, and the field `text` for clients without blocks."""
+    """Return the webhook message about a night: plain text in Slack blocks, and `text` for clients that show no blocks."""
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
     for finding in view.findings[:_MAX_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
@@ -180,7 +180,7 @@ def night_message(view: NightView) -> dict[str, Any]:
 
 
 def send(message: dict[str, Any], address: str) -> None:
-    """Post a message to a webhook without following redirections. Errors never contain its address."""
+    """Post a message as JSON to a webhook address, without following redirects. Errors never contain the address."""
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
     reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
@@ -194,7 +194,7 @@ def send(message: dict[str, Any], address: str) -> None:
 
 
 def _post_failure(request: urllib.request.Request) -> str:
-    """Post a request and return the reason of a failure; empty if it succeeded."""
+    """Post a request; return the reason if it failed, or an empty string if it succeeded."""
     try:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
             return ""
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message unless it equals the last one, whose digest is in the file `log_path`. Return whether it was posted.
+    """Post a night's message to a webhook unless `log_path` holds its digest from the last post; return whether it was posted.
 
     Raises:
         ServiceError: the webhook did not accept the message.
@@ -224,7 +224,7 @@ def post_night(view: NightView, address: str, log_path: Path) -> bool:
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    """An HTTP handler that does not follow redirections."""
+    """The `urllib` handler that refuses to follow HTTP redirects."""
 
     def redirect_request(self, *_: object) -> None:
         return None

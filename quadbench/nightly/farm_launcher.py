@@ -1,4 +1,4 @@
-"""Launcher of nightly comparisons on a device farm: submits jobs to its queue and collects their results.
+"""Launcher of nightly comparisons on a device farm: it submits jobs to the farm's queue and collects their results.
 
 The first jobs of a night have the night's id in the queue; later ones have that id with a number. A restarted night finds its
 jobs by payload and waits for them.
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _FarmComparison:
-    """A comparison on one device as a farm job, with the bundles that must be built for it."""
+    """A comparison of two bundles on one device as a farm job, with orders for bundles that must be built first."""
 
     case: str
     word: str
@@ -66,7 +66,7 @@ class _FarmComparison:
 
     @property
     def payload_text(self) -> str:
-        """Return the payload of the comparison's job as JSON, by which the job is found again."""
+        """Return the job's payload as JSON text, by which a restarted night finds the job in the queue."""
         return _as_text(as_json(self.demand.order))
 
 
@@ -81,7 +81,7 @@ class FarmLauncher:
     _gone_since: dict[_Need, float] = field(default_factory=dict)  # monotonic time since which no worker serves a need
 
     def bundle(self, digest: str) -> StoredBundle:
-        """Return a bundle from this results folder or from the farm's store."""
+        """Return the bundle with this digest, from the results folder or from the farm's store."""
         return fetch(Bundle, digest, self.layout, self.farm.store)
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job, or a failure, for each device of a request. A faulty device does not affect the others."""
+        """Yield a farm job, or a failed result, for each device of a request. One faulty device does not affect others."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Return the farm's description of one side, and the build that it needs; local files are uploaded."""
+        """Return a comparison side as the farm's order, and the order to build its bundle if needed. Local files are uploaded."""
         if chosen.harness:
             raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -160,12 +160,12 @@ class FarmLauncher:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return the night's comparison jobs by payload; of equal payloads, the latest job."""
+        """Return the night's comparison jobs in the farm's queue by payload text; of equal payloads, the latest job."""
         jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
     def _read_jobs(self) -> Iterator[ReadJobs]:
-        """Yield the night's jobs, one list for each id under which jobs were submitted."""
+        """Yield the night's jobs in the farm's queue: one listing for each run id under which the night submitted jobs."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -184,9 +184,9 @@ class FarmLauncher:
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
     def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a moment, then return the ended jobs by id; None for a job that the queue no longer lists.
+        """Wait a second, then return the jobs that have ended, by id; None for a job that the queue no longer lists.
 
-        Waiting jobs are cancelled if the budget is over or no worker serves their needs.
+        Waiting jobs are cancelled if the time budget is over or no worker serves their needs.
         """
         time.sleep(_LOOK_S)
         try:
@@ -205,7 +205,7 @@ class FarmLauncher:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a job; return False if the queue lacks it or cannot read it. An unreachable queue is retried later."""
+        """Cancel a farm job; return False if its queue entry is missing or damaged. An unreachable queue is tried again later."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:
@@ -214,7 +214,7 @@ class FarmLauncher:
         return True
 
     def _cancel_reason(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
-        """Return the reason to cancel a waiting job: no time, or no worker; None if it may wait on."""
+        """Return the reason to cancel a waiting job, as no time left or no worker; None if the job may keep waiting."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
         now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job and its dependencies that still wait
@@ -229,7 +229,7 @@ class FarmLauncher:
         return None
 
     def _served_needs(self) -> set[_Need]:
-        """Return the job requirements that active workers can serve, each with the worker's quadbench version.
+        """Return the needs of jobs (devices, capabilities) that active workers serve, each with the worker's quadbench version.
 
         A reserved device is served only by workers of the user and host that reserved it.
         """
@@ -246,7 +246,7 @@ class FarmLauncher:
         return served
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
-        """Return the result of an ended job and store the files of its runs. An invalid result does not affect other jobs."""
+        """Return the comparison result of an ended job, and store its runs here. An invalid result does not affect other jobs."""
         came = CaseResult(case=work.case, word=work.word)
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")

@@ -1,4 +1,4 @@
-"""History of a case on a device: segments of nights with a constant level, changes between them, and bisection."""
+"""History of a nightly case on a device: segments of nights with a constant level, changes between them, and bisection."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights without a shift; `level` is the median of a figure, or of its ratio to the yardstick.
+    """Consecutive nights in which a figure did not shift. `level` is its median, or the median of its ratio to the yardstick.
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -45,7 +45,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Split a figure's nights into segments at shifts of its level and at changes of environment or yardstick."""
+    """Split a figure's nights into segments, where its level shifts or the environment or reference bundle changes."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -73,7 +73,7 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes where segments begin: changes of yardstick or environment, steps to or from 0, and shifts."""
+    """Return the indexes where segments begin: at changes of yardstick or environment, steps to or from 0, and level shifts."""
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
@@ -88,17 +88,17 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _is_none(value: _Value) -> bool:
-    """Return whether a value is an image distance of 0, whose logarithm is -inf."""
+    """Return whether a night's value is an image distance of 0, whose logarithm is -inf."""
     return math.isinf(value[1])
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether the values of two nights have the same scale."""
+    """Return whether two nights' values compare: plain or ratios to the same yardstick, and means over the same tasks."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return what differs between two nights: files, kit, yardstick and environment, as values before and after."""
+    """Return what differs between two nights: files, kit, yardstick and environment, as a map from name to (before, after)."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -108,7 +108,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """The history of one figure of a case on a device, as segments in order of time."""
+    """The history of one figure, such as image time, of a case on a device: its segments of nights in order of time."""
 
     task: str
     key: str
@@ -117,7 +117,7 @@ class FigureHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
-    """The history of a case on a device: its figures, its rulings that are not clean, and its acknowledgements."""
+    """The history of a nightly case on one device: its figures, its rulings other than CLEAN, and its acknowledgements."""
 
     case: str
     device: str
@@ -131,9 +131,9 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a case on a device with at least one night.
+    """Return the history of a case on a device from its nights, of which there is at least one.
 
-    It covers the image time and the figures with rulings that are not clean, or all figures if `is_whole`.
+    It covers the image time and the figures with rulings other than CLEAN, or all figures if `is_whole`.
     """
     latest = nights[-1]
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -153,7 +153,7 @@ def case_history(
 
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return the tables of a history: its latest segments, rulings and acknowledgements, without empty tables."""
+    """Return a case history as tables: latest segments, rulings and acknowledgements. Empty tables are omitted."""
     rows = [
         _row(figure_name(figure.key, figure.task), segment, figure.key)
         for figure in history.figures
@@ -164,12 +164,12 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return tables of the latest rulings and acknowledgements, without empty tables."""
+    """Return tables of a case's latest rulings and acknowledgements. Empty tables are omitted."""
     return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on the level of the first figure and the night since which it holds."""
+    """Return a sentence on a case's current level, in its first figure with values, and on the night since which it holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
@@ -183,7 +183,7 @@ def sentence(history: CaseHistory) -> str:
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
-    """Return a table of the latest numbered segments of one figure."""
+    """Return a table of one figure's latest segments, numbered from its first segment on."""
     numbered = list(enumerate(figure.segments, start=1))[-_MAX_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _levels(figure_name(figure.key, figure.task), "Segment", rows)
@@ -198,21 +198,21 @@ def _row(name: str, segment: Segment, key: str) -> tuple[str, ...]:
 
 
 def changed_text(segment: Segment) -> str:
-    """Return what changed between a segment and the night before it, as text; empty if nothing is known."""
+    """Return as text what changed between a segment's first night and the night before; empty if no change is known."""
     changes = [f"{tidy(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
     more = f", {len(changes) - _MAX_CHANGED} more" if len(changes) > _MAX_CHANGED else ""
     return ", ".join(changes[:_MAX_CHANGED]) + more
 
 
 def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
-    """Return the level of a segment, its change, and what changed with it, as text."""
+    """Return three table cells for a segment: its level, its change, and what else changed when it began."""
     level = series.value_text(segment.level, key, is_ratio=segment.is_ratio)
     change = "–" if segment.change is None else series.change_text(segment.change, key)
     return level, change, changed_text(segment) or "–"
 
 
 def _rulings(history: CaseHistory) -> TextTable:
-    """Return a table of the rulings by figure, with equal rulings of consecutive nights in one row."""
+    """Return a table of a case's rulings by figure. Equal rulings that follow each other share a row."""
     ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
     alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
@@ -242,7 +242,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """The last significant change of a case on a device. `word` is the acknowledgement that covers it, if any."""
+    """The last significant change of a case on a device. `word` is the acknowledgement that covers it; None if there is none."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -260,7 +260,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the last change of the first figure that changed by more than its default limit."""
+    """Return the latest change above the default limit, in the first figure that has one; None if no figure has one."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -273,7 +273,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return sentences on the last changes, those to act on first, then on cases without a change."""
+    """Return sentences on each case's last change, unacknowledged changes for the worse first, then on unchanged cases."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -289,7 +289,7 @@ def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
 
 
 def _shared_change(change: Change) -> tuple[object, ...]:
-    """Return the sort key of changes that one sentence can report together."""
+    """Return the sort key of a change; changes with equal keys are reported in one sentence."""
     figure, segment = change.figure, change.segment
     return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_text(segment), str(change.word)
 
@@ -309,7 +309,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The result of a bisection: the last good and the first bad files. `untold` lie between, with unknown results."""
+    """The result of a bisection over nights: last good and first bad files. `untold` are files between them without a verdict."""
 
     last_good: Subject
     first_bad: Subject
@@ -317,12 +317,12 @@ class Bisection:
 
 
 def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
-    """Return the distinct subjects (bundle and kit) of the nights, in order of first use."""
+    """Return the distinct tested files (bundle and kit) of the nights, in order of first use."""
     return tuple(dict.fromkeys(night.subject for night in nights))
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search the first bad subject between a good first one and a bad last one. `is_changed` returns None if undecided."""
+    """Search the first bad files between good first and bad last ones. `is_changed` tests files, and is None if undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

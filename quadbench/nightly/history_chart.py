@@ -1,4 +1,4 @@
-"""SVG chart of a figure over the nights of a case: values, segment levels, rulings, acknowledgements and the yardstick."""
+"""SVG chart of a figure of a nightly case over its nights: values, levels, rulings, acknowledgements and the yardstick."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over its latest nights; None if fewer than two have it in the last one's form, value or ratio."""
+    """Draw a figure over its latest nights as SVG. Return None if fewer than two have it in the latest form, ratio or value."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and to_scale(point) is not None
@@ -36,7 +36,7 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
 
 @dataclass(frozen=True, kw_only=True)
 class _Plot:
-    """The chart of a figure over nights with the same scale: ratios to the yardstick's figure, or plain values."""
+    """The chart of one figure over nights with one scale: either ratios to the yardstick (reference bundle), or plain values."""
 
     figure: FigureHistory
     history: CaseHistory
@@ -79,7 +79,7 @@ class _Plot:
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
-        """Return the visible segments, each with its number and the indexes of its first and last night."""
+        """Return the segments that the chart shows, each with its number and the indexes of its first and last night."""
         places = {night.night: index for index, night in enumerate(self.nights)}
         return [
             (number, segment, (places.get(segment.first, 0), places[segment.last]))
@@ -88,16 +88,16 @@ class _Plot:
         ]
 
     def _shown(self, value: float) -> float:
-        """Convert a value to the unit of the chart; ratios stay."""
+        """Convert a value to the chart's unit, such as ms; a ratio stays as it is."""
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x position between a night and the one before it; both ends are 4 pixels outside."""
+        """Return the x position in pixels midway between a night and the one before; at the chart's ends, 4 pixels outside."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 
     def _environments(self, bottom: int) -> Iterator[str]:
-        """Shade every second stretch of nights with the same environment."""
+        """Shade every second group of consecutive nights with the same environment, to show where it changed."""
         index = 0
         for count, (_, alike) in enumerate(groupby(self.nights, key=lambda night: sorted(night.environment.items()))):
             first, index = index, index + len(list(alike))
@@ -107,7 +107,7 @@ class _Plot:
                 yield f'<rect class="surroundings" x="{left:.1f}" y="{UPPER[0]}" {size} fill="{FAINT}" fill-opacity="0.45"/>'
 
     def _segments(self, bottom: int) -> Iterator[str]:
-        """Draw each segment's level, with a numbered vertical line at its beginning."""
+        """Draw each segment's level as a horizontal line, and a numbered vertical line where the segment begins."""
         free = 0.0
         for place, segment, (first, last) in self._stretches:
             y, left, right = self._panel.y(self._shown(segment.level)), self._edge(first), self._edge(last + 1)
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw bars at height `y` below the nights that an acknowledgement covers."""
+        """Draw bars at pixel height `y` below the nights in which an acknowledgement covers the figure."""
         for word in self.history.acknowledged:
             nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]

@@ -1,4 +1,4 @@
-"""Histories of cases as a list, as JSON, and as an HTML page that works without scripts."""
+"""Histories of nightly cases as a list, as JSON, and as an HTML page that works without scripts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ _MAX_RULINGS = 20  # per device in the page's data; quadbench history CASE --jso
 
 @dataclass(frozen=True, kw_only=True)
 class CaseLine:
-    """A case on a device in a list: its latest night, that night's rulings, and the current segment of its image time."""
+    """A list entry for a nightly case on a device: its latest night, that night's rulings, and its current image time level."""
 
     case: str
     device: str
@@ -51,7 +51,7 @@ class CaseLine:
 
 
 def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
-    """Return the list entries of cases on devices, each with at least one night."""
+    """Return one list entry for each case on a device. Each series holds the nights of one of them, at least one night."""
     rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -82,7 +82,7 @@ def case_table(lines: Sequence[CaseLine]) -> TextTable:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseList:
-    """A list of the measured cases, with an entry for each device."""
+    """The list of nightly cases, with an entry for each device of a case."""
 
     schema_version: int = SCHEMA_VERSION
     cases: tuple[CaseLine, ...]
@@ -90,7 +90,7 @@ class CaseList:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDocument:
-    """The history of one case on its devices, or of all cases. A page and the API omit unremarkable figures."""
+    """The history of one nightly case, or of all. The page and the API omit figures that were always CLEAN, except image time."""
 
     schema_version: int = SCHEMA_VERSION
     case: str | None
@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return for each caveat the nights of a case that have it, and whether they affect the last change."""
+    """Return a text for each caveat: which nights of a case have it, and whether the last change rests on some of them."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a tracked ratio's medians in the figure's own unit, before and since its last change."""
+    """Return a sentence with a figure's own medians before and since its last change; empty if no ratio of it is tracked."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -127,7 +127,7 @@ def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
 
 
 def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
-    """Return the median of a figure's own values, not ratios, over the nights of a segment, as text."""
+    """Return the median of a figure's plain values (not ratios) over a segment's nights, as text with its unit."""
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
@@ -137,7 +137,7 @@ def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segme
 
 @dataclass(frozen=True, kw_only=True)
 class CaseData:
-    """The history of a case on a device, and its nights in order of time."""
+    """The history of a case on a device, together with its measurements of each night in order of time."""
 
     history: CaseHistory
     nights: Sequence[Measurement]
@@ -145,7 +145,7 @@ class CaseData:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSection:
-    """A section of the history page for a case on a device: summary, caveats, and a chart and table per figure."""
+    """A section of the history page, about one case on one device: summary, caveats, and a chart and table for each figure."""
 
     history: CaseHistory
     sentence: str
@@ -164,7 +164,7 @@ class CaseSection:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryView:
-    """The content of the history page, latest change first, with the numbers of omitted sentences and devices."""
+    """The content of the history page. `more_sentences` and `more_sections` count what did not fit on it."""
 
     sentences: tuple[str, ...]
     more_sentences: int
@@ -174,7 +174,7 @@ class HistoryView:
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
-        """Return, for each caveat, sentences that name the devices and nights with it."""
+        """Return for each caveat sentences that name the devices and nights whose measurements have it."""
         return {caveat: doubted for caveat in Caveat if (doubted := tuple(self._doubted(caveat)))}
 
     @property
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return the histories of cases on devices, each with at least one night; with every figure if `is_whole`."""
+    """Return the history and nights of each case on a device; with every figure if `is_whole`. No series is empty."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
@@ -203,7 +203,7 @@ def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, i
 
 
 def history_view(inputs: Sequence[CaseData], now: datetime) -> HistoryView:
-    """Return the content of the history page; sentences and devices with the latest changes come first."""
+    """Return the content of the history page. Unacknowledged changes for the worse come first, unchanged cases last."""
     sentences = summary([one.history for one in inputs], now)
     sections = _sections(sorted(inputs, key=lambda one: _urgency(one, now)), now)
     return HistoryView(
@@ -243,9 +243,9 @@ def _sections(inputs: Sequence[CaseData], now: datetime) -> list[CaseSection]:
 def render_history(
     inputs: Sequence[CaseData], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
 ) -> str:
-    """Return the HTML page of the history of one case, or of all cases.
+    """Return the HTML page with the history of one nightly case (`case`), or of all cases if `case` is None.
 
-    `commands` map a purpose to a command that repeats the page. `next_step` maps a purpose to the next command, or a sentence
+    `commands` maps a purpose to a command that repeats the page. `next_step` maps a purpose to the next command, or a sentence
     without full stop to nothing.
     """
     view = history_view(inputs, made_at)
@@ -257,7 +257,7 @@ def render_history(
 
 
 def span_words(inputs: Sequence[CaseData]) -> str:
-    """Return the number of nights of a page and their first and last date as text."""
+    """Return as text how many nights a history page covers, and their first and last date."""
     nights = {(night.night, night.measured_at.date()) for one in inputs for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"

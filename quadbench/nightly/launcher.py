@@ -1,4 +1,4 @@
-"""Launches of comparisons on devices of this machine, and the measurement that a night stores for each."""
+"""Launches of comparisons on this machine's devices, and the measurement that a nightly run stores for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ _OWN = "case's "  # prefix of environment entries in which the case differs from
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRequest:
-    """A comparison that a night requests: interleave launches of sides A and B for a case on the named devices.
+    """A comparison that a nightly run requests for a case: interleave launches of sides A and B on the named devices.
 
     `tasks` limits the common tasks of both sides; empty means all.
     """
@@ -44,7 +44,7 @@ class CaseRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """The result of a requested comparison on one device, or the reason why there is none.
+    """The result of a requested comparison on one device, or the reason why the comparison failed.
 
     `device` is the device's lease name. `reason` is None on success. `is_transient` means that the device or its environment
     caused the failure. `is_storage_failure` means that files were not accessible, which says nothing about case and device.
@@ -68,14 +68,14 @@ class CaseResult:
 
 
 class Launcher(Protocol):
-    """The interface through which a night launches comparisons."""
+    """The interface through which a nightly run launches comparisons, on this machine's devices or on a farm."""
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         """Yield the result of each requested comparison on each device, as soon as it is known."""
         ...
 
     def bundle(self, digest: str) -> StoredBundle:
-        """Return a bundle that was run here before.
+        """Return the stored bundle with this digest, which an earlier run used.
 
         Raises:
             QuadbenchError: the bundle is no longer there, or damaged.
@@ -84,7 +84,7 @@ class Launcher(Protocol):
 
 
 def launch_with_retry(launcher: Launcher, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-    """Yield the result of each requested comparison; those lost to the device are tried once more at the end."""
+    """Yield the result of each requested comparison. Transient failures (device, environment) are retried once at the end."""
     spoilt = []
     for comparison in launcher.launch(requests, budget):
         if comparison.is_transient:
@@ -107,7 +107,7 @@ class LocalLauncher:
     observer: Observer
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield the result of each requested comparison, one by one. None is started once the budget is over."""
+        """Yield the results of the requested comparisons, run one after the other. None starts once the time budget is over."""
         for one in requests:
             if budget and budget.left_s <= 0:
                 yield from (CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it") for word in one.words)
@@ -128,7 +128,7 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Run a comparison on devices by address. If a user error stops all of them, try each device alone.
+        """Run a comparison on devices, a map from address to the user's text. If a user error stops all, try each device alone.
 
         Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
         """
@@ -161,7 +161,7 @@ class LocalLauncher:
 
 
 def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
-    """Return the measurement that a night stores for a successful comparison. `records` are those of both runs.
+    """Return the measurement that a night stores for a successful comparison. `records` are the launches of its two runs.
 
     With `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
     """
@@ -192,7 +192,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the environment of the yardstick's launches, and where the case's own launches differ from it."""
+    """Return the environment (name to value) of the yardstick's launches, plus entries in which the case's launches differ."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

@@ -23,7 +23,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_on_on
 
 
 class Limits(Spec):
-    """The smallest changes of a figure that matter; smaller ones are ignored."""
+    """The smallest changes of measured figures that a nightly run reports; smaller ones are ignored."""
 
     time: Change = 0.03
     """The limit for times, relative to the usual value: 0.03 is 3 %. The default is 0.03."""
@@ -63,7 +63,7 @@ class Case(Spec):
 
 
 class NightFile(Spec):
-    """The cases that a team measures every night."""
+    """The file night.yaml: the recipes and bundles (cases) that a team measures every night, with devices and limits."""
 
     schema_version: Literal[1]
     """The version of the file format: 1."""

@@ -1,4 +1,4 @@
-"""The plan of a nightly run, read from its file: cases with both sides and devices, and all problems of the file."""
+"""The plan of a nightly run, read from night.yaml: each case with both comparison sides and devices, and the file's problems."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the lease name of a device, from earlier nights or from its address; the text itself if unknown.
+    """Return the lease name of the device that a text in night.yaml names; the text itself if the device is unknown.
 
-    `serials` maps the phone names of farm.yaml to serials.
+    Earlier measurements in `series` are searched first. `serials` maps the phone names of farm.yaml to serials.
     """
     for one in reversed(series):
         if one.address == word:
@@ -42,7 +42,7 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
 
 
 def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
-    """Yield a problem for each device text that is invalid, ambiguous or repeated.
+    """Yield a problem for each device text in night.yaml that is invalid, repeated, or fits several devices.
 
     `expected` are the phones of farm.yaml. Only the night itself shows whether a device is present.
     """
@@ -68,7 +68,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Return a device text without its serial, to check the kind; empty if it may be a serial alone."""
+    """Return a device text with a placeholder for its serial, to check the profile; empty if the text may be a bare serial."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -78,7 +78,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Return the reason why a text cannot name any device; None if it can, even if that device is absent."""
+    """Return the reason why a text can never name a device; None if it can, even if that device is absent now."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
     try:
@@ -91,7 +91,7 @@ def _kind_fault(word: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReader:
-    """A nightly file under validation. `mistakes` are problems of the file; `faults` map a case to its error."""
+    """The reader of a nightly file. `mistakes` collects problems of the file; `faults` maps a case to the error of its source."""
 
     file: NightFile
     folder: Path  # base of relative paths in the file
@@ -101,7 +101,7 @@ class CaseReader:
     _yardsticks: dict[str, SideSpec | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
-        """Return both sides of each valid case by name; problems of others are in `mistakes` and `faults`."""
+        """Return (yardstick, case) as comparison sides by case name. Invalid cases are in `mistakes` or `faults` instead."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
@@ -151,7 +151,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return the key of a case that caused an error, and the error; None if the source itself is broken."""
+        """Return the error of a case, and its key at fault (`source` or `changes`); no key if the source exists but is broken."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -172,14 +172,14 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit on a figure that no case of the night can have."""
+    """Yield a problem for each limit on a figure that none of these cases can have."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield the limits on figures that both sides can never have, each with the reason."""
+    """Yield each limit whose figure a comparison of these two sides cannot have, with the reason."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
@@ -191,7 +191,7 @@ def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case of a nightly run: the yardstick (side A), the case (side B), devices, limits and owner."""
+    """A case that a nightly run will measure: the yardstick (side A), the case (side B), its devices, limits and owner."""
 
     name: str
     yardstick: SideSpec
@@ -203,7 +203,7 @@ class PlannedCase:
 
     @property
     def left_out(self) -> str | None:
-        """Return a sentence on tasks that are not measured because the yardstick lacks them; None if there are none."""
+        """Return a sentence on tasks of the case that are not measured, as the yardstick lacks them; None if there are none."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
 
@@ -225,7 +225,7 @@ class NightPlan:
 
 
 def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPlan:
-    """Read the file of a nightly run and the sources of its cases. A broken source does not affect other cases.
+    """Read night.yaml and the recipes and bundles of its cases. One broken source does not affect other cases.
 
     Raises:
         SpecError: the file has problems, including names that do not exist, or farm.yaml is invalid.
@@ -258,6 +258,6 @@ def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPla
 
 
 def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return the devices of a case on which a night has not measured it yet."""
+    """Return those device texts of a case on whose devices the night has not measured the case yet."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

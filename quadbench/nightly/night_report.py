@@ -1,4 +1,4 @@
-"""A stored night for its report: earlier nights of its cases, false alarms of each device, and the exit code."""
+"""The stored results of a night for its report: earlier nights of its cases, false alarm rates of devices, and exit code."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return the rate of false alarms of each device over recent nights, and the reason for any doubt about it."""
+    """Return each device's rate of false alarms over recent nights, with a reason if the device is unreliable."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -45,7 +45,7 @@ def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) 
 
 
 def mark_doubtful(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
-    """Put doubtful phones of the inventory on probation; return the reason by device."""
+    """Put unreliable phones on probation in the phone inventory; return the reason by device."""
     phones = {phone.seen.device for phone in inventory.phones()}
     doubts = {one.device: doubt for one in known if one.device in phones and (doubt := one.doubt)}
     for device, doubt in doubts.items():
@@ -71,9 +71,9 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return how the time of the yardstick (reference bundle) drifted over nights in the current environment.
+    """Return how far the yardstick's time drifted over nights in the current environment, as a difference of logarithms.
 
-    The change is on its scale, a logarithm. None if it is within the usual spread.
+    The yardstick is the reference bundle. Return None if the drift is within the usual spread.
     """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
@@ -86,7 +86,7 @@ def _drift(nights: Sequence[Measurement]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class NightResult:
-    """A completed night, with earlier nights of its cases and the false alarm rates of devices."""
+    """The stored results of a night, with earlier nights of its cases and the false alarm rates of its devices."""
 
     night: Night
     series: Series
@@ -101,12 +101,12 @@ class NightResult:
         return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the content of the nightly report. `where` holds the words that name the results folder."""
+        """Return the content of the nightly report. `where` holds the command-line words that name the results folder."""
         return night_view(self.night, self.series, self.devices, where)
 
 
 def exit_code(night: Night) -> int:
-    """Return the exit code for the worst ruling of a night. It is ERROR if that is 0 but a measurement has no ruling."""
+    """Return the process exit code for a night's worst ruling; ERROR (1) if that is 0 but a measurement has no ruling."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

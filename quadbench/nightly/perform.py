@@ -1,4 +1,4 @@
-"""Execution of a nightly run: measure every case on every device, detect changes, confirm them by launches, and rule."""
+"""Execution of a nightly run: measure every case on every device, detect changes, confirm them by launches, rule on them."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
-    """The image scores of a night. Images of a run are scored once, even if several devices painted them.
+    """The image quality scores of a night. Images of a run are scored once, even if several devices generated them.
 
     `faults` maps case, device and figure to the reason of a missing score, since the last start.
     """
@@ -51,7 +51,7 @@ class NightPictures:
     _runs: dict[str, RunScores | str] = field(default_factory=dict)
 
     def scores(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
-        """Return the scores of a measurement's images, which the device with the address `painter` painted."""
+        """Return a measurement's image quality scores. `painter` is the address of the device that generated the images."""
         wanted = _wanted_metrics(measured, case)
         if not wanted:
             return ()
@@ -62,12 +62,12 @@ class NightPictures:
         return tuple(point for point in points.values() if not isinstance(point, str))
 
     def missing_scores(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
-        """Return the reason for each score that a measurement lacks, by figure."""
+        """Return why a measurement lacks image quality scores, as a map from figure to reason."""
         there, faults = {name_of(point) for point in measured.points}, self.faults.get((case.name, measured.address), {})
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
     def _run_scores(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
-        """Score the images of a run of a bundle, once; return the reason if that fails."""
+        """Return the scores of a run's images, computed once per run; return the reason as text if scoring fails."""
         if run_id not in self._runs:
             try:
                 with requires_extra("quality"):
@@ -90,7 +90,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return a score as a figure that can be tracked over nights, or the reason why it cannot."""
+    """Return an image score as a figure to track over nights, or the reason as text if its value cannot be tracked."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -99,14 +99,14 @@ def _point(name: FigureName, value: float | str | None) -> Point | str:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseNight:
-    """A measurement's case, and the changes that the detector suspects in it."""
+    """A night's measurement of a case, with the changes that the detector suspects in it."""
 
     case: PlannedCase
     detection: Detection
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the figures that a confirmation must decide, with the image time if a suspicion is vague."""
+        """Return the figures that confirming launches must decide; image time if there are no others or a suspicion is vague."""
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):
@@ -115,7 +115,7 @@ class CaseNight:
 
 
 def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: NightStore) -> list[CaseNight]:
-    """Return the suspected changes of each measurement of a night that has no ruling yet."""
+    """Return the detector's suspected changes for each measurement of a night that has no ruling yet."""
     night, known = nights.night(night_id), {case.name: case for case in cases}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
     tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
@@ -123,7 +123,7 @@ def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: Nigh
 
 
 def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
-    """Interleave launches of suspected cases with the last good files; return the results by case and address."""
+    """Compare suspected cases with their last good files by interleaved launches; return results by case and address."""
     wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
         name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good
@@ -141,9 +141,9 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Rule on a measurement and store all rulings together. A comparison with too few blocks confirms nothing.
+    """Rule on a case's measurement and store all its rulings together. A comparison with too few blocks confirms nothing.
 
-    `lacking` maps a figure to the reason of its missing score.
+    `lacking` maps a figure to the reason why its score is missing.
     """
     versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -173,7 +173,7 @@ def _detect(tonight: Measurement, case: PlannedCase, nights: NightStore) -> Dete
 
 
 def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> CaseRequest:
-    """Return a comparison of the last good files with tonight's files, measured like the case itself."""
+    """Return the request to compare the last good files (A) with tonight's files (B), measured like the case itself."""
     as_case = replace(case.side, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
@@ -183,7 +183,7 @@ def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measur
 
 
 def perform(night_id: str, plan: NightPlan, launcher: Launcher, *, layout: Layout) -> NightResult:
-    """Perform a nightly run, or resume it: results that are stored stay. Of several started at once, one waits.
+    """Perform a nightly run, or resume it and keep its stored results. A second run in the same folder waits for the first.
 
     Raises:
         StorageError, ArtifactError: the results folder or the database cannot be used, or is damaged.
@@ -218,7 +218,7 @@ def perform(night_id: str, plan: NightPlan, launcher: Launcher, *, layout: Layou
 
 @contextmanager
 def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
-    """Hold the lock of a results folder. If another nightly run holds it, log that and wait."""
+    """Hold the lock for nightly runs in a results folder. If another run holds the lock, log that and wait."""
     with storage_errors(layout.root):
         layout.night(night_id).mkdir(parents=True, exist_ok=True)
     is_next = "%s is under way in this results folder; this one begins when that has ended"
@@ -229,7 +229,7 @@ def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningNight:
-    """A nightly run in progress. `causes` maps case and device to the reason of a missing measurement."""
+    """A nightly run in progress. `causes` maps case and device text to the reason why there is no measurement."""
 
     night_id: str
     plan: NightPlan
@@ -252,7 +252,7 @@ class _RunningNight:
                 self.causes[comparison.case, comparison.word] = why
 
     def judge(self) -> None:
-        """Rule on each measurement without a ruling; suspected changes are first confirmed by launches.
+        """Rule on each measurement that has no ruling yet. Suspected changes are first confirmed by interleaved launches.
 
         If files for a confirmation are not accessible, no ruling is made: the night can be resumed later.
         """
@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store MISSING rulings for unmeasured cases, and withdraw those of cases that were measured since."""
+        """Store MISSING rulings for cases that were not measured; replace those of cases measured since by CLEAN rulings."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)
@@ -293,7 +293,7 @@ class _RunningNight:
         self.nights.add([*rulings, *back])
 
     def _store_failure(self, comparison: CaseResult) -> str | None:
-        """Store the measurement of a comparison with its scores; return the reason if that fails."""
+        """Store a comparison's measurement with its image scores; return the reason if that fails, None on success."""
         try:
             records = [record for run_id in comparison.runs for record in self.records.run_records(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == comparison.case)

@@ -44,7 +44,7 @@ WantedBy=timers.target
 
 
 def time_of_day(text: str) -> tuple[str, str]:
-    """Return the hour and minute of a time of day such as `02:00`."""
+    """Parse a time of day such as `02:00`; return its hour and minute, each as two digits."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise UserError(f"{quote(text)} is no time of day; expected one as 02:00")

@@ -1,4 +1,4 @@
-"""Time series of a case on a device over nights: scales of figures, limits of changes, and which nights count."""
+"""Time series of a nightly case on a device: scales of figures, limits of changes, and which nights count."""
 
 import math
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the names of the tasks that a night measured, over which figures of all tasks are means."""
+    """Return the names of the tasks that a night measured. Figures of all tasks are means over these."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def to_scale(point: Point) -> float | None:
-    """Return a figure on its scale: the logarithm of its ratio or value, or decibels; None if it cannot be placed.
+    """Return a figure on the scale on which nights are compared: decibels for PSNR, else the logarithm of its ratio or value.
 
-    An image distance of 0 is -inf, and so is one below 0, as KID may give as an estimate of 0.
+    Return None if it has no place there. An image distance of 0 or, as KID may estimate, below 0 is -inf.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -56,17 +56,17 @@ def to_scale(point: Point) -> float | None:
 
 
 def from_scale(place: float, key: str) -> float:
-    """Convert a number on a figure's scale back to a value or ratio, as the inverse of `to_scale`."""
+    """Convert a figure from its scale (logarithm or decibels) back to a value or ratio, as the inverse of `to_scale`."""
     return place if key == PSNR else math.exp(place)
 
 
 def change_between(before: float, now: float) -> float:
-    """Return the difference of two numbers on a figure's scale; inf from a distance of 0, which has no relative change."""
+    """Return the later minus the earlier figure, both as logarithm or decibels; inf after an image distance of 0."""
     return 0.0 if now == before else now - before
 
 
 def limit_of(key: str, limits: Limits) -> float:
-    """Return the smallest change of a figure that matters, on its scale."""
+    """Return the smallest change of a figure that matters: in decibels for PSNR, else as a difference of logarithms."""
     if key == PSNR:
         return limits.psnr_db
     if key in SIZES:
@@ -81,13 +81,13 @@ def limit_of(key: str, limits: Limits) -> float:
 
 
 def is_worse(change: float, key: str) -> bool:
-    """Return whether a change of a figure, on its scale, is for the worse."""
+    """Return whether a figure's change, a difference of logarithms or decibels, is for the worse."""
     metric = PICTURE_METRICS.get(key)
     return change < 0 if metric and metric.better is BetterDirection.HIGHER else change > 0
 
 
 def change_text(change: float, key: str) -> str:
-    """Format a change on a figure's scale: `5.1 % slower`, `0.6 dB worse`; a change from 0 is only `worse`."""
+    """Format a figure's change, a difference of logarithms or decibels: `5.1 % slower`, `0.6 dB worse`, or from 0 `worse`."""
     grows, shrinks = directions(key)
     if change == math.inf:
         return grows
@@ -97,20 +97,20 @@ def change_text(change: float, key: str) -> str:
 
 
 def value_text(value: float, key: str, *, is_ratio: bool) -> str:
-    """Format a figure's value, or its ratio to the yardstick's value."""
+    """Format a figure's value with its unit, or its ratio to the value of the yardstick (reference bundle)."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
     return f"{value:.4g}" if key in PICTURE_METRICS and key != PSNR else with_unit(value, key)
 
 
 def is_sound(night: Measurement) -> bool:
-    """Return whether a night has no caveats that affect times and memory."""
+    """Return whether a night's measurement has no caveats that affect times and memory, such as THROTTLED."""
     return NIGHTS_DOUBTS.isdisjoint(night.caveats)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A case on a device tonight, with its earlier nights in order of time, their rulings and acknowledgements."""
+    """Tonight's measurement of a case on a device, with earlier ones in order of time, their rulings and acknowledgements."""
 
     tonight: Measurement
     nights: tuple[Measurement, ...]
@@ -119,11 +119,11 @@ class Window:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the subject (bundle and kit) that tonight's is compared with; None if none is known.
+        """Return the files (bundle and kit) with which tonight's files are compared; None if there are none.
 
-        It is tonight's own subject if that was good for NEW_NIGHTS nights or was accepted by an acknowledgement of all figures.
-        The same holds if it was already compared with the one before. If no remembered night was good, it is the
-        previous reference, else the latest subject without a ruling.
+        They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
+        figures. The same holds if they were already compared with the files before. If no remembered night was good, they are
+        the previous reference, else the latest files without a ruling.
         """
         good = [night for night in self.nights if self._is_good(night)]
         if not good:
@@ -140,7 +140,7 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the expired acknowledgement under which every remembered night was accepted, if any."""
+        """Return the latest expired acknowledgement if every remembered night was accepted only by an expired one; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
@@ -151,7 +151,7 @@ class Window:
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return the confirmed regression of a figure from the night before with the same files and environment."""
+        """Return last night's ruling if it confirmed a regression of this figure with the same files and environment."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -160,7 +160,7 @@ class Window:
         return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
 
     def comparable(self, places: Sequence[Level]) -> list[Level]:
-        """Return the nights with tonight's environment; all nights if there are none."""
+        """Return only the nights with the same environment as tonight; if there are none, return all nights."""
         alike = [place for place in places if place[0].environment == self.tonight.environment]
         return alike or list(places)
 
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return all earlier values of a figure that are comparable with tonight's; means only over the same tasks."""
+        """Return a figure's values of earlier nights that compare with tonight's; a mean over tasks needs the same tasks."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -186,7 +186,7 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return the values that define a figure's usual level: good nights since it improved or was acknowledged."""
+        """Return the values that define a figure's usual level: good nights since it last improved or was acknowledged."""
         usual: list[Level] = []
         words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
@@ -204,7 +204,7 @@ class Window:
         return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
     def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
-        """Return whether a night's value was accepted by an acknowledgement that has expired."""
+        """Return whether a night was accepted by an acknowledgement that has expired since."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
@@ -226,9 +226,9 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return the yardstick's figure (mean logarithm over tasks) of each night with the latest yardstick and tasks.
+    """Return the yardstick's own figure in each night with the latest yardstick and tasks, as mean logarithm over tasks.
 
-    Nights with caveats are left out.
+    The yardstick is the reference bundle. Nights with caveats are left out.
     """
     tasks = tasks_of(latest)
     return [
@@ -242,7 +242,7 @@ def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: st
 
 
 def yardstick_shift(past: Window, limits: Limits) -> str | None:
-    """Return the change of the yardstick's figures from their usual level on the device, as text; None without a change."""
+    """Return as text how the yardstick's figures differ tonight from their usual level on the device; None if they do not."""
     tonight, changes = past.tonight, []
     for key in _TOLD:
         places = yardstick_values(past.nights, tonight, key)[-LEVEL_NIGHTS:]
