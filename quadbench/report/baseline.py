@@ -33,7 +33,7 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A figure of one task, variant and device in two runs: `before` in the baseline, `now` in the current run.
+    """A figure (time, memory, bytes or PSNR) of a task in two runs: `before` in the baseline, `now` in the current run.
 
     Values are nanoseconds, bytes or, without a unit, decibels. `ratio` is now / before with its 95 % interval, None for
     decibels and missing figures. `is_exact` marks file sizes and PSNR, which need no statistics.
@@ -66,7 +66,7 @@ class ChangedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """An earlier run that the current run is compared with, and the change of each figure.
+    """An earlier run with which the current run is compared, and how each figure changed.
 
     Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
     changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that interleaves both.
@@ -85,7 +85,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a measured figure seems changed, since runs at different times cannot prove a change."""
+        """Return whether some measured figure got better or worse. Runs at different times cannot prove that."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -143,7 +143,7 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return two tables for each device: changed settings, and figures of both runs (all, or the main ones)."""
+    """Return two tables per device: settings that differ from the baseline, and figures of both runs (all, or the main ones)."""
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
@@ -160,7 +160,7 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 
 
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
-    """Compare the KPI rows of both runs. A figure that neither run has is skipped."""
+    """Yield the comparison of each KPI figure in both runs. A figure that neither run has is skipped."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
     together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count the measured figures that both runs have: those with verdicts in reports, or the others."""
+    """Count the measured figures that both runs have: only the main figures if `is_main`, else only the others."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -224,7 +224,7 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
 
 
 def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
-    """Return the settings of a device that differ between the two runs: name to values before and now."""
+    """Return the settings of a device that differ between two runs, as a map from name to values before and now."""
     sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
     for run in (baseline, result):
         devices = [device for device in run.devices if device.address == address]
@@ -239,7 +239,7 @@ def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[s
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
-    """Return a sentence that counts the changed figures of a device and names those that got worse."""
+    """Return a sentence that counts a device's figures by verdict and names those that got worse."""
     by_verdict = {verdict: [f for f in figures if (f.device, f.verdict) == (address, verdict)] for verdict in _WORDS}
     counts = [f"{plural(len(these), 'figure')} {_WORDS[verdict]}" for verdict, these in by_verdict.items() if these]
     if not counts:
@@ -253,7 +253,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """Yield sentences for runs with different tasks: tasks of one run only, equal exact figures, and a command for times."""
+    """Yield sentences if two runs have different tasks: tasks of one alone, equality of exact figures, a command for times."""
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return

@@ -37,7 +37,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class BarPart:
-    """One segment of a stacked bar."""
+    """One segment of a stacked bar: its label, CSS class, colour and value."""
 
     label: str
     css_class: str
@@ -104,7 +104,7 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def padded_range(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
-    """Return an axis range with a margin at both ends: 15 % of the span, or at least 2 % of the maximum or `least`."""
+    """Return an axis range around values. The margin at each end is 15 % of the span, at least 2 % of the maximum or `least`."""
     room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
     return min(values) - room, max(values) + room
 
@@ -142,7 +142,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 
 def stacked_bars(bars: Sequence[Bar], *, title: str) -> str:
-    """Draw stacked horizontal bars on one scale from 0, under group headings. `legend` draws their legend."""
+    """Draw stacked horizontal bars on one scale from 0, under group headings. The function `legend` draws their legend."""
     width, right, bar_pitch, group_gap = 560, 84, 22, 24
     left = round(max([84.0, *(16 + label_width(bar.label) for bar in bars)]))
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
@@ -178,7 +178,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def spread_labels(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return label heights, each moved down until it is at least `least` pixels below the label above."""
+    """Return y positions of labels in pixels, each moved down until it is at least `least` below the label above."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
         placed[index] = lowest = max(ys[index], lowest + least)

@@ -25,7 +25,7 @@ _SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # CSS clas
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """A row of the forest plot: the figure on sides A and B, the change with its interval, and the verdict."""
+    """A row of a comparison's forest plot: a figure on sides A and B, the change with its interval, and the verdict."""
 
     task: str
     title: str
@@ -78,7 +78,7 @@ def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
 
 
 def _change(row: SideRow) -> str:
-    """Return the change from A to B in words: the compared ratio, else that of the figures, or decibels for PSNR."""
+    """Return a figure's change from side A to B in words: the compared ratio, else the figures' ratio, or decibels for PSNR."""
     (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
     ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:
@@ -89,7 +89,7 @@ def _change(row: SideRow) -> str:
 
 
 def _scale(plot: Plot) -> Markup:
-    """Draw the logarithmic axis, centred on a ratio of 1."""
+    """Draw the forest plot's logarithmic axis of ratios, centred on 1."""
     share = math.expm1(plot.xs[1]) * 0.9
     step = next(step for step in _STEPS if step <= share)
     words = ((1 / (1 + step), f"−{percent(step / (1 + step), 0)}"), (1.0, "equal"), (1 + step, f"+{percent(step, 0)}"))
@@ -98,7 +98,7 @@ def _scale(plot: Plot) -> Markup:
 
 
 def _interval(result: Comparison, plot: Plot, margin: float) -> Markup:
-    """Draw a ratio with its interval over the equivalence band. A ratio beyond the scale is an arrow at its edge."""
+    """Draw a ratio B / A with its interval over the equivalence band; values beyond the scale are arrows at its edge."""
     if result.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[result.verdict], result.verdict.lower()
@@ -124,7 +124,7 @@ def _arrow(x: float, side: float, style: str) -> str:
 
 
 def launch_chart(device: VersusDevice) -> str | None:
-    """Draw the time of each launch, with battery temperatures below. Return None with fewer than two times."""
+    """Draw each launch's image time over the session, with battery temperatures below; None with fewer than two times."""
     times = [(one, convert(one.image_ns, Unit.MILLISECONDS)) for one in device.launches if one.image_ns]
     heat = [(one, one.temperature_c) for one in device.launches if one.temperature_c is not None]
     if len(times) < 2:
@@ -143,7 +143,7 @@ def launch_chart(device: VersusDevice) -> str | None:
 def _panel(
     title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
 ) -> list[str]:
-    """Draw values over time as dots in the colours of sides A and B."""
+    """Draw one panel of the launch chart: values over time as dots in the colours of sides A and B."""
     low, high = padded_range([value for _, value in launches], least=0.01)
     plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
     parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]

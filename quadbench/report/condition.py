@@ -40,7 +40,7 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree, whose names are figures. Names in `alone` have no comparison."""
+    """A parsed condition as a Python syntax tree whose names are figures. `alone` lists names outside any comparison."""
 
     text: str
     names: tuple[str, ...]
@@ -48,12 +48,12 @@ class Expression:
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Evaluate the condition for values of its names. Raise ArithmeticError if a part is not a finite number."""
+        """Return whether the condition holds for these values. Raise ArithmeticError if a part is not a finite number."""
         return bool(_value(self.tree, values))
 
 
 def read_expression(text: str) -> Expression:
-    """Parse comparisons of arithmetic terms, joined by `and` and `or`, with Python's parser. Nothing is executed."""
+    """Parse a condition: comparisons joined by `and` and `or`. Python's parser reads the text, but nothing is executed."""
     if len(text) > _MAX_LENGTH:
         raise UserError(f"found an expression of {len(text)} characters; expected at most {_MAX_LENGTH}")
     other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
@@ -72,7 +72,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse an expression. Names with dots and hyphens are Python identifiers during parsing."""
+    """Parse a condition to a syntax tree. Python identifiers stand for figure names with dots and hyphens while parsing."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -84,7 +84,7 @@ def _parsed(text: str, names: Sequence[str]) -> ast.expr:
 
 
 def _parts(tree: ast.expr) -> Iterator[ast.expr]:
-    """Yield the operands of `and` and `or` in an expression."""
+    """Yield the parts of a condition that `and` and `or` join."""
     if isinstance(tree, ast.BoolOp):
         for part in tree.values:
             yield from _parts(part)
@@ -133,14 +133,14 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A condition with its figure names, each split into a task (None if it names none) and the rest."""
+    """A pass/fail condition with its figure names, each split into a task (None if it names no task) and the rest."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]
 
 
 def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
-    """Parse a condition on the figures of a run with these tasks.
+    """Parse a pass/fail condition on the figures of a run with these tasks.
 
     Raises:
         UserError: the text is no expression, names no figure, or names a baseline although there is none.
@@ -163,7 +163,7 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
 def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Return a message for each device and task that meets the condition. A missing figure counts as met.
+    """Return a message for each device and task on which the condition holds. A missing figure counts as if it held.
 
     A task is skipped if a figure does not apply to it, as the VAE encoder without an input image. It is also skipped if the
     baseline lacks it. If all tasks are skipped, the condition counts as met.
@@ -185,7 +185,7 @@ def met_places(
 
 
 def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[_Place, float]) -> str | None:
-    """Return a message if the condition holds or cannot be evaluated, else None."""
+    """Return a message if the condition holds for a device and task, or cannot be evaluated there; else None."""
     values = {name: figures.get(place, math.nan) for name, place in places.items()}
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
@@ -198,7 +198,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a figure in words: its name and value, or for a verdict the ratio behind it."""
+    """Return a condition's figure in words: its name and value, or for a verdict the ratio now / before with its interval."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -209,7 +209,7 @@ def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Check a figure name and split it into its task (None without one) and the rest."""
+    """Check a condition's figure name; return its task (None if it names no task) and the rest of the name."""
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
@@ -220,7 +220,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Check the parts of a figure name from its variant on, remove them from the word list, and return them."""
+    """Check the parts of a figure name from its variant on; remove them from `words` and return them."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -269,7 +269,7 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield the baseline's own figures, their changes in this run, and the number of each verdict."""
+    """Yield values for conditions on a baseline: its own figures, their changes in this run, and the counts of verdicts."""
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
@@ -286,7 +286,7 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield the names of a row's figures that do not apply to its task."""
+    """Yield a KPI row's condition names if its figure does not apply to its task, as VAE encoder time without input image."""
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:

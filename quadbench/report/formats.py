@@ -68,7 +68,7 @@ _SIZES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """The layout of a LaTeX table: header row, column types, font size, and landscape orientation (`is_wide`)."""
+    """The layout of a LaTeX table: header row, column types, font size, and whether it is landscape (`is_wide`)."""
 
     head: str
     columns: str
@@ -132,7 +132,7 @@ def _width(head: Sequence[str], cell: int) -> int:
 
 
 def _broken(head: str, width: int) -> tuple[str, ...]:
-    """Wrap a column head to the width of its cells or of its longest word."""
+    """Wrap a column head into lines as wide as the column's cells, or as the head's longest word."""
     longest = max(map(len, re.split(r"\s+|(?<=-)", head)))
     return tuple(textwrap.wrap(head, max(width, longest, 1), break_long_words=False)) or (head,)
 
@@ -147,7 +147,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape text for LaTeX. A character that Latin fonts lack is written as its code point."""
+    """Escape text for LaTeX. A character that the fonts lack is written as its code point, such as `(U+4E2D)`."""
     return re.sub(r"([-,])(?=\1)", r"\1{}", "".join(map(_letter, plain_cell(text))))  # `--` would be set as a dash
 
 

@@ -37,7 +37,7 @@ RowT = TypeVar("RowT")
 
 
 class Unit(StrEnum):
-    """The display unit of a figure; records hold nanoseconds and bytes."""
+    """The display unit of a figure (ms or MB). Stored records hold nanoseconds and bytes."""
 
     MILLISECONDS = "ms"
     MEGABYTES = "MB"
@@ -119,12 +119,12 @@ def seconds(value: float) -> str:
 
 
 def mark_figure(figure: str) -> str:
-    """Enclose a figure in marker characters, so that a page can set it in bold."""
+    """Enclose a figure's text in marker characters, so that a page can set it in bold."""
     return f"\ue000{figure}\ue001"
 
 
 def pieces(sentence: str) -> list[str]:
-    """Split a sentence at its markers. Every second piece is a marked figure."""
+    """Split a sentence at the markers around figures. Every second piece is a marked figure."""
     return _MARKS.split(sentence)
 
 
@@ -197,7 +197,7 @@ def csv_cell(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureTable:
-    """A table of figures as text for people, and as named values (None if missing) with full precision."""
+    """A table of figures in two forms: text for people, and named values (None if missing) with full precision."""
 
     text: TextTable
     fields: tuple[str, ...]

@@ -57,7 +57,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
 
 
 def plain_text(sentences: Sequence[str]) -> str:
-    """Return the sentences as one text without markers of figures."""
+    """Join report sentences to one text, without the marker characters around figures."""
     return " ".join("".join(pieces(sentence)) for sentence in sentences)
 
 
@@ -68,7 +68,7 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the resources that one shared base saves or costs on every device, and on some devices only."""
+    """Return a clause on what one shared base saves or costs against one graph per task, on every device or on some."""
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
     gains, losses, somewhere = list[str](), list[str](), list[str]()
@@ -92,7 +92,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Format the relative difference of exact file sizes, such as `22 % `; return nothing for a measured figure."""
+    """Format the relative difference of file sizes, such as `22 % `; return an empty string for a measured figure."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -100,12 +100,12 @@ def _sized(changes: Sequence[float], key: str) -> str:
 
 
 def _more(row: KpiRow) -> float:
-    """Return how much more the shared graph takes than one graph per task: 0.05 is 5 % more."""
+    """Return how much more time, memory or bytes the shared graph takes than one graph per task: 0.05 is 5 % more."""
     return row.judged.ratio - 1 if row.judged else 1 / row.ratio - 1 if row.ratio else 0.0
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a phrase that names the tasks and devices of these rows; empty if they are all compared rows."""
+    """Return a phrase that names the tasks and devices of `rows`; empty if `rows` are all the compared rows."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -117,7 +117,7 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
 
 
 def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on inconclusive time or memory of an image, with the reason and the number of launches needed."""
+    """Return a clause on image time or memory with inconclusive verdicts: the reason, and how many launches are needed."""
     unknown, nouns = list[KpiRow](), list[str]()
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -147,7 +147,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views in which the file size of all tasks on one shared base is known."""
+    """Return those of the storage views (file sizes) in which the total of all tasks on one shared base is known."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -179,7 +179,7 @@ def _bytes(storages: Sequence[Storage]) -> str:
 
 
 def _break_even(storage: Storage) -> float:
-    """Return the number of tasks from which one shared base takes fewer bytes; infinity if none is known."""
+    """Return the number of tasks from which one shared base takes fewer bytes than one graph per task; infinity if unknown."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
     return next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), inf)
 
@@ -205,7 +205,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on time and memory of an image on the shared graph against one graph per task, where decided."""
+    """Return a clause on how image time and memory of the shared graph differ from one graph per task, where decided."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -223,7 +223,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return the rows of a figure that both variants have; of times, only those under equal conditions."""
+    """Return the KPI rows of a figure that both variants have; rows of times only where conditions were equal."""
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
         return of_key
@@ -232,7 +232,7 @@ def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
 
 
 def _condition(rows: Sequence[KpiRow]) -> str:
-    """Return a prefix that names this machine's CPU if no time was measured on a phone."""
+    """Return the prefix `on this machine's CPU, ` if no time was measured on a phone, else an empty string."""
     timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
     return "on this machine's CPU, " if timed and all(ELSEWHERE & set(row.caveats) for row in timed) else ""
 
@@ -328,7 +328,7 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a sentence on a device's launches outside complete A B B A blocks; None if there are none."""
+    """Return a sentence on a device's launches that are in no complete A B B A block; None if there are none."""
     counts = paired(result, device)
     if counts.left_out:
         which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
@@ -342,7 +342,7 @@ def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _unequal(rows: Sequence[KpiRow]) -> str:
-    """Return a sentence on tasks of a device whose two variants ran under different conditions."""
+    """Return a sentence that names a device's tasks whose two variants ran under different conditions."""
     first, tasks = rows[0], " and ".join(row.task for row in rows)
     shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
     return (
@@ -352,7 +352,7 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
 
 
 def _run_events(result: RunResult) -> Iterator[str]:
-    """Yield sentences on an interrupted run, devices left out, and devices that were lost and came back."""
+    """Yield sentences on an interrupted run, on devices excluded from it, and on devices that were lost and came back."""
     if result.is_cut_short:
         devices = {device.address for device in result.devices if not device.is_hosted}
         planned = sum((result.planned or {}).values()) * len(devices)
@@ -374,7 +374,7 @@ def next_step(
     launches: int = ENOUGH,
     words: Sequence[str] = (),
 ) -> str:
-    """Return the recommended next step: resume the run, fix failures, attach a phone, or resolve caveats.
+    """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats.
 
     `is_unequal`: two compared variants ran under different conditions. `launches` of each variant are needed for verdicts.
     `words` name the results folder in a command.
@@ -406,7 +406,7 @@ def next_step(
 
 
 def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decided: bool) -> str:
-    """Return the recommended next step after a comparison. It ends with a colon if a command follows."""
+    """Return the recommended next step after a comparison, as text that ends with a colon if a command follows."""
     doubted = set(caveats)
     if not is_in_turn:
         return "To know, launch both in turn:"
@@ -426,7 +426,7 @@ def remedies(caveats: Collection[Caveat]) -> list[str]:
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest launches of the shared graph on any device, or `enough` if no variant can be compared."""
+    """Return the fewest shared-graph launches on any device; return `enough` if the run has no two variants to compare."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

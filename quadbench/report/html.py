@@ -47,7 +47,7 @@ def write_report(result: RunResult, layout: Layout, baseline: RunResult | None =
 
 
 def write_view(view: ReportView, layout: Layout) -> Path:
-    """Write `reports/<run id>.html` into the results folder, atomically.
+    """Write a run's HTML report to `reports/<run id>.html` in the results folder, atomically; return its path.
 
     Raises:
         StorageError: the folder is full or cannot be written.
@@ -65,7 +65,7 @@ def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = 
 
 
 def render_view(view: ReportView) -> str:
-    """Return the report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
+    """Return a run's report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
     summary, is_short = run_summary(view, None), bool(view.listed.left_out)
     data = adapter_of(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
@@ -88,7 +88,7 @@ def study_report(study: Sweep | Versus, layout: Layout) -> Path:
 
 
 def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
-    """Return the report of a sweep or comparison as HTML. `where` names the results folder in its commands."""
+    """Return a sweep's or comparison's report as HTML. `where` holds the words that name the results folder in its commands."""
 
     def command(*words: str) -> str:
         return shlex.join(("quadbench", *words, *where))

@@ -34,19 +34,19 @@ _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
 def read_at(places: Sequence[int]) -> Reading:
-    """Return a function that extracts the values at these positions from all values of a launch."""
+    """Return a function that picks the values at these positions from the list of all values of a launch."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: tuple(values[place] for place in places)
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a factory of functions that read a metric of the task from a launch's values."""
+    """Return a reader of a metric. Given sample kinds and a task, it makes a function that picks values of a launch."""
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that reads the times of switches to the task from a launch's values."""
+    """Return a function that picks the times of switches to the task from all values of a launch."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_previous_task(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -55,13 +55,13 @@ def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def _previous_task(switch: SampleKind) -> str:
-    """Return the task before a switch; empty at the start of a launch, when no task ran before."""
+    """Return the name of the task before a switch; empty at the start of a launch, when no task ran before."""
     before = switch.labels.get("from", "")
     return "" if before == NO_TASK else before
 
 
 def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that reads the first U-Net run after each switch to the task. Samples are in order of time."""
+    """Return a function that picks from a launch's values the time of the first U-Net run after each switch to the task."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -73,7 +73,7 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that reads the time of each switch to the task plus the next image, warm-up or not."""
+    """Return a function that adds the time of each switch to the task and of the image after it, warm-up or not."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -86,7 +86,7 @@ def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a factory of functions that read a launch's peak: the highest of the task's values of a metric."""
+    """Return a reader of a peak. Given sample kinds and a task, it makes a function that picks a launch's highest value."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
@@ -96,7 +96,7 @@ def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant],
 
 
 def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that reads a task's session load time: the sum over components of the median load."""
+    """Return a function that computes a task's session load time: the sum of its components' median load times in a launch."""
     loads = [read_at(indices(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
     def sum_of_medians(values: Sequence[float]) -> list[float]:
@@ -107,7 +107,7 @@ def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Read
 
 
 def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that reads the cold load times of the task's LoRA adapter from a launch's values."""
+    """Return a function that picks the cold load times of the task's LoRA adapter from all values of a launch."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -116,14 +116,14 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that reads the file size of all base components; nothing without the task's U-Net."""
+    """Return a function that sums the file sizes of all components except LoRAs; empty without the task's U-Net."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that reads the file size of the task's LoRA adapters; nothing unless all are known."""
+    """Return a function that sums the file sizes of the task's LoRA adapters; empty unless all sizes are known."""
     files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -134,19 +134,19 @@ def _sum_at(places: Sequence[int]) -> Reading:
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
-    """Return the components that a task runs, U-Net first; with `on_disk`, all components on the device."""
+    """Return the components (graphs) that a task runs, U-Net first; with `on_disk`, all components on the device."""
     has_encoder = on_disk or task.kind is not TaskKind.TEXT_TO_IMAGE
     encoder = (Component.VAE_ENCODER,) if has_encoder else ()
     return (Component.UNET, Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
 
 
 def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a factory of functions that read a metric of a graph that ran by itself."""
+    """Return a reader of a metric for one component, such as the VAE decoder, of graphs that ran by themselves."""
     return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
 def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a factory of functions that read the run times of a graph that ran by itself."""
+    """Return a reader of run times for one component, such as the VAE decoder, of graphs that ran by themselves."""
     return component_reading("inference_ns", component)
 
 
@@ -178,11 +178,11 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table. A text in place of a figure gives the reason why it is missing.
+    """One row of the KPI table: a figure of a task on a device, for both variants. A text instead says why it is missing.
 
     `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
-    `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict
-    on the shared graph against one graph per task; None for exact and incomparable figures.
+    `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict on the
+    shared graph against one graph per task; None for exact and incomparable figures.
     """
 
     device: DeviceFacts
@@ -259,7 +259,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the launch medians of the per-graph and the shared variant; None if they cannot be compared."""
+    """Return the launch medians of both variants in a KPI row, per-graph first; None if they cannot be compared."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians
@@ -268,7 +268,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """The definition of a KPI. `reading` makes the function that reads it; `absent` says why a task and variant lack it."""
+    """The definition of a KPI: `reading` makes a function that picks its values; `absent` says why a task and variant lack it."""
 
     key: str
     title: str
@@ -320,12 +320,12 @@ def published_name(key: str, unit: Unit) -> str:
 
 
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
-    """Return the values of the figure `key` in each launch, in nanoseconds or bytes."""
+    """Return a task's values of the figure `key` in each launch, in nanoseconds or bytes."""
     return _values(next(kpi for kpi in _KPIS if kpi.key == key), by_kind(records), task)
 
 
 def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Sequence[float]]:
-    """Return the values of a figure in each launch; empty for times from an emulator."""
+    """Return a task's values of a KPI in each launch; empty for times from an emulator."""
     launches: list[Sequence[float]] = []
     for group in groups:
         is_told = kpi.unit is not _MS or not group.is_emulated
@@ -335,7 +335,7 @@ def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Se
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
-    """Return the figure computed from the values of each launch; None if no launch has values."""
+    """Return the median and spread computed from the values of each launch; None if no launch has values."""
     measured = [launch for launch in launches if launch]
     pooled = [value for launch in measured for value in launch]
     medians = statistics.medians(measured)
@@ -356,13 +356,13 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Return launches × samples per launch, such as `3 × 20`, or `3 launches, 55` if launches differ."""
+    """Format a figure's sample count: launches × samples per launch, such as `3 × 20`, or `3 launches, 55` if launches differ."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """Return the lowest and highest launch median (or sample) as text."""
+    """Format a figure's range in `unit`: its lowest and highest launch median, or sample if there is one launch."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
@@ -416,7 +416,7 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return for each device and task with unequal conditions the KPI row that shows it.
+    """Return the KPI row that shows unequal conditions, for each device and task that has them.
 
     The row is that of the longest-running file of both variants, if its time differs between them by more than 5 %.
     """
@@ -445,7 +445,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return a device's verdicts, one for each task and main figure, from the KPI rows of the whole report."""
+    """Return a device's verdicts on the main figures of each task, from the KPI rows of the whole report."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(
@@ -466,7 +466,7 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
 
 
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
-    """Return a table of verdicts for each device with a complete A B B A block."""
+    """Return a table of verdicts on shared against per-graph for each device with a complete A B B A block."""
     rows = kpi_rows(result)
     tables = []
     for device in result.devices:

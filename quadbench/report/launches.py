@@ -1,4 +1,4 @@
-"""Selection of a run's launches and of their values, and tables of the bundle and precision on each device."""
+"""Selection of a run's launches and their values, and tables of the bundle and precision that each device ran."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ _NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of 
 
 
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    """Return all launches on a device, matched by address and serial, as other device facts may change."""
+    """Return a run's launches on a device, which address and serial identify, as other device facts may change."""
     return result.by_device.get((device.address, device.serial), ())
 
 
@@ -42,7 +42,7 @@ def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tup
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
-    """Return whether a launch ran on a device, matched by address and serial, as other facts may change."""
+    """Return whether a launch ran on a device, which address and serial identify, as other device facts may change."""
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
@@ -53,7 +53,7 @@ def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedLaunches:
-    """A device's launches that enter comparisons: those of complete blocks or, if there are none, all OK launches.
+    """A device's launches that enter the comparison of two variants: those of complete blocks, else all OK launches.
 
     `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
     blocks.
@@ -83,7 +83,7 @@ def paired(result: RunResult, device: DeviceFacts) -> PairedLaunches:
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the complete blocks of launches in the order A B B A or B A A B, all of them OK.
+    """Return the complete blocks of four launches, in the order A B B A or B A A B, all of them OK.
 
     Launches of other variants between them are ignored.
     """
@@ -105,7 +105,7 @@ def absence_reason(records: Sequence[RunRecord], *, is_time: bool = False) -> st
 
 
 def caveats_in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    """Return caveats without duplicates, in the order of the enum."""
+    """Return caveats without duplicates, in the order of the enum `Caveat`."""
     seen = set(caveats)
     return tuple(caveat for caveat in Caveat if caveat in seen)
 
@@ -125,7 +125,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return a sampling step that keeps at most `most` launches and includes each of up to four alternating variants."""
+    """Return a step for sampling launches that keeps at most `most`, and keeps each of up to four alternating variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -134,7 +134,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same kinds of samples, so that a figure has the same positions in each."""
+    """Consecutive launches with the same kinds of samples, so that a figure has the same positions in the values of each."""
 
     kinds: SampleKinds
     variant: Variant
@@ -152,7 +152,7 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's values of a metric that `accept` selects, without warm-up and without emulator times."""
+    """Return a launch's values of a metric whose sample kinds `accept` selects, without warm-up and emulator times."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
@@ -165,14 +165,14 @@ def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> li
 
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
-    """Return the positions of a metric's values that `accept` selects, without warm-up."""
+    """Return the positions among a launch's values of a metric whose sample kinds `accept` selects, without warm-up."""
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A bundle and the addresses of its devices. `where` joins them, and is empty if all devices ran this bundle."""
+    """A bundle and the addresses of devices that ran it. `where` joins these, and is empty if all devices ran this bundle."""
 
     bundle: Bundle
     addresses: tuple[str, ...]
@@ -221,7 +221,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of the 8-bit share of each quantized U-Net; None for old bundles without this count.
+    """Return a table of how much of each quantized U-Net is in 8 bits; None for old bundles without these counts.
 
     `where` names the devices of the bundle; empty if all devices ran it.
     """
@@ -234,12 +234,12 @@ def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
 
 
 def int8_of_shared(bundle: Bundle) -> Int8Share | None:
-    """Return the 8-bit share of the shared U-Net; None for old bundles without this count."""
+    """Return the counts of layers and parameters in 8 bits of the shared U-Net; None for old bundles without them."""
     return next((graph.int8 for graph in bundle.graphs if graph.variant is Variant.SHARED and graph.int8), None)
 
 
 def int8_note(bundle: Bundle) -> str | None:
-    """Return a sentence on the 8-bit share of the shared U-Net; None if it is zero or unknown."""
+    """Return a sentence on how much of the shared U-Net is in 8 bits; None if nothing is, or the bundle lacks counts."""
     int8 = int8_of_shared(bundle)
     if int8 is None or int8.layers.int8 == 0:
         return None

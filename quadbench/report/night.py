@@ -57,7 +57,7 @@ _COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # chan
 
 
 def tidy(text: str) -> str:
-    """Return text from outside as one short line of visible characters, as nightly reports show it."""
+    """Return outside text, such as a case name, as one short line of visible characters for nightly reports."""
     return one_line(text, _MAX_CHARACTERS).translate(_NO_CHARACTERS)
 
 
@@ -75,7 +75,7 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 
 def directions(key: str | None) -> tuple[str, str]:
-    """Return the words for a figure that grows and that shrinks, such as slower and faster."""
+    """Return two words for a figure that grew and for one that shrank, such as slower and faster."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
@@ -83,7 +83,7 @@ def directions(key: str | None) -> tuple[str, str]:
 
 
 def value_words(point: Point | None) -> str:
-    """Format the value of a figure in a night; empty if it is missing or implausible."""
+    """Format a figure's value in a night's measurement; return an empty string if it is missing or implausible."""
     return with_unit(point.value, point.key) if point and abs(point.value) < _MAX_VALUE else ""
 
 
@@ -96,18 +96,18 @@ def with_unit(value: float, key: str) -> str:
 
 
 def unit_of(key: str) -> str | None:
-    """Return the unit of a figure in charts; None if it has none."""
+    """Return the unit in which charts show a figure, such as `ms`; None if the figure has none."""
     return "dB" if key == PSNR else KPI_UNITS.get(key)
 
 
 def in_unit(value: float, key: str) -> float:
-    """Convert a figure's value to its unit in charts."""
+    """Convert a figure's value from nanoseconds or bytes to the unit in which charts show it."""
     unit = KPI_UNITS.get(key)
     return value if unit is None else convert(value, unit)
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a figure's change: against the last good files if these were launched again, else against its usual value."""
+    """Format a figure's change: against the last good files if launched again with them, else against its usual value."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the confidence interval of a change, or the reason why it has none."""
+    """Format the confidence interval of a ruling's change; `exact` or `not confirmed` if there is none."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -140,14 +140,14 @@ def is_ratio(value: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NightStep:
-    """A recommended shell command and its purpose, a sentence without its full stop."""
+    """A recommended shell command and its purpose, which is a sentence without its full stop."""
 
     purpose: str
     command: str
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command for a ruling. `where` holds command-line words that name the results folder.
+    """Return the recommended command after a nightly ruling. `where` holds the words that name the results folder.
 
     `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
     """
@@ -183,7 +183,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """A ruling in words: the figure, its change, the interval and the cause.
+    """A nightly ruling in words: the figure, its change, the interval and the cause.
 
     `value` is that of this night. `before` is the value in the last night with good files, and names that night.
     """
@@ -199,7 +199,7 @@ class FigureRow:
 
     @property
     def values(self) -> str:
-        """Return both values with their nights, as far as they are known."""
+        """Return this night's value and that of the last good night as text, each with its night, as far as known."""
         return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
@@ -208,7 +208,7 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The first night of the current state. `subject` and `before` are the new and old files; None if files did not change."""
+    """The first night of a case's current state. `subject` and `before` are its new and old files; None if unchanged."""
 
     night: str
     subject: Subject | None
@@ -218,7 +218,7 @@ class FirstNight:
 
     @property
     def first_seen(self) -> str:
-        """Return the first night and its age: this night, the night before, or the number of nights."""
+        """Return the first night as text with its age: this night, the night before, or the number of nights."""
         when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
         return f"{self.night} ({when})"
 
@@ -230,7 +230,7 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """Related rulings that are not clean: of a case on a device, or of all cases on a device with the same cause.
+    """Related rulings of a night, not CLEAN: on a case on a device, or on all cases of a device with the same cause.
 
     `figures` starts with the most important ruling, whose case and device are `place`. `accepting` is the command that accepts
     the change, None if there is nothing to accept. `doubt` says why the device is unreliable.
@@ -259,7 +259,7 @@ class NightFinding:
 
     @property
     def result(self) -> str:
-        """Return the finding in short, without figures and cause."""
+        """Return the finding as a short clause without figures and cause, such as `portrait got worse on s25`."""
         cases, address = join_names(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
@@ -277,33 +277,33 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """Return the first figure with its cause, if the leading ruling is about all figures."""
+        """Return the first ruling on a single figure with its cause, if the finding's leading ruling is on all figures."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
     @property
     def device_fault(self) -> str:
-        """Return the problem as the device's summary shows it: its cause if the device is at fault, else the result."""
+        """Return the finding for the device's summary: its cause if the device is at fault, else its short result."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
 def subject_name(subject: Subject) -> str:
-    """Return the display name of a bundle and its kit: the first characters of their digests."""
+    """Return the display name of tested files (bundle and kit): the first characters of their digests."""
     kit = f" with kit {tidy(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
     return f"bundle {tidy(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a ruling: kind, then finding; within a finding, rulings on all figures come first."""
+    """Return the sort key of a ruling: by kind, then finding. Within a finding, rulings on all figures come first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    """Return the key that groups rulings into findings: kind, device, and the case or common cause."""
+    """Return the key by which rulings are grouped into findings: kind, device, and the case or common cause."""
     common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
     return ruling.kind, ruling.device, common
 
@@ -343,7 +343,7 @@ def _figured(ruling: Ruling, series: Series) -> FigureRow:
 
 
 def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
-    """Return the figure to draw for a ruling: its own, or the image time if it is about all figures."""
+    """Return the figure to draw for a ruling: the ruling's own figure, or image time for a ruling on all figures."""
     measured = _tonight(figure.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
     if figure.point or first is None:
@@ -352,7 +352,7 @@ def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the measurement of the ruling's own night; None if there is none."""
+    """Return the measurement of the night in which a ruling was made; None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
 
@@ -365,7 +365,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with the new files or, if files did not change, with the current environment."""
+    """Return the first night with a ruling's new files or, without new files, with the current environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -387,7 +387,7 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
 
 
 def changed_values(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the entries that differ between two mappings: name to values before and now."""
+    """Return the entries that differ between two mappings, as a map from name to values before and now."""
     return {tidy(name): (tidy(old), tidy(new)) for name, (old, new) in sorted(differing_values([before], [now]).items())}
 
 
@@ -398,7 +398,7 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's rate of false alarms: `alarms` among `tries`, the measurements before which nothing had changed.
+    """A device's rate of false alarms: `alarms` in `tries`, measurements with nothing changed since the night before.
 
     `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
     """
@@ -462,7 +462,7 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Return the reasons to doubt the worst finding and the other measurements, or that none is known."""
+        """Return sentences on why the worst finding and other measurements may be unreliable, or that no reason is known."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
@@ -534,7 +534,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return cases on devices without a ruling: measured ones and, while the night runs, planned ones."""
+    """Return pairs of case and device without a ruling: measured pairs and, while the night runs, planned ones."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned
@@ -543,7 +543,7 @@ def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ..
 
 
 def _changes(cases: Iterable[Sequence[Measurement]], night: Night) -> dict[str, tuple[str, str]]:
-    """Return changes of a device's environment since the night before: name to values before and now."""
+    """Return how a device's environment changed since the night before, as a map from name to values before and now."""
     pairs = [nights[-2:] for nights in cases if len(nights) > 1 and nights[-1].night == night.night_id]
     return {name: pair for before, now in pairs for name, pair in changed_values(before.environment, now.environment).items()}
 

@@ -52,19 +52,19 @@ _MEANINGS = {
 
 
 def plot_of(count: int, right: int = _RIGHT) -> Plot:
-    """Return a plot area whose x axis holds `count` nights, at least two, numbered from 0."""
+    """Return a chart's plot area whose x axis holds `count` nights (at least two), numbered from 0."""
     return Plot(left=LEFT, right=right, top=UPPER[0], bottom=UPPER[1], xs=(0.0, count - 1.0), ys=(0.0, 1.0))
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a panel whose y axis covers the given levels and the values within a factor of two of the median."""
+    """Return a chart panel whose y axis covers the levels, and the values within a factor of two of their median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
 
 
 def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
-    """Draw grid lines at round values, and the title `above` pixels over the panel."""
+    """Draw a panel's grid lines at round values, and its title `above` pixels over the panel."""
     yield text(LEFT, plot.top - above, title)
     low, high = plot.ys
     step = nice_ticks(high - low, count=max(_TICKS, round(plot.bottom - plot.top) // 30))[1]
@@ -74,12 +74,12 @@ def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
 
 
 def line(plot: Plot, values: Iterable[float]) -> str:
-    """Draw a line through the values of the nights."""
+    """Draw a figure's values over the nights as a line."""
     return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the panel titles of the case and of its yardstick, the reference bundle."""
+    """Return the titles of two chart panels: of the case, and of its yardstick (the reference bundle)."""
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
     return of_case, labelled("the yardstick itself", unit)
@@ -92,7 +92,7 @@ def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[
 
 
 def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over the nights with the last night highlighted; None if fewer than two nights have it."""
+    """Draw a finding's figure over the nights with the last night highlighted; None if fewer than two nights have it."""
     shown = [(night, point) for night in nights if (point := _point(night, figure)) is not None][-_MAX_NIGHTS:]
     if len(shown) < 2 or shown[-1][0].night != figure.ruling.night:
         return None
@@ -115,7 +115,7 @@ def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measu
 
 
 def _point(night: Measurement, figure: FigureRow) -> Point | None:
-    """Return a night's figure if it is comparable to the last night's: both are ratios, or both plain values."""
+    """Return a night's value of a figure; None if it is missing, or not comparable to the last night's (ratio or plain value)."""
     point = next((one for one in night.points if (one.task, one.key) == (figure.ruling.task, figure.ruling.key)), None)
     if point is None or figure.point is None or (point.ratio is None) is not (figure.point.ratio is None):
         return None
@@ -139,7 +139,7 @@ def _figure_panel(
     kind: RulingKind | None,
     levels: Sequence[float] = (),
 ) -> Iterator[str]:
-    """Draw a panel: dashed levels, values with intervals, and the last value in the ruling's colour with a label."""
+    """Draw a chart panel: dashed levels, values with intervals, and the last value in the ruling's colour with a label."""
     values = [value for value, _, _ in intervals]
     plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
@@ -155,7 +155,7 @@ def _figure_panel(
 
 
 def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
-    """Draw a vertical line before each night with new files, and label the latest one with the files' digest."""
+    """Draw a vertical line before each night with new tested files, and label the latest line with their digest."""
     new = [number for number in range(1, len(nights)) if nights[number].subject != nights[number - 1].subject]
     for number in new:
         x = plot.x(number - 0.5)
@@ -166,7 +166,7 @@ def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A figure of a finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
+    """A figure of a nightly finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
 
     case: str
     task: str | None
@@ -184,7 +184,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the first night of the current state, `last_good` the files before it."""
+    """A finding of a night. `since` is the first night of the current state, `last_good` the bundle and kit before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -200,7 +200,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """A nightly run. `counts` has the number of cases on devices by worst ruling, `clean` the clean devices by case."""
+    """The result of a nightly run. `counts` maps a worst ruling to its number of cases, `clean` a case to clean devices."""
 
     schema_version: int
     night: str
@@ -218,7 +218,7 @@ class NightDocument:
 
 
 def night_json(view: NightView) -> str:
-    """Return a night as JSON, as its schema in docs/schemas specifies; null stands for NaN and infinities."""
+    """Return a nightly report as JSON according to its schema in docs/schemas; null stands for NaN and infinities."""
     findings = tuple(map(_finding, view.findings))
     parts = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
@@ -244,7 +244,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a finding as lines of text: kind, figures, cause, first night, owner and next command."""
+    """Yield a finding as lines of terminal text: kind, figures, cause, first night, owner and next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
@@ -276,7 +276,7 @@ def device_table(view: NightView) -> TextTable:
 
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
-    """Return the cells of a device for DEVICE_COLUMNS; some cells hold several texts."""
+    """Return a device's table cells for the columns DEVICE_COLUMNS; some cells hold several texts."""
     noticed = [*device.wrong, *(caveat.label for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
@@ -291,16 +291,16 @@ def rate_words(device: DeviceNight) -> str:
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
-    """Return the first figures of a finding as text, and the number of further ones."""
+    """Return a finding's first figures as lines of text, then a line with the number of further figures."""
     lines = [str(figured) for figured in finding.figures if figured.figure]
     more = len(lines) - _FIGURES_SHOWN
     return lines[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write `nights/<night id>/night.html` into the results folder atomically; return its path.
+    """Write a night's HTML report to `nights/<night id>/night.html` in the results folder; return its path.
 
-    `commands` maps a purpose to the command that repeats or shows the night.
+    `commands` maps a purpose to the command that repeats or shows the night. The file is written atomically.
 
     Raises:
         StorageError: the folder is full or cannot be written.

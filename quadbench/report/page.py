@@ -21,7 +21,7 @@ _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z
 
 @cache
 def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environment:
-    """Return the Jinja environment of all pages, with further filters; `css` holds the common style.
+    """Return the Jinja environment of all HTML pages, with further filters; its global `css` holds the common style.
 
     Templates lie beside this file, or in one of the folders. The same arguments give the same environment.
     """
@@ -53,7 +53,7 @@ def _shown_json(text: str) -> str:
 
 
 def _with_commands(sentence: str) -> Markup:
-    """Format the commands in a sentence as code: after a colon up to the end, elsewhere only with placeholders."""
+    """Format a sentence's commands as HTML code: after a colon up to the end, elsewhere a command with its placeholders."""
     end, parts = 0, []
     for match in _COMMANDS.finditer(sentence):
         parts += [escape(sentence[end : match.start()]), _command(match[0])]
@@ -62,12 +62,12 @@ def _with_commands(sentence: str) -> Markup:
 
 
 def _with_figures(sentence: str) -> Markup:
-    """Format the marked figures of a sentence in bold."""
+    """Format a sentence as HTML, with its marked figures in bold."""
     tags = ("{}", "<b>{}</b>")
     return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(pieces(sentence)))
 
 
 def _command(text: str) -> Markup:
-    """Format a command as code that breaks between words, and within a word only if it must."""
+    """Format a command as HTML code that breaks between words, and within a word only if it must."""
     words = (Markup("<span>{}</span>").format(printable(word)) for word in text.split(" "))
     return Markup('<code class="long">{}</code>').format(Markup(" ").join(words))

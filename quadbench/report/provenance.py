@@ -15,7 +15,7 @@ MAX_LISTED = 200  # OK launches, and as many failed ones
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch in the launches table, with its position, record and duration."""
+    """A row of a run's launches table: position in the run, launch record, and duration in seconds."""
 
     position: int
     record: RunRecord
@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A named value, and the devices, bundle or target that it holds for."""
+    """A named value about a run, such as a tool version, and the devices, bundle or target that it holds for."""
 
     name: str
     value: str
@@ -38,14 +38,14 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConditions:
-    """A device's state by name, before its first launch and after its last; None where it was not read."""
+    """A device's state readings by name, before its first launch and after its last; None for a missing reading."""
 
     device: DeviceFacts
     readings: tuple[tuple[str, str | None, str | None], ...]
 
 
 def launch_rows(result: RunResult) -> tuple[Launch, ...]:
-    """Return all launches of a run in the order measured."""
+    """Return the rows of a run's launches table, in the order measured."""
     return tuple(
         Launch(position=position, record=record, seconds=(record.ended_at - record.started_at).total_seconds())
         for position, record in enumerate(result.records_in_order, start=1)
@@ -80,12 +80,12 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
 
 
 def settings(result: RunResult) -> tuple[Fact, ...]:
-    """Return the options with which launches ran the graphs; empty for older records without them."""
+    """Return the options with which launches ran the graphs, each with its devices; empty for older records without them."""
     return _by_device(result, {record.record_id: record.settings for record in result.records})
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return each name and value of the records once, with its devices. `texts` is keyed by record id."""
+    """Return each distinct name and value of launch records once, with its devices. `texts` maps a record id to them."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.records_in_order:
         for name, value in texts[record.record_id].items():
@@ -139,14 +139,14 @@ def _in_mb(text: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchList:
-    """The launches that a page lists, in the order measured. `left_out` describes the others; empty if all are listed."""
+    """The launches that a report lists, in the order measured. `left_out` describes the others; empty if all are listed."""
 
     launches: tuple[Launch, ...]
     left_out: str
 
 
 def launch_list(launches: Sequence[Launch]) -> LaunchList:
-    """Return the launches that a page lists: all, or an even sample of OK ones and the first failed ones."""
+    """Return the launches that a report lists: all, or an even sample of OK ones and the first failed ones."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
     step = step_of(len(fine), MAX_LISTED)

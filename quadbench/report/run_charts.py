@@ -45,7 +45,7 @@ _ROM_PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchStrip:
-    """The image times of a task in one launch, with the launch number and the battery temperature before it."""
+    """A task's image times in one launch, with the launch's number and the battery temperature before it."""
 
     number: int
     variant: Variant
@@ -55,7 +55,7 @@ class LaunchStrip:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStrips:
-    """The image times of a task on one device, by launch. Of many launches, every `step`-th is included."""
+    """A task's image times on one device, by launch. Of many launches, only every `step`-th is included."""
 
     task: str
     address: str
@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory over time in a variant's first launch: (ns of loading, switching and painting so far, bytes)."""
+    """Memory use over time in a variant's first launch: (ns spent loading, switching and painting so far, bytes)."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -73,7 +73,7 @@ class MemoryTimeline:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShare:
-    """The time of one image by part: (part, nanoseconds) in order, beside the end-to-end median."""
+    """The time of one image by component: (component, nanoseconds) in order, beside the end-to-end median."""
 
     task: str
     variant: Variant
@@ -82,7 +82,7 @@ class TimeShare:
 
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
-    """Return the image times by launch of each task that was timed on a device."""
+    """Return the image times by launch for each task that was timed on a device."""
     launches = [record for record in only_ok(launches_on(result, device)) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
     step = step_of(len(launches), min(_MAX_LAUNCHES, max(_MAX_STRIPS // pictures, 1)))
@@ -94,7 +94,7 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
 
 
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, ...]:
-    """Return the memory over time of each variant that was measured on a device."""
+    """Return the memory use over time in the first launch of each variant that a device measured."""
     launches = [record for record in only_ok(launches_on(result, device)) if not is_emulated(record)]
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
     courses = [MemoryTimeline(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, .
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return the image time of a task by part; empty if the end-to-end time was not measured."""
+    """Return a task's image time by component as a single-entry list; empty if end-to-end time was not measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -135,14 +135,14 @@ def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
 
 
 def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return a limited number of memory readings, the highest of each interval."""
+    """Return at most 300 memory readings for a chart: the highest of each interval."""
     every = -(-len(readings) // _MAX_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
 
 
 def strip_chart(task: TaskStrips) -> str:
-    """Draw a dot per image and a bar at each launch's median, in launch order, with temperatures below."""
+    """Draw a task's image times by launch: a dot per image, a bar at each launch's median, and temperatures below."""
     times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
     ticks = chart.nice_ticks(max(max(images) for images in times))
     plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
@@ -179,7 +179,7 @@ def variant_legend(variants: Sequence[Variant]) -> str:
 
 
 def _warmth(strips: Sequence[LaunchStrip], images: chart.Plot) -> Iterator[str]:
-    """Draw the known temperatures before launches as a line, from the lowest to the highest."""
+    """Draw the known battery temperatures before launches as a line, on an axis from the lowest to the highest."""
     known = [(index + 0.5, strip.temperature_c) for index, strip in enumerate(strips) if strip.temperature_c is not None]
     if not known:
         return
@@ -192,7 +192,7 @@ def _warmth(strips: Sequence[LaunchStrip], images: chart.Plot) -> Iterator[str]:
 
 
 def storage_chart(storage: Storage) -> str:
-    """Draw the bytes on the device over the number of use cases."""
+    """Draw the bytes of files on the device over the number of use cases (tasks), for shared and per-graph."""
     steps = (*storage.measured, *storage.extrapolated)
     lines = {
         "per-graph": [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None],
@@ -203,7 +203,7 @@ def storage_chart(storage: Storage) -> str:
 
 
 def growth_chart(growth: Growth) -> str:
-    """Draw the bytes of the recipe `ten-tasks` over the number of tasks, all of them measured."""
+    """Draw the file sizes of the recipe `ten-tasks` over the number of tasks, all of them measured."""
     lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
     title = "Bytes of ten tasks on the built-in model, by number of tasks"
     return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw image time with its share of the switch, over the number of images between task switches."""
+    """Draw image time plus its share of the task switch, over the number of images between switches."""
     series = [
         chart.Series(
             label=variant.value,
@@ -285,6 +285,6 @@ def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float])
 
 
 def _stacked(bars: Sequence[chart.Bar], title: str) -> str:
-    """Draw stacked bars below their legend."""
+    """Draw a chart of stacked bars with a legend above."""
     parts = ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
     return chart.legend(parts) + chart.stacked_bars(bars, title=title)

@@ -35,7 +35,7 @@ class StudyLine:
 
 
 def study_line(study: Sweep | Versus) -> StudyLine:
-    """Return the list entry of a sweep or comparison that could be read."""
+    """Return the list entry of a sweep or comparison."""
     if isinstance(study, Sweep):
         return StudyLine(
             study_id=study.sweep_id,
@@ -70,7 +70,7 @@ class ComparisonDocument(Versus):
 
 
 def study_document(study: Sweep | Versus, folder: Path | None = None) -> SweepDocument | ComparisonDocument:
-    """Return the JSON document of a sweep or comparison. `folder` is given only for printing."""
+    """Return the JSON document of a sweep or comparison. A printed document names its `folder`; a stored one does not."""
     where = None if folder is None else str(folder)
     if isinstance(study, Sweep):
         return document_from(SweepDocument, study, sentences=sweep_answer(study), folder=where)
@@ -102,7 +102,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """A run in a list. `reason` says what is wrong with it; a damaged run has no other values.
+    """A run in a list of runs. `reason` says what is wrong with it; a damaged run has no other values.
 
     `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR without
     a time. `figure` is the first of them, a time if there is one.
@@ -129,7 +129,7 @@ class RunList:
 
 
 def run_line(result: RunResult) -> RunLine:
-    """Return the list entry of a run that could be read."""
+    """Return the list entry of a run: status, start, recipe, devices and main figures."""
     wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
@@ -151,7 +151,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time, the mean of the tasks' medians, of the shared graph if it ran."""
+    """Return a device's image time as text: the mean of the tasks' medians, of the shared graph or else another variant."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))
@@ -165,7 +165,7 @@ def _time(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return the mean PSNR of a device's images; None if there is none."""
+    """Return the mean PSNR of a device's images as text; None if no PSNR was measured."""
     rows = (row for row in quality_rows(result) if row.device.address == device.address)
     likeness = [row.shared_reference for row in rows if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None

@@ -40,7 +40,7 @@ _COLUMNS: dict[str, Callable[[RunRecord, Sample], Any]] = {
 
 
 def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
-    """Return a data frame with one row per sample and its launch's fields. Labels are columns `label.<name>`."""
+    """Return a data frame with a row per sample and its launch's fields. A sample's labels are columns `label.<name>`."""
     import pandas as pd
 
     pairs = [(record, sample) for record in records for sample in record.samples]

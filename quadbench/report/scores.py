@@ -42,7 +42,7 @@ _ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image of a report. `path` is None if it is missing; `note` then gives the reason.
+    """One image of a report. `path` is None if the image is missing; `note` then gives the reason.
 
     If `apart_from` is set, the report shows the difference from that image instead.
     """
@@ -65,7 +65,7 @@ class ItemPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPictures:
-    """The images of a task from one device. The items in `folded` are hidden until opened."""
+    """The images of a task from one device. Evaluation inputs in `folded` are hidden until opened."""
 
     task: TaskAssets
     device: DeviceFacts
@@ -75,7 +75,7 @@ class TaskPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Mean PSNR in decibels over a task's items on one device. A text in place of a figure gives the reason for its absence."""
+    """A task's mean PSNR in dB over its evaluation inputs on a device. A text in place of a figure says why it is missing."""
 
     device: DeviceFacts
     task: str
@@ -171,7 +171,7 @@ def difference_png(one: Path, other: Path) -> bytes:
 
 
 def _reduced(pixels: Pixels) -> Pixels:
-    """Max-pool an image over square patches, so that it has the width of the display."""
+    """Max-pool an image over square patches to at most 128 pixels of width, its size in a report."""
     side = -(-pixels.shape[1] // _MAX_WIDTH)
     height, width = (length // side * side for length in pixels.shape[:2])
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
@@ -240,14 +240,14 @@ def _metrics(scores: Iterable[Score]) -> list[Metric]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """SQNR curves of a task, one for each variant: (step, dB), with steps counted from 1."""
+    """SQNR curves of a task over its sampler's steps, one per variant: (step, dB) pairs, with steps counted from 1."""
 
     task: str
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
 def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[TextTable, ...]:
-    """Return tables of SQNR along sampler trajectories and of clipped activations; empty without held-out results.
+    """Return tables of SQNR over sampler steps and of clipped activations, on held-out inputs; empty without such results.
 
     `where` names the devices concerned; empty if all are.
     """
@@ -276,12 +276,12 @@ def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
 
 
 def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
-    """Return the SQNR curves of every task on every emulated HTP."""
+    """Return the SQNR curves of every task on every emulated Qualcomm HTP."""
     return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
 
 
 def trajectories(held_out: HeldOutScores | None, where: str = "") -> tuple[Trajectory, ...]:
-    """Return the SQNR curves of every task. `where` names the devices concerned; empty if all are."""
+    """Return the SQNR curves of every task on held-out inputs. `where` names the devices concerned; empty if all are."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
         Trajectory(task=title_on(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))

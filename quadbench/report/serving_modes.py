@@ -44,7 +44,7 @@ class _ServingMode:
         return None not in (self.figures["end_to_end"], self.figures["switch"])
 
     def of_image(self, images: float) -> float:
-        """Return image time plus its share of the switch time, for a number of images between switches."""
+        """Return image time plus the switch time divided by `images`, the number of images between switches."""
         return (self.figures["end_to_end"] or 0.0) + (self.figures["switch"] or 0.0) / images
 
 
@@ -62,7 +62,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Return a comparison for each device that measured more ways to serve than shared and per-graph."""
+    """Return a comparison of ways to serve, for each device that measured others than shared and per-graph."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
@@ -152,7 +152,7 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
 
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
-    """Return the fastest ways to serve, from frequent to rare switches, each with its largest number of images.
+    """Return the fastest ways to serve, from frequent to rare switches, each with the most images at which it wins.
 
     `times` maps a way to its image and switch times. The number of images between switches is at least one; None means any.
     """

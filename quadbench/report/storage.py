@@ -30,7 +30,7 @@ class ComponentBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCases:
-    """The bytes on a device for the first `count` tasks. `task` is the last one added; None if extrapolated."""
+    """The bytes of files on a device for the first `count` tasks. `task` is the last task added; None if extrapolated."""
 
     count: int
     task: str | None = None
@@ -43,7 +43,7 @@ class UseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The file sizes on one device. `extrapolated` continues `measured` with the mean size per added task.
+    """The file sizes on a device by number of tasks. `extrapolated` continues `measured` by the mean size per added task.
 
     `growth` is a stored measurement of ten tasks of the same model, from another run.
     """
@@ -63,7 +63,7 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The bytes of the recipe `ten-tasks` on the built-in model, stored from an earlier run.
+    """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run.
 
     `steps` holds the bytes of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files in bytes.
     """
@@ -75,7 +75,7 @@ class Growth:
 
     @property
     def shown(self) -> tuple[tuple[int, int, int], ...]:
-        """Return the steps that a table shows: 1, 2, 5 and 10 tasks."""
+        """Return those steps that the report's table shows: 1, 2, 5 and 10 tasks."""
         return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
 
 
@@ -107,13 +107,13 @@ def foundation_in(recipe: str) -> object:
 
 @cache
 def _ten_tasks() -> dict[str, Any]:
-    """Return the stored measurement, which `bench/ten_tasks.py` writes."""
+    """Return the stored file sizes of the recipe `ten-tasks`, which `bench/ten_tasks.py` writes."""
     document: dict[str, Any] = json.loads(TEN_TASKS.read_text(encoding="utf-8"))
     return document
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return one view for each bundle and target, from the first device with both variants, else with either."""
+    """Return the file sizes for each bundle and target, from the first device with both variants, else with either."""
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:
         if storage := storage_of(result, device):
@@ -125,7 +125,7 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
 
 
 def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
-    """Return the file sizes on a device, as its first OK launches reported them; None if none did."""
+    """Return the file sizes on a device that its first OK launch of each variant reported; None if neither reported any."""
     shared = only_ok(launches_of(result, device, Variant.SHARED))[:1]
     per_graph = only_ok(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
@@ -147,13 +147,13 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
-    """Return the steps that a chart shows: the first four measured, the last measured and the last extrapolated."""
+    """Return the numbers of tasks that a chart shows: the first four measured, the last measured, the last extrapolated."""
     measured = storage.measured
     return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
 
 
 def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return a variant's bytes by component, U-Nets and LoRA adapters; empty if they are unknown."""
+    """Return a variant's bytes for a number of tasks by component, with all LoRA adapters as one; empty if unknown."""
     total = step.shared_bytes if is_shared else step.per_graph_bytes
     if total is None:
         return {}
@@ -222,7 +222,7 @@ def _bytes(rom: tuple[Sample, ...], component: Component, unet: str = "base") ->
 
 
 def _adapter_bytes(rom: tuple[Sample, ...], adapters: Iterable[str]) -> int | None:
-    """Return the total size of LoRA adapters; None if one was not measured, or nothing was."""
+    """Return the total file size of the named LoRA adapters in bytes; None if the size of any is unknown."""
     sizes = {sample.labels["adapter"]: int(sample.value) for sample in rom if sample.labels.get("kind") == "adapter"}
     wanted = set(adapters)
     return sum(sizes[name] for name in wanted) if rom and wanted <= sizes.keys() else None

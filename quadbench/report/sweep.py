@@ -31,7 +31,7 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """One figure at one setting. `error` is the standard error over items, `published` a paper's value.
+    """One figure at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
 
     `each` has the values behind it: PSNR by item, times and memory by launch.
     """
@@ -48,7 +48,7 @@ class SweepFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """The figures of one setting, a value for each key, on one device for one task.
+    """The figures of one task on one device at one setting of a sweep, which has a value for each swept key.
 
     `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes and as good
     in the rest.
@@ -65,7 +65,7 @@ class SweepPoint:
 
     @property
     def value(self) -> str:
-        """Return the values of the setting without their keys."""
+        """Return the setting's values as text, without their keys."""
         return ", ".join(self.setting.values())
 
     @property
@@ -137,14 +137,14 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return the caveats of a launch: all if OK, those on images if it failed, none if it was repeated."""
+    """Return the caveats of a launch that count: all if it is OK, those on images if it failed, none if it was repeated."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
-    """Return the key of the figure that ranks settings by quality; None if there is none.
+    """Return the key of the figure that ranks settings by image quality; None if no such figure was measured.
 
     Settings with different samplers have different float references, so PSNR to the teacher or the truth comes first.
     """
@@ -155,13 +155,13 @@ def quality_of(points: Sequence[SweepPoint]) -> str | None:
 
 
 def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
-    """Return the points of each task and device, in the order of the settings."""
+    """Group the points of a sweep by task and device, each group in the order of the settings."""
     names = dict.fromkeys((point.task, point.device) for point in sweep.points)
     return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return each item's PSNR from the first launch that has it, as all launches of a graph paint the same."""
+    """Return the PSNR of each evaluation input, from the first launch that has it, as launches of a graph paint the same."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
@@ -171,7 +171,7 @@ def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[s
 
 
 def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
-    """Yield the 8-bit shares of the shared U-Net, if they are not zero."""
+    """Yield the percentages of 8-bit parameters, layers and MACs of the shared U-Net, if layers are in 8 bits."""
     int8 = int8_of_shared(bundle)
     if int8 is not None and int8.layers.int8 > 0:
         for key, share in (("parameters", int8.parameters), ("layers", int8.layers), ("MACs", int8.multiply_accumulates)):
@@ -186,7 +186,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield scores of the shared graph against the float reference. Scores of eps and latents belong to no device."""
+    """Yield the shared graph's scores against the float reference. Scores of eps and latents are not those of a device."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -205,7 +205,7 @@ def _kpis(rows: Sequence[KpiRow], task: TaskAssets, address: str) -> Iterator[Sw
 
 
 def _bytes(storage: Storage | None) -> Iterator[SweepFigure]:
-    """Yield the bytes of all tasks on a device: base and LoRA adapters."""
+    """Yield the size of all files on a device, for all tasks on one base with LoRA adapters."""
     total = storage.measured[-1].shared_bytes if storage and storage.measured else None
     if total is not None:
         value = convert(total, Unit.MEGABYTES)
@@ -263,14 +263,14 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return the noise level of a device, and the number of pairs of settings compared over the changed tasks."""
+    """Return a device's noise of times, and how many pairs of settings are compared over tasks that the sweep changes."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the largest ratio of two times of a task that the sweep does not change; None if unknown."""
+    """Return the largest ratio of two image times on a device, over tasks that the sweep does not change; None if unknown."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -288,19 +288,19 @@ def with_best(sweep: Sweep) -> Sweep:
 
 
 def is_telling(points: Sequence[SweepPoint]) -> bool:
-    """Return whether the marks of best points distinguish settings: some points have one, some do not."""
+    """Return whether the mark `is_best` distinguishes settings: some points have the mark, and some do not."""
     return len({point.is_best for point in points}) > 1
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return whether no two settings are known to differ in quality, although every pair has an interval."""
+    """Return whether no two settings are known to differ in image quality, although every difference has an interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
 
 
 def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
-    """Return the mean PSNR difference over the same items and its standard error; None with fewer than two items."""
+    """Return two settings' mean PSNR difference over the same inputs and its standard error; None with under two inputs."""
     mine, theirs = point.figure(key), before.figure(key)
     of_items = _of_items(mine, theirs) if mine and theirs else []
     if len(of_items) < 2:
@@ -309,7 +309,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in one figure and as good in the rest, or this one has no quality."""
+    """Return whether another setting is better in one figure and as good in the rest, or this setting lacks quality."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
@@ -322,7 +322,7 @@ def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScal
 
 
 def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Delta | None:
-    """Compare the PSNR of two settings item by item, because items differ more than settings do."""
+    """Compare the PSNR of two settings input by input, because inputs differ more than settings do."""
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None

@@ -107,7 +107,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Noi
 
 
 def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
-    """Format the differences of a figure over tasks: ranges of known ones, equal tasks and inconclusive tasks."""
+    """Format two settings' differences in a figure over tasks: known differences, equal tasks, and inconclusive tasks."""
     told_apart = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -156,7 +156,7 @@ def _between(low: float, high: float) -> str:
 
 
 def _decibels_between(low: float, high: float) -> str:
-    """Format a range of differences: `0.4 dB less`, `0.2 to 0.4 dB less` or `0.1 dB less to 0.3 dB more`."""
+    """Format a PSNR difference range: `0.4 dB less`, `0.2 to 0.4 dB less` or `0.1 dB less to 0.3 dB more`."""
     near, far = sorted((low, high), key=abs)
     if _decibels(near) == _decibels(far):
         return _decibels(far)
@@ -168,7 +168,7 @@ def _decibels(difference: float) -> str:
 
 
 def _order(settings: _Settings, scale: NoiseScale) -> str:
-    """Return a sentence on which settings beat others or, if none does, whether any figure differs at all."""
+    """Return a sentence on which settings beat others or, if none does, on whether their figures differ at all."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
     beaten = [value for value in rated if value not in best]
@@ -186,7 +186,7 @@ def _is_comparable(point: SweepPoint) -> bool:
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
-    """Return a sentence on whether figures differ between settings, none of which beats another."""
+    """Return a sentence on whether figures differ between settings, if no setting beats another."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     diffs = [(key, one) for pair in pairs for key, one in deltas(*pair, scale).items()]
@@ -202,7 +202,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
 
 
 def settling_command(sweep: Sweep) -> tuple[str, ...]:
-    """Return the command arguments that compare two settings by interleaved launches; empty if all times are decided."""
+    """Return the arguments of a command that interleaves launches of two settings; empty if all times are decided."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()
@@ -214,7 +214,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether it is unknown for some task which of two runs is faster, on the device of the first."""
+    """Return whether it is unknown for some task which of two runs is faster on the first run's device."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (
@@ -260,7 +260,7 @@ def _table(sweep: Sweep, points: Sequence[SweepPoint], is_whole: bool) -> TextTa
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """Return the last word of a dotted key, or more words if another key ends with the same."""
+    """Return the last part of a dotted recipe key, or more parts if another key ends with the same part."""
     words = key.split(".")
     ends = (".".join(words[-count:]) for count in range(1, len(words)))
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1), key)
@@ -313,6 +313,6 @@ def _published(key: str, row: _Row) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    """Format a value with its unit's decimals, or with two digits if it would round to zero."""
+    """Format a value with the decimals of its unit, or with two digits if it would round to zero."""
     decimals = _DECIMALS.get(unit, 4)
     return f"{value:.{decimals}f}" if not value or abs(value) >= 10 ** (1 - decimals) else f"{value:.2g}"

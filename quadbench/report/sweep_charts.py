@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A curve of one task on a device, or of a paper: dB and standard errors by index of the swept value."""
+    """A curve of a sweep chart, for a task on a device or from a paper: dB and standard errors by index of the swept value."""
 
     label: str
     colour: int
@@ -36,7 +36,7 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the swept values. Numbers are to scale, words at equal distances.
+    """Draw PSNR over the swept values: numbers at their place on a scale, other values at equal distances.
 
     A dashed line shows a paper's values for another model.
     """
@@ -63,7 +63,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Return the width and the first elements of a chart with labels of this length on its right."""
+    """Return the width of a chart with labels of length `longest` on its right, and its first SVG elements."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
@@ -126,7 +126,7 @@ class _Spot:
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw quality over cost for each setting, with error bars; None if no setting has both.
+    """Draw image quality over cost (time or bytes) for each setting, with error bars; None if no setting has both.
 
     Settings that no other beats are filled and joined. A task without the quality figure is left out, as LCM without a teacher.
     """
@@ -184,7 +184,7 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
 
 
 def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
-    """Return the end points of a setting's horizontal and vertical error bars."""
+    """Return the end points in pixels of a setting's horizontal and vertical error bars."""
     (low, high), error = spot.costs, spot.error
     across = [(plot.at(low, spot.quality), plot.at(high, spot.quality))] if low < high else []
     upright = [(plot.at(spot.cost, spot.quality - error), plot.at(spot.cost, spot.quality + error))] if error else []

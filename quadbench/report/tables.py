@@ -1,4 +1,4 @@
-"""Tables of a run: KPIs, component times, kernel counts, published results beside the run's; and lookup by name."""
+"""Tables of a run: KPIs, component times, kernel counts, and a paper's figures beside the run's; their lookup by name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A figure from a paper beside the shared graph's own figure, in the same unit.
+    """A figure from a paper beside the shared graph's measured figure, in the same unit.
 
     A text in `here` gives the reason why the own figure is missing. `span` is its range over launches, None without spread.
     `other_sampler` is the run's sampler, if it is not the paper's.
@@ -86,7 +86,7 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a paper's table beside the figures of a run, or of all runs of a sweep.
+    """Return a published paper's table beside the measured figures of a run, or of all runs of a sweep.
 
     A row is repeated for each run and device that match it. Missing figures have a reason.
     """
@@ -110,7 +110,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return a figure for each row and column of a paper's table, and for each matching run and device."""
+    """Return the figures of a paper's table beside measured ones, for each row, column, matching run and device."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
@@ -148,7 +148,7 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
 
 
 def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
-    """Return the runs and devices that match a paper's row by device profile and 8-bit share."""
+    """Return the runs and devices that match a row of a paper's table, by device profile and percentage of 8 bits."""
     devices = [(run, device) for run in runs for device in run.result.devices if row.device in (None, device.profile)]
     if row.int8_percent is None:
         return devices
@@ -180,7 +180,7 @@ def _absence_reason(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, d
 
 
 def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: Sequence[Quality]) -> dict[str, float | str]:
-    """Return the scores of the shared graph's images of a task against the float reference, by metric."""
+    """Return the scores by metric of the shared graph's images against the float reference, for a row of a paper's table."""
     psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
     scores: dict[str, float | str] = {"psnr": psnr}
     for compared in result.scores.compared if result.scores else ():
@@ -203,7 +203,7 @@ def _span(row: KpiRow | None) -> tuple[float, float] | None:
 
 
 def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
-    """Return a table of all KPIs of a run, in milliseconds and MB. Values equal in every row are in title and notes.
+    """Return a table of all KPIs of a run, in ms and MB. Values that are equal in all rows are in its title and notes.
 
     With `is_whole` false, it fits a terminal of 100 characters, without spread and caveats.
     """
@@ -292,7 +292,7 @@ def _note(row: KpiRow) -> str:
 
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table of load and run times by component for each device with times of its own, not an emulator's."""
+    """Return a table of load and run times by component for each device, without times from an emulator."""
     tables = []
     for device in result.devices:
         if rows := [*_rows(result, device, Variant.SHARED), *_rows(result, device, Variant.PER_GRAPH)]:
@@ -324,7 +324,7 @@ def _loads(group: KindGroup, component: Component) -> list[list[float]]:
 
 
 def _runs(group: KindGroup, component: Component) -> list[tuple[float, list[float]]]:
-    """Return the first run time and the later ones of each launch; empty if the component does not run."""
+    """Return for each launch a component's first run time and the later ones; empty if launches do not run the component."""
     first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
     if first is None:
         return []
@@ -337,7 +337,7 @@ def _cell(times: Sequence[float]) -> str:
 
 
 def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table of graph nodes by arithmetic, integer or float, for each device that reported them."""
+    """Return a table of how many graph nodes run in integers and in float, for each device that reported it."""
     return tuple(table for device in result.devices if (table := _kernels_table(result, device)))
 
 
@@ -380,7 +380,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return the tables of this name: one, or one per device for `comparison` and `ways`, with the same fields.
+    """Return a run's tables with this name: one, or one per device for `comparison` and `ways`, with the same fields.
 
     Raises:
         UnknownNameError: there is no such table.
@@ -393,7 +393,7 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
 
 
 def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
-    """Return a paper's table beside the figures of one run, or of all runs of a sweep."""
+    """Return a published paper's table beside the measured figures of one run, or of all runs of a sweep."""
     runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
     return published_comparison(runs, name)
 

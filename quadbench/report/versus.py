@@ -40,13 +40,13 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The launches of one side on a device, in the order measured, and its version of the common tasks."""
+    """The launches of one side of a comparison on a device, in the order measured, and its version of the common tasks."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
 
     def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
-        """Return each launch's values of a task's figure, in nanoseconds, bytes or decibels."""
+        """Return the values of a task's figure in each launch, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
@@ -55,7 +55,7 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return one median per launch; None if a launch has no value, or has a median that is not above 0."""
+        """Return a figure's median in each launch; None if a launch has no value, or a median that is not above 0."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
@@ -68,7 +68,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A figure of a task on both sides. The task ALL_TASKS stands for the geometric mean of all common tasks.
+    """A figure of a task on both sides of a comparison. The task ALL_TASKS stands for the geometric mean of all tasks.
 
     `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
     figures: bytes, and PSNR in decibels, which has no unit.
@@ -85,23 +85,23 @@ class SideRow:
 
     @property
     def is_exact(self) -> bool:
-        """Return whether the figure needs no statistics."""
+        """Return whether the figure is exact (bytes or image quality), so that it needs no statistics."""
         return self.key in EXACT
 
     @property
     def values(self) -> tuple[float | None, float | None]:
-        """Return the figures of A and B; None where missing."""
+        """Return the figures of sides A and B as numbers; None for a missing figure."""
         return (self.a.value if self.a else None, self.b.value if self.b else None)
 
     @property
     def ratio(self) -> float | None:
-        """Return B's figure over A's; None for decibels and missing figures."""
+        """Return side B's figure divided by side A's; None for decibels and missing figures."""
         a, b = self.values
         return b / a if a and b and self.unit else None
 
     @property
     def outcome(self) -> str:
-        """Return the verdict, or the reason why there is none."""
+        """Return the verdict as text; `exact` or `no verdict` if there is none."""
         return self.comparison.verdict if self.comparison else "exact" if self.is_exact else "no verdict"
 
 
@@ -129,21 +129,21 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
 
 
 def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
-    """Return the tasks of both bundles by name, in A's order, in A's and in B's version; `wanted` limits them."""
+    """Return the tasks that both bundles have, in A's order: A's versions, then B's versions. `wanted` limits them by name."""
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
     return common, tuple(others[task.name] for task in common)
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
-    """Return sides A and B of blocks A B B A. `a` and `b` are their versions of the common tasks."""
+    """Split blocks of launches A B B A into sides A and B. `a` and `b` are each side's version of the common tasks."""
     first = tuple(record for block in blocks for record in (block[0], block[3]))
     second = tuple(record for block in blocks for record in (block[1], block[2]))
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
 def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare interleaved launches of both sides in one figure of a task; None if a launch lacks a value above 0."""
+    """Compare both sides in one figure of a task over interleaved launches; None if a launch lacks a value above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -151,7 +151,7 @@ def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparis
 
 
 def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan interim analyses that detect a change of `to_see`, from the spread so far; None if not affordable."""
+    """Plan interim analyses that detect an image time change of `to_see` at the spread so far; None if not affordable."""
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
         raise ValueError("a launch without a time for an image")
@@ -159,7 +159,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the figures of interleaved launches on a device; the first row decides the comparison.
+    """Return both sides' figures from interleaved launches on a device; the first row decides the comparison.
 
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
@@ -171,7 +171,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return the figures of both sides from launches that were not interleaved, without verdicts or missing figures."""
+    """Return both sides' figures from their OK launches, without verdicts. A figure that neither side has is omitted."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -193,7 +193,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusSide:
-    """One side of a comparison: its source, changes to it, its variant, and the run with its launches."""
+    """One side of a comparison: its source, changes to the source, its variant, and the id of the run with its launches."""
 
     source: str
     changes: dict[str, str]
@@ -204,7 +204,7 @@ class VersusSide:
 
     @property
     def name(self) -> str:
-        """Return the display name: the recipe or source, and the changes to it."""
+        """Return the side's display name: its recipe or source, and the changes to it."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -216,7 +216,7 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` is None without interleaved launches: no verdicts then.
+    """The result of a comparison on one device. Without interleaved launches, `looks` is None and there are no verdicts.
 
     `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
     are those that count, in order of time.
@@ -234,7 +234,7 @@ class VersusDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """A complete comparison. `failures` maps the address of each omitted device to the reason."""
+    """A complete comparison of two sides. `failures` maps the address of each omitted device to the reason."""
 
     schema_version: int = SCHEMA_VERSION
     comparison_id: FileName
@@ -246,7 +246,7 @@ class Versus:
 
     @property
     def title(self) -> str:
-        """Return the names of both sides, with all details if the names are the same."""
+        """Return a title with the names of both sides, with all details if the names are the same."""
         a, b = (self.a.name, self.b.name) if self.a.name != self.b.name else (str(self.a), str(self.b))
         return f"{a} against {b}"
 
@@ -287,7 +287,7 @@ class Versus:
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:
-    """Return the row that decides a device's comparison: image time, over all tasks if there are several."""
+    """Return the row that decides a device's comparison: image time, of all tasks together if there are several."""
     rows = [row for row in device.rows if row.key == PRIMARY]
     return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
 
@@ -313,12 +313,12 @@ def sentence(device: VersusDevice) -> str:
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
-    """Return the result in sentences: one for each device, then those on exact figures."""
+    """Return a comparison's result in sentences: one for each device, then those on exact figures."""
     return (*map(sentence, versus.devices), *exact_sentences(versus))
 
 
 def exact_sentences(versus: Versus) -> tuple[str, ...]:
-    """Return sentences on tasks of one side only, and on equal bytes and images of the common tasks."""
+    """Return sentences on tasks that only one side has, and on whether bytes and images of common tasks are equal."""
     sides = (("A", versus.a), ("B", versus.b))
     alone = [f"Only {name} has {', '.join(side.own_tasks)}." for name, side in sides if side.own_tasks]
     exact = [row for device in versus.devices for row in device.rows if row.is_exact]
@@ -334,7 +334,7 @@ def exact_sentences(versus: Versus) -> tuple[str, ...]:
 
 
 def _shown_value(row: SideRow, side: Figure | None) -> str:
-    """Return a side's bytes, or its decibels rounded as in reports."""
+    """Return a side's exact figure as text: bytes, or decibels rounded as in reports; empty if missing."""
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
@@ -420,5 +420,5 @@ def _cells(row: SideRow) -> tuple[str, ...]:
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
-    """Return all caveats of the launches of both sides."""
+    """Return the caveats of the launches of both sides, without duplicates."""
     return caveats_in_order(caveat for side in sides for record in side for caveat in record.caveats)

@@ -29,7 +29,7 @@ MAX_NAMED = 20  # failed launches that the top of a report names
 
 @dataclass(frozen=True, kw_only=True)
 class TaskKpis:
-    """The KPI rows of a task."""
+    """A task and its KPI rows on one device."""
 
     task: TaskAssets
     rows: tuple[KpiRow, ...]
@@ -50,7 +50,7 @@ class DeviceKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """The main figures of a task on a device."""
+    """The main figures of a task on a device, for the overview of a report."""
 
     device: DeviceFacts
     task: str
@@ -59,7 +59,7 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest pixel difference between the harness's float images and Python's, in 1/255, or why it is unknown."""
+    """The largest difference between pixels of the harness's and Python's float images, in 1/255, or why it is unknown."""
 
     device: DeviceFacts
     task: str
@@ -69,7 +69,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """A caveat and the devices whose figures it concerns. Without addresses, it concerns all figures."""
+    """A caveat and the addresses of devices whose figures it concerns. Without addresses, it concerns all figures."""
 
     caveat: Caveat
     addresses: tuple[str, ...]
@@ -114,7 +114,7 @@ class ReportView:
 
     @cached_property
     def failures(self) -> tuple[provenance.Launch, ...]:
-        """Return the launches that failed, without those that were repeated."""
+        """Return the launches that failed, except discarded launches, which were repeated."""
         return tuple(launch for launch in self.launches if not launch.record.status.is_fine)
 
     @property
@@ -124,17 +124,17 @@ class ReportView:
 
     @property
     def again(self) -> str:
-        """Return the command that runs the recipe on the same devices again, from a file of the recipe's name."""
+        """Return the command that runs the recipe again on the same devices, from a file named after the recipe."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
     def command(self, *words: str) -> str:
-        """Return a quadbench command with these words as shell text."""
+        """Return a quadbench command with these arguments, and the results folder, as shell text."""
         return shlex.join(("quadbench", *words, *self.where))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
-        """Return the device and task of variants that ran under different conditions: their times do not compare."""
+        """Return pairs of device and task whose variants ran under different conditions: their times do not compare."""
         rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
         return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
 
@@ -237,7 +237,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch's figures: none for a failed launch, and no FEW_SAMPLES for a float launch."""
+    """Return the caveats on a launch's figures: none for a failed launch, and no FEW_SAMPLES for a float launch."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT
