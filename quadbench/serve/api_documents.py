@@ -60,7 +60,7 @@ class ActiveCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveWork:
-    """The commands that run on this results folder now. Runs of a farm are in the farm's document."""
+    """The commands that are running on this results folder now. Runs on a farm are in the farm's document."""
 
     schema_version: int = SCHEMA_VERSION
     work: tuple[ActiveCommand, ...]
@@ -93,7 +93,7 @@ class FarmDevice:
 
     @property
     def is_broken(self) -> bool:
-        """Return whether somebody should look at the device."""
+        """Return whether the device needs attention, as it is missing, does not answer, or is not healthy."""
         return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
 
     @property
@@ -116,7 +116,7 @@ class FarmWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmRun:
-    """An unfinished run of the farm: the number of its jobs by state."""
+    """An unfinished run of the farm, with the number of its jobs in each state."""
 
     run_id: str
     jobs: Mapping[str, int]
@@ -130,7 +130,7 @@ class FarmRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmJob:
-    """A job of the farm's queue: its needs, its owner and its state."""
+    """A job in the farm's queue: the device or capability that it needs, its owner and its state."""
 
     id: int
     run_id: str
@@ -161,7 +161,7 @@ class FarmNow:
 
 @dataclass(frozen=True, kw_only=True)
 class NightLine:
-    """A night in a list: its worst ruling, and the number of current rulings of each kind."""
+    """A nightly run in a list: its worst ruling, and the number of current rulings of each kind."""
 
     night: str
     name: str
@@ -173,7 +173,7 @@ class NightLine:
 
 @dataclass(frozen=True, kw_only=True)
 class NightList:
-    """A list of nights, latest first."""
+    """A list of nightly runs, latest first."""
 
     schema_version: int = SCHEMA_VERSION
     nights: tuple[NightLine, ...]
@@ -198,7 +198,7 @@ def _at_work(progress: Progress) -> ActiveCommand:
 
 
 def activity_text(device: DeviceProgress) -> str:
-    """Return the current activity of a device in words."""
+    """Return in words what a device is doing, such as `launch 2 of 6`."""
     match device.stage:
         case Stage.PUSH:
             return f"{device.sent_bytes / MIB:.1f} of {device.total_bytes / MIB:.1f} MB pushed"
@@ -213,7 +213,7 @@ def activity_text(device: DeviceProgress) -> str:
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the current state of the farm. adb is not used, so that measurements on phones are not disturbed."""
+    """Read the farm's current state from the database. adb is not used, so that measurements on phones are not disturbed."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs
@@ -229,7 +229,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the state of a farm without a database: only the phones that farm.yaml expects."""
+    """Return the farm's state if there is no database: only the phones that farm.yaml expects."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
     return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return devices outside the phone inventory that are leased or served by a worker."""
+    """Return farm devices that are not in the phone inventory, but are leased or served by a worker."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []
@@ -302,7 +302,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON schemas by document name. They allow unknown keys, as new ones may be added at any time."""
+    """Return the JSON schemas of the API's documents by name. They allow unknown keys, as later versions may add some."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
     return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}

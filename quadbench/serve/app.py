@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
-    """Return the web application; `is_secure` means that it is reached over TLS."""
+    """Return the web application of the live page; `is_secure` means that it is reached over TLS."""
     queries = ResultsQueries(layout)
     pages = Pages(queries)
     app = FastAPI(
@@ -90,7 +90,7 @@ def _sign_in_routes(access: AccessRules, *, is_secure: bool) -> list[Route]:
 
 
 def _place(text: str) -> str:
-    """Return the path of a link if it leads to a page of this server, else the path of the first page."""
+    """Return a link if it is a path on this server, else `/`, so that sign-in never redirects to another site."""
     is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
     return text if is_path else "/"
 

@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The access rules of the page: a request needs the token, if there is one, and an address or name of this host."""
+    """The access rules of the live page: a request needs the token, if one is set, and an address or name of this host."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
@@ -63,7 +63,7 @@ class AccessRules:
         return name == "localhost" or name in self.names or is_address(name)
 
     def lets_in(self, authorization: str, cookie: str) -> bool:
-        """Return whether a request has the token, or the cookie of a user who signed in with it."""
+        """Return whether a request has the token, or the cookie of a signed-in user; true if no token is set."""
         if self.token is None:
             return True
         kind, _, given = authorization.partition(" ")
@@ -80,7 +80,7 @@ class AccessRules:
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
-    """Return the access rules of a page at an address. An address that other hosts reach needs a token.
+    """Return the access rules of a page served at an address. An address that other hosts reach needs a token.
 
     Raises:
         UserError: the token is invalid, or is missing although other hosts reach the address.
@@ -99,7 +99,7 @@ def access_of(token: str | None, address: str, names: Collection[str]) -> Access
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this host can reach an address to listen at."""
+    """Return whether only this host can reach a server that listens at an address."""
     return address == "localhost" or (is_address(address) and ipaddress.ip_address(address).is_loopback)
 
 
@@ -117,7 +117,7 @@ def _are_same(given: str, expected: str) -> bool:
 
 
 class AuthMiddleware:
-    """The ASGI middleware that refuses bad requests and adds security headers, unless an answer has its own."""
+    """The ASGI middleware that refuses bad requests and adds security headers, unless a response sets its own."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
@@ -142,7 +142,7 @@ class AuthMiddleware:
         await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        """Return the error response to a refused request; None if the request may pass."""
+        """Return the error or sign-in response to a request that is refused; None if the request is allowed."""
         method, path = request.scope["method"], request.scope["path"]
         head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
         if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MAX_HEAD_BYTES:
@@ -167,7 +167,7 @@ class AuthMiddleware:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Split a response message into pieces, so that each is sent only after the one before was taken."""
+    """Split an HTTP response message into pieces, so that each is sent only after the client took the one before."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
@@ -176,5 +176,5 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def request_target(request: HTTPConnection) -> str:
-    """Return the requested path with its query."""
+    """Return a request's path with its query string."""
     return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path

@@ -1,4 +1,4 @@
-"""HTML pages of the live page, and their parts that are updated by server-sent events."""
+"""The HTML pages of the web interface, and the parts of pages that server-sent events update."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -42,14 +42,14 @@ class ErrorPage:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShownPart:
-    """The updated part of a page. If not `is_whole`, it says what could not be read."""
+    """The live part of a page as HTML. If `is_whole` is false, the HTML says what could not be read."""
 
     html: Markup
     is_whole: bool
 
 
 class Pages:
-    """The handlers of all pages. A failure in one part of a page does not affect the others."""
+    """The request handlers of all web pages. A failure in one part of a page does not affect the other parts."""
 
     def __init__(self, queries: ResultsQueries) -> None:
         self._queries = queries
@@ -59,7 +59,7 @@ class Pages:
 
     @property
     def routes(self) -> list[Route]:
-        """Return the routes of all pages."""
+        """Return the routes of all web pages, live events, style and script files."""
         paths: dict[str, Callable[[Request], Response]] = {
             "/": lambda _: self._live_page("now", "/"),
             "/farm": lambda _: self._live_page("farm", "/farm"),
@@ -142,12 +142,12 @@ class Pages:
         return page("case", here="/history", case=case, view=self._queries.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
-        """Return a page with an updated part. Its status is 503 if something on it could not be read."""
+        """Return a page with a part that is updated live. Its status is 503 if something on it could not be read."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def error_page(self, error: Exception) -> ErrorPage:
-        """Return the error response for an exception. Only unknown names are shown to viewers, never file paths."""
+        """Return the error page for an exception. The page may name an unknown name, but no file path."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
             return ErrorPage(status=404, title="There is no such thing here", text=text)
@@ -159,7 +159,7 @@ class Pages:
         return ErrorPage(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
-        """Render the updated part of a page, given its template and run; None for a run that is over."""
+        """Render the live part of a page, given its template and run id; None for a run that is over."""
         template, run_id = key
         if template == _NOW:
             return _part(template, **self._now())
@@ -197,7 +197,7 @@ class Pages:
         }
 
     def _try_query(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
-        """Return the result of a query; None if it failed, which is added to the problems."""
+        """Return the result of a query. If the query fails, add a sentence to `problems` and return None."""
         try:
             return ask()
         except UnknownNameError:
@@ -208,7 +208,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error, but not again while it stays the same, as live pages ask every other second."""
+        """Log an error unless it equals the last one logged, as live pages repeat queries every two seconds."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
@@ -227,7 +227,7 @@ def _farm_sentence(farm: FarmNow) -> str:
 
 
 def _page_number(request: Request) -> int:
-    """Return the requested page of a list, counted from 1."""
+    """Return the page number in a request for a page of a list, counted from 1."""
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MAX_PAGES:
@@ -236,7 +236,7 @@ def _page_number(request: Request) -> int:
 
 
 def _number(kind: str, text: str) -> int:
-    """Parse a number of a URL; text that is no number, or has too many digits, is an unknown name."""
+    """Parse a number in a URL. Text that is no number, or has too many digits, raises UnknownNameError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)
@@ -247,7 +247,7 @@ def _report(html: bytes) -> Response:
 
 
 class ReportFile(StreamingResponse):
-    """A response that streams a stored report, with the results folder's path shortened to its name.
+    """A response that streams a stored report, in which the folder's name replaces the path of the results folder.
 
     Only one piece is in memory, however slowly the client reads. The file is closed at the end.
     """
@@ -263,7 +263,7 @@ class ReportFile(StreamingResponse):
 
 
 def _with_folder_name(report: BufferedReader, folder: Path) -> Iterator[bytes]:
-    """Yield a report in pieces, with the folder's path replaced by its name."""
+    """Yield a stored report as pieces of bytes, with the results folder's path replaced by the folder's name."""
     path, name = escape(str(folder)).encode(), escape(folder.name).encode()
     rest = b""
     while piece := report.read(PIECE_BYTES):

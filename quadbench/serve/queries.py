@@ -1,4 +1,4 @@
-"""Queries of the live page to database and results folder. Results are cached for seconds, for any number of viewers."""
+"""Queries of web pages to database and results folder. Results are cached for seconds, for any number of viewers."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
         self._lock = threading.Lock()
 
     def __call__(self, key: KeyT) -> ValueT:
-        """Return the result for a key. Exceptions are passed on and not cached."""
+        """Return the result for a key, cached or by a new query. Exceptions are passed on and not cached."""
         with self._lock:
             known = self._known.get(key)
             if known is None or time.monotonic() - known[0] >= self._age_s:
@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return the PNG bytes of an image of a report, or of the difference of two images."""
+    """Return the PNG bytes of a report's image by its number: an image file, or the difference of two files."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Refuse an image whose file, or whose reference, lies outside the results folder by a link."""
+    """Raise an error if an image or its reference lies outside the results folder, as through a symbolic link."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -100,14 +100,14 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """The history of a case on its devices, as a JSON document and as a page. Damaged parts are left out."""
+    """The history of a nightly case on its devices, as JSON document and as page content. Damaged parts are left out."""
 
     document: CaseDocument
     view: HistoryView
 
 
 class ResultsQueries:
-    """All queries to one results folder and its database. Every method passes on errors of reading."""
+    """All queries of web pages to one results folder and its database. Every method passes on read errors."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path
@@ -129,11 +129,11 @@ class ResultsQueries:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing was measured here yet."""
+        """Return whether nothing was measured in this results folder yet."""
         return self._is_empty()
 
     def runs(self, page: int) -> RunList:
-        """Return a page of the list of stored runs; the first page is 0."""
+        """Return one page of the list of stored runs; page 0 has the latest runs."""
         return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
@@ -169,7 +169,7 @@ class ResultsQueries:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the ids of the runs in progress, here and on the farm. They are part of cache keys."""
+        """Return the ids of runs in progress, on this host and on the farm. They are part of cache keys."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))
@@ -193,7 +193,7 @@ class ResultsQueries:
         return None if head is None else self._line(head, at_work)
 
     def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
-        """Return the list entry of a run, without figures, which would need all its samples."""
+        """Return the list entry of a run, without figures, as those would need all samples of the run."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
@@ -220,7 +220,7 @@ class ResultsQueries:
         return render_view(view).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
-        """Return the latest sweeps and comparisons. Errors are shortened, so that they reveal no paths."""
+        """Return list entries of the latest sweeps and comparisons. Errors are shortened, so that they reveal no paths."""
         lines = study_lines(self.layout, A_PAGE)
         return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
 
@@ -263,7 +263,7 @@ class ResultsQueries:
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
-        """Open the database for one query, which sees a single snapshot of a file."""
+        """Open the database for one query. A query of a database file sees a single snapshot."""
         if self.is_empty:
             raise UserError("nothing was measured here yet", hint="quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))
@@ -274,13 +274,13 @@ class ResultsQueries:
 
 
 def _single_answer(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
-    """Return a cached version of a query without arguments."""
+    """Return a function that caches the result of a query without arguments for `age_s` seconds."""
     remembered = AnswerCache[None, T](lambda _: ask(), age_s=age_s, most=1)
     return lambda: remembered(None)
 
 
 def _is_empty(source: Source) -> bool:
-    """Return whether a database has no tables yet; False if it cannot be read."""
+    """Return whether a database has no tables yet; False if the database cannot be read."""
     try:
         return schema_of(source) is None
     except QuadbenchError:

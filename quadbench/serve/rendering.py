@@ -37,7 +37,7 @@ def render_template(template: str, **content: Any) -> str:
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Render a page as an HTTP response. `live` pages have an updated part; `here` is the current navigation entry."""
+    """Render a page as an HTTP response. A `live` page has a part that is updated; `here` is the current navigation entry."""
     return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
@@ -99,14 +99,14 @@ def device_status_class(device: FarmDevice) -> str:
 
 @dataclass
 class _Part:
-    """A page part with viewers: the current event with its HTML, and a signal that wakes the viewers when it changes."""
+    """A live part of a page: its latest server-sent event, its number of viewers, and a signal that wakes them on a change."""
 
     event: str = ""
     viewers: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def show(self, event: str) -> None:
-        """Replace the event and wake the viewers, if it has changed."""
+        """Set the part's event and wake its viewers, if the event differs from the one before."""
         if event != self.event:
             self.event, before = event, self.changed
             self.changed = asyncio.Event()
@@ -114,7 +114,7 @@ class _Part:
 
 
 class LiveParts(Generic[KeyT]):
-    """Server-sent events for page parts by key. Each part is rendered once per period for all its viewers."""
+    """Live parts of pages by key, sent as server-sent events. Each part is rendered once per period for all its viewers."""
 
     def __init__(self, part: Callable[[KeyT], str | None], most: int = MAX_VIEWERS) -> None:
         self._part, self._most = part, most
@@ -127,7 +127,7 @@ class LiveParts(Generic[KeyT]):
         return _Events(self, key)
 
     async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream a page part to one more viewer, or answer 503 if there are too many. Viewers are counted here."""
+        """Stream a page part to one more viewer, or answer 503 if there are too many viewers. Viewers are counted here."""
         if self._viewers >= self._most:
             full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
             await full(scope, receive, send)
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that counts its viewer only when it is sent, in the event loop's thread."""
+    """A response that streams a page part. Its viewer is counted only when it is sent, in the event loop's thread."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()

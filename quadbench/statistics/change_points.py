@@ -26,7 +26,7 @@ _MIN_SPREAD = 1e-4  # spread of values that repeat exactly
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A change of level, from `before` to `after`, where `at` is the index of the first value at the new level.
+    """A change of a series' level from `before` to `after`; `at` is the index of the first value at the new level.
 
     Both levels are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the
     change in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
@@ -56,7 +56,7 @@ class Shift:
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
-    """Return the shifts of a series of positive values, in order.
+    """Return the lasting shifts of level in a series of positive values, in order.
 
     Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
     neighbours are evaluated again over their longer segments. This ends when all remaining shifts hold. A temporary change of
@@ -88,13 +88,13 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """Return the squared errors around the mean of the segments from each of `first` to before `end`."""
+        """Return the squared error around its mean of each segment that begins at one of `first` and ends before `end`."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
 
     def shift(self, first: int, at: int, end: int) -> Shift:
-        """Return the shift between two adjacent segments."""
+        """Return the shift between two adjacent segments: indexes `first` to `at`, and `at` to `end`."""
         sides = self.data[first:at], self.data[at:end]
         before, after = (float(np.median(side)) for side in sides)
         off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of the noise, from differences of neighbours, which a shift hardly changes.
+    """Return the standard deviation of a series' noise, from differences of neighbours, which a shift hardly changes.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
@@ -114,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return the change points of least squared error plus a penalty each (PELT: Killick, Fearnhead and Eckley 2012)."""
+    """Return the change points of least squared error plus `penalty` for each (PELT: Killick, Fearnhead and Eckley 2012)."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty
@@ -153,10 +153,10 @@ class Spread:
 
 
 def spread_of(values: Sequence[float], share: float = MAX_STEPS) -> Spread | None:
-    """Return the spread of a series from the steps between neighbours; None with fewer than FEWEST_USUAL values.
+    """Return the spread of a series from the steps between neighbours; None with fewer than MIN_USUAL values.
 
     A change of level hardly affects these steps. The estimate is the quantile `share` of the steps, so larger ones may have any
-    size. With MOST_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.
+    size. With MAX_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.
     """
     data = finite(values, "values")
     if data.size < MIN_USUAL:

@@ -13,7 +13,7 @@ MAX_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one int
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as an array, if all are finite; `name` is their name in the error."""
+    """Return `values` as a float array. If one is not finite, raise a ValueError that calls them `name`."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")
@@ -45,7 +45,7 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Return whether a p-value is at most 0.05. None means that there was no test, and counts as unlikely."""
+    """Return whether a p-value is at most 0.05. None means that there was no test, which counts as unlikely."""
     return p is None or p <= 0.05 + 1e-12
 
 
@@ -85,7 +85,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
     With two values it is Student's t interval. From three on, Hall's cubic transformation of t corrects their skewness (P.
     Hall, On the removal of skewness by transformation, 1992; here with Student's quantiles). Neither end is further from the
-    mean than MOST_WIDENED times Student's, as few values only guess their skewness.
+    mean than MAX_WIDENED times Student's, as few values only guess their skewness.
     """
     half = half_width(values, confidence)
     if half is None:
@@ -102,7 +102,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Return s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u for skewness g: the inverse of Hall's transformation."""
+    """Invert Hall's transformation for skewness g: return s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted

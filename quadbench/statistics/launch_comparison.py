@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Return the verdict from an interval of log B - log A: beyond the margin (0.02 is 2 %), within it, or neither."""
+    """Return the verdict from an interval of log B - log A: beyond the margin (0.02 is 2 %), within it, or undecided."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -141,7 +141,7 @@ class PairedComparison:
 
 
 def compare_paired(differences: Sequence[float]) -> PairedComparison:
-    """Test the mean of differences between pairs, each measured on the same input; inputs are independent."""
+    """Test whether the mean of paired differences is 0. Each pair was measured on one input; inputs are independent."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
@@ -159,7 +159,7 @@ def compare_paired(differences: Sequence[float]) -> PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedComparison:
-    """The comparison of a figure now with the same before: `ratio` is now / before, with its interval from two launches on.
+    """The comparison of a figure in two runs. `ratio` is now / before, with an interval if both have two launches or more.
 
     The interval covers the variation between launches of one side. It cannot cover other changes between the two sides.
     """
@@ -195,7 +195,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together:
 
 
 def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> float | None:
-    """Return half the width of the interval of a difference of means; None if a side has one launch."""
+    """Return half the width of the confidence interval of a difference of means; None if a side has only one launch."""
     if min(first.size, second.size) < 2:
         return None
     degrees = first.size + second.size - 2
@@ -204,7 +204,7 @@ def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> flo
 
 
 def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Return the verdict of interleaved launches for a smallest relevant change, on a logarithmic scale.
+    """Return the verdict of a comparison for the smallest change that matters, `limit`, a difference of logarithms.
 
     SAME needs the whole interval within the limit. WORSE and BETTER need it beyond half the limit, and a sign-flip p that
     agrees. So a change by the limit is detected, and one below half the limit never is.

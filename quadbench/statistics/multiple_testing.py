@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The numbers of blocks after which a comparison is analysed. It ends at the first verdict, or after the last look.
+    """The interim looks of a comparison: numbers of blocks after which to analyse it. It ends at a verdict or the last look.
 
     Sides that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan looks that detect an effect of `to_see`, from the spread of the blocks so far; None if not affordable.
+    """Plan looks that detect an effect of `to_see` at the spread of the blocks so far; None if too many blocks are needed.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -70,7 +70,7 @@ def reach(blocks: int, confidence: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class JointVerdict:
-    """The verdict on a figure of side B against A, tested together with others. `ratio` is B / A with its 95 % interval.
+    """The verdict on a figure of side B against A, tested with other figures. `ratio` is B / A with its 95 % interval.
 
     `p` assumes equal sides and is adjusted for all figures tested together. `claim` is the verdict even with few blocks;
     `verdict` is INCONCLUSIVE below MIN_BLOCKS blocks. `launches_needed` is set if the claim is INCONCLUSIVE: about how many
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return for each number of blocks the largest standard deviation at which a change of TO_TELL is found (90 % power)."""
+    """Return for each number of blocks the largest standard deviation at which a TO_TELL change is found (90 % power)."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -28,7 +28,7 @@ _OWN = ("variant", "harness", "kit")  # changes of a side that are no keys of a 
 
 @dataclass(frozen=True, kw_only=True)
 class SideSpec:
-    """A side of a comparison as the user named it, with changes by key. Exactly one of recipe, bundle and run is set."""
+    """A side of a comparison as the user named it, with changes by key. It has exactly one of recipe, bundle and run."""
 
     source: str
     changes: Mapping[str, str]
@@ -48,7 +48,7 @@ class SideSpec:
 
     @property
     def tasks(self) -> list[str]:
-        """Return the names of the side's tasks; for variants with a graph per task, only tasks with a graph."""
+        """Return the names of the side's tasks; for variants with a graph per task, only tasks that have one."""
         bundle = self._existing_bundle
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         admitted = shared_only_tasks(bundle) if bundle and self.variant.has_unet_per_task else ()
@@ -63,7 +63,7 @@ class SideSpec:
 
     @property
     def has_references(self) -> bool:
-        """Return whether the side's images have references, which random weights lack."""
+        """Return whether the side's images have reference images, which models with random weights lack."""
         if self.recipe:
             return not isinstance(self.recipe.foundation, RandomFoundation)
         return self._existing_bundle is not None and has_references(self._existing_bundle)
@@ -73,7 +73,7 @@ class SideSpec:
         return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-        """Return the bundle for the devices of each profile, after building it if needed."""
+        """Return the side's bundle for each of the device profiles, after building it if needed."""
         if self.recipe:
             return pipeline.ensure_bundles_for(self.recipe, profiles, layout=layout, observer=observer)
         stored = self.bundle or (self.run.stored if self.run else None)
@@ -82,7 +82,7 @@ class SideSpec:
 
 
 def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec:
-    """Read a side: a recipe with changes to its keys, the folder of a bundle, or the id of a run.
+    """Read a comparison side from its source: a recipe with changes to its keys, a bundle's folder, or a run's id.
 
     Raises:
         UserError: the source is none of them, or a change does not fit it.
@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Refuse sides without a common task, among the `wanted` ones if given. `called` are the sides' names in messages.
+    """Raise if two sides have no common task (among `wanted`, if given). `called` are the sides' names in messages.
 
     Raises:
         UserError: there is no common task; the message names the tasks of both.
@@ -136,7 +136,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both sides: from a recipe, else from a run, else those of side A.
+    """Return the measurement settings for both sides: a recipe's, else a stored run's, else side A's.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
@@ -154,7 +154,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Refuse a side whose graphs of the chosen variant are not among those that are `there`.
+    """Raise an error if the graphs of a side's variant are not among the existing variants `there`.
 
     Raises:
         UserError: the graphs are missing; the message names the existing variants.
@@ -177,7 +177,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """The options of a comparison. It ends at the first look that decides all goals or, without goals, the verdict.
+    """The options of a comparison, which ends at the first look that decides all goals or, without goals, image time.
 
     With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
     tasks; empty means all. `compiled` holds graphs compiled elsewhere, by the digest of their bundle and the target key.

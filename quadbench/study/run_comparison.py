@@ -54,7 +54,7 @@ def compare(
     """Interleave launches of both sides on every device until there is a verdict or the last look; write comparison.json.
 
     The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
-    one.
+    device.
 
     Raises:
         QuadbenchError: a side cannot be built, the sides have no common task, or every device failed.
@@ -114,7 +114,7 @@ def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSide:
-    """A side installed on its devices, with the run file for its launches."""
+    """A comparison side that is installed on its devices, with the run file for its launches."""
 
     letter: str
     comparison_side: SideSpec
@@ -122,13 +122,13 @@ class PreparedSide:
     rollout: Rollout
 
     def installation_on(self, device: Device) -> Installation | None:
-        """Return the side's installation on a device; None if there is none."""
+        """Return this side's installation on a device; None if the side is not installed there."""
         return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The comparison of both sides on one device while it runs."""
+    """A comparison of two sides on one device, in progress."""
 
     device: Device
     sides: Sequence[PreparedSide]
@@ -137,7 +137,7 @@ class Trial:
     launches: InterleavedSchedule
 
     def queue(self, session: ComparisonSession) -> DeviceQueue:
-        """Return the launches to run, and a function that reinstalls both sides after the device was lost."""
+        """Return the device's queue of launches, with a function that reinstalls both sides after the device was lost."""
 
         def installed_again() -> None:
             for side in self.sides:
@@ -199,7 +199,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the looks to continue with, and whether the comparison may end: all goals decided, or nothing to decide."""
+    """Return the looks to continue with, and whether the comparison may end, because its goals are decided or cannot be."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -212,7 +212,7 @@ def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock],
 
 
 def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
-    """Return the verdict on each goal with values in all launches; without goals, the verdict on image time."""
+    """Return the verdict on each goal whose figure all launches have; without goals, the verdict on image time."""
     if not options.goals:
         verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
         return [verdict.verdict] if verdict else []
@@ -223,7 +223,7 @@ def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[V
 def _launch(
     sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
-    """Run all launches, and write their beginning and end to the files of both runs."""
+    """Run all launches of a comparison, and store their start and end in the run files of both sides."""
     for side in sides:
         save_run(session.layout, side.run_file)
     with _save_on_interrupt(sides, plans, session, failures):
@@ -246,7 +246,7 @@ def _ended_run_file(run_file: RunFile, retries: tuple[Retry, ...], run: RunFile 
 def _save_on_interrupt(
     sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
-    """On Ctrl-C, write the result of the complete blocks, and log the path."""
+    """On Ctrl-C, write the comparison's result from the blocks that are complete, and log its path."""
     try:
         yield
     except KeyboardInterrupt:
@@ -276,7 +276,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a side of a comparison for comparison.json. `of` names the recipe or bundle of a stored run."""
+    """Return a comparison side in the form of comparison.json. `of` names a stored run's recipe with its swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -284,7 +284,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both sides. Without `left_out`, a device that cannot raises an error."""
+    """Return the devices equipped to run both sides. Others are added to `left_out`; if that is None, they raise an error."""
     equipped = []
     for device in devices:
         try:
@@ -299,7 +299,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return the harness and kit of a side, with graphs that were compiled elsewhere."""
+    """Return the harness and kit that a side sets, and the graphs that were compiled elsewhere."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
@@ -326,7 +326,7 @@ def _prepared(letter: str, side: SideSpec, devices: Sequence[Device], session: C
 
 
 def _of(run: RunResult) -> str:
-    """Return a run's recipe with the values that a sweep set in it."""
+    """Return the name of a stored run's recipe, followed by the values that a sweep set in the recipe."""
     return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
 
 

@@ -64,7 +64,7 @@ class SweepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """A setting of a sweep, a value for each key, and the recipe with that setting."""
+    """One setting of a sweep, which has a value for each swept key, and the recipe with that setting."""
 
     setting: dict[str, str]
     recipe: Recipe
@@ -89,7 +89,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return the recipe for every combination of the keys' values, without baselines, as settings are compared."""
+    """Return the recipe with each combination of swept values. Baselines are removed, as settings are compared instead."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
@@ -152,7 +152,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningSweep:
-    """A sweep in progress: its points so far, and the reason for each missing one by setting, or setting and address."""
+    """A sweep in progress: its points so far, and the reasons for missing ones by setting, or by setting and address."""
 
     sweep_id: str
     variations: Sequence[Variation]
@@ -162,13 +162,13 @@ class _RunningSweep:
     left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
 
     def note(self, variation: Variation, outcome: RunOutcome) -> None:
-        """Note the devices that a setting left out, with the reasons."""
+        """Note the devices that were excluded at a setting or failed, with the reasons."""
         self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
         self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
-        """Return the sweep with the results so far; settings not reached are in `left_out`."""
+        """Return the sweep with the results so far; settings without results are in `left_out`."""
         first = self.variations[0]
         settings = [point.setting for point in self.points]
         missing = [str(variation) for variation in self.variations if variation.setting not in settings]
@@ -188,7 +188,7 @@ class _RunningSweep:
 
 @contextmanager
 def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[None]:
-    """On Ctrl-C or an error, write the results of the settings so far, and log the path."""
+    """On Ctrl-C or an error, write a sweep's results so far, and log the path."""
     try:
         yield
     except (KeyboardInterrupt, QuadbenchError):
@@ -200,7 +200,7 @@ def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[No
 def _measure(
     under_way: _RunningSweep, addresses: Sequence[Address], options: RunOptions, layout: Layout, observer: Observer
 ) -> None:
-    """Run and score every setting. The time budget counts from the start of the sweep."""
+    """Run and score every setting of a sweep. The time budget counts from the start of the sweep."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
@@ -244,7 +244,7 @@ def _has_random_weights(variations: Sequence[Variation]) -> bool:
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
-    """Return the teacher, which paints reference images for all settings; None for random weights without references."""
+    """Return the teacher model, which generates reference images for all settings; None for random weights."""
     if _has_random_weights(variations):
         return None
     from quadbench.quality.trajectories import Teacher
@@ -265,7 +265,7 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write the folder of a sweep atomically, and return its path."""
+    """Write a sweep's folder (JSON, report, tables, charts) atomically, and return its path."""
     folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
     contents = {
         "sweep.json": f"{study_json(result)}\n",

@@ -1,4 +1,4 @@
-"""Stored sweeps and comparisons of a results folder, their tables, and the earlier run that a run is compared with."""
+"""Stored sweeps and comparisons of a results folder, their tables, and the search for a run's baseline."""
 
 import logging
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
-    """Return list entries of the latest sweeps and comparisons, latest first; damaged ones have a reason."""
+    """Return list entries of the latest sweeps and comparisons, latest first. A damaged one has a reason instead of results."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
     lines = []
     for path in latest:
@@ -58,7 +58,7 @@ def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
-    """Return a paper's table beside the figures of a sweep's runs, which are loaded.
+    """Return a published paper's table beside the measured figures of all runs of a sweep.
 
     Raises:
         UserError: the study is a comparison, or the table is not from a paper.
@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return the baseline of a run: the run with this id, or for `latest` the last complete similar run; None without one.
+    """Return the baseline of a run: the run with id `word` or, for `latest`, the last complete similar run; None without one.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
@@ -117,7 +117,7 @@ def _latest(layout: Layout, later_run: LaterRun) -> RunResult | None:
 
 
 def _fits(run: RunResult, later_run: LaterRun) -> bool:
-    """Return whether a run has the same recipe, tasks and devices, and no failed launch."""
+    """Return whether a stored run can be a later run's baseline: same recipe, tasks and devices, and no failed launch."""
     if run.bundle.recipe_name != later_run.recipe_name or {task.name for task in run.bundle.tasks} != set(later_run.tasks):
         return False
     try:
