@@ -27,7 +27,7 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights in which a figure did not shift. `level` is its median, or the median of its ratio to the yardstick.
+    """Consecutive nights in which a measured figure did not shift. `level` is its median or median ratio to the yardstick.
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -45,7 +45,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Split a figure's nights into segments, where its level shifts or the environment or reference bundle changes."""
+    """Split a measured figure's nights into segments, where its level shifts or the environment or reference bundle changes."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -260,7 +260,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the latest change above the default limit, in the first figure that has one; None if no figure has one."""
+    """Return a case's latest change above the default limit, in the first figure that has one; None if no figure has one."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -322,7 +322,7 @@ def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search the first bad files between good first and bad last ones. `is_changed` tests files, and is None if undecided."""
+    """Search for the first bad files between good first and bad last ones. `is_changed` tests files; None means undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

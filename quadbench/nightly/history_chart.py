@@ -22,7 +22,7 @@ _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a figure over its latest nights as SVG. Return None if fewer than two have it in the latest form, ratio or value."""
+    """Draw a metric's values over its latest nights as SVG; None if under two are in the latest form (ratio or value)."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and to_scale(point) is not None
@@ -36,7 +36,7 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
 
 @dataclass(frozen=True, kw_only=True)
 class _Plot:
-    """The chart of one figure over nights with one scale: either ratios to the yardstick (reference bundle), or plain values."""
+    """The chart of one metric over nights with one scale: either ratios to the yardstick (reference bundle), or plain values."""
 
     figure: FigureHistory
     history: CaseHistory

@@ -51,7 +51,7 @@ class CaseLine:
 
 
 def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
-    """Return one list entry for each case on a device. Each series holds the nights of one of them, at least one night."""
+    """Return one list entry per series. A series holds the nights of one case on one device, and is not empty."""
     rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a figure's own medians before and since its last change; empty if no ratio of it is tracked."""
+    """Return a sentence with a metric's medians before and since its last change; empty unless its ratio is tracked."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return the history and nights of each case on a device; with every figure if `is_whole`. No series is empty."""
+    """Return a case's history and nights for each series (a case on a device, not empty); with every figure if `is_whole`."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device

@@ -107,7 +107,7 @@ class LocalLauncher:
     observer: Observer
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield the results of the requested comparisons, run one after the other. None starts once the time budget is over."""
+        """Yield the results of requested comparisons, run one by one. No comparison starts once the time budget is over."""
         for one in requests:
             if budget and budget.left_s <= 0:
                 yield from (CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it") for word in one.words)
@@ -128,7 +128,7 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Run a comparison on devices, a map from address to the user's text. If a user error stops all, try each device alone.
+        """Run a comparison on devices. `words` maps an address to the user's text. On a user error, each device is tried alone.
 
         Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
         """

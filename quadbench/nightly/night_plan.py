@@ -151,7 +151,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return the error of a case, and its key at fault (`source` or `changes`); no key if the source exists but is broken."""
+        """Return a case's key at fault (`source` or `changes`) and the error; no key if the source exists but is broken."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -258,6 +258,6 @@ def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPla
 
 
 def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return those device texts of a case on whose devices the night has not measured the case yet."""
+    """Return a case's device texts, as in night.yaml, for devices on which a night has not measured the case yet."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

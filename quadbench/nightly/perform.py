@@ -106,7 +106,7 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the figures that confirming launches must decide; image time if there are no others or a suspicion is vague."""
+        """Return the metrics that confirming launches must decide; image time if there are no others or a suspicion is vague."""
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):

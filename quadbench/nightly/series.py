@@ -61,7 +61,7 @@ def from_scale(place: float, key: str) -> float:
 
 
 def change_between(before: float, now: float) -> float:
-    """Return the later minus the earlier figure, both as logarithm or decibels; inf after an image distance of 0."""
+    """Return the later minus the earlier value of a figure, both in logarithms or decibels; inf after an image distance of 0."""
     return 0.0 if now == before else now - before
 
 

@@ -253,7 +253,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """Yield sentences if two runs have different tasks: tasks of one alone, equality of exact figures, a command for times."""
+    """Yield sentences if two runs have different tasks: which ones, whether exact figures are equal, how to compare times."""
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return

@@ -73,7 +73,7 @@ def times(ratio: float) -> str:
 
 
 def rough_times(ratio: float) -> str:
-    """Format a ratio as `times` does, but as `> 100×` above 100, where one side is almost zero."""
+    """Format a ratio, such as `1.72×`, but as `> 100×` above 100, where one of the two values is almost zero."""
     return f"> {_MAX_TIMES}×" if ratio > _MAX_TIMES else times(ratio)
 
 

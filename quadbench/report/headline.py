@@ -105,7 +105,7 @@ def _more(row: KpiRow) -> float:
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a phrase that names the tasks and devices of `rows`; empty if `rows` are all the compared rows."""
+    """Return a phrase such as ` in restyle on s25` for the tasks and devices of `rows`; empty if these are all of `compared`."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]

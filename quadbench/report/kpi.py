@@ -41,7 +41,7 @@ def read_at(places: Sequence[int]) -> Reading:
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a reader of a metric. Given sample kinds and a task, it makes a function that picks values of a launch."""
+    """Return a KPI's reader. Given sample kinds and a task, it makes a function that picks the task's values of a metric."""
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
@@ -73,7 +73,7 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that adds the time of each switch to the task and of the image after it, warm-up or not."""
+    """Return a function that adds the times of each switch to the task and of the next image, which may be a warm-up."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -86,7 +86,7 @@ def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a reader of a peak. Given sample kinds and a task, it makes a function that picks a launch's highest value."""
+    """Return a KPI's reader. Given sample kinds and a task, it makes a function that picks the highest value of a metric."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
@@ -141,12 +141,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a reader of a metric for one component, such as the VAE decoder, of graphs that ran by themselves."""
+    """Return a KPI's reader for a metric of one component, such as the VAE decoder, whose graph was run by itself."""
     return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
 def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a reader of run times for one component, such as the VAE decoder, of graphs that ran by themselves."""
+    """Return a KPI's reader for the run times of one component, such as the VAE decoder, whose graph was run by itself."""
     return component_reading("inference_ns", component)
 
 

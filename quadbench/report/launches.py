@@ -32,7 +32,7 @@ _NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of 
 
 
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    """Return a run's launches on a device, which address and serial identify, as other device facts may change."""
+    """Return a run's launches on a device. Address and serial identify the device, as other facts may change."""
     return result.by_device.get((device.address, device.serial), ())
 
 
@@ -42,7 +42,7 @@ def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tup
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
-    """Return whether a launch ran on a device, which address and serial identify, as other device facts may change."""
+    """Return whether a launch ran on a device. Address and serial identify the device, as other facts may change."""
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 

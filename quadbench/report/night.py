@@ -230,10 +230,10 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """Related rulings of a night, not CLEAN: on a case on a device, or on all cases of a device with the same cause.
+    """Rulings of a night that are reported together: on a case on a device, or on all cases of a device with one cause.
 
     `figures` starts with the most important ruling, whose case and device are `place`. `accepting` is the command that accepts
-    the change, None if there is nothing to accept. `doubt` says why the device is unreliable.
+    the change, None if there is nothing to accept. `doubt` says why the device is unreliable. None of the rulings is CLEAN.
     """
 
     kind: RulingKind
@@ -343,7 +343,7 @@ def _figured(ruling: Ruling, series: Series) -> FigureRow:
 
 
 def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
-    """Return the figure to draw for a ruling: the ruling's own figure, or image time for a ruling on all figures."""
+    """Return the metric to draw for a ruling: the ruling's own metric, or image time if the ruling is on all metrics."""
     measured = _tonight(figure.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
     if figure.point or first is None:
@@ -358,7 +358,7 @@ def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the device's last earlier measurement with the ruling's last good files; None if there is none."""
+    """Return the device's latest earlier measurement of the files that a ruling calls last good; None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)

@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel whose y axis covers the levels, and the values within a factor of two of their median."""
+    """Return a chart panel whose y axis covers `levels` (usual values), and values within a factor of two of the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -74,7 +74,7 @@ def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
 
 
 def line(plot: Plot, values: Iterable[float]) -> str:
-    """Draw a figure's values over the nights as a line."""
+    """Draw a metric's values over the nights as a line."""
     return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
@@ -92,7 +92,7 @@ def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[
 
 
 def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measurement]) -> str | None:
-    """Draw a finding's figure over the nights with the last night highlighted; None if fewer than two nights have it."""
+    """Draw a finding's metric over the nights with the last night highlighted; None if fewer than two nights have it."""
     shown = [(night, point) for night in nights if (point := _point(night, figure)) is not None][-_MAX_NIGHTS:]
     if len(shown) < 2 or shown[-1][0].night != figure.ruling.night:
         return None
@@ -259,7 +259,7 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
 
 
 def device_table(view: NightView) -> TextTable:
-    """Return a table of the devices with their problems, changes and rates of false alarms."""
+    """Return a table of a night's devices with their problems, changes and rates of false alarms."""
     return TextTable(
         title="Devices",
         columns=DEVICE_COLUMNS,

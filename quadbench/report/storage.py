@@ -80,7 +80,7 @@ class Growth:
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return the stored `ten-tasks` bytes if the run has the same model and target, and fewer tasks.
+    """Return the stored file sizes of the recipe `ten-tasks` if a run has the same model and target, and fewer tasks.
 
     `recipe` is the recipe's text as the run checked it; None where a bundle was run without one.
     """

@@ -1,4 +1,4 @@
-"""Result of a sweep, runs of one recipe with several values of some keys: figures at each setting, and the best settings."""
+"""Result of a sweep, which runs one recipe with several values of some keys: figures at each setting, and best settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

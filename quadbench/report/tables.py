@@ -60,7 +60,7 @@ _NEEDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
-    """A run with its KPI rows and the quality of its images."""
+    """A stored run with its KPI rows and the PSNR of its images."""
 
     result: RunResult
     kpis: Sequence[KpiRow]

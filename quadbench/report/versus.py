@@ -266,12 +266,12 @@ class Versus:
 
     @property
     def command_elsewhere(self) -> tuple[str, ...]:
-        """Return the command arguments that interleave launches of both sides on another device, the placeholder NAME."""
+        """Return the command arguments that interleave launches of both sides on another device, for which NAME stands."""
         return self._words(["NAME"])
 
     @property
     def repeat_command(self) -> tuple[str, ...]:
-        """Return the command arguments that repeat the comparison: of stored runs as they are, else on the same devices."""
+        """Return the command arguments that repeat the comparison: of the stored runs, or by launches on the same devices."""
         return self._words([] if self.is_stored else self._addresses)
 
     @property

@@ -40,12 +40,12 @@ class Shift:
 
     @property
     def change(self) -> float:
-        """Return the change relative to the level before: 0.05 is 5 % more."""
+        """Return the relative change of level at the shift: 0.05 is 5 % more."""
         return self.after / self.before - 1
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift is large enough, and has enough values on both sides."""
+        """Return whether the shift is large enough to count, and has enough values on both sides."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 

@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return the confidence of the interval at each look that keeps the total error rate below 5 %."""
+        """Return the confidence level of each look's interval that keeps the total error rate below 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far beyond a margin an effect is detected with 90 % power, in standard deviations of a block."""
+    """Return how far an effect must exceed a margin for detection with 90 % power, in standard deviations of a block."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return for each number of blocks the largest standard deviation at which a TO_TELL change is found (90 % power)."""
+    """Return for each number of blocks the largest standard deviation at which 90 % of 5 % changes (TO_TELL) are detected."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -77,7 +77,7 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
 
 
 def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return the median of each of many lists, none of which is empty."""
+    """Return the median of each list of values; no list may be empty."""
     middles = np.empty(len(lists))
     for places, rows in _of_each_length(lists):
         middles[places] = np.median(rows, axis=1)
