@@ -1,4 +1,4 @@
-"""Statuses of stored records as figures use them: repeated launches and the rest of a discarded block count as discarded."""
+"""Which stored launches count in figures: a block (four launches that are compared) counts whole or is marked DISCARDED."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return the records, with the status DISCARDED for launches that figures must not count."""
+    """Return all launch records, with the status changed to DISCARDED for launches that figures must not count."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark records as discarded if their block was interrupted and repeated, whatever their status."""
+    """Mark the launch records of a block as DISCARDED, whatever their status, if the block was later repeated."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
@@ -30,13 +30,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
-    """Return the key of one variant's launches in a block, which is the same for all repetitions of the block."""
+    """Return a key of device, variant and block number, which is the same for a launch and its repetitions."""
     block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark records as discarded if a launch of their block was, so that variants keep equal counts."""
+    """Mark all launch records of a block as DISCARDED if one of them is, so that variants keep equal numbers of launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Bundles of a results folder: stored by digest, frozen under a permanent name, or noted by the latest admission."""
+"""Bundles in a results folder: stored by digest, frozen under a permanent name, or made by the latest adapter admission."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _ADMITTED_HINT = "remove it: the next admission then starts from the bundle of t
 
 
 def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Return a bundle from the results folder; a bundle from elsewhere is stored there first.
+    """Return a bundle that lies in the results folder; a bundle from another folder is first stored there.
 
     Raises:
         ArtifactError: a bundle from elsewhere is damaged.
@@ -57,7 +57,7 @@ def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBundle:
-    """The content of a frozen bundle's file: a permanent name and the digest of its bundle."""
+    """The content of the JSON file that freezes a bundle: a permanent name, and the digest of the bundle that has it."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -66,7 +66,7 @@ class FrozenBundle:
 
 
 def frozen_name(name: str) -> str:
-    """Return a name if a bundle can be frozen under it; raise UserError otherwise."""
+    """Return the name if it is valid for a frozen bundle; raise UserError otherwise."""
     if not is_name(name):
         raise UserError(f"no bundle can be frozen under the name {quote(name)}", hint=f"expected {NAME_EXPECTED}")
     return name
@@ -104,7 +104,7 @@ def read_frozen(name: str, layout: Layout) -> FrozenBundle:
 
 
 def frozen_bundle(name: str, layout: Layout) -> StoredBundle:
-    """Return the bundle frozen under a name. Raise ArtifactError if it is damaged or missing, UnknownNameError without one."""
+    """Return the bundle frozen under a name. Raise UnknownNameError for an unknown name, ArtifactError for a lost bundle."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
@@ -117,13 +117,13 @@ def frozen_names(layout: Layout) -> list[str]:
 
 
 def frozen_digests(layout: Layout) -> set[str]:
-    """Return the digests of all frozen bundles; raise ArtifactError if the file of one is damaged."""
+    """Return the digests of all frozen bundles; raise ArtifactError if a file that freezes one is damaged."""
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the bundle of the latest admission, and the latest run at that time."""
+    """The content of admitted.json: the bundle that the latest adapter admission made, and the latest run at that time."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -131,14 +131,14 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Note the bundle that an admission made, if it is in this results folder. The file is written atomically."""
+    """Write the bundle that an adapter admission made to admitted.json, atomically, if it lies in this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the bundle of the latest admission; None if there was none, or a run came after it.
+    """Return the bundle that the latest adapter admission made; None without an admission, or if a run came after it.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

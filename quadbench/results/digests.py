@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, of JSON values, and of the source code that a stage runs."""
+"""SHA-256 digests of files, of JSON values, and of the quadbench source code that a build stage runs."""
 
 import ast
 import errno
@@ -36,17 +36,17 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of(parts: dict[str, Any]) -> str:
-    """Return one digest of several JSON values; the order of keys does not matter."""
+    """Return the SHA-256, in hex, of a dict of JSON values; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file below a folder that quadbench made, by relative path."""
+    """Return the SHA-256 of every file below a folder that quadbench wrote, keyed by relative path."""
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the digests of a user's files by name. Refuse so many bytes that hashing would not end.
+    """Return the SHA-256 of each of a user's files by name. Refuse more files or bytes than a model can have.
 
     Raises:
         OSError: a file cannot be read.
@@ -63,14 +63,14 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return a digest of all files of a bundle, which differs between two builds of the same recipe."""
+    """Return one SHA-256 over the paths and contents of a bundle's files. Two builds of the same recipe can differ in it."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 @cache
 def code_digests(module: str) -> dict[str, str]:
-    """Return the SHA-256 digest of a module's source and of every quadbench module that it imports, even indirectly.
+    """Return by module name the SHA-256 of the source of a quadbench module and of all that it imports, even indirectly.
 
     `module` is a dotted name, as `quadbench.quad.build`. Nothing is imported: the sources are read. Code under `if
     TYPE_CHECKING` never runs and is ignored. So are packages that merely contain an imported module, since importing them does
@@ -118,7 +118,7 @@ def _imported(path: Path) -> Iterator[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a syntax node and all nodes in it that can run, without the body of `if TYPE_CHECKING`."""
+    """Yield a syntax tree node and all nodes below it, except the body of `if TYPE_CHECKING`, which never runs."""
     yield node
     is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     for child in node.orelse if isinstance(node, ast.If) and is_typing else ast.iter_child_nodes(node):

@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Raise an error if a folder is no longer the same at the end, as files were then written elsewhere.
+    """Raise an error after the block if the folder was moved or replaced meanwhile, since files then went elsewhere.
 
     Raises:
         StorageError: the folder was moved or removed, even if another took its place.
@@ -86,7 +86,7 @@ def removal_errors(folder: Path) -> Iterator[None]:
 
 
 def storage_fault(error: OSError, folder: Path) -> StorageError | None:
-    """Return the problem of the folder that made a write fail; None if the failure has another cause."""
+    """Return the StorageError for a write that failed because of its folder; None if the failure has another cause."""
     place = Path(os.fsdecode(error.filename)) if error.filename else None
     if error.errno in _FULL:
         return _full(folder, str(error))
@@ -98,7 +98,7 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Refuse a folder (or its nearest existing parent) in which nothing can be written, before long work begins.
+    """Raise an error before long work if nothing can be written to a folder (if missing, to its nearest existing parent).
 
     Raises:
         StorageError: the folder cannot be written, or is no folder.
@@ -111,7 +111,7 @@ def require_writable(folder: Path) -> None:
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse a results folder that exists and is no folder.
+    """Raise an error if the path of a results folder exists but is not a folder.
 
     Raises:
         StorageError: the path is a file.
@@ -145,6 +145,6 @@ def _full(folder: Path, reason: str) -> StorageError:
 
 
 def _is_below(place: Path, folder: Path) -> bool:
-    """Return whether a path is below a folder, or is one of the parents that are created with it."""
+    """Return whether a path lies below a folder, or is the folder itself or one of its parents."""
     place, folder = place.absolute(), folder.absolute()
     return place.is_relative_to(folder) or folder.is_relative_to(place)

@@ -1,4 +1,4 @@
-"""quadbench's JSON documents with a schema_version: written atomically, and read as the dataclass that was written."""
+"""JSON files with a schema_version: dataclass instances that are written atomically, and read back with validation."""
 
 import json
 from dataclasses import fields
@@ -18,28 +18,28 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build a document from a source's fields of the same names, and from `others`."""
+    """Build an instance of the dataclass `kind`: fields not in `others` come from the source's attributes of the same names."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
 
 def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
-    """Return pydantic's validator and serializer of a dataclass. Each is made once, as that takes milliseconds."""
+    """Return pydantic's TypeAdapter for a dataclass, which validates and serializes. It is cached, as making one is slow."""
     return _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
 
 
 def document_text(value: object) -> str:
-    """Return the JSON text of a document, which is a dataclass. NaN and infinities are refused."""
+    """Return a dataclass instance as JSON text. NaN and infinities raise an error."""
     return json.dumps(adapter_of(type(value)).dump_python(value, mode="json"), indent=1, allow_nan=False)
 
 
 def write_document(path: Path, value: object, *, makes_folders: bool = True) -> None:
-    """Write a document as JSON, atomically."""
+    """Write a dataclass instance to a JSON file, atomically."""
     write_atomic(path, document_text(value), makes_folders=makes_folders)
 
 
 def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VERSION, hint: str | None = None) -> DocumentT:
-    """Read a JSON document as a dataclass.
+    """Read a JSON file as an instance of the dataclass `kind`.
 
     Raises:
         ArtifactError: the file is missing, is no JSON, has another version, or does not fit the dataclass.
@@ -51,7 +51,7 @@ def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VE
 def document_of(
     raw: Any, kind: type[DocumentT], *, name: str, version: int = SCHEMA_VERSION, hint: str | None = None
 ) -> DocumentT:
-    """Convert a JSON value to a document. `name` is its name in messages.
+    """Convert a parsed JSON value to an instance of the dataclass `kind`. Error messages call the value `name`.
 
     Raises:
         ArtifactError: the value has another version, or does not fit the dataclass.

@@ -1,6 +1,6 @@
 """Database connections: opening a SQLite file or PostgreSQL database with a current schema, reading and writing.
 
-Differences between the two are in `dialects`.
+Differences between the two kinds of database are in `sql_dialects`.
 """
 
 import re
@@ -159,7 +159,7 @@ def begin_read(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def database_now(connection: sa.Connection) -> datetime:
-    """Return the database's time, which leases are measured by, since the clocks of hosts may differ."""
+    """Return the current UTC time of the database's clock. Leases use this clock, since the clocks of hosts may differ."""
     if _is_file(connection.engine):
         text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -178,7 +178,7 @@ def clock_offset(engine: sa.Engine) -> timedelta:
 
 
 def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT statement of the engine's dialect, which supports ON CONFLICT."""
+    """Return an INSERT statement for a table in SQLite's or PostgreSQL's dialect, so that ON CONFLICT can be added."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
@@ -188,7 +188,7 @@ def name_of(engine: sa.Engine) -> str:
 
 
 def source_name(source: Source) -> str:
-    """Return the name of a database for messages, as `name_of` does.
+    """Return the name of a database for messages: a file path, or a URL without its password.
 
     Raises:
         UserError: the source is no database.
@@ -259,7 +259,7 @@ def _parsed(source: Source) -> Path | sa.URL:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    """Migrate the schema within one exclusive write transaction, and close the connection."""
+    """Migrate the database schema within one exclusive write transaction, then close the engine's connections."""
     name = name_of(engine)
     try:
         with begin_read(engine) as connection:

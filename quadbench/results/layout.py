@@ -1,4 +1,4 @@
-"""Paths of everything in a results folder. No other module knows these names."""
+"""The paths of all files and folders in a results folder. No other module knows their names."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ DEFAULT_ROOT = Path("results")
 
 
 class _Place:
-    """A descriptor of a path that is the same in every results folder."""
+    """A descriptor for a fixed path in a results folder: `layout.kits` gives the folder `kits` below `layout.root`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one results folder, which need not exist. Commands name the folder as `display_root`, if given.
+    """The paths of one results folder, which need not exist. Printed commands call the folder `display_root`, if that is set.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
@@ -49,17 +49,17 @@ class Layout:
     night_lock = _Place("nights/lock")  # held by the nightly run in progress, which it names
 
     def command(self, *words: str) -> str:
-        """Return a quadbench command with these words for this folder, as shell text."""
+        """Return a quadbench command line as shell text: the given words, and the option for this results folder."""
         return f"quadbench {shlex.join((*words, *self.root_arguments))}"
 
     @property
     def root_arguments(self) -> tuple[str, ...]:
-        """Return the command-line words that name this folder; none for the default folder."""
+        """Return the option `--results FOLDER` for this results folder as words; empty for the default folder."""
         return () if self.root == DEFAULT_ROOT else ("--results", self.display_root or str(self.root))
 
     @property
     def doctor(self) -> "Layout":
-        """Return the layout of the folder for the doctor's test launches, which belong to no run."""
+        """Return the layout of the subfolder for the test launches of `quadbench doctor`, which belong to no run."""
         return Layout(self.root / "doctor")
 
     def progress(self, name: str) -> Path:
@@ -70,7 +70,7 @@ class Layout:
         return self.bundles / folder_name(digest)
 
     def frozen(self, name: str) -> Path:
-        """Return the path of the file that maps a frozen name to its bundle."""
+        """Return the path of the JSON file that says which bundle is frozen under a name."""
         return self.frozen_bundles / f"{check_file_name(name)}.json"
 
     def compiled_bundle(self, digest: str) -> Path:
@@ -83,7 +83,7 @@ class Layout:
         return self.runs / check_file_name(run_id)
 
     def removed_run(self, run_id: str) -> Path:
-        """Return the path to which a run's folder is moved while it is removed with its records."""
+        """Return the path to which a run's folder is renamed while the folder and its records are being removed."""
         return self.runs / f".{check_file_name(run_id)}{_REMOVED}"
 
     def half_removed_runs(self) -> list[str]:
@@ -118,12 +118,12 @@ class Layout:
         return self.root / "comparisons" / check_file_name(comparison_id)
 
     def studies(self) -> list[Path]:
-        """Return the result files of all sweeps and comparisons, which also name their runs."""
+        """Return the paths of all sweep.json and comparison.json files, which also list the runs of the study."""
         paths = [*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")]
         return sorted(path for path in paths if not path.parent.name.startswith("."))  # hidden folders are still being written
 
     def device(self, name: str) -> Path:
-        """Return the folder of one device, by serial or name."""
+        """Return the folder for the files and locks of one device, given its serial or name."""
         return self.devices / plain_name(name)
 
     def file(self, relative: str) -> Path:

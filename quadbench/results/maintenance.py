@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """The old runs of a results folder: removable ones, and those that stay because a file refers to them or they still run."""
+    """The old runs of a results folder: those to remove, and those kept because a file refers to them or they still run."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -38,7 +38,7 @@ class OldRuns:
 
 
 def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
-    """Return the runs that ended before a time and need not stay, oldest first."""
+    """Return the ids of all runs that ended before a given time, except those in `staying`, oldest first."""
     old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
@@ -69,13 +69,13 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and records, and return the number of records. It can be repeated if interrupted.
+    """Remove a run's report, folder and launch records; return how many records were removed. Can be repeated if interrupted.
 
-    Records that a worker measured for a farm stay in the farm's database, unless it is the folder's own: another results folder
+    If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
 
     Raises:
-        StorageError: one of them cannot be written.
+        StorageError: the folder or the database cannot be written.
     """
     folder, aside = layout.run(run_id), layout.removed_run(run_id)
     with storage_errors(layout.root):
@@ -94,7 +94,7 @@ def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
 
 
 def remove_left_over(layout: Layout) -> None:
-    """Remove the remains of killed builds and runs: temporary folders and partly received files.
+    """Remove what killed builds and runs left in a results folder: temporary folders and partly received files.
 
     Raises:
         StorageError: a folder cannot be opened.
@@ -109,10 +109,10 @@ def remove_left_over(layout: Layout) -> None:
 
 
 def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
-    """Return the runs that may be in progress here.
+    """Return the ids of runs that may be in progress in this results folder.
 
     A command without a run, such as a comparison, may work on any unfinished run. A job on a leased device (`leased` holds
-    serials) may work on any unfinished run of it.
+    serials) may work on any unfinished run with that device.
     """
     work = may_be_at_work(layout)
     named = {one.run_id for one in work if one.run_id}
@@ -132,14 +132,14 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether a worker measured the run for a farm with another database: another results folder keeps it."""
+    """Return whether another results folder keeps the run, as a worker measured it here for a farm's separate database."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield runs that must stay, each with the file that refers to it: a requested report, a sweep or a comparison.
+    """Yield the ids of runs that must be kept, each with the file that refers to the run: report, sweep or comparison.
 
-    A run measured for a farm with another database is kept by the folder that fetched it.
+    Runs that were measured for a farm with another database are left out, as the folder that fetched them keeps them.
     """
     for run_id in own:
         if not (report := layout.report(run_id)).exists():
@@ -168,7 +168,7 @@ def _run_ids(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The result of copying a database: numbers of new and of present records, and reasons for refused ones.
+    """The result of copying a database: how many records were new or already present, and why others were refused.
 
     `nights` is the number of nights that were new or incomplete in the target.
     """
@@ -180,7 +180,7 @@ class CopiedRecords:
 
 
 def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy every run and night to another database, oldest first, but no leases and no phones.
+    """Copy all runs and nightly runs to another database, oldest first, without the tables of leases and phones.
 
     An interrupted copy continues when called again. Refused records and damaged runs or nights are left out and reported.
 
@@ -216,7 +216,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 @contextmanager
 def _note_refusals(refused: list[str]) -> Iterator[None]:
-    """Note damaged or refused entries and continue; let a StorageError of the database end the copy."""
+    """Catch an ArtifactError in the block and add its message to `refused`; a StorageError still ends the copy."""
     try:
         yield
     except StorageError:

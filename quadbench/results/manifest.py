@@ -1,4 +1,4 @@
-"""Artifact folders with `manifest.json` and its checksum: read with checks, and published complete or not at all."""
+"""Artifact folders with `manifest.json` and its checksum: reading them with checks, and publishing them whole or not at all."""
 
 import logging
 import os
@@ -66,7 +66,7 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
 
 
 def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> None:
-    """Check that files of an artifact have the digests that its manifest states.
+    """Check that files of a bundle, compiled bundle or kit have the SHA-256 digests that its manifest states.
 
     Call this before reading or passing on such files. An unchanged file is hashed only once in a process.
 
@@ -90,12 +90,12 @@ def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], 
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return the digest of a file; `state` (inode, size and times) keys the cache."""
+    """Return the SHA-256 of a file. Results are cached by path and `state` (inode, size and times)."""
     return sha256_of(path)
 
 
 def _rebuild_hint(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
-    """Return a hint on how to restore an artifact of this kind."""
+    """Return the hint, shown with errors, on how to restore a damaged bundle, compiled bundle or kit."""
     if kind is Kit:
         return f"quadbench runtime remove {folder.name}, then add or fetch it again"
     return f"remove {folder} and run again: it is built anew"
@@ -132,7 +132,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[A
 
 
 def _existing(folder: Path, artifact: ArtifactT) -> StoredArtifact[ArtifactT] | None:
-    """Return the same artifact if the folder already holds it; None if not, or if it is damaged, which is logged."""
+    """Return the artifact if `folder` already holds it undamaged, else None. Damage is logged."""
     if not os.path.lexists(folder):
         return None
     try:
@@ -144,7 +144,7 @@ def _existing(folder: Path, artifact: ArtifactT) -> StoredArtifact[ArtifactT] | 
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder, which may be missing. It is renamed first, so that nobody finds half of it.
+    """Delete a folder if it exists. The folder is renamed first, so that no other process sees it half deleted.
 
     The caller must hold the lock of the parent folder.
 
@@ -165,10 +165,10 @@ def discard(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Create a locked temporary folder beside `folder`, removed at the end if it still exists.
+    """Create and lock a temporary folder beside `folder`, and remove it after the block if it still exists.
 
-    Temporary folders of killed processes beside it are removed too. The lock shows its use to processes of other hosts and
-    containers.
+    Temporary folders of killed processes beside it are removed too. The lock shows processes of other hosts and containers that
+    the folder is in use.
     """
     temporary = _beside(folder)
     with ExitStack() as stack:
@@ -191,7 +191,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _beside(folder: Path, use: str = "") -> Path:
-    """Return a new path beside a folder, in the pattern of temporary folders."""
+    """Return a new random path beside a folder, of the form `.NAME.HEX` by which temporary folders are recognized."""
     return folder.with_name(f".{folder.name}{use}.{secrets.token_hex(8)}")
 
 

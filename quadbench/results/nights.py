@@ -1,4 +1,4 @@
-"""Nightly regression runs in the database, and short summaries for lists. Rulings are only added, never changed."""
+"""Nightly regression runs in the database, and their summaries for lists. Rulings (verdicts) are only added, never changed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """The nights in a database. Every method raises StorageError and ArtifactError, as `begin_write` and `begin_read` do."""
+    """The nightly regression runs in a database. Its methods raise StorageError and ArtifactError, as `begin_write` does."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Begin a night or reopen an ended one, with this plan, and return it.
+        """Store that a nightly run begins or is resumed, with its planned pairs of case and device selectors, and return it.
 
         Raises:
             ValueError: the id is no valid file name.
@@ -39,9 +39,9 @@ class NightStore:
         return self.night(night_id)
 
     def import_night(self, night: Night) -> bool:
-        """Store a night of another database with everything that is missing here; return whether anything was new.
+        """Add a nightly run of another database, or the parts that are missing here; return whether anything was added.
 
-        A ruling that was superseded here stays superseded.
+        A ruling (verdict) that was superseded in this database stays superseded.
         """
         with begin_write(self._engine) as connection:
             row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
@@ -63,7 +63,7 @@ class NightStore:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=database_now(connection)))
 
     def store(self, measurement: Measurement) -> bool:
-        """Store a measurement in one transaction. Return False if the night already has one of this case and device."""
+        """Store a measurement in one transaction. Return False if its night already has one for the same case and device."""
         with begin_write(self._engine) as connection:
             insert = upsert(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
             key = connection.scalar(insert.returning(MeasurementRow.id))
@@ -75,13 +75,13 @@ class NightStore:
             return True
 
     def add(self, rulings: Iterable[Ruling]) -> None:
-        """Add rulings in one transaction; each supersedes an earlier one on the same figure and night."""
+        """Add rulings in one transaction. A ruling supersedes earlier ones on the same figure in the same night."""
         with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
 
     def night(self, night_id: str) -> Night:
-        """Return a complete night; raise UnknownNameError, which lists the latest nights, if there is none."""
+        """Return a nightly run with its measurements and rulings; raise UnknownNameError if no night has this id."""
         with begin_read(self._engine) as connection:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
@@ -102,14 +102,14 @@ class NightStore:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return what nights refer to: digests of the bundles and kits, and ids of the runs."""
+        """Return the digests of all bundles and kits, and the ids of all runs, that stored nights refer to."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
         return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
-        """Return every measured pair of a case and a device."""
+        """Return every pair of nightly case and device that was ever measured, sorted."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with begin_read(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
@@ -123,9 +123,9 @@ class NightStore:
         key: str | None = None,
         until: Night | None = None,
     ) -> list[Measurement]:
-        """Return the measurements of a case in order of time, on one device or on all.
+        """Return the nightly measurements of a case in order of time, for one device or (None) for all.
 
-        `latest` limits their number, and `key` their figures. `until` is the last night to include.
+        `latest` keeps only that many of the newest, `key` only one figure of each. `until` is the last night to include.
         """
         query = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
@@ -136,11 +136,11 @@ class NightStore:
         return self._measurements(MeasurementRow.id.in_(query), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
-        """Return the current rulings of a night, grouped by case and device."""
+        """Return the current rulings of a night: for each figure of a case on a device, the ruling that was added last."""
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
-        """Return the current rulings of all nights on a case, on one device or on all, in order of time."""
+        """Return the current rulings on a case from all nights, in order of time, for one device or (None) for all."""
         of_case = RulingRow.case_name == case
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the acknowledgements of one case or of all, including expired ones, in order of time."""
+        """Return the acknowledgements of one case or (None) of all cases, in order of time, including expired ones."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -179,7 +179,7 @@ class NightStore:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return rulings in the order in which they were added, including superseded ones."""
+        """Return the rulings that an SQL condition selects, also superseded ones, in the order in which they were added."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -187,7 +187,7 @@ class NightStore:
 
 @dataclass(frozen=True, kw_only=True)
 class NightHead:
-    """The summary of a night in a list, with the number of current rulings of each kind."""
+    """The summary of a nightly run for lists. `rulings` has the number of current rulings of each kind."""
 
     night_id: str
     name: str
@@ -197,7 +197,7 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return summaries of the latest nights, latest first, without the first `skip`; raises the errors of `begin_read`."""
+    """Return the summaries of at most `limit` nights, newest first, after the `skip` newest. Raises as `begin_read` does."""
     latest = sa.select(NightRow.id.label("night_id"), NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with begin_read(engine) as connection:
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return the number of current rulings of each kind by night; only the last ruling on a figure is current."""
+    """Return for each night id the number of current rulings of each kind. Only the last ruling on a figure is current."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -218,12 +218,12 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the rulings that no later one supersedes, grouped by case and device."""
+    """Return the current rulings: of those with the same night, case, device, task and figure, only the last."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return the first time of measurement by case and night, for nights with acknowledgements."""
+    """Return when each case was first measured in each night that has acknowledgements, keyed by case and night id."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Stage(StrEnum):
-    """The stages that a device goes through."""
+    """The stages of a running command on one device, as progress files report them."""
 
     PUSH = "push"
     MEASURE = "measure"
@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """The progress of one device: bytes pushed, current launch and current image, each with its total."""
+    """A running command's progress on one device: bytes pushed, current launch and current image, each with its total."""
 
     stage: Stage
     sent_bytes: int = 0
@@ -99,18 +99,18 @@ def save_progress(layout: Layout, name: str, progress: Progress) -> None:
 
 
 def active_work(layout: Layout) -> list[Progress]:
-    """Return the progress of all running commands in order of their start. Damaged files are left out."""
+    """Return the progress of all running commands in order of their start. Damaged progress files are skipped."""
     now = datetime.now(UTC)
     return sorted((one for _, one in _known(layout, _MAX_FILES) if one.is_alive(now)), key=lambda one: one.began_at)
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the progress of every process that is not known to have ended, including silent ones."""
+    """Return the progress of every command whose process is not known to have ended, even if it wrote nothing lately."""
     return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 
 def remove_ended(layout: Layout) -> None:
-    """Remove the progress files of killed commands."""
+    """Remove the progress files of commands that were killed, or that wrote nothing for a minute."""
     now = datetime.now(UTC)
     for path, progress in _known(layout):
         if not progress.is_alive(now):

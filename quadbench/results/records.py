@@ -1,4 +1,4 @@
-"""Records of launches in the database, and run summaries for lists, which read no samples.
+"""Launch records in the database, and short run summaries for lists, which are made without reading the measured samples.
 
 Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per figure of a run):
 
@@ -33,7 +33,7 @@ Guard = Callable[[sa.Connection], None]
 
 
 def open_records(source: Source) -> "RecordStore":
-    """Open the records for reading and writing, as `open_engine` does. Close them by `with` or `close()`.
+    """Open a database of launch records for reading and writing; create or migrate it if needed. Close it by `with` or `close()`.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
@@ -42,12 +42,12 @@ def open_records(source: Source) -> "RecordStore":
 
 
 def read_records(source: Source) -> "RecordStore":
-    """Open the records for reading only; `store` is refused. Close them by `with` or `close()`."""
+    """Open a database of launch records for reading only, so that `store` raises an error. Close it by `with` or `close()`."""
     return RecordStore(open_for_reading(source))
 
 
 class RecordStore:
-    """The open database of records. Threads may share it; every method is one transaction."""
+    """An open database of launch records. Threads may share the object; every method is one transaction."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine  # for other tables of the database
@@ -63,7 +63,7 @@ class RecordStore:
         self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
-        """Store a record with its samples in one transaction. Return False if it was already stored.
+        """Store a launch record with its samples in one transaction. Return False if the same record was already stored.
 
         `guard` is called within the transaction; if it raises, nothing is stored.
 
@@ -96,7 +96,7 @@ class RecordStore:
             return True
 
     def in_database_time(self, record: RunRecord) -> RunRecord:
-        """Return the record of a launch that ended just now, with its times converted to the database's clock.
+        """Return the record of a launch that just ended, with its start and end converted to the database's clock.
 
         All hosts' runs are listed by that clock. If this host's clock differs by more than a few seconds, a warning is logged
         once.
@@ -111,7 +111,7 @@ class RecordStore:
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
-        """Return the number of a run's records by device address."""
+        """Return for each device address how many launch records of the run are stored."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
         with begin_read(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
@@ -122,13 +122,13 @@ class RecordStore:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
-        """Return the end of each run's last launch by run id."""
+        """Return for each run id the time at which the run's last launch ended."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
         with begin_read(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
-        """Remove a run's records with their samples in one transaction, and return their number."""
+        """Remove a run's launch records and their samples in one transaction; return how many records were removed."""
         with begin_write(self.engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
@@ -137,7 +137,7 @@ class RecordStore:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def run_records_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
-        """Return the records of a run, possibly none, in order of their start, as they were stored.
+        """Return the launch records of a run as stored, in order of their start; an empty tuple if there are none.
 
         Raises:
             ArtifactError: the database is damaged.
@@ -146,7 +146,7 @@ class RecordStore:
             return _load(connection, RecordRow.run_id == run_id)
 
     def run_records(self, run_id: str) -> tuple[RunRecord, ...]:
-        """Return the records of a run in order of their start; there must be one.
+        """Return the launch records of a run in order of their start; raise an error if there are none.
 
         Raises:
             UnknownNameError: there is no such run; the message lists the latest.
@@ -163,7 +163,7 @@ _FINE = {status.value for status in Status if status.is_fine}
 
 @dataclass(frozen=True, kw_only=True)
 class RunHead:
-    """The summary of a run in a list: the number of launches by device and status."""
+    """The summary of a run for lists. `launches` has the number of launches for each device address and status."""
 
     run_id: str
     recipe: str
@@ -181,7 +181,7 @@ class RunHead:
 
 
 def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
-    """Return summaries of the latest runs, latest first, without the first `skip`.
+    """Return the summaries of at most `limit` runs, newest first, after the `skip` newest ones.
 
     Raises:
         StorageError, ArtifactError: as for `begin_read`.
@@ -193,7 +193,7 @@ def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
 
 
 def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
-    """Return the summary of a run; None if it has no launch.
+    """Return the summary of one run; None if no launch of the run is stored.
 
     Raises:
         StorageError, ArtifactError: as for `begin_read`.
@@ -248,7 +248,7 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A cache of sample kinds by their columns, since most samples share a kind with others."""
+    """A cache of SampleKind objects, keyed by their database columns, since many samples have the same kind."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))
@@ -264,7 +264,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return the samples of the records that a condition selects, by the record's key."""
+    """Return the samples of all launch records that an SQL condition selects, keyed by the records' primary keys."""
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)

@@ -40,7 +40,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def utc_text(value: Any) -> Any:
-    """Return a stored time as an ISO text for JSON; SQLite returns text without a zone."""
+    """Return a time from the database as ISO 8601 text for JSON, None for None. SQLite gives text without a time zone."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return None if value is None else f"{value}Z"
@@ -51,7 +51,7 @@ BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's INTEGER has
 
 
 class Table(DeclarativeBase):
-    """The base class of all tables."""
+    """The SQLAlchemy base class of all database tables."""
 
     type_annotation_map: ClassVar = {
         datetime: UtcTime,
@@ -67,7 +67,7 @@ _NAMES_A_FOLDER = r"replace(replace(run_id, '/', ''), '\', '') = run_id AND run_
 
 
 class RecordRow(Table):
-    """A row for each launch."""
+    """Table `records`: one row for each launch, with its device, status, versions and settings."""
 
     __tablename__ = "records"
 
@@ -104,7 +104,7 @@ class RecordRow(Table):
 
 
 class SampleRow(Table):
-    """A row for each measured value of a launch."""
+    """Table `samples`: one row for each measured value of a launch."""
 
     __tablename__ = "samples"
 
@@ -122,7 +122,7 @@ class SampleRow(Table):
 
 
 class LeaseRow(Table):
-    """A row for each device with its current claims: the lease of a job, and the reservation of a person."""
+    """Table `leases`: one row for each device, with a job's current lease and a person's current reservation."""
 
     __tablename__ = "leases"
 
@@ -138,7 +138,7 @@ class LeaseRow(Table):
 
 
 class IdentityRow(Table):
-    """The unique name of this database."""
+    """Table `identity`: a single row with the random name that identifies this database."""
 
     __tablename__ = "identity"
 
@@ -146,7 +146,7 @@ class IdentityRow(Table):
 
 
 class PhoneRow(Table):
-    """A row for each phone of the farm's inventory."""
+    """Table `devices`: one row for each phone in the farm's inventory."""
 
     __tablename__ = "devices"
 
@@ -168,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """A job of the farm's queue. `counts_from` orders waiting jobs; `open_needs` counts its unfinished dependencies."""
+    """Table `jobs`: the farm's queue. `counts_from` orders waiting jobs; `open_needs` counts unfinished dependencies."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -203,7 +203,7 @@ class JobRow(Table):
 
 
 class JobNeedRow(Table):
-    """A dependency of a job on another, which must be done first."""
+    """Table `job_needs`: one row for each pair of a job and another job (`needed`) that must be done before it."""
 
     __tablename__ = "job_needs"
 
@@ -212,7 +212,7 @@ class JobNeedRow(Table):
 
 
 class AttemptRow(Table):
-    """An attempt at a job: its end, the worker's answer as JSON, and the last lines of its log."""
+    """Table `attempts`: each attempt to run a job, with its end, the worker's answer as JSON and the last log lines."""
 
     __tablename__ = "attempts"
 
@@ -229,7 +229,7 @@ class AttemptRow(Table):
 
 
 class WorkerRow(Table):
-    """A worker process that takes jobs from the queue."""
+    """Table `workers`: one row for each worker process that takes jobs from the farm's queue."""
 
     __tablename__ = "workers"
 
@@ -244,7 +244,7 @@ class WorkerRow(Table):
 
 
 class NightRow(Table):
-    """A nightly regression run, with its planned pairs of case and device as JSON."""
+    """Table `nights`: one row for each nightly regression run, with its planned pairs of case and device as JSON."""
 
     __tablename__ = "nights"
 
@@ -257,7 +257,7 @@ class NightRow(Table):
 
 
 class MeasurementRow(Table):
-    """A measurement of a case on a device in a night."""
+    """Table `night_measurements`: one row for each measurement of a case on a device in a nightly regression run."""
 
     __tablename__ = "night_measurements"
     __table_args__ = (
@@ -281,7 +281,7 @@ class MeasurementRow(Table):
 
 
 class PointRow(Table):
-    """A figure of a nightly measurement."""
+    """Table `night_points`: one row for each figure of a nightly measurement."""
 
     __tablename__ = "night_points"
     __table_args__ = (sa.CheckConstraint(_RATIOS_ABOVE_0),)
@@ -297,7 +297,7 @@ class PointRow(Table):
 
 
 class RulingRow(Table):
-    """A ruling on a figure of a night. Rows are only added; the last one on a figure is current."""
+    """Table `night_rulings`: verdicts on nightly figures. Rows are only added; the last one on a figure is current."""
 
     __tablename__ = "night_rulings"
     __table_args__ = (
@@ -328,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """A person's acknowledgement that accepts the figures of a case from a night on."""
+    """Table `acknowledgements`: one row each time a person accepted a case's changed figures, starting with one night."""
 
     __tablename__ = "acknowledgements"
 
@@ -345,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema within the transaction; return False if it was current. `name` is for messages."""
+    """Create or migrate the schema within the open transaction; return False if it was current. Errors name it `name`."""
     if is_current(connection, name):
         return False
     config = _config()

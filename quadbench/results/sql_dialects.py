@@ -1,4 +1,4 @@
-"""Differences of SQLite and PostgreSQL: creation of engines, and conversion of their errors into messages."""
+"""Differences of SQLite and PostgreSQL: creation of SQLAlchemy engines, and conversion of database errors to quadbench's."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_file(path: Path) -> None:
-    """Create the folder of a database file that will be written, and refuse a path that is no regular file."""
+    """Create the folder for a SQLite file, and raise an error if the file's path exists but is no regular file."""
     require_writable(path.parent)
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def prepare_file(path: Path) -> None:
 
 
 def require_database_file(path: Path) -> None:
-    """Refuse a path that is no regular file, as SQLite would wait for a pipe. Locks on an open file are kept."""
+    """Raise an error if a SQLite file's path is no regular file: SQLite would hang on a pipe. The file is not opened."""
     require_regular_file(
         path,
         "results database",
@@ -60,7 +60,7 @@ def require_database_file(path: Path) -> None:
 
 
 def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return the engine of a SQLite file for writing. The file is created with the first connection."""
+    """Return a SQLAlchemy engine for writing a SQLite file. The first connection creates the file."""
     engine = _engine(sa.URL.create("sqlite", database=str(path)), foreign_keys=foreign_keys)
 
     @sa.event.listens_for(engine, "connect")
@@ -71,7 +71,7 @@ def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
 
 
 def reading_engine(path: Path) -> sa.Engine:
-    """Return the engine of a SQLite file that is only read.
+    """Return a SQLAlchemy engine for only reading a SQLite file.
 
     SQLite creates a write-ahead log and its index beside a file even to read it. Without a log, or with an empty one, the file
     is opened as immutable. It stays unchanged until a log is full and written back, which takes launches.
@@ -99,7 +99,7 @@ def orphan_count(connection: sa.Connection) -> int:
 
 @contextmanager
 def sqlite_errors(name: str) -> Iterator[None]:
-    """Convert SQLite's errors into errors that name the file."""
+    """Convert SQLite's errors in the block into quadbench's errors, which name the database file."""
     try:
         yield
     except UnicodeDecodeError as error:  # invalid text in a table's or column's name, or in SQLite's message
@@ -122,7 +122,7 @@ def sqlite_errors(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return a SQLite engine that begins transactions itself: sqlite3's deferred ones fail where a reader starts to write."""
+    """Return a SQLite engine that sends BEGIN itself, since sqlite3's own transactions fail if a reader starts to write."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
@@ -138,9 +138,9 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
 
 def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
-    """Return the engine of a PostgreSQL database, which is reached with the first connection.
+    """Return a SQLAlchemy engine for a PostgreSQL database. Only its first connection contacts the server.
 
-    A reader sees a single snapshot of it, however much is written meanwhile.
+    A reader sees a single snapshot of the database, however much is written meanwhile.
     """
     with requires_extra("farm"):
         import psycopg  # noqa: F401  (only its presence matters)
@@ -163,13 +163,13 @@ def database_name(url: sa.URL) -> str:
 
 
 def wait_for_migration(connection: sa.Connection) -> None:
-    """Wait until no other process migrates the database, and exclude others until the transaction ends."""
+    """Take PostgreSQL's lock for migrations: wait while another process has it, and keep it until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
 
 
 @contextmanager
 def postgresql_errors(name: str) -> Iterator[None]:
-    """Convert errors of the PostgreSQL server or driver into errors that name the database."""
+    """Convert errors of PostgreSQL's server or driver in the block into quadbench's errors, which name the database."""
     try:
         yield
     except sa.exc.DatabaseError as error:

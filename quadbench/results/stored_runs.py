@@ -1,4 +1,4 @@
-"""Stored runs: their records with run.json and quality.json, lookup by id, and changes of run.json."""
+"""Stored runs: reading launch records with run.json and quality.json, finding runs by id, and updating run.json."""
 
 import json
 import logging
@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the devices with fewer stored launches than planned, unless a reason is noted. `stored` is by address."""
+        """Return the addresses of devices with fewer launches in `stored` (by address) than planned and no noted reason."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -103,7 +103,7 @@ def new_run_file(
     hosted: tuple[str, ...] = (),
     is_part: bool = False,
 ) -> RunFile:
-    """Return the run file of a new run, given the bundle of each device profile."""
+    """Return the run.json content of a new run, given the bundle for each device profile."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
     others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
     return RunFile(
@@ -136,7 +136,7 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a complete stored run, by default the latest one that ended. Nothing is written.
+    """Read a stored run with its launch records, bundles and scores, by default the latest run that ended.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -157,9 +157,9 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
-    """Read only the records of a stored run, by default the latest that ended here.
+    """Read only the launch records of a stored run, by default of the latest run in this results folder that ended.
 
-    A given run may be of any host with the same database.
+    A run that is given by its id may be from any host that uses the same database.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -199,9 +199,9 @@ def _bundle(layout: Layout, name: str) -> StoredBundle:
 
 
 def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
-    """Store the record of a launch that just ended, with its times by the database's clock.
+    """Store the record of a launch that just ended, with its times converted to the database's clock.
 
-    If the database refuses it, it is written beside the launch's events instead. If `guard` refuses it, it is stored nowhere.
+    A record that the database refuses is written to a file beside the launch's events. One that `guard` refuses is not stored.
 
     Raises:
         StorageError, ArtifactError: the database refused the record; the message names the file with it.
@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return the file and records of a run with at least one record, by default of the latest run that ended."""
+    """Return the run.json content and launch records of a run with records, by default of the latest run that ended."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -255,7 +255,7 @@ def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the file of a run, which may have no records.
+    """Read the run.json of a run, which need not have launch records yet.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -265,7 +265,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
-    """Read a run by id, as `load_run` does. `wanted` are the kinds of ids that the command accepts, for messages.
+    """Read a stored run as `load_run` does. For error messages, `wanted` names the kinds of ids that the command accepts.
 
     Raises:
         UserError: there is no run with this id.
@@ -290,7 +290,7 @@ def is_run(word: str, layout: Layout) -> bool:
 
 
 def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
-    """Return the error for an id of none of the `wanted` kinds: it is of another kind, or unknown."""
+    """Return the error for an id that is unknown, or that belongs to another kind (such as a sweep) than those `wanted`."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
@@ -301,13 +301,13 @@ def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
 
 
 def stored_ids(layout: Layout) -> dict[str, str]:
-    """Return the kind of everything stored in a results folder by id: run, sweep, comparison or night."""
+    """Return for each id in a results folder what it belongs to: `run`, `sweep`, `comparison` or `night`."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
 
 
 def load_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the file of a run by id; the run may have no records yet.
+    """Read the run.json of a run in this results folder, which need not have launch records yet.
 
     Raises:
         UserError: this results folder has no such run.
@@ -321,7 +321,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Replace a run's file with the result of `decide` on its content, under a lock; return the new content.
+    """Rewrite a run's run.json under a lock. `decide` gets the old content, None without a file, and returns the new one.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -337,7 +337,7 @@ def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], R
 
 
 def keep_run(layout: Layout, run_id: str) -> None:
-    """Note that a user requested the run's report, so that removal of old runs spares it.
+    """Mark in run.json that a user requested the run's report, so that removal of old runs keeps the run.
 
     Raises:
         StorageError: the run's file cannot be written.
@@ -349,7 +349,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the file of a run fetched from farm workers, merged with an existing one; this folder keeps the run.
+    """Write the run.json of a run fetched from farm workers, merged with an existing one; the run now belongs to this folder.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -364,7 +364,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Return the file of a resumed run with its new devices merged in; earlier entries take precedence."""
+    """Merge two run.json contents of a resumed run: for the same device, the entries of the earlier `run_file` are kept."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
@@ -380,7 +380,7 @@ def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
 
 
 def part_for(run: RunFile, address: str) -> RunFile:
-    """Return the file of a run reduced to one device, as each device of a host becomes a part of its own."""
+    """Return the run.json content reduced to the entries of one device, given by its address."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
@@ -391,7 +391,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge the run files of devices that were measured apart; the run has ended if no part left out a device."""
+    """Merge the run.json contents of devices that were measured separately. The run has ended if no device lacks launches."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 

@@ -1,4 +1,4 @@
-"""The first schema revision."""
+"""The first revision of the database schema, for Alembic."""
 
 revision = "0001"
 down_revision = None

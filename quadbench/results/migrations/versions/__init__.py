@@ -1,1 +1,1 @@
-"""Schema revisions, numbered from the oldest."""
+"""Alembic revisions of the database schema, numbered from the oldest."""
