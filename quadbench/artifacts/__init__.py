@@ -1,4 +1,4 @@
-"""Artifacts: the frozen data that the stages of a benchmark pass to each other, from bundles to run records.
+"""Artifacts: the immutable data that the stages of a benchmark pass to each other, from bundles to launch records.
 
 Recipe --quad--> Bundle --compile--> CompiledBundle --deploy--> Deployment --measure--> RunRecord --report--> HTML, tables
 

@@ -93,20 +93,20 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """The number of elements that run in 8 bits, and the total number."""
+    """How many elements of a U-Net, such as layers or parameters, run in 8 bits, and how many there are in total."""
 
     int8: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Return the 8-bit share in percent; 0 if the total is 0."""
+        """Return the percentage of the elements that run in 8 bits; 0 if the total is 0."""
         return 100 * self.int8 / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The 8-bit shares of a U-Net: by layers, by parameters, by multiply-accumulates, and of the LoRA products."""
+    """How much of a U-Net runs in 8 bits, counted in layers, parameters and multiply-accumulates, and of its LoRA products."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -199,7 +199,7 @@ class TaskAssets:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return the weight of each adapter that the task runs."""
+        """Return the weight of each LoRA adapter that the task runs with, by adapter name."""
         return self.mix or ({} if self.adapter is None else {self.adapter: 1.0})
 
 
@@ -242,8 +242,8 @@ class TrajectorySqnr:
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
-    """A tensor with values outside its quantization range: `share` of its values clip, the farthest by `beyond` widths of the
-    range.
+    """A tensor with values outside its quantization range. `share` is the fraction of its values that are clipped; the
+    farthest value lies `beyond` widths of the range outside.
     """
 
     tensor: str
@@ -253,7 +253,7 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """Clipping in one U-Net's activations: in the shared one under all adapters (`task` is None), or in that of one task.
+    """How the activations of a U-Net clip: of the shared U-Net under all adapters (`task` is None), or of one task's U-Net.
 
     `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
     """
@@ -292,7 +292,7 @@ class KernelCounts:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """Return the node counts that run records keep, keyed by the kind label of their samples."""
+        """Return the node counts that launch records keep, keyed by `in_integers`, `in_float`, `quantize` and `dequantize`."""
         return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
 
     @property
@@ -303,7 +303,7 @@ class KernelCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A recipe as built: graphs, adapters and tasks. `digest` identifies the build inputs; equal inputs give no new build."""
+    """A built recipe: graphs, adapters and tasks. `digest` identifies the build's inputs; equal inputs are not built again."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

@@ -63,7 +63,7 @@ class Library:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The file or package that a kit's libraries came from. `licence` is the one that its metadata names, if any."""
+    """The file, folder or package that a kit's libraries came from. `licence` is the one that the package's metadata names."""
 
     name: Line
     sha256: str | None  # of the file or package; None for a folder
@@ -86,7 +86,7 @@ class Kit:
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a kit whose digest, library names, roles or version are inconsistent, wherever it was read from."""
+        """Raise ValueError if the digest, the library names, their roles or the ONNX Runtime version do not fit together."""
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two libraries are named '{twice}', expected a name for each")
@@ -100,18 +100,18 @@ class Kit:
             raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers joined by dots, as 1.27.0")
 
     def libraries_with_role(self, role: Role) -> tuple[Library, ...]:
-        """Return the libraries with this role."""
+        """Return the kit's libraries that have a given role."""
         return tuple(library for library in self.libraries if library.role is role)
 
 
 def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
-    """Return the SHA-256 of the ABI and of the names and contents of the libraries."""
+    """Return the digest of a runtime kit: the SHA-256 of its ABI and of the names and contents of its libraries."""
     content = {"abi": abi, **{library.name: library.file.sha256 for library in libraries}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def role_of(name: str) -> Role:
-    """Return the role of a library with this name. Unknown names count as support libraries."""
+    """Return the role in a runtime kit that a library's file name implies. Unknown names imply a support library."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

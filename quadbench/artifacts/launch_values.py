@@ -27,7 +27,7 @@ _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
-    """The identity of a sample: metric, task, component and so on. `labels` are further key-value pairs of the harness event."""
+    """What a sample measures: metric, task, component and so on. `labels` are other key-value pairs of the harness's event."""
 
     metric: str
     task: str | None = None
@@ -41,20 +41,20 @@ class SampleKind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample(SampleKind):
-    """One measured value with what it measures. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
+    """One measured value, and what it measures. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
 
     value: float
 
 
 @dataclass(frozen=True, eq=False)
 class SampleKinds:
-    """The sample kinds of a launch, in measured order. Their positions index the list of values."""
+    """What each sample of a launch measures, in measured order. Entry i of `each` belongs to value i of the launch."""
 
     each: tuple[SampleKind, ...]
 
     @cached_property
     def by_metric(self) -> Mapping[str, tuple[int, ...]]:
-        """The positions of the samples of each metric."""
+        """For each metric, the positions of its samples in `each`."""
         groups = defaultdict[str, list[int]](list)
         for place, kind in enumerate(self.each):
             groups[kind.metric].append(place)
@@ -62,12 +62,12 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The positions of task switches, first U-Net runs and images, from which their order can be read."""
+        """The positions in `each` of task switches, first U-Net runs and whole images, which show in what order they happened."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
 class Samples(Sequence[Sample]):
-    """The samples of a launch as columns. Memory readings are kept apart from the planned samples, `kinds` and `values`.
+    """The samples of a launch as columns: `kinds` and `values` for planned samples, separate ones for periodic memory readings.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return the planned samples and the memory readings, which together are all samples."""
+        """Return two pairs of kinds and values: first the planned samples, then the periodic memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:

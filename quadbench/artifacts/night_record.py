@@ -32,7 +32,7 @@ class RulingKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The digests of the files that a nightly case runs. `kit` is the runtime kit's digest; None if the case names no kit."""
+    """The bundle and the runtime kit that a nightly case runs, as digests. `kit` is None if the case names no kit."""
 
     bundle: str
     kit: str | None = None
@@ -126,9 +126,9 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's new figures from a night on, with a reason. Fields that are None match anything.
+    """A waiver: a person accepts a nightly case's changed figures, starting with one night. Fields that are None match all.
 
-    Verdicts from that night on become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
+    Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
     """
 
@@ -144,7 +144,7 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver is about a figure of a task; None stands for all tasks or figures."""
+        """Return whether the waiver applies to the figure `key` of a task; None stands for all tasks or figures."""
         return self.task in (None, task) and self.key in (None, key)
 
 
@@ -163,7 +163,7 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
 
 
 def _images(record: RunRecord) -> dict[str, str]:
-    """Return the number of images per task that a launch generated, after how many warm-up images."""
+    """Return for each task the number of images that a launch generated, as text: `12 after 2` means 2 warm-up images."""
     kinds = record.columns.kinds
     images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
     counts = Counter((str(image.task), image.is_warmup) for image in images)
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return by name what one side computes: its bundle and precision, and each task's sampler, LoRA adapters and inputs."""
+    """Describe by named texts what one side of a comparison computes: bundle, precision, and each task's sampler and LoRAs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
@@ -188,12 +188,12 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 
 def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return the environment entries that differ between two sets of launches, each with all values of both sides."""
+    """Return the environment entries that differ between two sets of launches, each with the values in both sets."""
     return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 
 def differing_values(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
-    """Return the entries that differ between two sides, each with all values of both sides."""
+    """Return the keys whose values differ between two lists of dicts, each with its values in the first and second list."""
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}

@@ -42,7 +42,7 @@ def png_size(head: bytes) -> tuple[int, int]:
     """Return the width and height in the header of a PNG file, without decoding the image.
 
     Raises:
-        ValueError: this is no PNG file, or its header claims no pixels or more than MOST_PIXELS.
+        ValueError: this is no PNG file, or its header claims no pixels or more than MAX_PIXELS.
     """
     if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
         raise ValueError("not a PNG file")
@@ -66,7 +66,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is no complete image in one of FORMATS, has more than MOST_PIXELS, several frames, more than 8 bits a
+        ValueError: the file is no complete image in one of FORMATS, has more than MAX_PIXELS, several frames, more than 8 bits a
             channel, or transparent pixels.
     """
     with open_regular(path) as file:
@@ -82,7 +82,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
 
 
 def _check_kind(image: Image.Image) -> None:
-    """Refuse images that 8-bit pixels cannot hold: several frames, or deeper channels, which Pillow would clip at 255."""
+    """Raise ValueError for an image with several frames, or with channels of more than 8 bits, which Pillow would clip."""
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
         raise ValueError(f"it has {frames} frames, expected one; save the frame that is meant")

@@ -45,7 +45,7 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the run is intact after this outcome: the launch counts, or other launches replaced it."""
+        """Return whether the launch did not fail: it counts, or its block was discarded and repeated by other launches."""
         return self in {Status.OK, Status.DISCARDED}
 
 
@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A device that was lost during a run: the reason, and the seconds until it was back in its former state."""
+    """A device that was lost during a run and came back: its address, the reason, and how many seconds it was away."""
 
     address: str
     reason: str
@@ -193,10 +193,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """The scores of one task's images: images of `made` compared with images of `against`.
+    """The scores of one task's images that a variant (`made`) generated, compared with reference or true images (`against`).
 
-    In a run, `made` is a variant, or `reference` for the float reference, which shows the model's own distance from the truth;
-    `against` is `reference` or `truth`. `device` is the address of the device that generated the images, None for this machine.
+    In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
+    `device` is the address of the device that generated the images, None for this machine.
     """
 
     task: str
@@ -243,7 +243,7 @@ class RunResult:
 
     @cached_property
     def devices(self) -> tuple[DeviceFacts, ...]:
-        """The devices that measured or received files, each once, in order."""
+        """The devices that ran launches of this run or received files for it, each once."""
         known = [record.device for record in self.records_in_order] + [deployment.device for deployment in self.deployments]
         return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
@@ -266,12 +266,12 @@ class RunResult:
 
     @property
     def bundle(self) -> Bundle:
-        """Return the measured bundle; the first if there are several, whose tasks have equal names and inputs."""
+        """Return the bundle that was measured. If there were several, return the first: all have the same tasks and inputs."""
         return self.stored.artifact
 
     @property
     def bundles(self) -> tuple[StoredBundle, ...]:
-        """Return every measured bundle once."""
+        """Return all bundles that were measured in this run, each once."""
         return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
 
     def stored_bundle_on(self, device: DeviceFacts) -> StoredBundle:
@@ -284,7 +284,7 @@ class RunResult:
 
 
 def file_refs(value: object) -> Iterator[FileRef]:
-    """Yield every file reference in an artifact, in order, with repetitions."""
+    """Yield every FileRef in a dataclass or tuple, at any depth, in order and with repetitions."""
     if isinstance(value, FileRef):
         yield value
     elif is_dataclass(value):
@@ -313,13 +313,13 @@ def has_references(bundle: Bundle) -> bool:
 
 
 def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks with a per-graph U-Net, in bundle order. Tasks of adapters added later have none."""
+    """Return the names of tasks with a per-graph U-Net, in bundle order. Tasks of adapters added later have no such U-Net."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks without a per-graph U-Net in a bundle where others have one: tasks of adapters added later."""
+    """Return the names of tasks without a per-graph U-Net in a bundle where others have one (their adapter came later)."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
@@ -342,7 +342,7 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return the text encoder and VAE graphs, the VAE encoder only if a task takes an image; quantized variants share them.
+    """Return a variant's text encoder and VAE graphs, with a VAE encoder only if a task takes an image.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return the U-Net graphs by their names in the launch plan: `base`, or one per task.
+    """Return a variant's U-Net graphs by their names in the launch plan: one graph named `base`, or one per task.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -383,12 +383,12 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return the factor (-1 to 1) for each adapter file's `up` matrix that gives the task's adapter weight."""
+    """Return the factors (-1 to 1) by which adapter files' `up` matrices are multiplied to get the task's adapter weights."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return the tasks' adapter mixes by name, with a factor for each `up` matrix; single adapters at factor 1 are left out."""
+    """Return for each adapter mix of the tasks its adapters and their factors. A single adapter at factor 1 is no mix."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

@@ -1,4 +1,4 @@
-"""Names: checks and escaping for text from outside, before it is shown or used in a file path."""
+"""Checks and escaping for untrusted text, before the text is shown or used in a file path."""
 
 import re
 import unicodedata
@@ -77,7 +77,7 @@ def check_relative_path(text: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Return the digest if it is a SHA-256 in hex; files on devices are named by it.
+    """Return the text if it is a SHA-256 in hex, by which files on devices are named.
 
     Raises:
         ValueError: the text is no sha256 in hex.
