@@ -28,7 +28,7 @@ _MAX_USES = 256  # the most adapters, and the most tasks, of a recipe: papers ha
 
 
 class DeviceSettings(Spec):
-    """Settings for devices of one profile that differ from the recipe's. They change the encodings of these devices."""
+    """Settings that replace the recipe's on devices of one profile. They change the encodings of these devices."""
 
     samplers: dict[Name, Sampler] = Field(default_factory=dict)
     """These tasks, by name, have another sampler. The default is none: all have their own."""
@@ -36,12 +36,12 @@ class DeviceSettings(Spec):
     """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
 
     def task_for(self, task: Task) -> Task:
-        """Return a task with the settings of these devices."""
+        """Return a copy of the task with the sampler that these devices use for it."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 
 def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield a problem for each device sampler whose task is missing, or that leaves no step for the task's strength."""
+    """Yield a problem for each device's sampler whose task is missing, or that has no step to run at the task's strength."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():

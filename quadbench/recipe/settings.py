@@ -14,7 +14,7 @@ FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
 
 class W8A16(Spec):
-    """U-Net activations all in 16 bits."""
+    """Quantization of all U-Net activations to 16 bits."""
 
     scheme: Literal["w8a16"]
     """Chooses 16 bits for all activations."""
@@ -22,7 +22,7 @@ class W8A16(Spec):
 
 
 class W8A8(Spec):
-    """U-Net activations all in 8 bits."""
+    """Quantization of all U-Net activations to 8 bits."""
 
     scheme: Literal["w8a8"]
     """Chooses 8 bits for all activations."""
@@ -30,7 +30,7 @@ class W8A8(Spec):
 
 
 class Mixed(Spec):
-    """U-Net activations in 8 bits for the layers where that costs least accuracy, and in 16 bits for the others."""
+    """Quantization of U-Net activations to 8 bits in the layers where that costs least accuracy, and to 16 bits elsewhere."""
 
     scheme: Literal["mixed"]
     """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
@@ -95,7 +95,7 @@ class Precision(Spec):
 
 
 def int8_percent_of(label: str) -> int:
-    """Return the 8-bit share in percent that a precision label such as `mixed-30` names; 0 if it names none."""
+    """Return the percentage of 8-bit parameters that a precision label states: 30 for `mixed-30`, 100 for `w8a8`, else 0."""
     scheme, _, share = label.partition("-")
     if scheme == "mixed" and share.isdecimal():
         return int(share)
@@ -105,11 +105,11 @@ def int8_percent_of(label: str) -> int:
 Core = Annotated[int, Field(ge=0, le=1023)]
 
 MAX_SWITCHES = 10_000
-_MAX_BYTES = 2**20  # the most bytes of a trace file: MOST_SWITCHES of the longest names, and as much for comments
+_MAX_BYTES = 2**20  # the most bytes of a trace file: MAX_SWITCHES of the longest names, and as much for comments
 
 
 class Gate(Spec):
-    """The limits of a device's state for launches. Values that a device does not report are not checked.
+    """Limits for a device's temperature, battery, load and memory at a launch. Values that it does not report are not checked.
 
     Before a launch the gate waits until the limits are met, and skips the launch after a timeout. If the device is too hot or
     throttled after a launch, the launch is discarded and its whole block, of all variants, is repeated.
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Return the task names in a trace file, given its path; other values are left to the list's own validation."""
+    """Return the task names in a trace file if the value is the file's path; pass other values on to pydantic's checks."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -322,7 +322,7 @@ class Distill(Spec):
 
 
 class Quad(Spec):
-    """The settings of how one set of encodings is made for all adapters."""
+    """Settings for making the one set of quantization encodings that all adapters share."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
     """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""

@@ -182,7 +182,7 @@ Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discr
 
 
 def _written_out(value: Any) -> Any:
-    """Return a task's adapters with their weights: a name alone gets weight 1, null means no adapter."""
+    """Return a task's `adapter` setting as a dict of weights by adapter name: a name alone has weight 1, null is empty."""
     match value:
         case None:
             return {}
@@ -214,7 +214,7 @@ def mix_name(weights: Mapping[str, float]) -> str:
 
 
 def is_mix(weights: Mapping[str, float]) -> bool:
-    """Return whether these are several adapters, or one with another weight than 1."""
+    """Return whether the adapter weights form a mix: several adapters, or a single one whose weight is not 1."""
     return len(weights) > 1 or any(weight != 1.0 for weight in weights.values())
 
 
@@ -265,7 +265,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a strength leaves a sampler no step, counted as in diffusers' pipelines; None if at least one is left."""
+    """Return why an image-to-image strength is too low for a sampler to run any step, as diffusers counts; None if it is not."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

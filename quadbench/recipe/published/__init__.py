@@ -1,4 +1,4 @@
-"""Published: figures from the QUAD paper's tables, shown beside measured figures for comparison."""
+"""Figures from the tables of the QUAD paper, which are shown beside measured figures for comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +17,9 @@ _LABELS = ("task", "device", "sampler", _SHARE)
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One row of a published table. `task`, `device` and `sampler` are quadbench's names, None if the table has no such column.
+    """One row of a table in the QUAD paper. `task`, `device` and `sampler` are None if the table has no such column.
 
-    `int8_percent` is the row's share of 8-bit parameters, None if all rows have the same precision.
+    All three are quadbench's names. `int8_percent` is the row's percentage of 8-bit parameters, None if all rows have the same.
     """
 
     task: str | None
@@ -31,7 +31,7 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
-    """A table as printed in the paper. The figures' names give the units: milliseconds, MB or dB."""
+    """A table as printed in the QUAD paper. The names of figures contain their units: milliseconds, MB or dB."""
 
     name: str
     title: str
@@ -39,20 +39,20 @@ class PublishedTable:
 
     @property
     def note(self) -> str:
-        """Return the source note that is shown wherever the figures are shown."""
+        """Return the sentence that names the paper and table, and is shown wherever the table's figures are shown."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
     @property
     def int8_shares(self) -> tuple[float, ...]:
-        """Return the 8-bit shares, in percent, for which the table has rows; empty if its rows do not differ in precision."""
+        """Return the percentages of 8-bit parameters for which the paper's table has rows; empty if all have one precision."""
         return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
     def at(self, int8_percent: float) -> "PublishedTable":
-        """Return the table with only the rows of one 8-bit share."""
+        """Return the table with only the rows for a given percentage of 8-bit parameters."""
         return replace(self, rows=tuple(row for row in self.rows if row.int8_percent in (None, int8_percent)))
 
     def figure(self, key: str, *, task: str, device: str | None = None) -> float | None:
-        """Return the figure `key` of a task on a device (a profile's name); None if the table lacks it."""
+        """Return the published figure named `key` for a task on a device (a profile's name); None if the table lacks it."""
         for row in self.rows:
             if row.task in (None, task) and row.device in (None, device) and key in row.figures:
                 return row.figures[key]
@@ -60,7 +60,7 @@ class PublishedTable:
 
 
 def published_table(name: str) -> PublishedTable:
-    """Return a published table by its name.
+    """Return a table of the QUAD paper by its name, such as `quad-table-1`.
 
     Raises:
         UnknownNameError: no table has this name.
@@ -72,7 +72,7 @@ def published_table(name: str) -> PublishedTable:
 
 
 def published_names() -> tuple[str, ...]:
-    """Return the names of the paper tables that measured figures can be compared with."""
+    """Return the names of the QUAD paper's tables that measured figures can be compared with."""
     return tuple(_tables())
 
 
