@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Return only the last component of a path, unless full paths are wanted: digests must not depend on folders."""
+    """Serialize a path as its last component, so that digests do not depend on folders, or in full if the context says so."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,14 +87,14 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault of the value at `location`, relative to the value that the reporting validator checks."""
+    """A fault in a YAML spec. `location` is relative to the value that the reporting validator was given."""
 
     location: Location
     reason: str
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise all problems, if any, each at its own key: for validators that check several keys.
+    """Raise one validation error with all problems, each at its own key. Do nothing if there are no problems.
 
     Raises:
         ValidationError: pydantic's error, which `load` turns into a SpecError.
@@ -108,7 +108,7 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
-    """Raise problems of a spec file that was read before, if any, each at its line: for checks made after reading.
+    """Raise one SpecError with problems that were found after a spec file was read, each at its line. Without any, do nothing.
 
     Raises:
         SpecError: all problems, or the file has changed since and cannot be read.
@@ -122,7 +122,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A value that replaces one in the file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's own text."""
+    """A value that replaces one of a spec file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's text."""
 
     key: str
     value: Any
@@ -167,19 +167,19 @@ def _validated(document: Document, model: type[ModelT], context: Mapping[str, An
 
 @cache
 def _schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
-    """Return a model's JSON schema, which takes pydantic tens of milliseconds."""
+    """Return a pydantic model's JSON schema. It is cached, since making one takes tens of milliseconds."""
     return model.model_json_schema()
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` if a known name is similar, else the list of known names."""
+    """Return the end of an error message on an unknown name: `; did you mean 'x'?`, or the list of known names."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Report a wrong schema version alone, as other problems of such a file are meaningless."""
+    """Raise a SpecError for a wrong schema_version alone, as other problems of such a file would be meaningless."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
@@ -194,7 +194,7 @@ def _is_echo(details: ErrorDetails) -> bool:
 
 
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
-    """Return the line, key and reason of a pydantic error."""
+    """Convert a pydantic error to the line in the file, the key and the reason that are shown to the user."""
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
@@ -233,7 +233,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema after following `$ref` and taking X from `X or null`; examples beside those are kept."""
+    """Return a JSON schema with `$ref` followed and `X or null` reduced to X; `examples` beside them are kept."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (
@@ -263,7 +263,7 @@ _EXPECTED = {
 
 
 def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], value: Any) -> str:
-    """Return the reason of an error in our own words: the expected value, and the value in the file."""
+    """Return quadbench's own message for a pydantic error: the expected value, and the value in the file."""
     context, first = details.get("ctx", {}), kind.split("_")[0]
     choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:

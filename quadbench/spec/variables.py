@@ -23,7 +23,7 @@ def variable(name: str) -> str | None:
 
 
 def secret_variable(name: str) -> str | None:
-    """Return a secret environment variable without checks, whose errors could show it; None if it is unset or empty."""
+    """Return a secret environment variable unchecked, so that no error message shows it; None if it is unset or empty."""
     return os.environ.get(name) or None
 
 
@@ -55,7 +55,7 @@ def path_variable(name: str) -> Path | None:
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths in an environment variable that lists them as PATH does. The whole list may be long."""
+    """Return the paths in an environment variable that lists several, separated as in PATH. The list may have any length."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
@@ -73,7 +73,7 @@ def port_of(name: str, text: str) -> int:
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number in an environment variable; `usual` if it is unset or empty."""
+    """Return the number in an environment variable, from `least` to `most`; `usual` if the variable is unset or empty."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -134,12 +134,12 @@ def mask_url(url: str) -> str:
 
 
 def mask_urls_in(text: str) -> str:
-    """Return the text of a program or library with every word that may be a URL with a login masked."""
+    """Return a program's or library's output with every word masked that may be a URL with a login."""
     return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: mask_url(word[0]), text)
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
-    """Refuse a path that looks like a mistyped URL, which may hold a password. `what` describes the path in errors."""
+    """Raise a UserError for a path that looks like a mistyped URL and may hold a password. Errors call the path `what`."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "a relative path with a colon is given as ./PATH"
         raise UserError(f"{what} '{mask_url(text)}' is neither a path nor a URL; expected {expected}", hint=hint)

@@ -41,11 +41,11 @@ class Document:
     problems: list[tuple[int, str, str]] = field(default_factory=list)  # line (0: of a change), key, reason
 
     def add(self, line: int, location: Location, reason: str) -> None:
-        """Record a problem."""
+        """Record a problem by line number (0 for an overridden value), location and reason."""
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any, written: str) -> None:
-        """Set the value of a key such as `tasks[0].seed`, which may be missing so far; a key that leads nowhere is a problem.
+        """Set the value of a key such as `tasks[0].seed`, which may be missing so far; record a wrong key as a problem.
 
         `tasks.0.seed` is the same, and so is `tasks.restyle.seed` if the list's first entry has that name. `written` is the
         user's own text of the override, which problems with the value name instead of a line.
@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of a value; for an overridden value line 0 and the override with the key."""
+        """Return the line and key of the value at a location. For an overridden value: 0, and the override's text and key."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
@@ -112,7 +112,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, document: Document) -> Document:
-    """Parse YAML text into a document, whose path is shown in problems."""
+    """Parse YAML text into `document`, whose `path` is shown in problems, and return it."""
     try:
         _check_events(text, document)
         document.raise_problems()
