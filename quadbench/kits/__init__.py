@@ -1,1 +1,1 @@
-"""Kits: building verified runtime kits from vendor libraries or public packages, and storing them in the results folder."""
+"""Runtime kits: building them, verified, from vendor libraries or public packages, and storing them in the results folder."""

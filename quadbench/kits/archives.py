@@ -1,4 +1,4 @@
-"""Archives: copying the shared libraries of one ABI out of archives, folders and files that a user provides.
+"""Copying the shared libraries of one ABI out of archives (AAR, wheel, zip), folders and files that a user provides.
 
 Archives may be hostile: no name in an archive becomes a path on this machine, and reading is bounded.
 """
@@ -54,7 +54,7 @@ class SourceContent:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file in an archive or folder. `path` is only text, never used as a path on this machine."""
+    """A file in an archive or folder that a user provides. `path` is only text, never used as a path on this machine."""
 
     path: PurePosixPath
     size_bytes: int
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the members in folders of the ABI, or all if there are none. Of Hexagon folders, only skel libraries are taken."""
+    """Return the members in folders named for the ABI, with skel libraries of Hexagon folders; all if no folder is so named."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -126,7 +126,7 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
 
 
 def _copy(source: Path, file: IO[bytes], folder: Path, max_bytes: int) -> FileRef:
-    """Copy one library of a source to a file named by its SHA-256."""
+    """Copy a library that was opened in the user's file `source` to a file in `folder` that is named by its SHA-256."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
     with temporary.open("wb") as copy:
         while part := _part(source, file):
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn a failure to read the source into a UserError that names it. Writing happens outside, as its failures differ."""
+    """Convert a failure to read the user's file `source` into a UserError that names the file. The block must write nothing."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return a file on this machine as a member."""
+    """Return a Member for the file `place` on this machine, with the given path as if in an archive."""
 
     def opened() -> IO[bytes]:
         with _reading(place):
@@ -179,7 +179,7 @@ def _walked(folder: Path) -> Iterator[Member]:
 
 @contextmanager
 def _zip_members(source: Path) -> Iterator[list[Member]]:
-    """Open a zip file and yield its members. Any fault of the archive becomes a UserError that names it."""
+    """Open a zip file and yield its files as Members. A fault in the archive becomes a UserError that names the archive."""
     try:
         with open_regular(source) as file:
             _check_directory(file)

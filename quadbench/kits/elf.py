@@ -42,7 +42,7 @@ class ElfFile:
 
     @property
     def machine_name(self) -> str:
-        """Return the name of the machine."""
+        """Return the name of the processor architecture, such as `aarch64`."""
         return MACHINES.get(self.machine, f"machine {self.machine}")
 
 
@@ -74,7 +74,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return which of `names` a library exports, by its hash table. `name` describes the library in errors."""
+    """Return those of `names` that a library exports, looked up in its symbol hash table. Errors call the library `name`."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -91,7 +91,7 @@ class _NoElfError(Exception):
 
 
 class _Bounded(BufferedReader):
-    """A file reader with limits on the number and size of reads."""
+    """A reader for untrusted ELF files, with limits on the number and size of reads."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
@@ -150,7 +150,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size for which the loader can map a segment: a power of 2 by which offset and address agree."""
+    """Return the largest page size in bytes at which a loader can map a segment: file offset and address agree modulo it."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

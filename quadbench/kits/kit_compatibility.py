@@ -1,4 +1,4 @@
-"""Fitness: checks of whether a kit's libraries can run on an ABI, and the choice of the best kit for a target."""
+"""Checks of whether a runtime kit's libraries run on devices of an ABI, and the choice of the best kit for a target."""
 
 import mmap
 import re
@@ -58,7 +58,7 @@ def runtime_version(library: Path) -> str | None:
 
 
 def compiler_build() -> str | None:
-    """Return the Qualcomm SDK build of this machine's compiler; None if its package is not installed."""
+    """Return the Qualcomm SDK build in the installed onnxruntime-qnn, the HTP compiler; None if it is not installed."""
     spec = find_spec(COMPILER.replace("-", "_"))
     library = Path(spec.origin).with_name("libQnnHtp.so") if spec and spec.origin else None
     return qnn_build(library) if library and library.is_file() else None
@@ -71,7 +71,7 @@ def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Return why a CPU program or library does not fit an ABI; None if it fits."""
+    """Return why the CPU of devices with an ABI cannot load a program or library; None if machine, libc and page size fit."""
     traits = abi.traits
     if elf.machine != traits.elf_machine:
         return f"'{name}' is for {elf.machine_name}; expected {traits.machine}, as {abi} has it"
@@ -87,7 +87,7 @@ def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
 
 
 def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Return why devices of an ABI could not start a program; None if they could."""
+    """Return why devices of an ABI cannot start a program, such as a missing library; None if they can."""
     traits = abi.traits
     if problem := file_problem(name, elf, abi):
         return problem
@@ -106,7 +106,7 @@ def kit_problems(
     exports: Mapping[Library, frozenset[str]],
     abi: Abi,
 ) -> list[str]:
-    """Return every reason why libraries cannot form a kit, as sentences.
+    """Return every reason why the libraries cannot form a runtime kit for an ABI, as sentences.
 
     `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points.
     """
@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield libraries that the loader would not find. Skels are left out, as they run on another processor."""
+    """Yield a message for each library that needs others which neither kit nor device has. Skels (on the DSP) are skipped."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -167,7 +167,7 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def side_name(arch: str | None, role: Role) -> str:
-    """Return the file name of a stub or skel for an HTP architecture."""
+    """Return the file name of a stub or skel for an HTP architecture, such as `libQnnHtpV79Skel.so`."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
 
 
@@ -241,13 +241,13 @@ def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str
 
 
 def _is_dispatch_for(library: Library, target: Target) -> bool:
-    """Return whether this is LiteRT's dispatch library for the target's chip; vendors differ in capital letters."""
+    """Return whether a library is LiteRT's dispatch library for the target's chip. Names are compared without case."""
     soc = target.soc if isinstance(target, LiteRtTarget) else None
     return soc is not None and library.name.lower() == vendor_of(soc).dispatch.lower()
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how the kit's Qualcomm SDK build differs from the compiler's; None if they agree or the kit has none."""
+    """Return how the kit's Qualcomm SDK build differs from the compiler's (`build`); None if both agree or the kit has none."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

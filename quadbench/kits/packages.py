@@ -34,7 +34,7 @@ _NETWORK_HINT = "look at the network, or fetch the file yourself and give it to:
 
 @dataclass(frozen=True, kw_only=True)
 class _RegistryPackage:
-    """A package that a registry knows by name and version. `form` is the format of its display name."""
+    """A package that a registry (npm or PyPI) has under a name and version. `form` is the format string of its display name."""
 
     form: ClassVar[str]
     name: str
@@ -44,7 +44,7 @@ class _RegistryPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the origin that a kit records for this package."""
+        """Return the Origin that a kit made from this package records: display name, SHA-256 and licence."""
         return Origin(name=self.form.format(self.name, self.version), sha256=self.sha256, licence=self.licence)
 
 
@@ -76,12 +76,12 @@ class MavenPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the origin that a kit records for this package."""
+        """Return the Origin that a kit made from this package records: display name and SHA-256."""
         return Origin(name=f"Maven {self.group}:{self.artifact}:{self.version}", sha256=self.sha256)
 
     @property
     def path(self) -> str:
-        """Return the path of the file in any Maven repository."""
+        """Return the path of the AAR file below the base URL of a Maven repository."""
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.artifact}-{self.version}.aar"
 
 
@@ -134,7 +134,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return a pinned package by name, or the AAR for phones that `GROUP:ARTIFACT:VERSION#sha256=HEX` describes.
+    """Return a pinned package by name, or an AAR for phones that is given as `GROUP:ARTIFACT:VERSION#sha256=HEX`.
 
     Raises:
         UnknownNameError: no pinned package has this name.
@@ -212,7 +212,7 @@ def _request(address: str, place: Path, package: Package) -> None:
 
 
 def _require_pinned(folder: Path, package: Package) -> Path:
-    """Return the one downloaded file, if its SHA-256 is the pinned one."""
+    """Return the path of the only file in the download folder; raise an error if its SHA-256 is not the pinned one."""
     files = sorted(folder.iterdir())
     if len(files) != 1:
         raise _not_fetched(package, f"{len(files)} files came; expected one")
@@ -225,7 +225,7 @@ def _require_pinned(folder: Path, package: Package) -> Path:
 
 
 def _extracted(archive: Path, member: str, folder: Path) -> Path:
-    """Copy one file out of a package whose SHA-256 was already checked."""
+    """Copy one file out of a .tar.gz package into a folder, and return its path. The package's SHA-256 is already checked."""
     place = folder / Path(member).name
     with tarfile.open(archive, "r:gz") as members:
         content = members.extractfile(member)

@@ -1,4 +1,4 @@
-"""Store: building verified runtime kits from user files, and listing, finding and removing stored kits."""
+"""Building verified runtime kits from user files, and listing, finding and removing the kits in a results folder."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -101,12 +101,12 @@ def list_checked_kits(layout: Layout) -> dict[Path, StoredArtifact[Kit] | Artifa
 
 
 def find_kit(digest: str, layout: Layout) -> StoredArtifact[Kit]:
-    """Return the kit whose digest has this prefix; UnknownNameError if there is none, UserError if there are several."""
+    """Return the kit whose digest begins with `digest`. Raise UnknownNameError without one, UserError if there are several."""
     return read_manifest(_place(digest, layout), Kit)
 
 
 def remove_kit(digest: str, layout: Layout) -> Path:
-    """Delete the kit whose digest has this prefix, damaged or not, and return its folder.
+    """Delete the kit whose digest begins with `digest`, damaged or not, and return the path of its folder.
 
     Raises:
         UnknownNameError: no kit has this prefix.
@@ -136,7 +136,7 @@ def _place(digest: str, layout: Layout) -> Path:
 
 
 def _digest_begins(folder: Path, digest: str) -> bool:
-    """Return whether the digest of the kit in a folder has this prefix; for a damaged kit the folder name counts."""
+    """Return whether the digest of the kit in a folder begins with `digest`. For a damaged kit the folder's name counts."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
     try:
@@ -146,7 +146,7 @@ def _digest_begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[archives.SourceContent]) -> dict[str, FileRef]:
-    """Return the libraries of all sources of a kit, by file name."""
+    """Return the libraries from all of a kit's sources by file name; refuse two different libraries of one name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():
