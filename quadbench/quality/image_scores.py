@@ -104,9 +104,9 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield one bundle's scores, with device-independent scores repeated for each device that ran the bundle.
+    """Yield one bundle's image scores. Scores without a device are repeated for each device that ran the bundle.
 
-    If all devices ran the same bundle, those scores keep the device None.
+    If all devices ran the same bundle, scores without a device stay as they are.
     """
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
@@ -161,7 +161,7 @@ def score_folder_images(
 def _image_sets(
     task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield device, maker and image paths by input: first the float reference, then every variant of each device."""
+    """Yield a task's image sets as (device, maker, path by input): the float reference's, then those of devices' variants."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):
@@ -174,7 +174,7 @@ def _image_sets(
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
-    """Return each evaluation input's image from the first launch that has one, from the images of all launches."""
+    """Return for each evaluation input of a task the path of its image in the first launch that generated one."""
     keys = {item.name: f"{task}/{item.name}" for item in items}
     return {
         name: layout.file(next(launch[key] for launch in images if key in launch))
@@ -184,7 +184,7 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
 
 
 def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: StoredBundle) -> tuple[ImagePair, ...]:
-    """Read the image pairs of all evaluation inputs that have both images."""
+    """Read for each evaluation input its image at `paths` and its reference or true image; skip inputs that lack one."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(

@@ -36,14 +36,14 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """A metric computed for each image pair; the score is the mean."""
+    """The way to compute a metric for each image pair, whose score is the mean; `measure` also gets the metric's network."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """A metric computed over all image pairs together."""
+    """The way to compute a metric over all image pairs together; `measure` also gets the metric's network."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
@@ -138,7 +138,7 @@ def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: t
 
 
 def structure_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the mean squared difference of two self-similarity matrices, the cosines of all pairs of tokens (1, T, d)."""
+    """Return the mean squared difference between two token sets' self-similarities: the cosines of all token pairs."""
     return float(F.mse_loss(_self_similarity(first), _self_similarity(second)))
 
 
@@ -152,7 +152,7 @@ def _distance(pair: ImagePair, network: Network) -> float:
 
 
 def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
-    """Return a metric that compares a network's outputs for an image and for its reference."""
+    """Return a per-image metric that applies `measure` to a network's outputs for an image and for its reference."""
     return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 
@@ -162,7 +162,7 @@ def _direction(pair: ImagePair, network: Network) -> float:
 
 
 def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
-    """Return the network's features (n, d) of the images, and those of the references."""
+    """Return two arrays (n, d): a network's features of the images, and its features of their references."""
     images = torch.cat([network(as_batch(pair.image)) for pair in pairs])
     references = torch.cat([network(as_batch(pair.reference)) for pair in pairs])
     return images.numpy(), references.numpy()

@@ -229,7 +229,7 @@ _PACKAGED = {
 
 
 def parse_network(text: str) -> UserNetwork:
-    """Parse the option `NAME=PATH@sha256:HEX`, which gives a network's weights."""
+    """Parse the command-line option `NAME=PATH@sha256:HEX`, which names the ONNX file of an image metric's network."""
     match = _GIVEN.fullmatch(text)
     if not match:
         hint = "take the sha256 from where the file comes from; 64 hexadecimal digits"
@@ -240,7 +240,7 @@ def parse_network(text: str) -> UserNetwork:
 
 
 def find_network(name: str, given: Mapping[str, UserNetwork]) -> Network | str:
-    """Return a network by its name, or the reason why it is not available."""
+    """Return an image metric's network by its name, or the reason why that network is not available, as text."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:

@@ -105,7 +105,7 @@ class TaskModel:
 
     @classmethod
     def load(cls, bundle: StoredBundle, task: TaskAssets, variant: Variant) -> "TaskModel":
-        """Read the files and graphs of a task."""
+        """Read a task's graphs, adapters, sampler table and noise for one variant of the bundle."""
         encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # the per-graph variant shares its encoders
         unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
         has_images = any(item.image is not None for item in task.items)
@@ -131,7 +131,7 @@ class TaskModel:
         return self.unet(feed | self.lora)
 
     def run(self, item: TaskItem) -> LatentTrajectory:
-        """Run the task's sampler on one evaluation input."""
+        """Run the task's sampler on one evaluation input, and return U-Net inputs, predictions and the final latent."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
         condition = UnetConditions(
             time_features=self.tensors["time_features"],
@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Return the SQNR of the shared U-Net on the HTP emulator along the tasks' float trajectories, by target."""
+    """Return for each target the SQNR of the shared U-Net on Qualcomm's HTP emulator along all tasks' float trajectories."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -211,7 +211,7 @@ def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Cal
 
 
 def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAssets) -> list[TrajectorySqnr]:
-    """Run a task's float trajectory, then the quantized U-Net on CPU and HTP emulator with the same inputs."""
+    """Run a task's float trajectory, then the quantized U-Net on its inputs on CPU and HTP emulator; return three SQNRs."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
     feeds = [feed for run in runs for feed in run.feeds]
@@ -230,10 +230,10 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The teacher's images: each task's float images by 100 DDIM steps, generated once. LCM tasks have none."""
+    """The images of the teacher, the float pipeline with 100 DDIM steps, for all tasks but LCM's; each is generated once."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store images in `folder`. None are generated if all recipes have the same samplers, and so the same float reference."""
+        """Store later images in `folder`. If all recipes have the same samplers, no teacher is needed and no image generated."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
@@ -253,7 +253,7 @@ class Teacher:
         return likeness
 
     def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
-        """Return the teacher's image of each evaluation input; tasks that differ only in their sampler share them."""
+        """Return the path of the teacher's image for each evaluation input. Tasks that differ only in sampler share images."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key in self._painted:
