@@ -25,7 +25,7 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """Retry and polling intervals: first wait, growth factor, longest wait and number of retries.
+    """The waits between retries of a request and between polls of a job: first and longest wait in seconds, and growth factor.
 
     The qai_hub client itself tries a request seven times within about 30 s (its util/session.py); these retries come on top.
     """
@@ -43,7 +43,7 @@ class Backoff:
         return (min(self.longest_s, self.first_s * self.growth**i) for i in range(self.retries))
 
     def poll_waits_s(self) -> Iterator[float]:
-        """Yield endlessly the waits in seconds between two polls of a job."""
+        """Yield without end the waits, in seconds, between two polls of a job's status."""
         wait_s = self.poll_first_s
         while True:
             yield wait_s
@@ -103,7 +103,7 @@ class AiHubClient:
         return str(self._client.config.api_url)
 
     def devices(self) -> dict[str, str]:
-        """Return the available devices: name to Android release."""
+        """Return the service's available devices, as a dict from device name to Android release."""
         return {device.name: device.os for device in self.request("listing its devices", self._client.get_devices)}
 
     def upload(self, path: Path, name: str) -> str:
@@ -183,7 +183,7 @@ class AiHubClient:
         return profile
 
     def request(self, doing: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request; retry it while its failure is transient."""
+        """Make a request and return its answer; repeat the request while it fails for a transient reason."""
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
                 with _logged_output():
@@ -198,7 +198,7 @@ class AiHubClient:
         raise AssertionError("the last wait is None")
 
     def _request_or_none(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
-        """Make a request; return None if the requested object does not exist."""
+        """Make a request and return its answer; return None if the service says that the requested object does not exist."""
         try:
             return self.request(doing, request)
         except ServiceError as error:

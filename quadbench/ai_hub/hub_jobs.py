@@ -1,4 +1,4 @@
-"""Uploads and jobs at Qualcomm AI Hub. A ledger file remembers them, so that none is sent twice."""
+"""Uploads and jobs at Qualcomm AI Hub. A ledger file remembers their ids, so that no model or job is sent twice."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The content of the ledger file: by service URL, the ids of models and jobs by digest."""
+    """The ledger file: for each service URL, maps from a digest to the id of an uploaded model or of a submitted job."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]
@@ -37,22 +37,22 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """One service's entries in a ledger file that processes may share. Losing the file only costs repeated uploads and jobs."""
+    """The entries of one service URL in the ledger file, which processes share. Losing it only costs repeated work."""
 
     path: Path
     url: str
 
     def find(self, kind: LedgerKind, digest: str) -> str | None:
-        """Return the service's id of a model or job, or None if it was not recorded."""
+        """Return the id that is recorded for the model or job with a digest; None if no id is recorded."""
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Record an id; it is on disk when this returns."""
+        """Record the service's id of the model or job with a digest. The ledger file is on disk when this returns."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove an id, so that the same model or job is sent again."""
+        """Remove the id that is recorded for a digest, so that the model or job is sent again."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -81,7 +81,7 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class HubJobs:
-    """Uploads and jobs at the service. Those in the ledger, also of earlier processes, are reused."""
+    """Uploads and jobs at AI Hub. Those that the ledger file records, also from earlier processes, are reused."""
 
     hub: AiHubClient
     ledger: Ledger
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the job that `parts` identify; call `submit` if there is none or it failed."""
+        """Return the id of the job whose settings are `parts`; call `submit` if no such job is recorded or the job failed."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,17 +113,17 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Forget the job that `parts` identify, once its results are saved, so that the next run submits a new one."""
+        """Remove the job whose settings are `parts` from the ledger once its results are saved; the next run submits it anew."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
-        """Wait for jobs, given as ids by name; raise if any failed."""
+        """Wait until jobs, given as ids by name, have ended; raise JobFailedError if a job failed."""
         for name, status in self.wait_for_end(jobs).items():
             if not status.is_ok:
                 raise job_failure(name, status)
 
     def wait_for_end(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until jobs, given as ids by name, have succeeded or failed, and return their status."""
+        """Wait until jobs, given as ids by name, have succeeded or failed, and return each job's status by name."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
         pending = dict(jobs)
@@ -179,7 +179,7 @@ def link_options(target: AiHubTarget) -> str:
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """Return the options of a profile job. They select this graph, as a linked model holds several."""
+    """Return the options of a profile job for one graph. They select the graph, as a linked model holds several."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 
