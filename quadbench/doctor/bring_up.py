@@ -73,7 +73,7 @@ PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Run all checks on a device and return the results, failures included, without serials and home folders.
+    """Run all checks on a device and return their results, also of failed checks. Serials and home folders are masked.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -114,7 +114,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
-    """Run all checks, in the order in which a run depends on them."""
+    """Run all checks on a connected device, in the order in which a benchmark run depends on them."""
 
     def system() -> Result:
         kernel, properties = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
@@ -141,7 +141,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield the checks that need no device, for the kind that the address means; none if the kind is unknown."""
+    """Yield the checks of harness, kit and compiler for the kind of device at an address that could not be connected."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -209,7 +209,7 @@ def _free_space(device: Device) -> Result:
 
 
 def _push(device: Device) -> Result:
-    """Push random bytes in the same way as a run pushes files, and pull them back."""
+    """Push random bytes to the device as a run pushes files, pull them back and compare them."""
     with TemporaryDirectory() as folder:
         sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
         sent.write_bytes(os.urandom(_PUSHED_BYTES))

@@ -111,7 +111,7 @@ class BringUp(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The result of a check: status, text for the user, hint, and versions of the components that took part."""
+    """What a device check returns: status, text for the user, hint, and the versions of the components that took part."""
 
     status: CheckStatus = CheckStatus.OK
     said: str
@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A check to run. Exceptions become FAILED; a missing program, kit or compiler becomes NOT_TRIED."""
+    """A device check to run. An exception gives the status FAILED; a missing program, kit or compiler gives NOT_TRIED."""
 
     name: str
     act: Callable[[], Result]
@@ -146,15 +146,15 @@ class PlannedCheck:
 
 
 def failed(said: str, hint: str | None = None) -> Result:
-    """Return the result of a failed check."""
+    """Return the result of a device check that failed: `said` is the reason, `hint` the remedy."""
     return Result(status=CheckStatus.FAILED, said=said, hint=hint)
 
 
 def unknown(said: str, hint: str | None = None) -> Result:
-    """Return the result for a value that the device does not report."""
+    """Return the result of a device check for a value that the device does not report."""
     return Result(status=CheckStatus.NOT_TOLD, said=said, hint=hint)
 
 
 def skipped(said: str, hint: str | None = None) -> Result:
-    """Return the result of a check that was skipped."""
+    """Return the result of a device check that was not run: `said` is the reason, `hint` the remedy."""
     return Result(status=CheckStatus.NOT_TRIED, said=said, hint=hint)
