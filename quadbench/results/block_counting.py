@@ -1,4 +1,4 @@
-"""Which stored launches count in figures: a block (four launches that are compared) counts whole or is marked DISCARDED."""
+"""The choice of stored launches that count in figures: a block of four compared launches counts whole, or is DISCARDED."""
 
 from dataclasses import replace
 

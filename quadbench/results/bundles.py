@@ -104,7 +104,7 @@ def read_frozen(name: str, layout: Layout) -> FrozenBundle:
 
 
 def frozen_bundle(name: str, layout: Layout) -> StoredBundle:
-    """Return the bundle frozen under a name. Raise UnknownNameError for an unknown name, ArtifactError for a lost bundle."""
+    """Return the bundle frozen under a name. Raise UnknownNameError for an unknown name, ArtifactError for a damaged one."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
@@ -131,7 +131,7 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Write the bundle that an adapter admission made to admitted.json, atomically, if it lies in this results folder."""
+    """Record in admitted.json which bundle an adapter admission made, if that bundle lies in this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))

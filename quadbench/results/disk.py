@@ -121,7 +121,7 @@ def require_folder(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes for this user on the file system of a folder, which may not exist yet."""
+    """Return how many bytes this user may still write on the file system of a folder. The folder need not exist."""
     return shutil.disk_usage(_nearest(folder)).free
 
 

@@ -33,7 +33,7 @@ def database_of(layout: Layout) -> Source:
 
 
 def is_external(layout: Layout) -> bool:
-    """Return whether the records of a results folder are in another database than the folder's own file."""
+    """Return whether $QUADBENCH_DATABASE puts a results folder's records elsewhere than in the folder's own SQLite file."""
     parsed = _parsed(database_of(layout))
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
 
@@ -73,7 +73,7 @@ def open_engine(source: Source) -> sa.Engine:
 
 
 def open_for_reading(source: Source) -> sa.Engine:
-    """Open a database without writing to it, which also works on read-only storage.
+    """Open a database for reading only, without writing to its file, so that read-only storage works too.
 
     A database with an older schema is migrated first, as by `open_engine`.
 
@@ -107,7 +107,7 @@ def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine
 
 
 def database_exists(source: Source) -> bool:
-    """Return whether a database exists; a server is not asked and counts as existing."""
+    """Return whether the file at a path exists. A database given as text, such as a URL, is not checked and gives True."""
     return not isinstance(source, Path) or source.exists()
 
 

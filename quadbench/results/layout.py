@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one results folder, which need not exist. Printed commands call the folder `display_root`, if that is set.
+    """The paths in one results folder. The folder need not exist. Printed commands call it `display_root`, if that is set.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """

@@ -184,7 +184,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary folders of killed processes from a folder, which may be missing."""
+    """Remove the temporary folders of killed processes from a folder, if that folder exists."""
     if folder.is_dir():
         with storage_errors(folder), folder_lock(folder):
             _remove_abandoned(folder)

@@ -26,7 +26,7 @@ class NightStore:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Store that a nightly run begins or is resumed, with its planned pairs of case and device selectors, and return it.
+        """Store that a nightly run begins or is resumed, with its planned pairs of case and device selectors; return the run.
 
         Raises:
             ValueError: the id is no valid file name.
@@ -218,7 +218,7 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the current rulings: of those with the same night, case, device, task and figure, only the last."""
+    """Return the current rulings: of all rulings with the same night, case, device, task and figure, only the last."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 

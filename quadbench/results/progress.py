@@ -1,4 +1,4 @@
-"""Progress files of running commands in the results folder, which other processes may read.
+"""Progress files in the results folder: running commands write them, and other processes may read them.
 
 The file of a killed command stays. It is ignored once its process is dead or silent for too long.
 """

@@ -1,4 +1,4 @@
-"""Launch records in the database, and short run summaries for lists, which are made without reading the measured samples.
+"""Launch records in the database, and short summaries of runs for lists. The summaries are made without reading samples.
 
 Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per figure of a run):
 

@@ -345,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema within the open transaction; return False if it was current. Errors name it `name`."""
+    """Create or migrate the schema in the open transaction; return False if already current. Errors call the database `name`."""
     if is_current(connection, name):
         return False
     config = _config()

@@ -1,4 +1,4 @@
-"""Differences of SQLite and PostgreSQL: creation of SQLAlchemy engines, and conversion of database errors to quadbench's."""
+"""Differences of SQLite and PostgreSQL: SQLAlchemy engines for each, and conversion of their errors into quadbench's own."""
 
 import logging
 import os

@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return the run.json content and launch records of a run with records, by default of the latest run that ended."""
+    """Return the run.json content and the launch records of a stored run, by default of the latest complete run."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -255,7 +255,7 @@ def _lacks_launches(run: RunFile, stored: tuple[RunRecord, ...]) -> bool:
 
 
 def read_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the run.json of a run, which need not have launch records yet.
+    """Read the run.json of a run. The run need not have launch records yet.
 
     Raises:
         ArtifactError: the file is missing or damaged.
@@ -290,7 +290,7 @@ def is_run(word: str, layout: Layout) -> bool:
 
 
 def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
-    """Return the error for an id that is unknown, or that belongs to another kind (such as a sweep) than those `wanted`."""
+    """Return the error for an id that is unknown, or whose kind (such as sweep) is none of the `wanted` kinds."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
@@ -307,7 +307,7 @@ def stored_ids(layout: Layout) -> dict[str, str]:
 
 
 def load_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the run.json of a run in this results folder, which need not have launch records yet.
+    """Read the run.json of a run in this results folder. The run need not have launch records yet.
 
     Raises:
         UserError: this results folder has no such run.
