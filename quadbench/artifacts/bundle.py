@@ -46,12 +46,12 @@ class Variant(StrEnum):
 
     @property
     def graph_variant(self) -> "Variant":
-        """Return the variant whose graphs this one runs: resident runs those of per-graph."""
+        """Return the variant whose graphs this variant runs: `resident` runs the graphs of `per-graph`, others their own."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
     def adapter_variant(self) -> "Variant":
-        """Return the variant whose adapter files this one reads: merged-at-load reads those of shared."""
+        """Return the variant whose adapter files this variant reads: `merged-at-load` reads the files of `shared`."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
@@ -93,7 +93,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """How many elements of a U-Net, such as layers or parameters, run in 8 bits, and how many there are in total."""
+    """The number of a U-Net's elements, such as layers or parameters, that run in 8 bits, and their total number."""
 
     int8: int
     total: int
@@ -106,7 +106,7 @@ class Int8Fraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """How much of a U-Net runs in 8 bits, counted in layers, parameters and multiply-accumulates, and of its LoRA products."""
+    """The 8-bit fractions of a U-Net, counted in layers, parameters and multiply-accumulates, and that of its LoRA products."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -235,7 +235,7 @@ class TrajectorySqnr:
 
     @property
     def worst(self) -> StepSqnr | None:
-        """Return the step with the lowest SQNR; None if no step has an error."""
+        """Return the sampler step with the lowest SQNR; None if the predictions are exact at every step."""
         known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
@@ -243,7 +243,7 @@ class TrajectorySqnr:
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
     """A tensor with values outside its quantization range. `share` is the fraction of its values that are clipped; the
-    farthest value lies `beyond` widths of the range outside.
+    farthest value exceeds the range by `beyond` times its width.
     """
 
     tensor: str
@@ -253,7 +253,7 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """How the activations of a U-Net clip: of the shared U-Net under all adapters (`task` is None), or of one task's U-Net.
+    """The clipping of a U-Net's activations: of the shared U-Net under all adapters (`task` is None), or of one task's U-Net.
 
     `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
     """
@@ -297,7 +297,7 @@ class KernelCounts:
 
     @property
     def is_simulated(self) -> bool:
-        """Return whether convolutions or matrix products between quantized activations run in float."""
+        """Return whether convolutions or matrix products run in float although the graph's activations are quantized."""
         return self.quantize > 0 and self.products_in_float > 0
 
 

@@ -39,7 +39,7 @@ class Caveat(StrEnum):
         return self.value.lower().replace("_", " ")
 
     def is_about(self, *kinds: FigureKind) -> bool:
-        """Return whether the caveat applies to any of these kinds of figures."""
+        """Return whether the caveat applies to any of the given kinds of figures."""
         return not _ABOUT[self].isdisjoint(kinds)
 
     @property

@@ -63,7 +63,7 @@ class Library:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The file, folder or package that a kit's libraries came from. `licence` is the one that the package's metadata names."""
+    """The file, folder or package that a kit's libraries came from. `licence` is named in the package's metadata."""
 
     name: Line
     sha256: str | None  # of the file or package; None for a folder

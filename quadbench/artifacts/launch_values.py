@@ -27,7 +27,7 @@ _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
-    """What a sample measures: metric, task, component and so on. `labels` are other key-value pairs of the harness's event."""
+    """The description of a sample: metric, task, component and so on. `labels` are other fields of the harness's event."""
 
     metric: str
     task: str | None = None
@@ -48,7 +48,7 @@ class Sample(SampleKind):
 
 @dataclass(frozen=True, eq=False)
 class SampleKinds:
-    """What each sample of a launch measures, in measured order. Entry i of `each` belongs to value i of the launch."""
+    """The descriptions of a launch's samples, in measured order. Entry i of `each` belongs to value i of the launch."""
 
     each: tuple[SampleKind, ...]
 
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def value_limits(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and highest plausible value of a metric, and whether 0 is allowed below the lowest."""
+    """Return the lowest and highest plausible value of a metric, and whether 0 is plausible as well."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
     return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a nightly case's changed figures, starting with one night. Fields that are None match all.
+    """A waiver: a person accepts a case's changed figures, starting with one night. A `device`, `task` or `key` of None fits all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -149,7 +149,7 @@ class Acknowledgement:
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
-    """Return the environment of a launch by name: device build, software versions, settings, clock limits and image counts."""
+    """Return a launch's environment as named texts: device build, software versions, settings, clock limits and image counts."""
     versions = {name: text for name, text in record.versions.items() if name in _VERSIONS or name.startswith(LIBRARY_PREFIX)}
     caps = ", ".join(" ".join(pair) for pair in _CAP.findall(record.state.get("before.clocks", "")))
     around = {

@@ -155,7 +155,7 @@ class RunRecord:
 
     @cached_property
     def columns(self) -> Samples:
-        """The samples as columns, for computing figures."""
+        """The launch's samples as a Samples object, whose columns figures are computed from."""
         return Samples.from_samples(self.samples)
 
 
@@ -208,7 +208,7 @@ class ImageComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """All image scores of a run, or of one pair of folders.
+    """All image scores of a run, or of two image folders that were compared.
 
     `emulated` maps a target to the accuracy of the shared U-Net on Qualcomm's HTP emulator, along each task's trajectory.
     """
@@ -388,7 +388,7 @@ def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, 
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return for each adapter mix of the tasks its adapters and their factors. A single adapter at factor 1 is no mix."""
+    """Return the adapter mixes of tasks: for each mix name, a factor by adapter name. A single adapter at factor 1 is no mix."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

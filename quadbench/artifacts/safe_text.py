@@ -101,7 +101,7 @@ Line = Annotated[str, ValidatedBy(check_line)]
 
 
 def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
-    """Return the text on one line, cut to `most` characters, with the number of characters left out.
+    """Return the text on one line, cut to `most` characters; after a cut follows the number of omitted characters.
 
     Colour codes are dropped; other control characters are written as escapes, such as `\\x1b`.
     """
