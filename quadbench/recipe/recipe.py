@@ -36,7 +36,7 @@ class DeviceSettings(Spec):
     """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
 
     def task_for(self, task: Task) -> Task:
-        """Return a copy of the task with the sampler that these devices use for it."""
+        """Return a copy of the task with the sampler that devices of this profile use for it."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 
@@ -184,7 +184,7 @@ class Recipe(Spec):
 
     @property
     def terms(self) -> RunSettings:
-        """Return the part of the recipe that says how the bundle is measured."""
+        """Return as RunSettings the part of the recipe that says how its bundle is measured."""
         text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
         return RunSettings(
             measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text
@@ -214,7 +214,7 @@ def load_recipe(
 
 
 def recipe_file(path_or_name: str | Path) -> Path:
-    """Return the file of a recipe, given its path, which need not exist, or the name of a built-in recipe.
+    """Return the path of a recipe's file, given that path (the file need not exist) or the name of a built-in recipe.
 
     Raises:
         UnknownNameError: no built-in recipe has this name.
@@ -229,7 +229,7 @@ def recipe_file(path_or_name: str | Path) -> Path:
 
 
 def is_built_in(name: str) -> bool:
-    """Return whether this is the name of a built-in recipe."""
+    """Return whether a built-in recipe has this name."""
     return name in {file.stem for file in RECIPES_FOLDER.glob("*.yaml")}
 
 

@@ -39,7 +39,7 @@ class Mixed(Spec):
 
 
 class FloatActivations(Spec):
-    """Float activations in U-Net, text encoder and VAE. Only CPUs can run them, and compute quantized graphs in float anyway."""
+    """Float activations in U-Net, text encoder and VAE. Only CPUs run such graphs; they compute quantized ones in float, too."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
     """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.
@@ -109,7 +109,7 @@ _MAX_BYTES = 2**20  # the most bytes of a trace file: MAX_SWITCHES of the longes
 
 
 class Gate(Spec):
-    """Limits for a device's temperature, battery, load and memory at a launch. Values that it does not report are not checked.
+    """Limits for a device's temperature, battery, load and memory at a launch. Values that are not reported are not checked.
 
     Before a launch the gate waits until the limits are met, and skips the launch after a timeout. If the device is too hot or
     throttled after a launch, the launch is discarded and its whole block, of all variants, is repeated.
@@ -230,7 +230,7 @@ ActivationRanges: TypeAlias = Annotated[MinMaxRanges | PercentileRanges | MseRan
 
 
 class RangesByBits(Spec):
-    """The estimators of activation ranges for 16-bit and 8-bit activations, which need different ones."""
+    """The estimators of activation ranges: one for 16-bit activations, and another for 8-bit activations."""
 
     int16: ActivationRanges = MinMaxRanges(estimator="min-max", headroom=2.0)
     """Activations of 16 bits have ranges by this estimator. The default is min-max with headroom 2."""
