@@ -108,7 +108,7 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
-    """Raise one SpecError with problems that were found after a spec file was read, each at its line. Without any, do nothing.
+    """Raise one SpecError with problems found after a spec file was read, each at its line. Do nothing if there are none.
 
     Raises:
         SpecError: all problems, or the file has changed since and cannot be read.
@@ -122,7 +122,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A value that replaces one of a spec file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's text."""
+    """A value that overrides one in a spec file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's text."""
 
     key: str
     value: Any
@@ -212,7 +212,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error location without union tags, the schema there, and the schema of the enclosing mapping."""
+    """Return a pydantic error's location without union tags, the JSON schema there, and that of the enclosing mapping."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:

@@ -49,7 +49,7 @@ def without_variable(name: str) -> Iterator[None]:
 
 
 def path_variable(name: str) -> Path | None:
-    """Return the path in an environment variable, which need not exist; None if the variable is unset or empty."""
+    """Return the path in an environment variable; None if the variable is unset or empty. The path need not exist."""
     text = variable(name)
     return _path(name, text) if text else None
 

@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record a problem for aliases, which can expand without bound, and for nesting that would exhaust the stack.
+    """Record a problem for YAML aliases, which can expand without bound, and for nesting that would exhaust the stack.
 
     This happens before nodes are built.
     """
