@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the members in folders named for the ABI, with skel libraries of Hexagon folders; all if no folder is so named."""
+    """Return the archive members in folders named for the ABI, and skels in Hexagon folders; all if no folder is so named."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members

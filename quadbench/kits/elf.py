@@ -87,7 +87,7 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
 
 
 class _NoElfError(Exception):
-    """The file is no loadable ELF file, or exceeds the limits on reading."""
+    """The error for a file that is no loadable ELF file, or that exceeds the limits on reading."""
 
 
 class _Bounded(BufferedReader):

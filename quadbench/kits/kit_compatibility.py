@@ -87,7 +87,7 @@ def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
 
 
 def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Return why devices of an ABI cannot start a program, such as a missing library; None if they can."""
+    """Return why devices of an ABI cannot start a program (wrong machine, loader, library or API level); None if they can."""
     traits = abi.traits
     if problem := file_problem(name, elf, abi):
         return problem
@@ -206,7 +206,7 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return every reason why a kit cannot run a target's graphs on a device with that HTP, as sentences.
+    """Return every reason why a kit cannot run a target's graphs on a device with an HTP architecture, as sentences.
 
     `build` is the Qualcomm SDK build of the compiler, None without a compiler.
     """

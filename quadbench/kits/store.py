@@ -27,7 +27,7 @@ class AddedKit:
 
 
 def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> AddedKit:
-    """Build a kit from files and folders, and store it.
+    """Build a runtime kit from a user's files and folders, and store the kit in the results folder.
 
     The same libraries give the same kit, which is stored once; a damaged kit is replaced. `origins` are set for fetched files.
 
@@ -101,7 +101,7 @@ def list_checked_kits(layout: Layout) -> dict[Path, StoredArtifact[Kit] | Artifa
 
 
 def find_kit(digest: str, layout: Layout) -> StoredArtifact[Kit]:
-    """Return the kit whose digest begins with `digest`. Raise UnknownNameError without one, UserError if there are several."""
+    """Return the kit whose digest begins with `digest`. Raise UnknownNameError for no such kit, UserError for several."""
     return read_manifest(_place(digest, layout), Kit)
 
 
