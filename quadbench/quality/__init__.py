@@ -66,7 +66,7 @@ def score_run(
 def score_folders(
     images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
 ) -> RunScores:
-    """Score images of any origin against reference images of the same names.
+    """Score the images in one folder against the reference images of the same names in another folder.
 
     Raises:
         QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.

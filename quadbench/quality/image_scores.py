@@ -82,7 +82,7 @@ def score_run_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> tuple[ImageComparison, ...]:
-    """Score the images of every task, device and variant of a run. Each input's image is from the first OK launch with one."""
+    """Score a run's images for every task, device and variant. For each input, the first OK launch that made an image counts."""
     refuse_random(result.bundle)
     compared: list[ImageComparison] = []
     for bundle in result.bundles:
@@ -137,7 +137,7 @@ def score_folder_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> ImageComparison:
-    """Score images against references, paired by their relative path without suffix."""
+    """Score the images in one folder against those in another, paired by their relative path without suffix."""
     paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
     for folder, files in paths.items():
         odd = sorted(paths[images].keys() ^ files.keys())

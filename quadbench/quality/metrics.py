@@ -121,7 +121,7 @@ def frechet_distance(first: Features, second: Features) -> float:
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the cosine of two embeddings (1, d)."""
+    """Return the cosine similarity of two embeddings (1, d)."""
     return float(F.cosine_similarity(first, second).mean())
 
 

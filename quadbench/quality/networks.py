@@ -68,7 +68,7 @@ class StLpips:
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    """Scale the feature vector at every position to length 1."""
+    """Return features (N, C, h, w) with the vector at every position scaled to length 1."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
 
 
@@ -150,7 +150,7 @@ class OnnxNetwork:
     """A network from an ONNX file. Images (N, 3, H, W) in [0, 1] run one by one, so that graphs of batch size 1 work."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Load the network and check its inputs and outputs."""
+        """Load the ONNX file as the network `name`, and check the numbers of its inputs and outputs."""
         self._name, self._form = name, NETWORK_IO[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Trajectories: the accuracy of quantized U-Nets against float along sampler steps, and of short samplers against a long one."""
+"""Trajectories: the accuracy of quantized U-Nets against float along sampler steps, and of short samplers against 100 steps."""
 
 import logging
 import math
@@ -230,7 +230,7 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The images of the teacher, the float pipeline with 100 DDIM steps, for all tasks but LCM's; each is generated once."""
+    """The images of the teacher (the float pipeline with 100 DDIM steps), generated once, for all tasks without LCM sampler."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
         """Store later images in `folder`. If all recipes have the same samplers, no teacher is needed and no image generated."""
@@ -240,7 +240,7 @@ class Teacher:
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return the PSNR in dB of the run's shared-graph images against the teacher's 100-step DDIM images."""
+        """Return the PSNR in dB of each of the run's shared-graph images against the teacher's 100-step DDIM image."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
