@@ -52,7 +52,7 @@ class Backoff:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """A job's status at one moment; `state` is the service's status code, `message` its reason for a failure."""
+    """The status of an AI Hub job at one moment; `state` is the service's status code, `message` the reason for a failure."""
 
     job: str
     url: str
@@ -64,7 +64,7 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel:
-    """A model at the service: its metadata, and the names of its inputs for each graph, if the service gives them."""
+    """A model at AI Hub: its id, its metadata, and the names of its inputs for each graph, if the service gives them."""
 
     model: str
     metadata: dict[str, str]
@@ -72,7 +72,7 @@ class HostedModel:
 
 
 def open_client(backoff: Backoff | None = None) -> "AiHubClient":
-    """Return a client of the service, with the user's configuration.
+    """Return a client of Qualcomm AI Hub that uses this user's configuration file.
 
     Raises:
         MissingDependencyError: the package, or its configuration, does not exist.
@@ -89,7 +89,7 @@ def open_client(backoff: Backoff | None = None) -> "AiHubClient":
 
 
 class AiHubClient:
-    """The AI Hub service. Transient failures of a request are retried; all others raise a ServiceError."""
+    """A connection to the AI Hub service. Requests with transient failures are retried; all other failures raise ServiceError."""
 
     def __init__(self, client: Any, backoff: Backoff) -> None:
         self._client = client  # a qai_hub.Client
@@ -107,13 +107,13 @@ class AiHubClient:
         return {device.name: device.os for device in self.request("listing its devices", self._client.get_devices)}
 
     def upload(self, path: Path, name: str) -> str:
-        """Upload a model and return its id."""
+        """Upload a model file to the service, and return the id of the new model."""
         model = self.request(f"uploading '{name}'", lambda: self._client.upload_model(str(path), name))
         self._models[model.model_id] = model
         return str(model.model_id)
 
     def has_model(self, model: str) -> bool:
-        """Return True if the model exists and we may access it."""
+        """Return whether the model exists at the service and this user may access it."""
         return self._request_or_none(f"looking for model {model}", lambda: self._model(model)) is not None
 
     def submit_compile(self, model: str, device: str, options: str, name: str) -> str:
@@ -229,7 +229,7 @@ class AiHubClient:
 
 @contextlib.contextmanager
 def _logged_output() -> Iterator[None]:
-    """Redirect the client's prints to the log, because stdout is reserved for quadbench's results."""
+    """Redirect the qai_hub client's prints to the log, because stdout is reserved for quadbench's results."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output):
@@ -240,7 +240,7 @@ def _logged_output() -> Iterator[None]:
 
 
 def config_path() -> Path:
-    """Return the path of the client's configuration file, which may not exist."""
+    """Return the path of the qai_hub client's configuration file. The file need not exist."""
     return (path_variable(CONFIG_VARIABLE) or Path("~/.qai_hub/client.ini")).expanduser()
 
 

@@ -37,7 +37,7 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The entries of one service URL in the ledger file, which processes share. Losing it only costs repeated work."""
+    """The entries of one service URL in the ledger file, which processes share. Losing the file only repeats uploads and jobs."""
 
     path: Path
     url: str
@@ -153,7 +153,7 @@ class HubJobs:
 
 
 def job_failure(name: str, status: JobStatus) -> JobFailedError:
-    """Return the error for a failed job."""
+    """Return the error for a failed AI Hub job, with the job's name, reason and web page."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
         hint="the job's page has its log; a new run submits it again",
