@@ -111,7 +111,7 @@ class BringUp(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a device check returns: status, text for the user, hint, and the versions of the components that took part."""
+    """The answer of a device check: status, text for the user, hint, and the versions of the components that took part."""
 
     status: CheckStatus = CheckStatus.OK
     said: str
@@ -127,7 +127,7 @@ class PlannedCheck:
     act: Callable[[], Result]
 
     def run(self, observer: Observer) -> DeviceCheck:
-        """Run the check and return its result."""
+        """Run the check and return its result, also if the check raises an error."""
         observer.stage_step("check", self.name)
         began = time.monotonic()
         try:
