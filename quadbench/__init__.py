@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
-    """Return the samples of stored runs, one row per sample; without a run id, those of the latest finished run.
+    """Return a pandas table of stored samples, one row per sample. Without run ids, load the latest finished run.
 
     Raises:
         QuadbenchError: there is no such run, or the database cannot be read.
@@ -22,7 +22,7 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 
 
 def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
-    """Return a table of a stored run's figures; without a run id, of the latest finished run.
+    """Return a pandas table of figures computed from a stored run. Without a run id, use the latest finished run.
 
     `table` is a name that `quadbench report --table` takes. The id of a sweep selects its tables, as in the paper.
 

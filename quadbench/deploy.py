@@ -1,4 +1,4 @@
-"""Deploy files to a device by sha256; files that are already there and intact are not sent again.
+"""Deploy files to a device by their sha256. A file that is already intact on the device is not sent again.
 
 On the device each file lies once, at `<root>/objects/<sha256>`. A file is sent under a temporary name, checked, then renamed.
 """
@@ -96,13 +96,13 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
 
 
 def space_bytes(files: Iterable[LocalFile]) -> int:
-    """Return the bytes that the files occupy on a device: each content once, rounded up to whole file-system blocks."""
+    """Return the bytes that files occupy on a device: equal files once, each size rounded up to whole file-system blocks."""
     sizes = {file.sha256: file.size_bytes for file in files}
     return sum(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES for size_bytes in sizes.values())
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return the files to deploy by sha256, each content once; it is executable if any of its files is."""
+    """Return the files to deploy by sha256, equal files once; a file becomes executable if any of its copies is executable."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():
@@ -115,7 +115,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Return the objects on the device by sha256, after removing temporary files and everything that is not a regular file."""
+    """Return the stored files on a device by sha256. First remove temporary files and everything but regular files."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
         log.warning("%s was no file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
@@ -124,7 +124,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """Return the files that are absent on the device or differ there. Only files of the right size are hashed."""
+    """Return the files that are absent on the device or differ there. Only files of equal size are hashed on the device."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
     contents = _contents(device, folder, sized)
@@ -135,7 +135,7 @@ def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: 
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """Hash files on the device; return each file's actual sha256 by its expected one, which is its name."""
+    """Hash files on the device. Return a map from the expected sha256 of each file, which is its name, to the actual sha256."""
     contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):

@@ -42,7 +42,7 @@ _MIN_PART = 4  # shortest part of a known name, such as the end of an id, that i
 
 
 def quote(text: str) -> str:
-    """Return text from outside ready for a message: quoted, control characters escaped, at most 60 characters."""
+    """Return text from outside for use in a message: in quotes, control characters escaped, cut to 60 characters."""
     return repr(shortened_text(text))
 
 
@@ -83,7 +83,7 @@ class SpecError(UserError):
 
 
 class UnknownNameError(UserError):
-    """Raised for an unknown name. The message lists the known names, if given, and suggests the nearest.
+    """Raised for an unknown name. The message lists the known names, if given, and suggests the most similar one.
 
     If there are more than `most`, it lists only the last ones: with run ids, the latest. `labels` maps a name to its kind.
     """
@@ -113,7 +113,7 @@ class UnknownNameError(UserError):
 
 
 class TooLargeError(UserError):
-    """Raised when a file or answer is larger than the limit for showing it. The message leaves out the folder's path."""
+    """Raised when a file or answer is larger than the limit for showing it. The message names the file without its folder."""
 
 
 class NoTimeError(UserError):
@@ -131,11 +131,11 @@ class ArtifactError(QuadbenchError):
 
 
 class NotStoredError(ArtifactError):
-    """Raised when a store lacks an artifact, a launch's files or a content: it was never sent, or was removed."""
+    """Raised when a store lacks an artifact, file or content. Nobody has sent the content, or a cleanup has removed it."""
 
 
 class StorageError(ArtifactError):
-    """Raised when a results folder, a store or a file in them cannot be used: it is full, closed, gone or of the wrong kind."""
+    """Raised when a results folder or a store, or a file there, cannot be used: full, closed, missing or of the wrong kind."""
 
 
 class BuildError(QuadbenchError):
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a remote compile or measurement service refuses or does not answer. `is_absent`: it does not know the id."""
+    """Raised when a remote compile or measurement service refuses or does not answer. `is_absent`: the id is unknown there."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -154,7 +154,7 @@ class ServiceError(BuildError):
 
 
 class JobFailedError(ServiceError):
-    """Raised when a job that a service has accepted fails there."""
+    """Raised when a compile or measurement service has accepted a job and the job then fails."""
 
 
 class DeviceError(QuadbenchError):
@@ -168,7 +168,7 @@ class DeviceNotFoundError(DeviceError):
 
 
 class DeviceLostError(DeviceError):
-    """Raised when the connection to a device breaks. If it is not `transient`, the device will not come back."""
+    """Raised when the connection to a device breaks. If `transient` is false, the device will not come back."""
 
     def __init__(self, message: str, *, transient: bool = True, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -184,11 +184,11 @@ class DeviceInUseError(DeviceError):
 
 
 class LeaseError(DeviceError):
-    """Raised when another job holds the device's lease or ours has ended. We then neither use the device nor store results."""
+    """Raised when another job holds the device's lease or ours has ended. We then stop using the device and store nothing."""
 
 
 class AttemptOverError(LeaseError):
-    """Raised in a worker whose attempt at a farm job has ended. It stops, and none of its results are stored."""
+    """Raised in a worker whose attempt at a farm job has ended. The worker stops, and its results are not stored."""
 
 
 class OutputLimitError(DeviceError):
@@ -196,7 +196,7 @@ class OutputLimitError(DeviceError):
 
 
 class CommandError(DeviceError):
-    """Raised when a command on the device ends with a nonzero `status`; `stderr_tail` is the end of its stderr."""
+    """Raised when a device command ends with a nonzero exit code, `status`; `stderr_tail` is the end of its stderr."""
 
     def __init__(self, message: str, *, status: int, stderr_tail: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -221,7 +221,7 @@ class MissingDependencyError(QuadbenchError):
 
 
 class ConditionError(QuadbenchError):
-    """Raised when a condition of `--fail-if` holds for a run or cannot be evaluated."""
+    """Raised when a condition of `--fail-if` holds for a run, or when a figure that the condition needs is missing."""
 
     exit_code = 8
 

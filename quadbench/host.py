@@ -36,7 +36,7 @@ def host_cpu() -> str:
 
 
 def cpu_model() -> str:
-    """Return the kernel's name of the CPU. Many ARM kernels give none; then return the machine's architecture."""
+    """Return the CPU model name from /proc/cpuinfo, or the architecture, such as `aarch64`, if the kernel gives none."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     return model[1].strip() if model else os.uname().machine
 
@@ -51,17 +51,17 @@ def user_and_host() -> str:
 
 
 def host_name() -> str:
-    """Return this machine's name, by which a farm identifies it."""
+    """Return this machine's host name. A farm identifies its workers' hosts by this name."""
     return os.uname().nodename
 
 
 def process_identity() -> str:
-    """Return an identifier of this process that is unique across hosts, containers and reboots."""
+    """Return a text that identifies this process uniquely across hosts, containers and reboots."""
     return " ".join((*_pid_namespace(), str(os.getpid()), _start_of(os.getpid())))
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this mark has ended. Processes of other hosts or containers count as alive."""
+    """Return True if the process with this `process_identity` has ended. Those of other hosts or containers count as running."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -69,7 +69,7 @@ def has_ended(mark: str) -> bool:
 
 
 def _pid_namespace() -> tuple[str, str]:
-    """Return the boot id and the PID namespace. Within both, a PID identifies one process at a time."""
+    """Return the boot id and the PID namespace of this process. Within both, a PID identifies one running process at a time."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
@@ -83,7 +83,7 @@ def _start_of(pid: int) -> str:
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Return the real paths of programs. `packages` maps each program to its Debian package.
+    """Find installed programs; return their paths with symlinks resolved. `packages` maps each program to its Debian package.
 
     Raises:
         MissingDependencyError: names all programs that are not installed.
@@ -106,7 +106,7 @@ def find_program(name: str) -> Path | None:
 
 @contextlib.contextmanager
 def device_lock(folder: Path, address: str) -> Iterator[None]:
-    """Lock a device for this process. The lock ends with the process, even after a crash.
+    """Hold a lock so that only this process uses the device. The kernel releases the lock when the process ends, even by a crash.
 
     The folder becomes private to this user, because adbd creates files that everyone may write.
 
@@ -138,7 +138,7 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Wait for the lock of an existing folder, then hold it. The lock ends with the process, even after a crash.
+    """Wait for the lock of an existing folder, then hold it. The kernel releases the lock when the process ends, even by a crash.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -152,7 +152,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return True if a process, on this host or another, holds the folder's lock. A missing folder is not locked."""
+    """Return True if any process, also on another host, holds the folder's lock. A missing folder counts as not locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Hold a file's lock and write `holder` into the file. If it is taken, call `waiting` with its holder, then wait.
+    """Lock a file and write our name, `holder`, into it. If the lock is taken, call `waiting` with its holder's name and wait.
 
     Raises:
         OSError: the file cannot be opened.
@@ -209,7 +209,7 @@ def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def end_with_parent() -> None:
-    """Arrange that this process is killed when its parent process ends.
+    """Ask the kernel to kill this process when its parent process ends.
 
     The kernel watches the direct parent. After a fork server that is the server, which lives as long as its children. So a thread
     watches the process behind the server.

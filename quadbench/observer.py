@@ -1,4 +1,4 @@
-"""The interface through which a pipeline reports its progress, for example to a progress display."""
+"""The interface to which a pipeline reports its progress. A progress display implements it, for example."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 
 
 class Observer(Protocol):
-    """A receiver of progress events. Several threads may call it."""
+    """The interface of an object that receives progress events of a pipeline. Its methods may be called from several threads."""
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Report that a stage begins its next step. `share` is the finished fraction of the stage, or None if unknown."""
+        """Report the start of a stage's next step. `share` is the finished fraction of the stage (0 to 1), or None if unknown."""
         ...
 
     def bundle_built(self, bundle: Bundle) -> None: ...
@@ -27,7 +27,7 @@ class Observer(Protocol):
         ...
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:
-        """Report that a device was lost and is waited for, at most `wait_s` seconds."""
+        """Report that the connection to a device was lost, and that the run waits at most `wait_s` seconds for the device."""
         ...
 
     def device_back(self, device: str, away_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Connect to devices by address: attached phones, virtual phones, or this machine."""
+"""Parse device addresses, and connect to the devices: attached phones, virtual phones, or this machine."""
 
 from quadbench.devices.addresses import Address, parse_addresses
 from quadbench.devices.connections import HostedPhone, list_devices

@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are
 
 
 class AdbDevice:
-    """A device behind an adb server. `transport` is its adb serial there; `resources` are closed with it."""
+    """A device behind an adb server. `transport` is its adb serial there; `close` also closes the `resources`."""
 
     root = device.ANDROID_ROOT
 
@@ -126,7 +126,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
-    """Return a device's `getprop` properties. The timeout is at most PROPERTIES_TIMEOUT_S; `name` appears in messages."""
+    """Return a device's `getprop` properties, within at most PROPERTIES_TIMEOUT_S. Error messages call the device `name`."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = device.WholeOutput(f"the output of getprop on {name}")
     try:
@@ -140,7 +140,7 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
 
 
 def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:
-    """Pull a regular file over a new `sync:` connection; remove a partial file after a failure."""
+    """Pull a regular file over a new adb connection to the service `sync:`. After a failure, remove the partial local file."""
     silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")

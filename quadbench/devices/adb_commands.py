@@ -1,4 +1,4 @@
-"""Run shell commands on a device over adb, with reconnection; detached commands survive a lost connection."""
+"""Run shell commands on a device over adb, reconnecting if needed. Detached commands keep running when the connection breaks."""
 
 import contextlib
 import logging
@@ -96,7 +96,7 @@ _END = f'cd "$1" && tail -c {TAIL_BYTES} stderr >&2; cat exit_code 2>/dev/null; 
 
 
 class AdbCommands:
-    """Commands on one device over adb, with reconnection when the device is lost.
+    """Runs shell commands on one device over adb, and reconnects when the device is lost.
 
     `transport` is the device's adb serial at its server, `name` its name in messages. `boot` is the device's boot id when a
     harness was last started there.
@@ -125,7 +125,7 @@ class AdbCommands:
     def run(
         self, argv: Sequence[str], timeout_s: float, stderr: OutputTail, *, silence_s: float = math.inf
     ) -> Generator[bytes, None, int]:
-        """Yield stdout in pieces as they arrive; return the exit code. Closing the generator early kills the command."""
+        """Run a command and yield its stdout in pieces; return its exit code. Closing the generator early kills the command."""
         group: int | None = None
         is_over = False  # or unreachable
         try:
@@ -151,12 +151,12 @@ class AdbCommands:
                 self.forget(group, kill=not is_over)
 
     def kill_on_close(self, group: int) -> None:
-        """Register a process group that `close` has to kill."""
+        """Register a process group on the device, so that `close` kills it."""
         with self._lock:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group; with `kill`, also kill it unless `close` already did."""
+        """Unregister a process group on the device. With `kill`, also kill it unless `close` has already done so."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -164,7 +164,7 @@ class AdbCommands:
             self.kill(group)
 
     def kill(self, group: int) -> None:
-        """Kill a process group, if the device can be reached."""
+        """Kill a process group on the device. If the device cannot be reached, only log a warning."""
         try:
             service = shell_service(["sh", "-c", f"kill -KILL -{group}"])
             with self._server.open(self._transport, service, self.name) as connection:
@@ -175,7 +175,7 @@ class AdbCommands:
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
     def retry_once(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Run an idempotent action; if the device is lost meanwhile, wait for it and run the action again."""
+        """Run an idempotent action. If the device is lost meanwhile, wait until it is back and run the action once more."""
         for tries_left in reversed(range(TRIES)):
             try:
                 result = action()
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Check once whether the device answers and has booted. If so, later losses are waited for again."""
+        """Check once whether the device answers and has booted. If so, commands again wait for the device when it is lost."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -206,7 +206,7 @@ class AdbCommands:
     def wait_for(self, lost: DeviceLostError) -> bool:
         """Wait until the device answers again; return False if it has rebooted since a harness was started.
 
-        After a wait that failed or was interrupted, nothing is waited for until some command succeeds again.
+        If a wait fails or is interrupted, later losses raise at once, until some command succeeds again.
         """
         if self._is_given_up or self._closed.wait(0):
             raise lost
@@ -230,7 +230,7 @@ class AdbCommands:
         return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
 
     def close(self) -> None:
-        """Kill all running commands on the device, and refuse new ones."""
+        """Kill all running commands on the device. Later commands raise an error."""
         self._closed.set()
         with self._lock:
             for group in self._running:
@@ -242,7 +242,7 @@ class AdbCommands:
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
     def _start_group(self, connection: "Connection", program: str) -> tuple[int, bytes]:
-        """Return the command's process group and the first bytes of its stdout, which arrived in the same packets."""
+        """Read the process group id of a command that was just started. Return it with the first bytes of the stdout."""
         head = b""
         try:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
@@ -258,7 +258,7 @@ class AdbCommands:
         raise DeviceError(f"{self.name} did not start '{program}': {one_line(as_text(head[:_FIRST_LINE_BYTES]))}")
 
     def _reconnect(self) -> None:
-        """Make the adb server reconnect to a network device."""
+        """Ask the adb server to connect again to a device on the network; do nothing for a device on USB."""
         if ":" in self._transport:
             try:
                 self._server.connect(self._transport)
@@ -286,7 +286,7 @@ class AdbCommands:
 
 @dataclass
 class DetachedCommand:
-    """A command in its own session and folder on the device. It survives the connection that started it."""
+    """A command on the device in its own session and folder. It keeps running when the connection that started it breaks."""
 
     commands: AdbCommands
     argv: Sequence[str]
@@ -320,7 +320,7 @@ class DetachedCommand:
             self.commands.forget(self._group, kill=not is_over)
 
     def _output(self) -> Generator[bytes, None, None]:
-        """Yield stdout until the command ends, reconnecting as often as needed."""
+        """Yield the command's stdout until the command ends, reconnecting to the device as often as needed."""
         try:
             yield from self._pieces()
         except (DeviceError, TimeoutError) as error:
@@ -331,7 +331,7 @@ class DetachedCommand:
             raise self._reboot
 
     def _end(self) -> tuple[int, str]:
-        """Return the exit code and the end of stderr of the finished command."""
+        """Return the exit code of the finished command and the last lines of its stderr."""
         result = self._result()
         if re.fullmatch(r"\d{1,3}\n", result.stdout):
             return int(result.stdout), result.stderr
@@ -409,7 +409,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the device answers again, and record whether it has rebooted."""
+        """Wait until the lost device answers again. If it has rebooted, keep the error that `_output` raises later."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

@@ -1,4 +1,4 @@
-"""adb servers: how to find or start them, requests to them, and the packets of adb's shell protocol."""
+"""adb servers: find or start a server, send requests to it, and read the packets of adb's shell protocol."""
 
 import contextlib
 import math
@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a short path of a unix socket through its folder's file descriptor, because a socket address must be short."""
+    """Yield a short path to a unix socket, through a file descriptor of its folder, because socket paths have a length limit."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -74,7 +74,7 @@ def short_path(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class UnixEndpoint:
-    """The unix socket of an adb server."""
+    """The address of an adb server that listens on a unix socket."""
 
     path: Path
 
@@ -98,7 +98,7 @@ Endpoint = TcpEndpoint | UnixEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
-    """A running adb server: it answers requests and opens services of its devices.
+    """A running adb server. It answers requests about its devices and opens adb services on them.
 
     `end` returns why the server or its only device will never answer again, or None if it may (always for foreign servers).
     """
@@ -111,15 +111,15 @@ class AdbServer:
         return self.request(lambda client: int(client.server_version()))
 
     def attached(self) -> list[AttachedDevice]:
-        """Return all attached devices, in any state. (adbutils' own list cuts a serial or state at its first space.)"""
+        """Return all attached devices in any adb state. (adbutils' own list cuts serials and states at their first space.)"""
         return parse_device_list(self.request(lambda client: client.query("host:devices-l")))
 
     def connect(self, address: str) -> str:
-        """Have the adb server connect to a network device, as `adb connect` does; return its answer."""
+        """Ask the adb server to connect to a network device, as `adb connect` does. Return the server's answer as text."""
         return self.request(lambda client: str(client.connect(address)))
 
     def disconnect(self, address: str) -> None:
-        """Have the adb server disconnect a network device, as `adb disconnect` does."""
+        """Ask the adb server to disconnect a network device, as `adb disconnect` does."""
         self.request(lambda client: client.disconnect(address))
 
     def has_ready(self, serial: str) -> bool:
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Send a request to the adb server itself, not to a device, and return its answer."""
+        """Send a request to the adb server itself, not to a device. `question` sends it by a client and returns the answer."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -136,7 +136,7 @@ class AdbServer:
             raise DeviceError(f"{name} does not answer", hint="try: adb devices") from error
 
     def open(self, serial: str, service: str, peer: str) -> "Connection":
-        """Open an adb service of a device, such as `sync:`. The caller closes the connection and sets its time limits."""
+        """Open an adb service of a device, such as `sync:`. The caller closes the connection and sets its timeouts."""
         try:
             with errors_of(peer, silence=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
                 return self._client(peer).open(serial, service)
@@ -158,13 +158,13 @@ class AdbServer:
 
 
 def lost_error(peer: str, reason: str) -> DeviceLostError:
-    """Return the error for a peer whose connection broke."""
+    """Return the error for a device or server whose connection broke. `peer` is its name in the message."""
     return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
 
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors into device errors. A timeout becomes a lost device if `silence` is given, else TimeoutError.
+    """Convert adbutils' errors into device errors. A timeout means a lost device if `silence` is given, else TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, which describes a
     file request, it is an error of that request.
@@ -196,18 +196,18 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
 
 
 def shell_service(argv: Sequence[str]) -> str:
-    """Return the adb service string that runs a command without a terminal. Its first stdout line is the process group id."""
+    """Return the adb service string that runs a command without a terminal. The first line of stdout is the process group id."""
     return f"shell,v2,raw:echo $$; exec {shlex.join(argv)}"
 
 
 def close_stdin(connection: "Connection") -> None:
-    """Close the command's stdin, so that commands which read it see its end."""
+    """Close a remote command's stdin, so that a command which reads stdin sees its end."""
     with errors_of(connection.peer):
         connection.send(_CLOSE_STDIN)
 
 
 def packets(connection: "Connection", deadline: float, silence_s: float = math.inf) -> Iterator["Packet"]:
-    """Yield a command's packets, the last of which is its exit code."""
+    """Yield the packets of a running command as they arrive. The last packet holds the exit code."""
     connection.limit(silence_s, deadline)
     try:
         with errors_of(connection.peer):
@@ -219,7 +219,7 @@ def packets(connection: "Connection", deadline: float, silence_s: float = math.i
 
 
 def user_server() -> AdbServer:
-    """Return the user's adb server for attached phones. Start one if none runs; a running one of any version is used."""
+    """Return the user's adb server for attached phones, of whatever version. If no server runs, start one."""
     server = AdbServer(endpoint=server_endpoint())
     try:
         server.version()
@@ -251,7 +251,7 @@ def _host(name: str) -> str | None:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's adb server if its port is free. `adb start-server` would replace a running server of another version."""
+    """Start the user's adb server if its port is free. (`adb start-server` would replace a server of another version.)"""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
     if not _is_free(endpoint):

@@ -1,4 +1,4 @@
-"""An adb client based on adbutils that adds complete sends, read timeouts, streamed shell v2 output and size limits.
+"""An adb client based on adbutils. It adds complete sends, read timeouts, streamed shell v2 output and size limits.
 
 Nothing here depends on quadbench's devices or errors. Each class fixes one of adbutils' and could be offered to it.
 """
@@ -39,14 +39,14 @@ class NotAdbError(AdbError):
 
 
 class Packet(NamedTuple):
-    """A packet of shell v2: a piece of stdout (kind 1) or stderr (2), or the exit code as one byte (3)."""
+    """A packet of adb's shell v2 protocol. `kind` 1 is a piece of stdout, 2 a piece of stderr, 3 the exit code as one byte."""
 
     kind: int
     data: bytes
 
 
 class Connection(AdbConnection):
-    """An adb connection over an open socket. `peer` names the other end in messages.
+    """A connection to an adb server or device over an open socket. `peer` is the name of the other end in messages.
 
     A read returns all requested bytes or raises AdbTimeout or AdbConnectionError.
     """
@@ -66,14 +66,14 @@ class Connection(AdbConnection):
         self._raw.close()  # adbutils' close would wait for 10 ms first
 
     def limit(self, silence_s: float, deadline: float | None = None) -> None:
-        """Set the time limits of reads: a deadline of `time.monotonic`, and `silence_s` without any byte.
+        """Set the time limits of reads: a deadline on the `time.monotonic` clock, and at most `silence_s` seconds without data.
 
         Without a deadline, each read and each send has `silence_s` for all of its bytes.
         """
         self._silence_s, self._deadline = silence_s, deadline
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send all bytes."""
+        """Send all bytes and return their number. Raise AdbTimeout if the other end takes none for too long."""
         try:
             self._raw.settimeout(min(self._silence_s, SILENCE_S))
             self._raw.sendall(data)
@@ -113,7 +113,7 @@ class Connection(AdbConnection):
             yield Packet(kind, self.read(size_bytes))
 
     def files(self) -> "FileSync":
-        """Return the file sync client of this connection, which must be one to the service `sync:`."""
+        """Return the file client of this connection. The connection must be one to the adb service `sync:`."""
         return FileSync(self)
 
     def _read_fully(self, n: int) -> bytes:
@@ -138,7 +138,7 @@ class Connection(AdbConnection):
 
 
 class Client(AdbClient):
-    """An adb client that opens connections by a given function, for example to a unix socket. It never starts a server."""
+    """An adb client that opens its connections by a given function, for example to a unix socket. It starts no adb server."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         super().__init__("unused", 1)
@@ -151,14 +151,14 @@ class Client(AdbClient):
         return connection
 
     def query(self, service: str) -> str:
-        """Return the adb server's answer to a request to the server itself."""
+        """Send a request to the adb server itself and return its answer as text."""
         with contextlib.closing(self.make_connection()) as connection:
             connection.send_command(service)
             connection.check_okay()
             return connection.read_string_block()
 
     def open(self, serial: str, service: str) -> Connection:
-        """Open a service of a device. This works with adb servers of every version."""
+        """Open an adb service of a device. The request is understood by adb servers of every version."""
         connection = self.make_connection()
         try:
             for command in (f"host:transport:{serial}", service):
@@ -184,7 +184,7 @@ class FileSync(Sync):
         yield self._connection
 
     def stat(self, path: str) -> FileInfo:
-        """Return mode, size and modification time of a path on the device, without following links; mode 0 means missing."""
+        """Return the mode, size and modification time of a path on the device; links are not followed. Mode 0 means missing."""
         with self._prepare_sync(path, "STAT") as connection:
             kind, mode, size_bytes, changed = struct.unpack("<4sIII", connection.read(16))
         if kind != b"STAT":
@@ -194,7 +194,7 @@ class FileSync(Sync):
     def push_files(
         self, files: Mapping[str, Path], mode: int = 0o644, progress: Callable[[int], None] | None = None
     ) -> Iterator[str]:
-        """Send files to their paths on the device, and yield each path in order when the device confirms the file.
+        """Send local files to paths on the device. Yield each path, in order, when the device has confirmed its file.
 
         As `adb push`, it sends the next file before the last one is confirmed. adbd creates folders, and removes a partly written
         file after a failure. `progress` is called with the bytes sent so far, of all files together.
@@ -224,7 +224,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Sync messages to send at once. `ended` are the paths of files that end in them; `sent_bytes` counts all files so far."""
+    """Messages of adb's sync protocol to send at once. `ended`: paths of the files that end here; `sent_bytes`: total so far."""
 
     messages: memoryview
     ended: list[str]

@@ -1,4 +1,4 @@
-"""Parse device addresses (the values of --devices), and match them with attached phones. No I/O."""
+"""Parse device addresses (the values of --devices), and match them with attached phones. Nothing here connects to a device."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ _WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yam
 
 @dataclass(frozen=True, kw_only=True)
 class _Address:
-    """A parsed device address. `text` is how it was written; messages and records use it as the device's name."""
+    """A parsed device address. `text` is the address as the user wrote it; messages and records name the device by this text."""
 
     text: str
 
@@ -58,7 +58,7 @@ class LocalAddress(_Address):
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualAddress(_Address):
-    """An address `virtual:<profile>` of a virtual device, with options after a `?`.
+    """An address `virtual:<profile>` of a virtual device, with options such as `?target=qnn` after the profile.
 
     `data_mb=64` makes /data a RAM disk of that size, empty at each start. `target=qnn` selects another of the profile's targets
     than its `virtual_target`. `scenario=hot` plays a scenario, given by name or file. `abi=arm64-v8a` makes the device report a
@@ -93,11 +93,11 @@ class AttachedAddress(_Address):
 
     @property
     def without_options(self) -> str:
-        """Return the address without its options, the part before the `?`."""
+        """Return the part of the address before the `?`, without its options."""
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Raise if the serial contains an `@` and is no attached phone's: it is usually a mistyped PROFILE@SERIAL.
+        """Raise if the serial contains an `@`, which usually is a mistyped PROFILE@SERIAL. Call this if no such phone exists.
 
         Raises:
             UserError: explains how addresses are written.
@@ -111,18 +111,18 @@ Address = LocalAddress | VirtualAddress | HostedAddress | AttachedAddress
 
 @dataclass(frozen=True, kw_only=True)
 class Phone:
-    """An attached phone; its properties are known if its adb state is `device`."""
+    """An attached phone with its `getprop` properties. The properties are only known if the phone's adb state is `device`."""
 
     attached: AttachedDevice
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
-        """Return the names of the profiles that match the phone."""
+        """Return the names of those of the given device profiles that match the phone's properties."""
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
 def unique_words(given: Iterable[str]) -> list[str]:
-    """Return the given device addresses, stripped of spaces.
+    """Return the given device addresses without surrounding spaces; raise if an address is given twice.
 
     Raises:
         UserError: one was given twice.
@@ -135,7 +135,7 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise if another address already means the same device. `taken` maps serials to such addresses.
+    """Raise if an address means a device that another address already means. `taken` maps adb serials to earlier addresses.
 
     Raises:
         UserError: names both addresses.
@@ -145,7 +145,7 @@ def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
 
 
 def virtual_serial(profile: DeviceProfile) -> str:
-    """Return the serial of a profile's virtual device; each results folder has at most one."""
+    """Return the serial number of a profile's virtual device. Each results folder has at most one such device per profile."""
     return f"virtual-{profile.name}"
 
 
@@ -183,7 +183,7 @@ def parse_address(text: str) -> Address:
 
 
 def with_target(address: Address, target: str | None) -> Address:
-    """Return the address with the given target option, other options unchanged; None leaves it as it is.
+    """Return an address with its `target` option set, other options unchanged. If the target is None, return it unchanged.
 
     Raises:
         UserError: the address is this machine's or AI Hub's, which take no target.
@@ -196,14 +196,14 @@ def with_target(address: Address, target: str | None) -> Address:
 
 
 def needs_server(text: str) -> bool:
-    """Return True if the word means an attached phone, which is reached through the user's adb server."""
+    """Return True if an address means an attached phone, and so needs the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(
     address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """Return the attached phone and device profile that an address means, with the address's target.
+    """Return the attached phone that an address means, and the phone's device profile with the address's target.
 
     A word that equals an attached phone's adb serial means that phone. If several match, `preferred_serial` decides.
     """
@@ -222,7 +222,7 @@ def choose_phone(
 
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
-    """Describe the attached phones for a message: `R3X (tabs11), emulator-5554 (no profile matches)`."""
+    """Return a list of the attached phones for a message, such as `R3X (tabs11), emulator-5554 (no profile matches)`."""
     words = []
     for phone in phones:
         label = ", ".join(phone.profiles_among(profiles)) or "no profile matches"
@@ -248,7 +248,7 @@ def _no_device(text: str) -> UserError:
 
 
 def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Parse the options after an address's `?`; raise for unknown or repeated ones."""
+    """Parse the options after the `?` of a device address; raise for unknown or repeated ones."""
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
     if unknown := [name for name in options if name not in known]:
@@ -326,7 +326,7 @@ def _not_attached(text: str, phones: Sequence[Phone], profiles: Sequence[DeviceP
 
 
 def _state_hint(attached: AttachedDevice) -> str:
-    """Return a hint how to bring a phone from its adb state to `device`."""
+    """Return a hint on how to bring a phone from its current adb state, such as `offline`, to the state `device`."""
     serial, state = attached.serial, attached.state
     if state == "offline" and _HOST_AND_PORT.fullmatch(serial):
         return f"it is reached through a network: adb disconnect {serial}, then adb connect {serial}"

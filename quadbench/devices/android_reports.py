@@ -1,4 +1,4 @@
-"""Parsers for Android's text reports: getprop, `adb devices -l` and dumpsys. No I/O."""
+"""Parsers for the text output of Android's getprop, `adb devices -l` and dumpsys. They only take text and run no commands."""
 
 import math
 import re
@@ -41,7 +41,7 @@ _WAKEFULNESS = re.compile(r"^\s*mWakefulness=(\w+)\s*$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class AttachedDevice:
-    """A line of `adb devices -l`: adb serial, state, and further pairs such as model, product and usb."""
+    """A line of `adb devices -l`: the adb serial, the state, and key-value pairs such as model, product and usb."""
 
     serial: str
     state: str  # `device` means ready
@@ -53,7 +53,7 @@ class AttachedDevice:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Return the properties by key. A value may span several lines; lines outside any property are skipped."""
+    """Parse the output of getprop into a map from key to value. A value may span several lines; other lines are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -72,7 +72,7 @@ def parse_getprop(text: str) -> dict[str, str]:
 
 
 def format_getprop(properties: dict[str, str]) -> str:
-    """Return properties in the format of getprop, sorted as Android does; the inverse of `parse_getprop`."""
+    """Return properties as text in getprop's output format, sorted as Android does. This is the inverse of `parse_getprop`."""
     return "".join(f"[{key}]: [{value}]\n" for key, value in sorted(properties.items()))
 
 
@@ -98,7 +98,7 @@ class Temperature:
 
 @dataclass(frozen=True, kw_only=True)
 class CoolingDevice:
-    """A part that the thermal HAL can throttle. `level` 0 means no throttling."""
+    """A cooling device of Android's thermal HAL, such as the CPU or the fan. `level` 0 means no throttling."""
 
     name: str
     kind: str
@@ -107,7 +107,7 @@ class CoolingDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
-    """A device's temperatures and throttling. A `status` of None means that it is not reported, not that the device is cool."""
+    """A device's temperatures and throttling. A `status` of None means that the device reports none, not that it is cool."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
@@ -123,7 +123,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge and temperature; None if there is no battery or no report of it."""
+    """A battery's charge in percent, temperature in °C and power sources. None: there is no battery, or its value is unknown."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -131,7 +131,7 @@ class BatteryState:
 
 
 def parse_thermal(text: str) -> ThermalState:
-    """Parse the current state that the thermal HAL reports in `dumpsys thermalservice`.
+    """Parse the output of `dumpsys thermalservice` into temperatures and throttling as the thermal HAL reports them now.
 
     Cached values, sensors that are off, implausible temperatures and a status that was not measured are left out.
     """
@@ -150,7 +150,7 @@ def parse_thermal(text: str) -> ThermalState:
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Parse `dumpsys battery`. The first value of each key counts, because vendors append keys of their own."""
+    """Parse the output of `dumpsys battery`. If a key occurs again, as with vendors' own keys, its first value counts."""
     section = _section(text, "Current Battery Service state")
     values: dict[str, str] = {}
     for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():
@@ -169,7 +169,7 @@ def parse_battery(text: str) -> BatteryState:
 
 
 def parse_screen(text: str) -> str | None:
-    """Return whether the screen is `on` or `off` according to `dumpsys power`, or None if it does not say."""
+    """Parse the output of `dumpsys power`: return whether the screen is `on` or `off`, or None if the output does not say."""
     wakefulness = _WAKEFULNESS.search(text)
     if wakefulness is None:
         return None
@@ -177,13 +177,13 @@ def parse_screen(text: str) -> str | None:
 
 
 def _section(text: str, title: str) -> str:
-    """Return the indented lines below a title."""
+    """Return the indented lines below a title in dumpsys output, or an empty text if there is no such title."""
     lines = re.search(rf"^{re.escape(title)}:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", text, re.MULTILINE)
     return lines[1] if lines else ""
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return a sensor type's name by its number. Older Samsung phones number types differently, but name them `TYPE_USB_PORT`."""
+    """Return the name of a sensor's type from its number, or from the sensor's own name `TYPE_...` as on older Samsung phones."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None

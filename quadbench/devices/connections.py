@@ -1,4 +1,4 @@
-"""Connect devices by their addresses, and list all devices that have an address."""
+"""Connect to devices by their addresses, and list all devices that can be addressed."""
 
 import contextlib
 import logging
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRow:
-    """A row of the device list. `profile` is None if no profile matches."""
+    """A row of the device list. `profile` is the name of the matching device profile, or None if no profile matches."""
 
     address: str
     serial: str
@@ -70,7 +70,7 @@ class DeviceRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedPhone:
-    """A phone at Qualcomm AI Hub, with its device profile and target."""
+    """A phone at Qualcomm AI Hub, with its address, its device profile and its compile target."""
 
     address: str
     profile: DeviceProfile
@@ -78,7 +78,7 @@ class HostedPhone:
 
     @property
     def key(self) -> str:
-        """Return the target's key, such as `qnn-v79-69`."""
+        """Return the target key of the phone's compile target, such as `qnn-v79-69`."""
         return target_key(self.target, PHONE_MACHINE)
 
 
@@ -90,7 +90,7 @@ def connect(
     profiles: Sequence[DeviceProfile] | None = None,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[list[Device]]:
-    """Connect the devices in the order of their addresses; close them when the block ends.
+    """Connect to the devices in the order of their addresses, and yield them. Close all of them when the block ends.
 
     Without addresses, $ANDROID_SERIAL is used. Phones are matched against `profiles`, by default all known ones. If `left_out` is
     given, unreachable devices are put there with their errors, and the result may be empty.
@@ -123,7 +123,7 @@ def connect(
 
 
 def hosted_phone(address: HostedAddress) -> HostedPhone:
-    """Return the phone at Qualcomm AI Hub that an address means.
+    """Return the phone at Qualcomm AI Hub that an address `hub:<profile>` means.
 
     Raises:
         UnknownNameError, SpecError: the device profile does not exist, or is wrong.
@@ -136,7 +136,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
 
 
 def list_devices() -> list[DeviceRow]:
-    """Return all devices that --devices accepts: attached phones in any state, virtual and hosted ones, and this machine.
+    """Return a row for each device that --devices accepts: attached phones in any state, virtual and hosted ones, this machine.
 
     If no adb server can be reached or started, log a warning and list the others.
     """
@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return the row of a virtual or hosted device, which needs no phone attached."""
+    """Return the device-list row of a profile's virtual device or AI Hub phone. Such devices exist without an attached phone."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,
@@ -165,7 +165,7 @@ def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> D
 
 
 class _Phones:
-    """The phones attached to the user's adb server, with their properties, each read once."""
+    """The phones attached to the user's adb server. Their `getprop` properties are read once for each phone."""
 
     def __init__(self, profiles: Sequence[DeviceProfile]) -> None:
         self.profiles = profiles

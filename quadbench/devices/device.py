@@ -1,4 +1,4 @@
-"""The interface that all kinds of devices implement, and size limits on the output of their commands."""
+"""The interface that all kinds of devices implement, and the size limits for the output of their commands."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ class ShellResult:
 
 
 class Device(Protocol):
-    """A connected device. Its methods may be called from several threads; `close` kills whatever still runs on it.
+    """A connected device. Its methods may be called from several threads; `close` kills all commands still running on it.
 
     If the connection to an adb device breaks, it is waited for and the operation is repeated: files are copied again and `shell`
     commands run again, so they must be idempotent. If it does not come back in time, DeviceLostError is raised.
@@ -70,7 +70,7 @@ class Device(Protocol):
         ...
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = PULL_LIMIT_BYTES) -> None:
-        """Copy a regular file of at most `limit_bytes` from the device; after a failure no partial file is left.
+        """Copy a regular file of at most `limit_bytes` from the device. A failure leaves no partial local file behind.
 
         Raises:
             DeviceLostError: the device was lost and did not come back in time, or it rebooted since the last `stream`.
@@ -80,7 +80,7 @@ class Device(Protocol):
         ...
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command and wait until it ends.
+        """Run a command on the device, wait until it ends, and return its exit code and output.
 
         Raises:
             CommandTimeoutError: it took too long and was killed.
@@ -93,7 +93,7 @@ class Device(Protocol):
     def stream(
         self, argv: Sequence[str], timeout_s: float, folder: str, environment: Mapping[str, str] | None = None
     ) -> Generator[str, None, None]:
-        """Run a command in a folder on the device; yield its stdout lines as they arrive, without line ends.
+        """Run a command in a folder on the device and yield its stdout lines, without line ends, as they arrive.
 
         `environment` is added to the device's environment variables. The folder is created if missing. If the connection breaks,
         the command continues; its output is kept in the folder, so no line is lost or repeated.
@@ -119,7 +119,7 @@ class Device(Protocol):
         ...
 
     def free_bytes(self, path: str) -> int:
-        """Return the free bytes of the file system that holds the existing folder `path`.
+        """Return the number of free bytes on the device's file system that holds the existing folder `path`.
 
         Raises:
             DeviceError: there is no such folder.
@@ -152,12 +152,12 @@ def command_error(argv: Sequence[str], device: str, status: int, stderr: str) ->
 
 
 def not_a_file_error(remote: str, device: str) -> DeviceError:
-    """Return the error for a path that is a folder, link, pipe or other special file."""
+    """Return the error for a device path that is not a regular file, such as a folder, link or pipe."""
     return DeviceError(f"'{remote}' on {device} is no regular file")
 
 
 def file_size_error(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
-    """Return the error for a file that exceeds the copy limit."""
+    """Return the error for a file on the device that is larger than `limit_bytes`, the most that is copied."""
     return OutputLimitError(f"'{remote}' on {device} has more than the {limit_bytes} bytes that are copied of such a file")
 
 
@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout line by line, from `output` as in `read_whole`; raise CommandError if it fails."""
+    """Yield a command's stdout line by line; raise CommandError if its exit code is not 0. `output` is as in `read_whole`."""
     lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -197,7 +197,7 @@ def read_lines(
 
 
 class LineBuffer:
-    """Splits a stream of pieces into lines, scanning each byte once. `source` names the stream in messages."""
+    """Splits a byte stream that arrives in pieces into lines. `source` is the stream's name in error messages."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -206,7 +206,7 @@ class LineBuffer:
         self._size_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[str]:
-        """Yield the lines that are completed by this piece, without line ends; raise if a line is too long."""
+        """Add a piece of the stream. Yield the lines that it completes, without line ends; raise if a line is too long."""
         *ended, rest = piece.split(b"\n")
         if ended:
             ended[0] = b"".join((*self._pieces, ended[0]))
@@ -221,7 +221,7 @@ class LineBuffer:
             self._pieces.append(rest)
 
     def partial_line(self) -> str:
-        """Return the last line, if the stream did not end with a line end."""
+        """Return the text after the last line end, empty if the stream ended with a line end."""
         return as_text(b"".join(self._pieces))
 
     def _check(self, size_bytes: int) -> None:
@@ -231,41 +231,41 @@ class LineBuffer:
 
 
 class WholeOutput:
-    """The collected output of a command, limited in size. `source` names it in messages."""
+    """A command's whole output as it is collected, up to a size limit. `source` is its name in error messages."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._content = bytearray()
 
     def feed(self, piece: bytes) -> None:
-        """Append a piece; raise if the output exceeds the limit."""
+        """Append a piece of output; raise OutputLimitError if the output now exceeds the limit."""
         self._content += piece
         if len(self._content) > TEXT_LIMIT_BYTES:
             raise OutputLimitError(f"{self._source} has more than {TEXT_LIMIT_BYTES} bytes, the most that is read")
 
     @property
     def text(self) -> str:
-        """Return the output so far."""
+        """Return the output collected so far as text."""
         return as_text(self._content)
 
 
 class OutputTail:
-    """The last bytes of an output; earlier bytes are dropped."""
+    """The last TAIL_BYTES bytes of a command's output. Earlier bytes are dropped."""
 
     def __init__(self) -> None:
         self._content = bytearray()
 
     def feed(self, piece: bytes) -> None:
-        """Append a piece."""
+        """Append a piece of output, and drop bytes beyond the limit from the front."""
         self._content += piece[-TAIL_BYTES:]
         del self._content[:-TAIL_BYTES]
 
     @property
     def text(self) -> str:
-        """Return the last part of the output so far."""
+        """Return the kept end of the output as text."""
         return as_text(self._content)
 
 
 def as_text(data: bytes | bytearray) -> str:
-    """Decode a program's output; bytes that are not UTF-8 become replacement characters."""
+    """Decode a program's output as UTF-8; invalid bytes become replacement characters."""
     return data.decode(errors="replace")

@@ -28,7 +28,7 @@ _POLL_S = 0.02
 
 
 def open_local(layout: Layout) -> "LocalDevice":
-    """Return this machine as a device whose root folder lies in the results folder."""
+    """Open this machine as a device. The device's root folder lies in the results folder."""
     root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, LOCAL_NAME))
@@ -37,7 +37,7 @@ def open_local(layout: Layout) -> "LocalDevice":
 
 
 class LocalDevice:
-    """This machine as a device. Remote paths are local paths."""
+    """This machine as a device. Paths on the device are paths of this machine."""
 
     family = "local"
     serial = LOCAL_NAME
@@ -137,7 +137,7 @@ class LocalDevice:
     def _run(
         self, argv: Sequence[str], timeout_s: float, stderr: device.OutputTail, folder: str, environment: Mapping[str, str]
     ) -> Generator[bytes, None, int]:
-        """Yield stdout in pieces as they arrive, and return the exit code.
+        """Run a command; yield its stdout in pieces as they arrive, and return its exit code.
 
         The command and everything it started are killed however the generator ends.
         """
@@ -166,7 +166,7 @@ class LocalDevice:
 
 
 def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
-    """Copy a regular file; refuse links, devices and pipes, which could be endless."""
+    """Copy a regular file. Refuse links, device files and pipes, because reading those may never end."""
     try:
         descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -186,9 +186,9 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
 
 
 def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.OutputTail) -> Generator[bytes, None, None]:
-    """Yield stdout until it is closed and the process has ended; collect stderr.
+    """Yield a process's stdout until it is closed and the process has ended. Meanwhile collect its stderr.
 
-    A child that is left behind may hold stderr open, so its end is not waited for.
+    A child that outlives the process may hold stderr open, so do not wait for the end of stderr.
     """
     with selectors.DefaultSelector() as selector:
         for pipe in filter(None, (process.stdout, process.stderr)):

@@ -1,4 +1,4 @@
-"""Kill all processes of a device when its command or quadbench ends, by a mark in their environment variables.
+"""Kill all processes of a device when its command or quadbench ends. A mark in their environment variables identifies them.
 
 Process groups are not enough: a child can leave its group by `setsid`, but it inherits the environment. If quadbench itself is
 killed, a watcher process (this file, run as a program) kills the marked processes.
@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """A value of an environment variable that marks one device's processes. Each command's mark starts with its device's mark."""
+    """An environment variable's value that marks one device's processes. Each command's mark begins with its device's mark."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -29,13 +29,13 @@ class ProcessMark:
         self._numbers = count()
 
     def for_command(self) -> str:
-        """Return a new mark for another command."""
+        """Return a new mark for a further command of this device; it starts with the device's mark."""
         return f"{self.value}{next(self._numbers)}#"
 
 
 @contextlib.contextmanager
 def device_mark(folder: Path) -> Iterator[ProcessMark]:
-    """Yield the environment mark for a device's processes, and kill all processes with it at the end.
+    """Yield a new mark for the processes of a device. At the end, kill all processes that have the mark.
 
     The caller holds the lock of the device's folder. Leftovers of an earlier process are killed first.
     """
@@ -56,12 +56,12 @@ def device_mark(folder: Path) -> Iterator[ProcessMark]:
 
 
 def mark_environment(mark: str) -> dict[str, str]:
-    """Return a copy of this process's environment with the mark set, for a child process."""
+    """Return the environment variables for a child process: those of this process, and the mark."""
     return {**os.environ, VARIABLE: mark}
 
 
 def kill_marked_processes(mark: str) -> None:
-    """Kill every process whose environment mark starts with `mark`, and the children they start meanwhile."""
+    """Kill every process whose environment mark starts with `mark`, also children that such processes start meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -81,7 +81,7 @@ def find_marked(mark: str) -> list[int]:
 
 
 def _environment(process: str) -> bytes:
-    """Return a process's initial environment; empty for processes of other users and for dead ones."""
+    """Return the environment with which a process was started; empty for dead processes and those of other users."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Scenarios of virtual devices: the YAML format, and the files below /system, reports and clocks that such a device shows."""
+"""Scenarios of virtual devices: their YAML format, and the simulated system files, dumpsys reports and CPU clocks."""
 
 import re
 import subprocess
@@ -209,7 +209,7 @@ def load_scenario(name_or_path: str) -> Scenario:
 
 
 def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path, exit_codes: Mapping[str, int]) -> None:
-    """Create the programs and files that a virtual device has below /system, in a new folder.
+    """Create the programs and files of a virtual device's /system in a new folder of this machine.
 
     Tools listed in `exit_codes` do their work but always return that exit code.
     """
@@ -238,7 +238,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
 
 
 def write_reports(system: Path, phase: Phase) -> None:
-    """Make the device report a phase's state from now on. Files are replaced atomically: readers never see a partial report."""
+    """Replace the simulated dumpsys reports by those of a phase. Files are replaced atomically, so no reader sees half a file."""
     battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
     for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
         new = system / "etc" / f"{service}.new"
@@ -247,7 +247,7 @@ def write_reports(system: Path, phase: Phase) -> None:
 
 
 def write_clocks(folder: Path, clocks: Clocks) -> None:
-    """Create the kernel's cpufreq files in a new folder, with one policy for all cores."""
+    """Write the kernel's simulated cpufreq files into a new folder, with one frequency policy for all cores."""
     policy = folder / "policy0"
     policy.mkdir(parents=True)
     reports = {"scaling_cur_freq": clocks.cap_khz, "scaling_max_freq": clocks.cap_khz, "cpuinfo_max_freq": clocks.hardware_khz}
@@ -256,7 +256,7 @@ def write_clocks(folder: Path, clocks: Clocks) -> None:
 
 
 def write_memory(file: Path, free_mb: int) -> None:
-    """Write /proc/meminfo of this machine to a file, with another amount of available memory."""
+    """Write a copy of this machine's /proc/meminfo to a file, with `free_mb` MiB as the available memory."""
     report = Path("/proc/meminfo").read_text()
     file.write_text(re.sub(r"^MemAvailable:.*$", f"MemAvailable: {free_mb * 1024} kB", report, flags=re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""Plays a scenario on a running virtual device: makes it hot, slow, unplugged or rebooted at the given times."""
+"""Plays a scenario on a running virtual device: at given times the device becomes hot or slow, is unplugged, or reboots."""
 
 import contextlib
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class SlowLink:
-    """A unix socket that forwards all traffic to an adb server, limited to `mb_per_s` MiB/s in each direction."""
+    """A unix socket that forwards all traffic to an adb server, at most `mb_per_s` MiB/s in each direction."""
 
     def __init__(self, behind: Endpoint, mb_per_s: float | None) -> None:
         self.sent_bytes = 0
@@ -40,7 +40,7 @@ class SlowLink:
 
     @contextlib.contextmanager
     def listening(self, path: Path) -> Iterator[UnixEndpoint]:
-        """Forward connections to a new socket at `path` until the block ends."""
+        """Accept connections at a new socket `path` and forward them until the block ends. Yield the socket's address."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with listener:
             with short_path(path) as address:
@@ -64,7 +64,7 @@ class SlowLink:
             threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
-        """Forward one connection until either end closes it."""
+        """Forward one accepted connection to the adb server and back until either end closes it."""
         with near, contextlib.suppress(OSError), self._behind.connect() as far:
             far.settimeout(None)
             back = threading.Thread(target=self._pump, args=(far, near, "received"), daemon=True)
@@ -73,7 +73,7 @@ class SlowLink:
             back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        """Forward one direction, including its end of stream. If the target is closed, close both ends."""
+        """Copy data from one socket to another until the source ends. If the target is closed, shut down both sockets."""
         try:
             while piece := source.recv(_PIECE_BYTES):
                 self._wait(len(piece), direction)
@@ -97,7 +97,7 @@ class SlowLink:
 
 
 class ScenarioPlayer:
-    """A scenario being played on one virtual device. `folder` is its sandbox folder, `transport` its adb serial."""
+    """Plays a scenario on one virtual device. `folder` is the device's sandbox folder, `transport` its adb serial."""
 
     def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: SlowLink) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark
@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Detect new harness processes by their plan argument. Children count only after exec, as they look the same before."""
+        """Find newly started harness processes by the plan.json in their arguments. Their children do not count."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -214,7 +214,7 @@ def prepare_scenario(scenario: Scenario, folder: Path) -> None:
 
 
 def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
-    """Return the bwrap mounts that show the device its simulated kernel files."""
+    """Return the bwrap arguments that mount the simulated kernel files into a virtual device's sandbox."""
     clocks = ["--ro-bind", str(folder / "clocks"), "/sys/devices/system/cpu/cpufreq"] if scenario.clocks else []
     memory = ["--ro-bind", str(folder / "meminfo"), "/proc/meminfo"] if scenario.free_mb is not None else []
     return [*clocks, *memory, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a device in a sandbox. Yield its adb server, reached through the scenario's link."""
+    """Play a scenario on a virtual device while the block runs. Yield its adb server as reached through the simulated link."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():
@@ -230,7 +230,7 @@ def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbSer
 
 
 def _write_boot_id(folder: Path) -> None:
-    """Write a new boot id in place, because the file is mounted."""
+    """Write a new boot id into the existing file, which is mounted into the sandbox and so must not be replaced."""
     (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
 

@@ -1,4 +1,4 @@
-"""Virtual devices: a device profile turned into a sandbox on this machine that runs adbd and an adb server of its own.
+"""Virtual devices. Each is a sandbox on this machine that shows a device profile and runs its own adbd and adb server.
 
 Emulators run there for foreign hardware: QEMU for arm64 programs, and Qualcomm's emulator for graphs of its NPU.
 """
@@ -105,7 +105,7 @@ EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
 
 @dataclass(frozen=True, kw_only=True)
 class DataPartition:
-    """A virtual device's /data: a persistent folder, or a RAM disk of `size_bytes` that is lost when the device stops."""
+    """A virtual device's /data. Without `size_bytes` it is a permanent folder, else a RAM disk of this size, lost at shutdown."""
 
     folder: Path
     size_bytes: int | None = None
@@ -113,20 +113,20 @@ class DataPartition:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm64Emulator:
-    """QEMU on this machine, and the `root` folder with the loader and libraries of arm64 programs."""
+    """The QEMU program on this machine, and the folder `root` with the loader and libraries that arm64 programs need."""
 
     qemu: Path
     root: Path
 
     @property
     def start(self) -> str:
-        """Return the shell script that registers QEMU in the sandbox. It runs first and needs the capability to mount."""
+        """Return the shell script that registers QEMU for arm64 programs. The sandbox runs it first, with the right to mount."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxLayout:
-    """The inputs of a virtual device's sandbox: its folder, /data, mounts, process mark, scenario and emulator.
+    """The inputs of a virtual device's sandbox: its folder, /data, further mounts, process mark, scenario and emulator.
 
     `folder` is new and holds its files. `visible_paths` maps further folders of this machine to their read-only mount points in
     the device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64
@@ -142,7 +142,7 @@ class SandboxLayout:
 
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start the virtual device that an address describes. Its files stay in the results folder, unless /data is a RAM disk."""
+    """Start the virtual device that an address describes. Its /data lies in the results folder, unless it is a RAM disk."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = load_scenario(address.scenario) if address.scenario else None
@@ -183,7 +183,7 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
 
 
 def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
-    """Yield an error for each program or package that a virtual device needs and that is not installed."""
+    """Yield an error for each program or package that a virtual device needs but that is not installed on this machine."""
 
     def emulated() -> None:
         _visible_paths(profile, arm64_emulator(address.text) if address.is_arm64 else None)
@@ -196,13 +196,13 @@ def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Ite
 
 
 def required_programs(address: str) -> dict[str, Path]:
-    """Return the paths of the programs that a virtual device needs."""
+    """Return the paths of the programs on this machine that run a virtual device; raise if some are not installed."""
     return find_programs(SANDBOX_PROGRAMS, needed_for=f"the virtual device '{address}'")
 
 
 @contextlib.contextmanager
 def running_sandbox(place: SandboxLayout, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
-    """Start a virtual device and yield its adb server, where the device has the adb serial TRANSPORT."""
+    """Start a virtual device and yield its adb server. The device has the adb serial TRANSPORT at this server."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
     exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
@@ -261,9 +261,9 @@ def _started_sandbox(place: SandboxLayout, programs: dict[str, Path], address: s
 
 
 def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
-    """Return the process id of the sandbox's first process, which bwrap writes as JSON; None if bwrap ended before.
+    """Return the process id of the sandbox's first process, read from bwrap's JSON output; None if bwrap ended before writing it.
 
-    A process that is left behind may hold the pipe open, so its end is not waited for.
+    A process that outlives bwrap may hold the pipe open, so do not wait for the end of the output.
     """
     text, deadline = b"", time.monotonic() + START_TIMEOUT_S
     while b"}" not in text and time.monotonic() < deadline:
@@ -297,7 +297,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
-    """Return which part of the device has ended for good, or None while it runs."""
+    """Return why a virtual device has ended for good, naming adbd or the sandbox, or None while it runs."""
     ended = folder / "run" / "adbd.ended"
     if ended.exists() and (status := ended.read_text().strip()):
         killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
@@ -335,7 +335,7 @@ def _command(place: SandboxLayout, programs: dict[str, Path], *, seccomp: int, i
 
 
 def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
-    """Return the read-only mounts of this machine's libraries and of the device's /system folder."""
+    """Return the bwrap arguments that mount this machine's libraries and the device's /system read-only, and /proc and /tmp."""
     mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
     for library in ("lib", "lib32", "lib64"):
         path = Path("/", library)
@@ -374,7 +374,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return the files and folders of this machine to mount: QEMU with its libraries, else Qualcomm's HTP emulator."""
+    """Return further paths of this machine to mount, with mount points: QEMU and its libraries, else Qualcomm's HTP emulator."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
@@ -386,7 +386,7 @@ def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> di
 
 
 def arm64_emulator(address: str) -> Arm64Emulator | None:
-    """Return the emulator that a virtual device needs for arm64 programs; None if this machine is arm64 itself.
+    """Return QEMU's paths for a virtual device that runs arm64 programs. Return None if this machine itself is arm64.
 
     Raises:
         MissingDependencyError: names the missing programs or libraries.
@@ -405,7 +405,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
 
 
 def emulator_libraries() -> dict[str, Path]:
-    """Return the libraries of Qualcomm's emulator: path in a virtual device to file on this machine.
+    """Return Qualcomm's HTP emulator libraries as a map from each path in a virtual device to the file on this machine.
 
     Raises:
         MissingDependencyError: the package is not installed.
