@@ -1,1 +1,1 @@
-"""Measurement: run launches of an installed bundle on devices and turn them into records."""
+"""Measurement: run launches of an installed bundle on devices and turn each launch into a record for the database."""

@@ -33,7 +33,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for an image that cannot be compared. The message says why; `error_class` is the class of the cause."""
+    """Raised for a generated image that cannot be compared. The message says why; `error_class` says what caused it."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class WrongImageError(Exception):
 
 
 def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
-    """Pull the images that the harness announced and compare them with references; fail the launch if they are wrong."""
+    """Pull a launch's images from the device and compare them with the references. If images are wrong, the launch fails."""
     announced, files = result.event_log.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     tasks = tasks_of(work.bundle, work.launch)
@@ -67,7 +67,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
 
 
 def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
-    """Compare a generated image with its reference and its ground truth, if any; for inpainting also within the mask."""
+    """Compare a generated image with its reference and its ground truth, if any. For inpainting, also compare inside the mask."""
     name = f"{task.name}/{item.name}"
     image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
@@ -95,7 +95,7 @@ def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: S
 
 
 def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
-    """Return the reason why a launch's images are wrong, or None if they are acceptable."""
+    """Return why a launch's images are too far from their references, or None if they are acceptable."""
     if variant is Variant.FLOAT:
         return _parity(samples)
     by_image: dict[tuple[str | None, str | None], Sample] = {}  # inpainted images are judged within the mask
@@ -137,7 +137,7 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
 
 
 def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
-    """Return file sizes by path from a device command that prints `stat` lines; other lines are ignored."""
+    """Run a command that prints `stat` lines on the device. Return file sizes in bytes by path; other lines are ignored."""
     listed = device.shell(command, timeout_s).stdout
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
@@ -162,7 +162,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant loads for tasks, with the labels of their samples: `unet` names the U-Net."""
+    """Return the graphs that a variant loads for its tasks, each with the labels of its samples. `unet` labels the U-Net."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -170,7 +170,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return the `kernel_nodes` samples of each graph that the launch loads, by kernel kind, if the compiler counted them."""
+    """Return a launch's `kernel_nodes` samples: for each loaded graph, the number of nodes by kernel kind, if it was counted."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})
@@ -181,7 +181,7 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return the `rom_bytes` samples of each graph and adapter that the launch's tasks need, labelled `base` or `adapter`."""
+    """Return a launch's `rom_bytes` samples: for each graph and adapter on the device, its size, labelled `base` or `adapter`."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
     sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A cluster of CPU cores with one clock: current, capped and hardware maximum frequency in kHz; None if not reported."""
+    """A cluster of CPU cores with one clock: its current, capped and hardware maximum frequency in kHz, None if not reported."""
 
     policy: str
     khz: int | None
@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """The state of a device at one moment; None stands for a value that the device does not report."""
+    """The state of a device at one moment: temperatures, battery, load, memory, clocks. None: the device does not report it."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -82,7 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure its CPU load for 0.3 s.
+    """Read the state of a device. With `is_watched`, also measure for 0.3 s how busy its CPU is with other work.
 
     Raises:
         DeviceError: the device does not answer.
@@ -91,7 +91,7 @@ def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
 
 
 def parse_state(text: str) -> DeviceState:
-    """Parse battery, temperatures and load from the output of the shell script that `read_state` runs on a device."""
+    """Parse the output of the shell script of `read_state` into a device state."""
     parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
@@ -111,7 +111,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return the state as text values for `RunRecord.state`, with keys such as `before.battery_percent`."""
+    """Return a device state as texts by name for a launch's record, such as `before.battery_percent`; `moment` is the prefix."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -134,7 +134,7 @@ def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
 
 
 def _busy_percent(text: str) -> float | None:
-    """Return the CPU's busy share between two lines of /proc/stat, in percent. Waiting for I/O does not count as busy."""
+    """Return the CPU's busy time between two lines of /proc/stat, in percent. Waiting for I/O does not count as busy."""
     lines = [list(map(int, line)) for line in re.findall(_TICKS, text, re.MULTILINE)]
     if len(lines) != 2:
         return None
@@ -163,7 +163,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The decision on a launch. It may start if there are no `objections`; then its record gets `caveats`."""
+    """The gate's decision on a launch, which may start if there are no `objections`. Its record then gets the `caveats`."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]
@@ -174,14 +174,14 @@ class GateDecision:
 
 
 def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
-    """Return the highest CPU load in percent that other work may cause; None if unlimited, so that it need not be measured."""
+    """Return how busy other work may keep the CPU, in percent, before the gate objects. None: any load, so do not measure it."""
     if limits.max_busy_percent is None and not shares_host_cpu:
         return _PHONE_BUSY_PERCENT
     return limits.max_busy_percent
 
 
 def gate(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> GateDecision:
-    """Decide from a device's state whether a launch may start. Values that a device does not report never block a launch."""
+    """Decide from a device's state whether a launch may start. A value that the device does not report never blocks a launch."""
     most_busy = max_busy_percent(limits, shares_host_cpu=shares_host_cpu)
     percent, free, objections = state.battery.level_percent, state.memory_available_bytes, [*disturbances(state, limits)]
     if percent is not None and percent < limits.min_battery_percent:
@@ -201,7 +201,7 @@ def wait_at_gate(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[DeviceState, GateDecision]:
-    """Poll the device's state until the gate opens or the wait time ends. Return the last state and decision."""
+    """Read the device's state until a launch may start or the waiting time is over. Return the last state and decision."""
     deadline = clock() + limits.wait_s
     while True:
         state = read()
@@ -214,7 +214,7 @@ def wait_at_gate(
 
 
 def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
-    """Yield the reasons why a device in this state runs slower than it can: thermal status, skin temperature, throttling."""
+    """Yield the reasons why a device in this state runs slower than usual: thermal status, skin temperature, capped clocks."""
     status = state.thermal.status
     if status is not None and status > limits.max_thermal_status:
         yield f"thermal status {status} ({state.thermal.status_name}), at most {limits.max_thermal_status} allowed"
@@ -226,7 +226,7 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
-    """Return the caveats for a launch that started or ended in this state."""
+    """Return the caveats of a launch that started or ended in this device state: THROTTLED, LOADED_HOST or none."""
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
     is_slow = bool(_throttling(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()

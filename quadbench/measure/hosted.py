@@ -1,4 +1,4 @@
-"""Hosted measurement: profile a bundle's graphs one by one on a phone at Qualcomm AI Hub."""
+"""Measurement at Qualcomm AI Hub: profile a bundle's graphs one by one on a phone there."""
 
 import uuid
 from collections import Counter
@@ -36,7 +36,7 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Profile every graph on the phone, `iterations` times in a row. A failed job makes its variant's record FAILED.
+    """Profile every graph on an AI Hub phone, `iterations` times in a row. If a job fails, its variant's record is FAILED.
 
     Unfinished jobs of an earlier run are waited for instead of submitted again.
 
@@ -109,7 +109,7 @@ class _HubProfile(_ServiceModel):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """Yield the samples of a profile, times in ns (the service gives µs). Memory is the upper end of its range in bytes."""
+    """Yield the samples of a graph's AI Hub profile. Times are in ns (AI Hub gives µs); memory is the upper bound in bytes."""
     if not profiled.status.is_ok:
         return
     summary = _parse_profile(profiled).execution_summary
@@ -132,14 +132,14 @@ def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sa
 
 
 def cpu_layers(profiled: GraphProfile) -> list[str]:
-    """Return the names of the layers that ran on the CPU instead of the NPU."""
+    """Return the names of a profiled graph's layers that ran on the CPU instead of the NPU."""
     if not profiled.status.is_ok:
         return []
     return [one_line(layer.name) for layer in _parse_profile(profiled).execution_detail or () if layer.compute_unit == "CPU"]
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the smallest number of runs that any graph has, or 0 if none ran."""
+    """Return the number of inference runs of the graph with the fewest, or 0 if no graph ran."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 
@@ -164,7 +164,7 @@ def _one(value: float | None) -> list[float]:
 
 
 def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
-    """Submit a profile job for each graph, wait for all, and return the profiles by graph name."""
+    """Submit an AI Hub profile job for each graph, wait for all jobs, and return the profiles by graph name."""
     graphs = {_name(graph): graph for graph in compiled.artifact.graphs}
     options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
     parts = {
@@ -187,7 +187,7 @@ def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iter
 
 @dataclass(frozen=True, kw_only=True)
 class _HostedRun:
-    """One hosted run of a bundle's graphs on one phone, from which the records are made."""
+    """The finished profile jobs of a bundle's graphs on one AI Hub phone, from which the run's records are made."""
 
     bundle: Bundle
     compiled: CompiledBundle

@@ -1,4 +1,4 @@
-"""Run one launch: a fresh harness process in its own folder on the device. Every outcome, also a failure, becomes a record."""
+"""Run one launch: a fresh harness process in its own folder on the device. Each launch gives a record, also if it fails."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop a job, shared between threads. After `cut_off`, later failures count as intended."""
+    """A request to stop a job, shared between threads. After `cut_off`, failures of running launches count as interruptions."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -69,14 +69,14 @@ class StopFlag:
         return self._cut_off.is_set()
 
     def request(self) -> None:
-        """Request the stop: nothing new begins, and everything that only waits is woken up."""
+        """Request the stop: no further launch begins, and threads that wait are woken up."""
         self._asked.set()
         with self._lock:
             for end in self._waits:
                 end()
 
     def cut_off(self) -> None:
-        """Request the stop and treat all later failures as intended."""
+        """Request the stop, and from now on treat failures of running launches as interruptions."""
         self._cut_off.set()
         self.request()
 
@@ -86,7 +86,7 @@ class StopFlag:
 
     @contextmanager
     def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, call `end` when the stop is requested, to wake up whatever waits in the block."""
+        """Call `end` if the stop is requested while the block runs, so that a wait inside the block ends."""
         with self._lock:
             self._waits.append(end)
         try:
@@ -100,7 +100,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_ctrl_c(stop: StopFlag) -> Iterator[None]:
-    """Make the first Ctrl-C request a stop and log that a second one will interrupt at once."""
+    """While the block runs, let the first Ctrl-C request a stop and log that a second Ctrl-C interrupts at once."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
         yield  # only the main thread may set signals, and a foreign handler stays
@@ -135,19 +135,19 @@ class LaunchAborted(KeyboardInterrupt):
 
 
 class LaunchNotStarted(KeyboardInterrupt):
-    """Ctrl-C while a launch waited at the gate; there is no record to store."""
+    """Ctrl-C while a launch waited for the device to become ready. There is no record to store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchEnd:
-    """A finished launch. `lost` is the error if the device was lost during it, else None."""
+    """A finished launch and its record. If the device was lost during the launch, `lost` is the error, else None."""
 
     record: RunRecord
     lost: DeviceLostError | None = None
 
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
-    """Run the harness once without a stop request; return the record."""
+    """Run one launch that nobody can request to stop, and return its record."""
     return run_launch(installation, launch, settings, StopFlag()).record
 
 
@@ -160,7 +160,7 @@ def run_launch(
     may_discard: bool = False,
     on_image: ImageCallback = lambda _task, _images: None,
 ) -> LaunchEnd:
-    """Run the harness once and collect its results. Failures during the launch become a FAILED or SKIPPED record.
+    """Run one launch and collect its results. If the launch fails or cannot start, the record's status is FAILED or SKIPPED.
 
     With `may_discard`, a launch that ends with the device too hot or slowed down is DISCARDED; otherwise it gets a caveat. If
     another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `on_image` is called for each image.
@@ -300,9 +300,9 @@ def runs_folder(device: Device) -> str:
 
 
 def remove_leftovers(device: Device, layout: Layout) -> None:
-    """Remove leftovers of earlier launches on the device: run folders of this results folder, and harnesses still running there.
+    """Remove run folders that earlier launches left on the device, and kill harnesses that still run in them.
 
-    The caller holds the device's lock, so nobody uses them. Run folders of other results folders are left alone.
+    The caller holds the device's lock. Only runs of this results folder count; those of other results folders are left alone.
     """
     there = device.shell(["sh", "-c", _LIST, "sh", runs_folder(device)], _TIMEOUT_S).stdout.splitlines()
     ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
@@ -314,7 +314,7 @@ def remove_leftovers(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Create the launch's folder with its plan on the device, yield its path, and remove it afterwards. Deployed files stay."""
+    """Create a launch's folder with its plan on the device, yield its path, and remove it afterwards. Deployed files stay."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push({f"{folder}/plan.json": plan})

@@ -45,7 +45,7 @@ _LONGER = "Hint: raise measure.timeout_s of the recipe"
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The reason why a launch failed, and the class of its cause, such as DEVICE or HARNESS."""
+    """The reason why a launch failed, and the class of the cause, such as DEVICE or HARNESS."""
 
     error_class: ErrorClass
     reason: str
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share. Before each launch, `confirm` raises if the device's lease is not ours."""
+    """The settings that all launches of one run share. `confirm` runs before each launch and raises if our lease has ended."""
 
     run_id: str
     layout: Layout
@@ -65,7 +65,7 @@ class LaunchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchWork:
-    """The inputs of one launch. `harness` and `images` are paths on the device; `folder` is the launch's local folder."""
+    """Everything that one launch needs. `harness` and `images` are paths on the device; `folder` is the local result folder."""
 
     installation: Installation
     launch: LaunchPlan
@@ -93,7 +93,7 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class LaunchResult:
-    """The results of a launch so far. They are filled step by step, so that an interrupt keeps everything before it."""
+    """The results of a launch so far. They are filled in step by step, so that after an interrupt the earlier ones are kept."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     event_log: EventLog
@@ -107,17 +107,17 @@ class LaunchResult:
     lost: DeviceLostError | None = None  # set if the device was lost and may come back
 
     def fail(self, error_class: ErrorClass, reason: str) -> None:
-        """Record a failure. Later failures are ignored, since the first one is taken for their cause."""
+        """Record why the launch failed. Only the first failure is kept, because it usually causes the later ones."""
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Record that the device was lost during the launch, if the error is transient."""
+        """Record that the device was lost during the launch, unless the error says that it will not come back."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
 
 def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = False) -> RunRecord:
-    """Return the record of a launch that has ended; with `aborted`, of one that was interrupted."""
+    """Build the record of a launch that has ended. With `aborted`, the launch was interrupted by Ctrl-C."""
     status, error_class, reason = _status(result, aborted=aborted)
     ended_at = datetime.now(UTC)
     return RunRecord(
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return why a launch failed, or None. `ended` is the error that ended its output, None after exit code 0."""
+    """Return why a launch failed, or None. `ended` is the error that ended the harness's output; None after exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)
@@ -156,7 +156,7 @@ def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: st
 
 
 def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
-    """Return the versions of the tools that made a compiled bundle, with keys such as `quad.torch`."""
+    """Return the versions of the tools that built and compiled a bundle, with keys such as `quad.torch`."""
     return {
         "quadbench": version("quadbench"),
         **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
@@ -184,7 +184,7 @@ def versions_of(installation: Installation, event_log: EventLog) -> dict[str, st
 
 
 def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
-    """Return all runtime options of a launch as text; options left to the device are `any`."""
+    """Return a launch's runtime options as texts by name. An option that the device decides has the value `any`."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
     if installation.litert and variant.is_quantized:
@@ -194,7 +194,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
 
 
 def _caveats(work: LaunchWork, result: LaunchResult) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch, in the order of the enumeration."""
+    """Return the caveats of a launch's figures, such as EMULATED_NPU or DEBUG_BUILD, in the order of the enumeration."""
     event_log, device = result.event_log, work.device
     doubts = {*work.bundle.caveats, *result.state_caveats}
     if work.launch.variant.is_quantized:
@@ -257,7 +257,7 @@ def _crash_reason(event_log: EventLog, ended: CommandError) -> str:
 
 
 def _errors(event_log: EventLog) -> str:
-    """Return the harness's error messages, each prefixed with its location unless the message contains it."""
+    """Join the harness's error messages of a launch. Each starts with its location, unless the message has it already."""
     messages = []
     for error in event_log.errors:
         has_place = not error.where or error.message.startswith(error.where)
@@ -266,14 +266,14 @@ def _errors(event_log: EventLog) -> str:
 
 
 def _stderr(ended: CommandError) -> str:
-    """Return the last lines of stderr, without the runtime's informational log lines, which explain no crash."""
+    """Return the last lines of a crashed harness's stderr, without informational log lines of the runtime."""
     stderr_lines = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
     lines = [line for line in stderr_lines if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
 def _litert_errors(ended: CommandError) -> str:
-    """Return the first distinct error lines of LiteRT's log."""
+    """Return the first different error lines of LiteRT's log in a crashed harness's stderr."""
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     messages = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(messages[:_STDERR_LINES])}" if messages else ""

@@ -1,4 +1,4 @@
-"""Decide which launch a device runs next, from the plan, the stored records and the time left."""
+"""Decide which launch a device runs next, from the run's planned launches, the stored records and the time left."""
 
 import random
 import time
@@ -26,7 +26,7 @@ Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
-    """Return the planned launches of a run of a bundle. See `launches_of`."""
+    """Return the planned launches of a run of this bundle, in order, as `launches_of` does for given tasks."""
     own = own_graph_tasks(bundle)
     return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
 
@@ -34,7 +34,7 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return the planned launches of a run in their order, the same for all devices. `seed` draws the order.
+    """Return the planned launches of a run in order, which is the same on all devices. `seed` determines the random order.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own` (None: all tasks).
@@ -54,7 +54,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return a launch's sequence: each task often enough for all of its images, then single images that measure task switches."""
+    """Return a launch's sequence: first each task, often enough for all its images, then single images to time task switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -65,7 +65,7 @@ def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[S
 
 
 def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield endlessly the order of each block: every side twice, mirrored like A B B A, so that linear drift cancels.
+    """Yield blocks of launches without end. Each block has every side twice, mirrored as in A B B A, so linear drift cancels.
 
     Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
     alike. The seed draws the order of these blocks. The very first block is always A B B A.
@@ -92,7 +92,7 @@ def _order(terms: RunSettings, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return the A B B A blocks that a resumed run still has to launch; failed or partial ones get new launch numbers."""
+    """Return the launches, in A B B A blocks, that a resumed run still lacks. Failed or partial blocks get new launch numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
@@ -100,7 +100,7 @@ def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) 
 
 
 def repeat_block(block: Block) -> Block:
-    """Return the launches of an A B B A block with new launch numbers, for running the block once more."""
+    """Return the launches of an A B B A block with new launch numbers, so that the block can run once more."""
     return tuple(replace(launch, launch=launch.launch + MAX_LAUNCHES) for launch in block)
 
 
@@ -114,7 +114,7 @@ def _missing(block: Block, ends: dict[tuple[Variant, int], Status]) -> Block | N
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The deadline of a run, on a clock in seconds."""
+    """The time budget of a run: it ends at `ends_at`, in seconds on the clock `clock`."""
 
     ends_at: float
     clock: Callable[[], float] = time.monotonic
@@ -124,12 +124,12 @@ class Budget:
         return self.ends_at - self.clock()
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
-        """Return True if a block of launches should finish in time, judged by earlier launches on the same device."""
+        """Return True if a block of launches will probably finish in time, judged by earlier launches on the same device."""
         return expected_duration_s(block, ended) <= self.left_s
 
 
 def expected_duration_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Return the expected duration of a block of launches in seconds, from the longest earlier launch of each variant.
+    """Predict the duration of a block of launches in seconds, from the longest earlier launch of each variant.
 
     A variant without a finished launch takes at least its number of images times the slowest time per image; the images are those
     of finished launches, else of failed ones. Interrupted launches are ignored. Without any launch the result is 0.
@@ -156,7 +156,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledLaunch:
-    """The next launch to run, with its number out of a total. `may_discard`: if disturbed, it may be discarded and repeated."""
+    """The next launch to run: number `number` of `total`. With `may_discard`, a disturbed launch is discarded and repeated."""
 
     installation: Installation
     launch: LaunchPlan
@@ -180,7 +180,7 @@ def schedule_launches(
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> LaunchSchedule:
-    """Yield a run's launches in A B B A blocks. A block with a discarded launch stops there and is repeated at the end.
+    """Yield a run's launches in A B B A blocks. If a launch is discarded, its block stops and is repeated at the end.
 
     If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
     are complete and OK are skipped. The first block that would exceed the budget ends the run.
@@ -215,7 +215,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One side of a comparison on one device: the installation, launch plan and settings of its launches."""
+    """What one side of a comparison launches on a device: its installation, its launch plan and its settings."""
 
     installation: Installation
     launch: LaunchPlan
@@ -224,7 +224,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """Launches of two sides in blocks A B B A and B A A B, until the judge stops or all planned interim analyses are done.
+    """The launches of a comparison in blocks A B B A and B A A B, until the judge stops or all interim analyses are done.
 
     `seed` draws the order of the blocks.
 
@@ -268,7 +268,7 @@ class InterleavedSchedule:
                 repeats -= 1
 
     def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[ScheduledLaunch, LaunchEnd, list[RunRecord]]:
-        """Run one A B B A block and return its records. It stops at the first launch that is not OK, whose record is the last."""
+        """Run one A B B A block and return its records. A launch that is not OK ends the block; its record is the last."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1

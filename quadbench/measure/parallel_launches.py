@@ -1,4 +1,4 @@
-"""Run launches on several devices: phones in parallel, devices that share this machine's CPU one after the other."""
+"""Run launches on several devices: on phones in parallel, on devices that share this machine's CPU one after the other."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its launches. Without `recover`, a device that is lost during a launch is not waited for."""
+    """A device and its scheduled launches. `recover` waits for the device if it is lost; None means to go on without waiting."""
 
     device: Device
     schedule: LaunchSchedule
@@ -28,7 +28,7 @@ class DeviceQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class NotRun:
-    """The launches of a device that did not run, because time ran out or the device was given up."""
+    """Planned launches of a device that did not run, because the time was over or the device was given up with an error."""
 
     launches: Sequence[LaunchPlan] = ()
     given_up: QuadbenchError | None = None
@@ -37,7 +37,7 @@ class NotRun:
 def measure_launches(
     queues: Sequence[DeviceQueue], *, store: StoreRecord, observer: Observer, stop: StopFlag | None = None
 ) -> dict[str, NotRun]:
-    """Run all launches on all devices and pass each record to `store` at once. Return what did not run, by device address.
+    """Run the launches of all devices and pass each record to `store` at once. Return the launches not run, by device address.
 
     Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
     Ctrl-C lets the current launches finish and starts no others; the second kills them.
@@ -63,7 +63,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A queue in progress. Its generator `steps` yields, whenever the device is lost, a function that waits for the device."""
+    """A device's launches in progress. When the device is lost, the generator `steps` yields a function that waits for it."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -74,7 +74,7 @@ class _RunningQueue:
         return self.recovered is None or self.recovered.done()
 
     def proceed(self) -> Callable[[], object]:
-        """Run launches until the device is lost; return the function that waits for it."""
+        """Run the device's launches until the device is lost. Return the function that waits for the device."""
         try:
             if self.recovered:
                 self.recovered.result()
@@ -85,14 +85,14 @@ class _RunningQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchRunner:
-    """The launches of a run in progress, with the record callback, observer and stop request that all devices share."""
+    """Runs a run's launches. All devices share its record callback, its observer and its stop request."""
 
     store: StoreRecord
     observer: Observer
     stop: StopFlag
 
     def run(self, queues: Sequence[DeviceQueue], pool: ThreadPoolExecutor) -> dict[str, NotRun]:
-        """Run queues one after the other in this thread. While the pool waits for a lost device, run the next queue."""
+        """Run the launches of each device in turn, in this thread. While one device is lost, continue with the next device."""
         not_run: dict[str, NotRun] = {}
         under_way = [_RunningQueue(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
         while under_way:
@@ -107,7 +107,7 @@ class _LaunchRunner:
         return not_run
 
     def _steps(self, queue: DeviceQueue) -> Generator[Callable[[], object], None, NotRun]:
-        """Run a device's launches one after the other. When the device is lost, yield the function that waits for it."""
+        """Run the launches of one device in order. When the device is lost, yield a function that waits for it."""
         entry, remaining = _next_launch(queue.schedule, None)
         while entry is not None and not self.stop.is_requested:
             try:
@@ -137,7 +137,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch; after the last one return None and the launches that did not run."""
+    """Return a device's next launch. After the last one, return None and the planned launches that did not run."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:
@@ -146,7 +146,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill what runs on the phones, so that each thread stores its aborted launch and ends."""
+    """On Ctrl-C, kill what runs on the phones, so that their threads can store the aborted launches and end."""
     try:
         yield
     except KeyboardInterrupt:
