@@ -1,4 +1,4 @@
-"""Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of the stages."""
+"""Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of all stages."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def run(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Build, deploy, measure, store and report a recipe's run. Every launch's record is stored as soon as it exists.
+    """Build a recipe's bundles, push them to the devices, measure them and write the report. Each launch is stored as it ends.
 
     A device that fails is left out and named in the outcome; the others continue. `swept` are the values that a sweep sets;
     `options` holds the retries for lost devices and the time budget.
@@ -100,7 +100,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return each device profile's bundle, building those that `build_ahead` lacks, such as for a device given by adb serial."""
+    """Return the bundle of each device profile. Build those that `build_ahead` lacks, as for a device given by adb serial."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -116,7 +116,7 @@ def run_bundle(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Run an existing bundle on all devices. Variants with a graph per task are left out if the bundle has no such graphs.
+    """Run an existing bundle on all devices. If it has no graphs per task, variants that need such graphs are not run.
 
     Raises:
         QuadbenchError: every device failed.
@@ -131,7 +131,7 @@ def run_bundle(
 def resume(
     run_id: str, addresses: Sequence[Address] = (), *, options: RunOptions = DEFAULT_RUN, layout: Layout, observer: Observer
 ) -> RunOutcome:
-    """Resume an interrupted run: measure the missing launches, on all of its devices or on the given ones.
+    """Resume an interrupted run: measure its missing launches, on all of its devices or only on the given ones.
 
     Raises:
         UserError: there is no such run, it has ended, or it does not hold what resuming needs.
@@ -148,7 +148,7 @@ def resume(
 
 
 def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict[str, QuadbenchError]:
-    """Deploy, measure and store existing bundles, keyed by device profile. Return the error of each device that was left out.
+    """Deploy, measure and store existing bundles, keyed by device profile. Return the errors of failed devices by address.
 
     Raises:
         QuadbenchError: nothing could be compiled, or every device failed.
@@ -159,7 +159,7 @@ def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict
 
 
 def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
-    """Return the work of measuring a bundle. Variants with a graph per task are left out if no task has its own graph."""
+    """Return the plan of a run that measures a bundle, without the variants for which the bundle lacks graphs per task."""
     has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
     return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
@@ -168,7 +168,7 @@ def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
 def admit(
     candidate: Candidate, bundle: StoredBundle, addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Check an adapter against a bundle's LoRA encodings. If admitted, store the extended bundle and push it to devices.
+    """Check whether an adapter fits a bundle's LoRA encodings. If so, store the bundle with the adapter and push it to devices.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
@@ -194,7 +194,7 @@ def admit(
 
 
 def ensure_bundle(recipe: Recipe, *, layout: Layout, observer: Observer) -> StoredBundle:
-    """Return the recipe's bundle; build it if it does not exist yet.
+    """Return the stored bundle of a recipe; build the bundle if it does not exist yet.
 
     Raises:
         QuadbenchError: the recipe cannot be built, or the existing bundle is damaged.
@@ -211,7 +211,7 @@ def ensure_bundle(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stor
 
 
 def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-    """Return each device profile's bundle. Missing bundles are built, with their shared build steps done once.
+    """Return the bundle of each device profile. Build missing bundles, doing build steps that they share only once.
 
     Raises:
         QuadbenchError: as `ensure_bundle`.
@@ -225,7 +225,7 @@ def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layou
 
 
 def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
-    """Build the missing bundles of several recipes, with their shared build steps done once.
+    """Build the missing bundles of several recipes, doing build steps that they share only once.
 
     Raises:
         QuadbenchError: a recipe cannot be built; what was built before is kept.
@@ -247,7 +247,7 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
 def ensure_compiled(
     source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer
 ) -> tuple[StoredBundle, StoredCompiled]:
-    """Compile a bundle, given as its folder or as its recipe, for one target. Return the bundle and the compiled bundle.
+    """Compile a bundle, given as its folder or its recipe, for one target. Return the bundle and the compiled bundle.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here; nothing was built.

@@ -1,4 +1,4 @@
-"""An observer that also writes the progress of a run to a file, for other processes such as the live page.
+"""An observer that also writes a run's progress to a file. Other processes, such as the live page's server, read the file.
 
 The observed thread only updates a value in memory. Another thread writes it to disk at most once a second; failed writes are
 ignored.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Let other processes see the progress of some work while the block runs. `what` names it; `run_id` is its run, if any."""
+    """Publish the progress of some work to other processes while the block runs. `what` is its title, `run_id` its run if any."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MAX_TEXT),
@@ -54,7 +54,7 @@ def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str 
 
 
 def _flush(progress_observer: "_ProgressObserver", layout: Layout, name: str, done: threading.Event) -> None:
-    """Write the progress file on changes, or as a heartbeat, until `done` is set."""
+    """Write the progress file whenever the progress changes, and regularly as a sign of life, until `done` is set."""
     with suppress(OSError):
         remove_ended(layout)
     written, written_at = None, 0.0
@@ -72,7 +72,7 @@ def _flush(progress_observer: "_ProgressObserver", layout: Layout, name: str, do
 
 
 class _ProgressObserver:
-    """An observer that forwards events and keeps the latest progress as an immutable value, which another thread reads."""
+    """An observer that forwards all events to another one and keeps the latest progress for the thread that writes it to disk."""
 
     def __init__(self, observer: Observer, progress: Progress) -> None:
         self._observer = observer

@@ -1,4 +1,4 @@
-"""The work of a run, its retries and its time budget, and the checks before an interrupted run resumes."""
+"""The plan of a run, its options for lost devices and time, and the checks before an interrupted run resumes."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options of a run: number of retries for a lost device, wait for each in seconds, and time budget in seconds.
+    """Options of a run: how often a lost device is retried, how many seconds each wait may take, and the time budget in seconds.
 
     With `keep_going`, unreachable or leased devices are left out; otherwise the run does not start without them.
     """
@@ -36,11 +36,11 @@ class RunOptions:
 
     @property
     def budget(self) -> Budget | None:
-        """Return the time budget of a run that begins now, or None if it is unlimited."""
+        """Return the time budget of a run that begins now, or None if its time is unlimited."""
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
     def since(self, began: float) -> "RunOptions":
-        """Return these options with the budget reduced by the time since `began` (monotonic), for runs that share a budget."""
+        """Return these options with the time budget reduced by the seconds since `began`, a monotonic time; for several runs."""
         return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
 
 
@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Hooks with which a farm follows and guards a run's records.
+    """Callbacks by which a farm copies the files of a run's launches and decides whether their records may still be stored.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: the whole run is kept in another results folder.
@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan(RecordHooks):
-    """The work of a run: recipe name, measurement settings, and kit or harness overrides.
+    """The plan of a run: the recipe's name, the measurement settings, and overrides of kit or harness.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
@@ -75,7 +75,7 @@ class RunPlan(RecordHooks):
 
 
 def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, StoredBundle]:
-    """Return the bundles of a run to be resumed, keyed by folder name, after checking that these addresses can resume it."""
+    """Return the bundles of an interrupted run by folder name, after checking that the run can resume on these addresses."""
     if not run_file.planned:
         raise UserError(f"run {run_file.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
     _require_unfinished(run_file, layout)
@@ -89,7 +89,7 @@ def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) 
 
 
 def _require_unfinished(run_file: RunFile, layout: Layout) -> None:
-    """Raise if the run has ended, unless some of its measured launches are missing from the database."""
+    """Raise if the run has ended and the database has all of its measured launches, so that nothing is left to resume."""
     if not run_file.is_ended:
         return
     with open_records(database_of(layout)) as records:
@@ -113,7 +113,7 @@ def _bundle(run_file: RunFile, name: str, layout: Layout) -> StoredBundle:
 
 
 def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
-    """Return the bundle of a run that can be resumed; if it has several, with the same tasks, the first.
+    """Return the first bundle of a run that can be resumed. Its other bundles have the same tasks.
 
     Raises:
         UserError: the run has ended.
@@ -124,7 +124,7 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
-    """Raise if an address of a resumed run now leads to a device with another serial."""
+    """Raise if an address of a resumed run now means a device with another serial number than before."""
     serials = {facts.address: facts.serial for facts in known}
     for device in devices:
         address = device.facts.address
@@ -136,7 +136,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
 
 
 def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[RunRecord]) -> None:
-    """Raise if a device's stored records were measured with another bundle than the given one."""
+    """Raise if a device's stored records come from another bundle than the one given for its profile."""
     for record in stored:
         bundle = bundles.get(record.device.profile)
         if bundle and bundle.artifact.digest != record.bundle_digest:
@@ -145,5 +145,5 @@ def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[Ru
 
 
 def on_device(records: Sequence[RunRecord], address: str) -> list[RunRecord]:
-    """Return the records of the device with this address."""
+    """Return those of the given records that were measured on the device with this address."""
     return [record for record in records if record.device.address == address]

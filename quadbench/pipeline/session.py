@@ -1,4 +1,4 @@
-"""The session of a run or comparison in progress: its devices and leases, its database, and the results stored so far."""
+"""The session of a run or comparison in progress: its devices and their leases, its database, and its stored results."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ WorkT = TypeVar("WorkT", bound=RecordHooks)
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedDevices:
-    """The devices leased for a run or comparison, its phones at AI Hub (which need no lease), and the database.
+    """The devices that a run or comparison has leased, its AI Hub phones (which need no lease), and the results database.
 
     `left_out` maps the address of each unavailable device to its error. It is None if the work needs all of its devices.
     """
@@ -50,11 +50,11 @@ class LeasedDevices:
 
     @property
     def profiles(self) -> list[str]:
-        """Return the profile names of all devices, AI Hub phones last."""
+        """Return the device profile name of each device, first of the leased devices, then of the AI Hub phones."""
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
     def require_equipped(self, cores: Sequence[int], overrides: Overrides = NO_OVERRIDES) -> None:
-        """Raise, before anything is built, if a device lacks a harness, kit, compiler or one of the pinned `cores`."""
+        """Raise if a device lacks a harness, kit, compiler or one of the pinned `cores`. Call this before anything is built."""
         require_any([*self.devices, *self.phones], self.left_out)
         require_equipment(self.devices, self.layout, overrides)
         require_cores(cores, self.devices)
@@ -64,7 +64,7 @@ class LeasedDevices:
 def lease_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, to_examine: bool = False, layout: Layout
 ) -> Iterator[LeasedDevices]:
-    """Connect devices, open the database and lease the devices for the duration of the block.
+    """Connect to devices, open the results database and lease the devices, all until the block ends.
 
     Raises:
         QuadbenchError: a device's profile is wrong, or the device is absent, leased by another job or in quarantine.
@@ -96,7 +96,7 @@ def lease_devices(
 def require_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
-    """Raise, before anything is built, if a run could not use these devices; `cores` are those that runs are pinned to.
+    """Raise if a run could not use these devices or the `cores` it is pinned to. Call this before anything is built.
 
     Raises:
         QuadbenchError: a device is absent, leased by another job, in quarantine, or lacks what it runs with.
@@ -109,7 +109,7 @@ def require_devices(
 
 @dataclass(frozen=True, kw_only=True)
 class Session(Generic[WorkT]):
-    """A run or comparison in progress: its devices, observer, retries so far, and number of stored records by device."""
+    """A run or comparison in progress: its leased devices, observer, retries so far, and count of stored records by device."""
 
     work: WorkT
     leased: LeasedDevices
@@ -124,7 +124,7 @@ class Session(Generic[WorkT]):
 
     @cached_property
     def recovery(self) -> Recovery:
-        """Return the policy for devices that are lost: retries, wait time and callbacks."""
+        """Return the policy for lost devices: the number of retries, the wait time, and the callbacks."""
         return Recovery(
             retries=self.leased.options.retries,
             wait_s=self.leased.options.wait_s,
@@ -134,7 +134,7 @@ class Session(Generic[WorkT]):
         )
 
     def launch_settings(self, run_id: str, runtime: Runtime, measure: Measure) -> LaunchSettings:
-        """Return the settings that all launches of a run share."""
+        """Return the launch settings of a run from its runtime and measurement settings."""
         return LaunchSettings(
             run_id=run_id,
             layout=self.layout,
@@ -145,12 +145,12 @@ class Session(Generic[WorkT]):
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record that a device was lost and came back, for the report and the phone's health."""
+        """Record for the report and the device's health that the device was lost and came back."""
         self.leased.leases.note_lost(device, retry.reason)
         self.retries.append(retry)
 
     def store(self, record: RunRecord) -> None:
-        """Store a launch's record, update the device's health, and notify the observer.
+        """Store a launch's record in the database, update the device's health, and report the record to the observer.
 
         Raises:
             LeaseError: the device's lease, or the farm's attempt at the job, is no longer ours.
@@ -172,14 +172,14 @@ class Session(Generic[WorkT]):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSession(Session[RunPlan]):
-    """A run in progress. `stored` are the records from before it was resumed; `budget` is its time budget."""
+    """A run in progress. `stored` holds the records from before the run was resumed; `budget` is the run's time budget."""
 
     run_id: str
     stored: Sequence[RunRecord]
     budget: Budget | None
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record that a device was lost and came back, also in the run's file if it exists already."""
+        """Record that a device was lost and came back, also in the run's file if that has been written already."""
         super().note_retry(device, retry)
 
         def with_retry(run: RunFile | None) -> RunFile:

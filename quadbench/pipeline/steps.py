@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedRun:
-    """A run's bundles by device profile, and their installations. `launches` is the plan that each connected device runs.
+    """A run whose bundles are on the devices. `bundles` is keyed by device profile; `launches` is the plan of every device.
 
     `run_file` is the content of the run's file when the run began.
     """
@@ -40,7 +40,7 @@ class DeployedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureResult:
-    """Launches that did not run, by device address, and the errors of AI Hub phones that gave no records."""
+    """The result of measuring: launches that did not run, by device address, and errors of AI Hub phones without records."""
 
     remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
@@ -48,7 +48,7 @@ class MeasureResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
-    """The result of one run. `failures` maps the address of each device that was left out to its error."""
+    """The result of one run. `failures` maps the address of each device that failed or was unavailable to its error."""
 
     result: RunResult
     report: Path
@@ -56,12 +56,12 @@ class RunOutcome:
 
     @property
     def is_ok(self) -> bool:
-        """Return True if every device took part and every launch is OK or was discarded and repeated."""
+        """Return True if every device took part and every launch is OK, or was discarded and repeated."""
         return self.exit_code == 0
 
     @property
     def exit_code(self) -> int:
-        """Return 0, or the exit code of the first failure: a left-out device, else a failed launch."""
+        """Return the exit code of the first failure, first of failed devices, then of failed launches; 0 if there is none."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
         first = next((record for record in self.result.records if not record.status.is_fine), None)
@@ -94,7 +94,7 @@ def deploy(bundles: Mapping[str, StoredBundle], session: RunSession) -> Deployed
 
 
 def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
-    """Measure the launches that the run still lacks on each device. Each launch's record is stored as soon as it exists.
+    """Measure on each device the launches that the run still lacks. Each launch's record is stored as soon as the launch ends.
 
     Raises:
         QuadbenchError: a file of a bundle is damaged, or no device could take part.
@@ -114,7 +114,7 @@ def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
 
 
 def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
-    """Write the run's progress to its file. Return the errors of left-out devices by address.
+    """Write to the run's file whether the run has ended. Return the errors of failed or unavailable devices by address.
 
     Raises:
         NoTimeError: the run's time budget ended before its first launch.
@@ -142,13 +142,13 @@ def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -
 
 
 def report(failures: dict[str, QuadbenchError], session: RunSession) -> RunOutcome:
-    """Load the finished run and write its HTML report. `failures` are the errors of left-out devices."""
+    """Load the finished run and write its HTML report. `failures` are the errors of failed or unavailable devices by address."""
     result = load_run(session.layout, session.run_id)
     return RunOutcome(result=result, report=write_report(result, session.layout), failures=failures)
 
 
 def _rolled_out(bundles: Mapping[str, StoredBundle], session: RunSession) -> Rollout:
-    """Install the bundles on all devices. If all fail, continue only if the run also has AI Hub phones."""
+    """Install a run's bundles on its devices. If every device fails, raise, unless the run also has AI Hub phones."""
     failures: dict[str, QuadbenchError] = {}
     devices = session.leased.devices
 
@@ -188,7 +188,7 @@ def _queue(installation: Installation, deployed: DeployedRun, session: RunSessio
 def _measured_hosted(
     phones: Sequence[HostedPhone], deployed: DeployedRun, session: RunSession
 ) -> Iterator[tuple[str, QuadbenchError]]:
-    """Compile for phones at AI Hub and profile the graphs there. Yield address and error of phones that gave no records."""
+    """Profile a run's graphs on its AI Hub phones and store the records. Yield address and error of each phone that failed."""
     for phone in phones:
         if on_device(session.stored, phone.address):
             continue  # one job gives all of its records
@@ -216,7 +216,7 @@ def _hosted_records(phone: HostedPhone, bundle: StoredBundle, session: RunSessio
 
 
 def _removed(session: RunSession) -> dict[str, QuadbenchError]:
-    """Return an error for each device whose records were deleted from the database during the run."""
+    """Return an error for each device whose launch records somebody deleted from the database during the run."""
     kept = session.kept + Counter(record.device.address for record in session.stored)
     gone = kept - Counter(session.leased.records.counts(session.run_id))
     hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
@@ -227,7 +227,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
-    """Return True if devices of the run that did not take part this time still have launches to measure."""
+    """Return True if a device of the run that is not among the addresses `here` still has launches to measure."""
     elsewhere = [address for address in deployed.run_file.addresses if address not in here]
     stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 
@@ -239,6 +239,6 @@ def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSes
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:
-    """Describe the launches that the time budget left out, counted by variant."""
+    """Return a message about launches for which the time budget was too short, counted by variant."""
     counts = Counter(launch.variant for launch in launches)
     return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"
