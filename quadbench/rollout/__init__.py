@@ -1,4 +1,4 @@
-"""Install bundles on devices: compile once for each target, then push to every device."""
+"""Install bundles on devices: compile each bundle once per target, then push it to every device."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The installations on devices. `failures` has the others' errors by address; `reinstall` repeats one by address."""
+    """The installed bundles. For devices that failed, `failures` has errors by address; `reinstall` installs a device anew."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Rollout:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """Return the deployment of each installed device."""
+        """Return what was pushed to each device on which a bundle is installed."""
         return tuple(installation.deployment for installation in self.installations)
 
 
@@ -69,7 +69,7 @@ def roll_out(
     left_out: OmittedDevices | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
-    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are left out and reported.
+    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are reported and skipped.
 
     Unless `runs_float`, the float graphs and float adapters are not sent. With a `recovery`, a lost device is waited for.
 
@@ -125,7 +125,7 @@ def _push_all(
 
 @contextmanager
 def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | None) -> Iterator[None]:
-    """On Ctrl-C, close all devices, which ends their pushes, instead of waiting for them."""
+    """On Ctrl-C, close all devices of the rollout. This ends their pushes, which would otherwise run to their end."""
     try:
         yield
     except KeyboardInterrupt:
@@ -139,7 +139,7 @@ def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | 
 def compile_for(
     bundle: StoredBundle, target: Target, key: str, htp_arch: str | None, *, layout: Layout, observer: Observer
 ) -> StoredCompiled:
-    """Compile a bundle for one target and report progress to the observer.
+    """Compile a bundle for one target and report the progress to the observer. An existing compiled bundle is reused.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
@@ -183,7 +183,7 @@ def _compile_all(
     layout: Layout,
     observer: Observer,
 ) -> list[StoredCompiled]:
-    """Return each device's compiled bundle. Devices with the same bundle and target share one.
+    """Return the compiled bundle of each device, in order. Devices with the same bundle and target share one.
 
     The graphs are linted for the oldest HTP version among these devices, so that all of them can run the graphs.
     """
@@ -200,7 +200,7 @@ def _compile_all(
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceInstall:
-    """One device's part of a rollout: kit, harness and bundles. A `choice` of None stands for the runtimes of this machine."""
+    """The installation on one device: what to push there. A `choice` of None means to use this machine's runtime libraries."""
 
     device: Device
     kind: equipment.DeviceKind
@@ -210,7 +210,7 @@ class _DeviceInstall:
     compiled: StoredCompiled
 
     def install(self, observer: Observer, *, runs_float: bool) -> Installation:
-        """Push the missing files and link a kit's libraries under their file names. Return the installation."""
+        """Push the missing files to the device, link the kit's libraries under their file names, and return the installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
@@ -237,7 +237,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Link a kit's deployed libraries under their file names on the device. Each kit has one folder there."""
+    """Link the libraries of a kit that were pushed under their sha256 to their file names, in the kit's folder on the device."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
@@ -250,7 +250,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
 def deployed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[DeployedLibrary]:
-    """Yield the names and device paths of deployed libraries, and of the emulator's if `is_emulated`."""
+    """Yield the names and device paths of the pushed libraries, and with `is_emulated` also of Qualcomm's HTP emulator."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)

@@ -1,4 +1,4 @@
-"""Choose the runtime libraries for a device, from a kit or from this machine, and list the files to push to it."""
+"""Choose a device's runtime libraries, from a kit or from this machine, and list the files to push to the device."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """The kind of device that a rollout or a forecast is for. `address` is its name in messages.
+    """What determines which files a device needs: profile, ABI and target. `address` is the device's name in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """
@@ -45,13 +45,13 @@ class DeviceKind:
 
     @property
     def key(self) -> str:
-        """Return the target's key, such as `qnn-v79-69`."""
+        """Return the target key of the device's compile target, such as `qnn-v79-69`."""
         return target_key(self.target, self.abi.traits.machine)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """Overrides for a device's harness program, runtime kit and compiled graphs.
+    """The harness program, runtime kit and compiled graphs to use instead of those that quadbench would choose.
 
     A kit is given by a prefix of its digest; compiled bundles are keyed by their bundle's digest and target key.
     """
@@ -66,25 +66,25 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A runtime kit and the subset of its libraries that a device needs."""
+    """A runtime kit, and those of its libraries that a device needs."""
 
     kit: StoredArtifact[Kit]
     libraries: tuple[Library, ...]
 
     @property
     def files(self) -> list[LocalFile]:
-        """Return the libraries as files to deploy."""
+        """Return the chosen libraries of the kit as local files to deploy."""
         return local_files(self.kit, (library.file for library in self.libraries))
 
 
 def device_kind(device: Device) -> DeviceKind:
-    """Return the kind of a connected device."""
+    """Return the kind of a connected device: its profile, ABI, serial number and compile target."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
     return DeviceKind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
 
 def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Overrides = NO_OVERRIDES) -> None:
-    """Raise, before anything is built, if a device's harness, kit or compiler is missing.
+    """Raise if a device's harness, kit or compiler is missing. Call this before anything is built.
 
     A harness or kit that was named explicitly has to fit the devices; no other is tried.
 
@@ -105,7 +105,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Raise if a device that shares this machine's CPU lacks one of the cores. A phone's cores are checked at launch.
+    """Raise if a device that shares this machine's CPU lacks one of these cores. A phone's cores are checked at launch.
 
     Raises:
         UserError: names the first absent core.
@@ -119,12 +119,12 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitChoice | None:
-    """Return the explicitly named kit for a device, else its default kit; None stands for this machine's runtimes."""
+    """Return the kit named in `overrides`, else the device's default kit. None means to use this machine's runtime libraries."""
     return find_named_kit(kind, layout, overrides.kit) if overrides.kit else kit_for(kind, layout)
 
 
 def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
-    """Return a device's default kit, or None if the device has this machine's ABI and can use its runtimes.
+    """Return a device's default kit. None means that the device has this machine's ABI and can use its runtime libraries.
 
     This machine has no runtime for LiteRT on an NPU, so such targets always need a kit.
 
@@ -147,7 +147,7 @@ def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
 
 
 def find_named_kit(kind: DeviceKind, layout: Layout, digest: str) -> KitChoice:
-    """Return the kit whose digest starts with `digest`, after checking that it runs the device's target."""
+    """Return the kit whose digest starts with `digest`; raise if it does not run the device's target."""
     kit = find_kit(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
@@ -163,7 +163,7 @@ def _choice_of(kit: StoredArtifact[Kit], kind: DeviceKind) -> KitChoice:
 
 
 def host_libraries(target: RunTarget) -> list[LocalFile]:
-    """Return this machine's runtime libraries for a target: ONNX Runtime first, then LiteRT if the target needs it."""
+    """Return this machine's runtime libraries for a target, to deploy: ONNX Runtime, and LiteRT if the target needs it."""
     libraries = [runtime_library(), *([litert_library()] if isinstance(target, LiteRtTarget) else [])]
     return [local_file(library) for library in libraries]
 
@@ -186,7 +186,7 @@ def push_set(
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
-    """Return the files that launches of all variants need, by category. A file may be in two categories; it is pushed once.
+    """Return by category the files that a device needs for launches of all variants. Files in two categories are pushed once.
 
     `graphs` holds the quantized graphs. Unless `runs_float`, the float graphs and float adapters are left out.
     """
@@ -206,10 +206,10 @@ def push_set(
 
 
 def local_files(artifact: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
-    """Return files of an artifact as files to deploy."""
+    """Return files of an artifact as local files to deploy, with the sha256 and size from its manifest."""
     return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
 
 
 def local_file(path: Path, *, executable: bool = False) -> LocalFile:
-    """Return a file of this machine as a file to deploy."""
+    """Return any file of this machine as a local file to deploy, with its sha256 and size in bytes."""
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)

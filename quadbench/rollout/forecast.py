@@ -1,4 +1,4 @@
-"""Dry run: what a run would build, push and launch on each device, and what cannot run there. Nothing is changed."""
+"""Dry run: predict what a run would build, push and launch on each device, and what prevents it. Nothing is changed."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from quadbench.target.targets import LiteRtTarget, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The forecast of a run on one device. `push_bytes` are the sizes of existing files by category.
+    """What a run would build, push and launch on one device. `push_bytes` has the bytes of existing files by category.
 
     `adapter_bytes` has each adapter's size by name, over all dtypes that are pushed. Sizes of things `to_build` are unknown yet.
     Anything `missing` prevents the run.
@@ -57,7 +57,7 @@ class Forecast:
 
 
 def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
-    """Return the forecast of a recipe's run on each device. Phones need not be attached; their profiles are enough.
+    """Predict for each device what a run of a recipe would push and launch. Phones need not be attached.
 
     Raises:
         UserError: an address has no profile, means a device given twice, or is at AI Hub, where no files are pushed.
@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 def forecast_of_bundle(
     bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
 ) -> list[Forecast]:
-    """Return the forecast of a run of an existing bundle on each device, for example of one with an admitted adapter.
+    """Predict for each device what a run of an existing bundle would push and launch. Admitted adapters count too.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
@@ -82,7 +82,7 @@ def forecast_of_bundle(
 
 
 def _kinds(addresses: Sequence[Address]) -> list[DeviceKind]:
-    """Return the kind of device of each address. Raise for addresses that a run would refuse before it connects."""
+    """Return the kind of device that each address means; raise for addresses that a run would refuse before it connects."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
@@ -132,7 +132,7 @@ def _forecast(kind: DeviceKind, address: Address, bundle: StoredBundle | None, t
 
 
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
-    """Return the bytes of each file category. A file in two categories counts in the first, as it is pushed once."""
+    """Return the bytes to push for each category of files. A file in two categories counts only in the first."""
     first = {file.sha256: what for what, files in reversed(list(push.items())) for file in files}
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()
@@ -140,7 +140,7 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
 
 
 def kind_at(address: Address) -> DeviceKind:
-    """Return the kind of device that an address means, without connecting to it.
+    """Return the kind of device that an address means, from its device profile alone, without connecting.
 
     Raises:
         UserError: the address has no profile, or means a device at AI Hub.
@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the compiled graphs, or the bundle's own if none are compiled yet; their sizes are about the same."""
+    """Return the graphs compiled for a device's target. If there are none yet, return the bundle's graphs, of similar size."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
@@ -200,7 +200,7 @@ def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: li
 
 
 def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
-    """Yield the problems of a recipe that the devices' addresses alone reveal, before anything is connected.
+    """Yield the problems of running a recipe on devices, as far as their addresses alone show them.
 
     Raises:
         UserError: an address names a target that its profile lacks.
@@ -215,7 +215,7 @@ def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Pr
 
 
 def target_problems_of(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
-    """Yield the problems of running a recipe on a target. `name` is the device's name in messages."""
+    """Yield the problems of running a recipe on a compile target. `name` is the device's name in messages."""
     own = recipe.devices.get(profile) if profile else None
     of_devices = own.precision if own else None
     activations = (of_devices or recipe.precision).activations

@@ -23,7 +23,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """The retry policy for lost devices: how many times, and how many seconds, a run waits for each.
+    """The policy for devices that are lost during a run: how often to retry each, and how many seconds to wait for it.
 
     `confirm` raises if the device's lease is no longer ours. `note` is called for each device that came back.
     """
@@ -38,7 +38,7 @@ class Recovery:
     _identities: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def retry(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
-        """Run an idempotent action on a device. If the device is lost meanwhile, wait for it and run the action again.
+        """Run an idempotent action on a device. If the device is lost meanwhile, wait until it is back and run the action again.
 
         Raises:
             DeviceLostError: the device was not back in time, or was lost too often.
@@ -55,10 +55,10 @@ class Recovery:
                 self._wait(device, lost)
 
     def recover(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
-        """Wait for a lost device, then run the action that restores its state.
+        """Wait until a lost device is back, then run an action that restores its state, such as installing a bundle anew.
 
         Raises:
-            QuadbenchError: as `again`.
+            QuadbenchError: as `retry`.
         """
         if not lost.transient:
             raise lost
@@ -84,7 +84,7 @@ class Recovery:
         self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
 
     def _is_back(self, device: Device) -> bool:
-        """Return True if the device has booted, is the same device as before, and its lease is still ours."""
+        """Return True if the lost device has booted, is the same device as before, and is still leased by us."""
         try:
             if not device.is_ready():
                 return False
