@@ -1,1 +1,1 @@
-"""The interface to the native harness program: its build, the JSON plan that it reads, and the events that it writes."""
+"""The interface to the native harness program: how it is built, the JSON plan that it reads, and the events that it writes."""

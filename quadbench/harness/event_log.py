@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EventLog:
-    """The events of one launch so far. `problem` describes the first invalid line; valid lines around it are kept.
+    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines are kept all the same.
 
     `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `on_image` counts the images so
     far, including warm-up; `task` is the task of the last one.
@@ -57,7 +57,7 @@ class EventLog:
     _seen: Counter[_Place] = field(default_factory=Counter)
 
     def feed(self, line: str) -> bool:
-        """Read the next line; return True if it reports another generated image."""
+        """Read the next line of the harness's output. Return True if it reports another generated image."""
         on_image = self.on_image
         self.lines += 1
         self.size_bytes += len(line.encode()) + 1
@@ -80,7 +80,7 @@ class EventLog:
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Return what is wrong with the output of a harness that exited with 0 after `wall_s` seconds, or None."""
+        """Return what is wrong with the output of a harness that ended with exit code 0 after `wall_s` seconds, or None."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -103,11 +103,11 @@ class EventLog:
         )
 
     def wrong_library(self) -> str | None:
-        """Describe a library that was loaded in place of a pushed one, or return None."""
+        """Describe a library that the harness loaded in place of a pushed one; return None if there is none."""
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
-        """Describe where the output stopped, for the error message of a launch that ended early."""
+        """Describe where the harness's output stopped, as an addition to the error message of a launch that ended early."""
         if self.problem:
             return f"; {self.problem}"
         return "" if self.footer else f"; no footer after {self.lines} lines, {len(self.samples)} samples are kept"
@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count the sample; return a message if the plan expects no further sample of this kind."""
+        """Count a sample. Return an error message if the plan expects fewer samples of this metric and task."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -182,7 +182,7 @@ class EventLog:
         return None
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
-        """Return a message if a reported time exceeds the launch's duration on this machine's clock."""
+        """Return an error message if a time from the harness exceeds the launch's duration, as measured by this machine."""
         if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
             return f"harness says that it ran for {wall_ns / 1e9:.3f} s; here {wall_s:.3f} s went by"
         longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness says {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return a message if an image's time is too short or not the sum of its parts, or if all exceed the launch."""
+        """Return an error message if an image's time is too short or not its parts' sum, or if all images exceed the launch."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
@@ -212,7 +212,7 @@ class EventLog:
 
 
 def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return what is wrong with a single sample, or None."""
+    """Return what is wrong with a sample event's metric, value, task, component or labels, or None."""
     if event.metric not in events.KNOWN_METRICS:
         return f"unknown metric; known: {', '.join(sorted(events.KNOWN_METRICS))}"
     if fault := value_fault(event.metric, event.value):
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
 
 
 def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return what is wrong with a sample's iteration, step or item, or None."""
+    """Return what is wrong with a sample event's iteration, step or item, or None."""
     is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None
@@ -254,7 +254,7 @@ def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> 
 
 
 def check_image_contents(record: RunRecord, layout: Layout) -> None:
-    """Verify that a launch's image files match the sha256 in its events. Call this before showing or scoring them.
+    """Raise if a launch's image files do not match the sha256 in its events. Call this before images are shown or scored.
 
     Missing images are ignored here. If the events file is gone, a warning is logged and nothing is checked.
 

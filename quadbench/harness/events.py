@@ -1,4 +1,4 @@
-"""Events that the harness writes as JSON lines, and the samples, images and libraries that a plan leads to."""
+"""Events that the harness writes as JSON lines, and the samples, images and libraries that a plan makes us expect."""
 
 import posixpath
 from bisect import bisect_right
@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
 
 
 def _whole_path(text: str) -> str:
-    """Return a path without `.`, `..` and doubled slashes, which a loader's search may leave in it."""
+    """Return an absolute path without `.`, `..` and double slashes. Paths that a library loader reports may contain these."""
     path = posixpath.normpath("/" + text.lstrip("/"))
     if path == "/":
         raise ValueError("it names no file")
@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The first event: versions of harness and runtime, digest of the plan, variant and CPU.
+    """The first event of a launch: versions of harness and ONNX Runtime, digest of the plan, variant and CPU.
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -106,7 +106,7 @@ class Header(_Event):
 
 
 class SampleEvent(_Event):
-    """One measured value."""
+    """A measured value from the harness: metric, value, and the task, component, iteration and step that it belongs to."""
 
     event: Literal["sample"]
     metric: Word
@@ -121,7 +121,7 @@ class SampleEvent(_Event):
 
 
 class ImageEvent(_Event):
-    """An image file that the harness wrote on the device."""
+    """The event for an image file that the harness wrote on the device, with the file's path and sha256."""
 
     event: Literal["image"]
     task: Word
@@ -131,7 +131,7 @@ class ImageEvent(_Event):
 
 
 class LibraryEvent(_Event):
-    """A shared library that the loader mapped into the harness process. `build_id` is None if it has none."""
+    """The event for a shared library that the loader mapped into the harness process. `build_id` is None if it has none."""
 
     event: Literal["library"]
     path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain), AfterValidator(_whole_path)]
@@ -139,7 +139,7 @@ class LibraryEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """A failure with the harness's message, of any length and any characters."""
+    """The event for a failure. The harness's message may have any length and any characters."""
 
     event: Literal["error"]
     message: str
@@ -147,7 +147,7 @@ class ErrorEvent(_Event):
 
 
 class Footer(_Event):
-    """The last event: final status, number of samples and duration of the launch in ns."""
+    """The last event of a launch: its final status, the number of samples, and its duration in ns."""
 
     event: Literal["footer"]
     status: Literal["OK", "FAILED"]
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library on the device for the harness. The loader may report any of its `paths`, some of which are links.
+    """A library on the device for the harness. The loader may report it by any of its `paths`, because some are links.
 
     `build_id` comes from the local file; None if it has none.
     """
@@ -184,17 +184,17 @@ class DeployedLibrary:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedLibraries:
-    """The libraries that were pushed (`deployed`), and the paths of those that the plan opens (`opened`)."""
+    """The libraries that were pushed to the device (`deployed`), and the paths of those that the plan opens (`opened`)."""
 
     deployed: tuple[DeployedLibrary, ...]
     opened: tuple[str, ...]
 
     def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Describe a library that was loaded in place of a pushed one, or return None."""
+        """Describe a library that the harness loaded in place of a pushed one; return None if there is none."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Describe a library that the plan opens but that was never loaded, or return None."""
+        """Describe a library that the plan names but that the harness never loaded; return None if there is none."""
         there = {posixpath.normpath(library.path) for library in loaded}
         for path in self.opened:
             library = self._at(path)
@@ -203,7 +203,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return a loaded library's name, also if its file on the device is named by its sha256."""
+        """Return the file name of a loaded library, also if its path on the device ends with its sha256."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -227,7 +227,7 @@ class ExpectedLibraries:
 
 
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary]) -> ExpectedLibraries:
-    """Return the libraries that a launch with this harness plan has to load, out of those placed on the device."""
+    """Return the libraries that a launch with this harness plan has to load, and all libraries placed on the device."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
@@ -235,7 +235,7 @@ def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary
 
 
 class SampleGroup(NamedTuple):
-    """The key by which samples are counted: metric, task, and warm-up or not."""
+    """The key by which a launch's samples are counted: metric, task, and whether they are of warm-up images."""
 
     metric: str
     task: str | None
@@ -248,7 +248,7 @@ class SampleGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedTask:
-    """A task of the plan: its items in order, its number of sampler steps, and whether it takes an input image."""
+    """A task of a harness plan: its items in order, its number of sampler steps, and whether it takes an input image."""
 
     items: tuple[str, ...]
     steps: int
@@ -257,7 +257,7 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEvents:
-    """The events that a plan leads to. `images` maps task and item to the image's path on the device.
+    """The events that a harness plan makes us expect. `images` maps task and item to the image's path on the device.
 
     `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
     """
@@ -283,12 +283,12 @@ class ExpectedEvents:
         return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how many blocks of the launch's sequence run this iteration of a task."""
+        """Return how often a launch runs this iteration of a task: the number of sequence blocks that reach it."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
     def missing_samples(self, arrived: Mapping[SampleGroup, int]) -> str | None:
-        """Describe the missing samples, or return None if all have arrived."""
+        """Describe the samples that the plan expects but that have not arrived; return None if all have."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
             return None
@@ -300,7 +300,7 @@ class ExpectedEvents:
 def expected_events(
     plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[DeployedLibrary]
 ) -> ExpectedEvents:
-    """Return the events that a harness plan leads to. `steps` has the number of sampler steps of each task."""
+    """Return the events that a harness plan makes us expect. `steps` has the number of sampler steps of each task."""
     tasks = {
         name: ExpectedTask(
             items=tuple(item["name"] for item in task["items"]),
@@ -331,7 +331,7 @@ def expected_events(
 
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
-    """Count the samples that a launch must give, in the order in which the harness runs."""
+    """Return how many samples a launch must give, by metric, task and warm-up."""
     variant = Variant(plan["variant"])
     graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # merged-at-load: the merge graph
     counts = Counter(

@@ -1,4 +1,4 @@
-"""A bundle installed on a device, and the JSON plan for the harness (docs/harness.md)."""
+"""A bundle that is installed on a device, and the JSON plan that the harness runs for a launch (docs/harness.md)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ REFUSED_EXIT_CODE = 2  # the harness's exit code for a wrong plan, or a wrong fi
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionProvider:
-    """An execution provider of ONNX Runtime, by name; with `library`, one that a plugin library on the device provides."""
+    """An execution provider of ONNX Runtime. `library` is the device path of its plugin library, or None if it is built in."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
@@ -30,14 +30,14 @@ class ExecutionProvider:
     is_emulator: bool = False
 
     def plan_entry(self, threads: int) -> dict[str, Any]:
-        """Return the execution provider as JSON data for the harness's plan."""
+        """Return the execution provider with its options as JSON data for the harness's plan."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return the provider's entries in a record's settings: name, options, and for a plugin where LoRA inputs are stored."""
+        """Return the provider's name and options as texts for a record's settings; for a plugin also its LoRA memory."""
         # QnnHtpShared memory would be shared with the NPU, but onnxruntime-qnn 2.7.0 offers none to programs (checked with
         # OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25).
         memory = {"provider.lora_memory": "host"} if self.library else {}
@@ -49,7 +49,7 @@ XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads
 
 
 def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionProvider | None:
-    """Return the execution provider for a target's quantized graphs, or None for the CPU's.
+    """Return the execution provider that runs a target's quantized graphs. None means ONNX Runtime's CPU provider.
 
     Qualcomm's provider is loaded from the kit's folder by absolute paths, because a system may have older libraries of the same
     names. A device without a kit is a virtual one, and uses the emulator's.
@@ -76,7 +76,7 @@ def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionPr
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledKit:
-    """A runtime kit on a device: the `folder` with its libraries under their file names, and the libraries that were pushed."""
+    """A runtime kit on a device. `folder` is where its pushed libraries have their file names."""
 
     folder: str
     kit: Kit
@@ -84,18 +84,18 @@ class InstalledKit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the environment variables by which the loader and Qualcomm's DSP side find the libraries."""
+        """Return the environment variables by which the loader and Qualcomm's DSP find the kit's libraries."""
         return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": self.folder}
 
     @property
     def versions(self) -> dict[str, str]:
-        """Return the kit's entries in a record's versions: its digest, and each library's sha256."""
+        """Return the versions of a kit for a launch's record: the kit's digest and the sha256 of each library."""
         return {"kit": self.kit.digest, **{f"kit.{library.name}": library.file.sha256 for library in self.libraries}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """A bundle on one device with all that a harness plan needs, except the launch itself.
+    """A bundle on one device, with all that a harness plan needs apart from the launch itself.
 
     `program`, `runtime`, `litert` and `dispatch` are the sha256 of deployed files: the harness, ONNX Runtime's library, LiteRT's,
     and LiteRT's dispatch library for an NPU. With `litert`, that runtime runs the quantized graphs. Without an execution provider
@@ -119,18 +119,18 @@ class Installation:
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:
-        """Return a runtime library's path on the device; for a kit's library, the path with its file name."""
+        """Return the device path of the runtime library with this sha256. A kit's library has its own file name there."""
         if self.kit is None:
             return self.path_of_digest(sha256, "the runtime library")
         name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)
         return f"{self.kit.folder}/{name}"
 
     def path_of(self, file: FileRef) -> str:
-        """Return the path of a bundle's file on the device; raise ArtifactError if it was not deployed."""
+        """Return the device path of a file of the bundle; raise ArtifactError if the file was not deployed."""
         return self.path_of_digest(file.sha256, f"'{file.path}'")
 
     def path_of_digest(self, sha256: str, name: str) -> str:
-        """Return the path of the file with this sha256 on the device. `name` appears in the error message."""
+        """Return the device path of the deployed file with this sha256. `name` is the file's name in the error message."""
         objects = self.deployment.objects
         if sha256 not in objects:
             raise ArtifactError(
@@ -140,7 +140,7 @@ class Installation:
 
 
 def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
-    """Return the JSON plan for a launch. `images` is a folder on the device, or None to write no images.
+    """Return the JSON plan of a launch. `images` is the device folder for its images, or None to write no images.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -172,7 +172,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 
 
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
-    """Return the plan's runtime section. LiteRT or an execution provider other than the CPU's runs only the quantized graphs."""
+    """Return the plan's section on the runtime. Float graphs always run on ONNX Runtime's CPU provider."""
     provider = installation.execution_provider if variant.is_quantized else None
     litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
     return {

@@ -52,7 +52,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """The CMake arguments for one ABI. `compiler` is the compiler's name and version.
+    """The compiler and CMake arguments to build the harness for one ABI. `compiler` is the compiler's name and version.
 
     With `has_own_headers`, the compiler must not see this machine's headers, so the three header libraries are linked separately.
     """
@@ -63,7 +63,7 @@ class BuildConfig:
 
 
 def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
-    """Return the harness program for an ABI, by default this machine's; build it if needed.
+    """Return the path of the harness program for an ABI, by default this machine's. Build the program if needed.
 
     For this machine, QUADBENCH_HARNESS or else an installed program takes precedence. Builds lie in `build_root` under a digest
     of sources, ABI, compiler, flags and ONNX Runtime's header, so that the same build runs once.
@@ -83,7 +83,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
 
 
 def find_harness(build_root: Path, abi: Abi) -> Path | None:
-    """Return the harness program for an ABI if it exists; None if it has to be built."""
+    """Return the path of the harness program for an ABI, or None if the program still has to be built."""
     if abi is host_abi(platform.machine()):
         if named := path_variable(OVERRIDE):
             if not _is_program(named):
@@ -98,7 +98,7 @@ def find_harness(build_root: Path, abi: Abi) -> Path | None:
 
 
 def check_harness(program: Path, abi: Abi) -> Path:
-    """Return the path of a prebuilt harness; raise UserError if it is not a program or does not fit the ABI."""
+    """Return the absolute path of a prebuilt harness; raise UserError if it is no program or is for another ABI."""
     if not _is_program(program):
         raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
     if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
@@ -107,7 +107,7 @@ def check_harness(program: Path, abi: Abi) -> Path:
 
 
 def harness_sources() -> Path:
-    """Return the source folder `android_harness`, in the checkout or in the `share` folder of an installed wheel."""
+    """Return the folder of the harness's C++ sources, in the checkout or in the `share` folder of an installed wheel."""
     places = (
         Path(__file__).resolve().parents[2] / "android_harness",
         Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
@@ -122,7 +122,7 @@ def harness_sources() -> Path:
 
 
 def build_config(abi: Abi) -> BuildConfig:
-    """Return the build configuration for an ABI."""
+    """Return the compiler and CMake arguments to build the harness for an ABI; raise if programs are not installed."""
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
         return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
@@ -137,7 +137,7 @@ def build_config(abi: Abi) -> BuildConfig:
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
-    """Raise if build programs are missing. `programs` maps each to its Debian package."""
+    """Raise if programs that build the harness are not installed. `programs` maps each to its Debian package."""
     missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
     if missing:
         raise MissingDependencyError(
@@ -147,7 +147,7 @@ def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
 
 
 def ndk_revision(folder: Path) -> str | None:
-    """Return the NDK's version from its source.properties, such as 27.2.12479018; None if there is no NDK."""
+    """Return the revision of the Android NDK in a folder, such as 27.2.12479018; None if the folder has no NDK."""
     properties = folder / "source.properties"
     text = properties.read_text(errors="replace") if is_file(properties) else ""
     revision = re.search(r"^Pkg\.Revision\s*=\s*([0-9][0-9.]{0,40})", text, re.MULTILINE)
@@ -155,7 +155,7 @@ def ndk_revision(folder: Path) -> str | None:
 
 
 def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Link the headers of three libraries into an otherwise empty folder; return CMake's options for them."""
+    """Link the headers of three C++ libraries into an otherwise empty folder. Return the CMake options that name them."""
     missing, words = [], []
     for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
@@ -173,7 +173,7 @@ def linked_headers(folder: Path) -> tuple[str, ...]:
 
 
 def find_header(*parts: str) -> Path | None:
-    """Return the path of a header in the folders that CMake's `find_path` searches first, or None."""
+    """Return the path of a C or C++ header in the folders that CMake's `find_path` searches first; None if absent."""
     prefixes, folders = map(paths_variable, ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
     given = [*(prefix / "include" for prefix in prefixes), *folders]
     places = (place.joinpath(*parts) for place in (*given, Path("/usr/local/include"), Path("/usr/include")))
@@ -235,13 +235,13 @@ def _is_program(path: Path) -> bool:
 
 
 def _runtime_header() -> Path | None:
-    """Return the path of ONNX Runtime's header, or None if only CMake may find it."""
+    """Return the path of ONNX Runtime's C header, or None if it is in none of the folders that we search."""
     name = "onnxruntime_c_api.h"
     return find_header("onnxruntime", name) or find_header(name)
 
 
 def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
-    """Return a build's path. It contains a digest of the sources, the header, the ABI, the compiler and all options."""
+    """Return the path of a built harness. It contains a digest of sources, header, ABI, compiler and all options."""
     sources, header = harness_sources(), _runtime_header()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
     digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())
@@ -254,7 +254,7 @@ def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
 
 
 def _build(built: Path, abi: Abi, how: BuildConfig) -> None:
-    """Build in a temporary folder; move the program to `built` only after it is complete and checked."""
+    """Build the harness in a temporary folder. Move the program to the path `built` only when it is complete and checked."""
     sources, header = harness_sources(), _runtime_header()
     built.parent.mkdir(parents=True, exist_ok=True)
     _logger.info("building the harness of %s for %s with %s", sources, abi, how.compiler)
@@ -287,7 +287,7 @@ def _run(command: list[str]) -> None:
 
 
 def _commit(sources: Path) -> str:
-    """Return the checkout's commit, with `-dirty` for changed files, or `unknown` outside a checkout."""
+    """Return the git commit of the harness's sources, with `-dirty` for changed files; `unknown` outside a checkout."""
     command = ["git", "-C", str(sources), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)

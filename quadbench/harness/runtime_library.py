@@ -1,4 +1,4 @@
-"""Find this machine's ONNX Runtime and LiteRT libraries, which the native program loads, and set options for exact results."""
+"""Find the ONNX Runtime and LiteRT libraries of this machine for the harness, and set options for exact results."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ LITERT_LIBRARY = "libLiteRt.so"
 
 
 def runtime_library() -> Path:
-    """Return ONNX Runtime's shared library inside the installed onnxruntime package, without importing it."""
+    """Return the path of ONNX Runtime's shared library in the installed package onnxruntime, without importing it."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("onnxruntime is not installed", hint="pip install onnxruntime")
@@ -24,7 +24,7 @@ def runtime_library() -> Path:
 
 
 def litert_library() -> Path:
-    """Return LiteRT's shared library inside the installed ai_edge_litert package, without importing it."""
+    """Return the path of LiteRT's shared library in the installed package ai_edge_litert, without importing it."""
     spec = importlib.util.find_spec("ai_edge_litert")
     if spec is None or spec.origin is None:
         raise MissingDependencyError("ai-edge-litert is not installed", hint="pip install 'quadbench[litert]'")
