@@ -50,7 +50,7 @@ What was measured before a failure is stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the argument parser. Only the modules of `called` commands are imported; the others are registered by name."""
+    """Return the argument parser. Only the modules of the commands in `called` are imported; others just get name and purpose."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
@@ -102,7 +102,7 @@ def _interrupting_signals() -> Iterator[list[signal.Signals]]:
 
 
 def _interrupt_exit_code(received: Sequence[signal.Signals]) -> int:
-    """Return the exit code of an interrupted command, 128 plus the signal as in shells; without a signal that of Ctrl-C, 130."""
+    """Return the exit code of an interrupted command: 128 plus the first signal's number, or 130 for Ctrl-C."""
     return 128 + next(iter(received), signal.SIGINT)
 
 
@@ -148,7 +148,7 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises its errors, and also refuses empty arguments.
+    """An argument parser that raises its errors instead of exiting, and that refuses empty arguments.
 
     An empty shell variable must not be taken for the working folder or for an option's default.
     """
@@ -173,7 +173,7 @@ def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
 
 
 class _Version(argparse.Action):
-    """The option that prints the version, which is looked up only when needed."""
+    """The option `--version`. It looks up the installed version only when the option is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -183,7 +183,7 @@ class _Version(argparse.Action):
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Return True if Ctrl-C is the cause. C libraries turn it into an ImportError while they are imported."""
+    """Return True if Ctrl-C caused this error. C libraries turn Ctrl-C into an ImportError if it arrives during their import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None

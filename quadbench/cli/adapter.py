@@ -117,7 +117,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint: the command that adds the adapter at a lower weight, if one fits, and the one that builds a new base."""
+    """Return a hint for a refused adapter: the command that adds it at a lower weight, if one fits, and that for a new base."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -130,7 +130,7 @@ def _remedy(options: Options, admission: "Admission") -> str:
 
 
 def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
-    """Return the adapter to be admitted and the bundle that it would be added to."""
+    """Return the adapter that the command line names, and the bundle to which it would be added."""
     check_adapter_tensors(options.file.name, options.file)
     recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
@@ -149,7 +149,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return the command that adds the adapter with a task. Unknown arguments stay as the placeholders RECIPE and TASK."""
+    """Return a command line that adds the adapter with a new task. Unknown arguments are written as RECIPE and TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -158,7 +158,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return the bundle that the adapter would be added to, or None if there is none yet."""
+    """Return the bundle against which the adapter would be checked, or None if there is none yet."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -1,4 +1,4 @@
-"""All commands by name and group, with their one-line descriptions. Each is a module of this package."""
+"""All commands by name and group, with their one-line descriptions. Each command is a module of the package `cli`."""
 
 OWN_EXIT_CODES = frozenset({"nightly"})  # commands whose exit codes encode their result; every error is 1
 
@@ -44,7 +44,7 @@ COMMANDS = {name: purpose for commands in GROUPS.values() for name, purpose in c
 
 
 def command_list() -> str:
-    """Return the command list of `--help`."""
+    """Return the text of `--help` that lists all commands with their descriptions, by group."""
     width = max(map(len, COMMANDS))
     lines = []
     for title, commands in GROUPS.items():

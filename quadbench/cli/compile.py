@@ -64,5 +64,5 @@ def _graph_label(graph: Graph) -> str:
 
 
 def _size(graph: Graph) -> int:
-    """Return a graph's size in bytes, including its external weights file."""
+    """Return a graph's size on disk in bytes, including its external weights file."""
     return sum(file.size_bytes for file in {file.path: file for file in file_refs(graph)}.values())

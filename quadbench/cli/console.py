@@ -45,7 +45,7 @@ _PER_SECOND = 4
 
 
 def stdout_console() -> Console:
-    """Return the console for results: at most 100 columns on a terminal, unlimited in a file or pipe.
+    """Return the console that prints results to stdout: at most 100 columns on a terminal, unlimited in a file or pipe.
 
     The variable COLUMNS overrides the width, unless its value is too small for any table.
     """
@@ -63,14 +63,14 @@ def stdout_console() -> Console:
 
 
 class _ResultsConsole(Console):
-    """A console that prints text literally: markup is off, and terminal control codes are removed."""
+    """A console that prints all text literally, without interpreting markup, and removes terminal control codes."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
 class RunConsole:
-    """An observer that prints events on stderr and shows a live line for each device.
+    """An observer that prints a run's progress on stderr, with a live line for each device.
 
     With `stages`, the stages of the command, each line is prefixed with its number among them.
     """
@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show a stage's next step in its live line. Only new stages and the runs of a sweep are also printed."""
+        """Show a stage's next step in its live line. Also print a line if the stage is new or a sweep begins its next run."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -166,7 +166,7 @@ class RunConsole:
         self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
-        """Print a line of literal text; a pair is a text with its colour."""
+        """Print a line about a stage. A plain text is printed literally; a pair is a text and its colour."""
         shown = [_line(word) if isinstance(word, str) else word for word in words]
         first = stage.split(maxsplit=1)[0]
         known = _PARTS_OF.get(first, first)
@@ -176,7 +176,7 @@ class RunConsole:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchProgress:
-    """The launch in progress on a device, with its `number` out of a `total`."""
+    """The launch that a device runs now: launch `number` of `total`, with its variant and image count."""
 
     variant: Variant
     side: str
@@ -186,21 +186,21 @@ class _LaunchProgress:
 
     @property
     def count(self) -> str:
-        """Return the side of a comparison, if any, and the launch's number out of the total."""
+        """Return the launch's number out of the total, such as `3 of 8`, preceded by the side of a comparison, if any."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def progress_text(self, task: str, images: int) -> str:
-        """Return the progress of a launch in few words, for narrow terminals."""
+        """Return a launch's progress as a short text for narrow terminals, such as `3/8, image 2/10, ...`."""
         which = f"{task}/{self.variant}" if task else self.variant.value
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
-        """Return the finished fraction of all launches."""
+        """Return the finished fraction (0 to 1) of all launches when this launch has generated `images` images."""
         return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
 def print_error(message: str) -> None:
-    """Print an error message literally on stderr, cut if it is very long."""
+    """Print an error message on stderr, without interpreting markup, and cut a very long one."""
     left_out = len(message) - _MAX_CHARACTERS
     shown = f"{message[:_MAX_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
@@ -215,17 +215,17 @@ def print_broken_profiles() -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a message literally on stderr, unwrapped, so that commands in it can be copied."""
+    """Print a message on stderr without interpreting markup or wrapping lines, so that commands in it can be copied."""
     Console(stderr=True).print(Text(printable(message)), soft_wrap=True, highlight=False)
 
 
 def print_text(text: str) -> None:
-    """Print text literally on stdout, unwrapped."""
+    """Print text on stdout without interpreting markup or wrapping lines."""
     sys.stdout.write(printable(text).rstrip("\n") + "\n")
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: as JSON with `--json`, else as text or by the given function."""
+    """Print a command's result: `value` as JSON with `--json`, else `text`, which may be a function that prints."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -260,13 +260,13 @@ def _finite(value: Any) -> Any:
 
 
 def _line(words: str) -> str:
-    """Join text into one line, keeping a space at each end."""
+    """Join lines of text into one line. A space at the beginning or the end is kept."""
     return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveLine:
-    """A live line's content: current activity, finished fraction, and start time.
+    """The content of a live line on the terminal: current activity, finished fraction, and start time.
 
     With an unknown `share` of None, the line shows the elapsed time. `begun` is the share at the start, for a resumed run. A
     stage's line has an empty `activity`, because its name says everything.
@@ -280,7 +280,7 @@ class LiveLine:
 
 
 class LiveDisplay:
-    """The live lines of devices and stages. They are shown only on a terminal."""
+    """The live lines of all devices and stages. They are shown only if stderr is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -303,7 +303,7 @@ class LiveDisplay:
             handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
-        """Set the activity of a device or stage; its time restarts when `what` changes."""
+        """Set what a device or stage is doing. Its elapsed time starts again when `what` changes."""
         before = self._lines.get(name)
         if before and before.activity == what:
             line = replace(before, detail=detail, share=share)
@@ -325,7 +325,7 @@ class LiveDisplay:
 
 
 def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
-    """Render a live line for a terminal width: name, progress bar, activity, and the remaining time at the right."""
+    """Render a live line for a terminal of `width` columns: name, progress bar, activity, and at the right the remaining time."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
     first.truncate(width // 5, overflow="ellipsis")
@@ -339,7 +339,7 @@ def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:
-    """Return the estimated remaining time, else the elapsed time if there is no estimate, or `done`."""
+    """Return the estimated remaining time of a live line, the elapsed time if no estimate is possible, or `done`."""
     if line.begun >= 1.0:
         return "done"
     if line.share is None or line.share <= line.begun:
@@ -349,11 +349,11 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
 
 
 class PipeClosedError(BaseException):
-    """Raised when the reader of stdout's pipe has exited, as with `head`. It is no Exception, so that no handler catches it."""
+    """Raised when the reader of stdout's pipe has exited, as with `head`. As a BaseException it passes all error handlers."""
 
 
 class CheckedStream:
-    r"""A stream wrapper that raises a clear error if writing fails, and then discards all output.
+    r"""A wrapper of stdout that raises a clear error if writing fails, and afterwards discards all output.
 
     Characters that the stream's encoding lacks are escaped, as `\xd7`.
     """
@@ -364,17 +364,17 @@ class CheckedStream:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Write text to the stream.
+        """Write text to the stream and return the number of characters.
 
         Raises:
             StorageError: it cannot be written.
-            PipeLeftError: the pipe's reader has exited.
+            PipeClosedError: the pipe's reader has exited.
         """
         with self._reporting_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush the stream; raises like `write`."""
+        """Flush the stream. The errors are those of `write`."""
         with self._reporting_errors():
             self._stream.flush()
 
@@ -400,7 +400,7 @@ _UNBOUNDED = 100_000  # characters: as wide as a table would be
 
 
 def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
-    """Return a table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped.
+    """Return a printable table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped.
 
     If space is short, the widest other columns are wrapped first.
     """
@@ -411,7 +411,7 @@ def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
-    """Print a table of plain text, each cell on one line."""
+    """Print a table of plain text on stdout, each cell on one line."""
     table = empty_table(*columns, whole=whole)
     for row in rows:
         table.add_row(*map(one_line, row))
@@ -419,7 +419,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Seq
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:
-    """Return a table without rows whose first column is a name and whose others are right-aligned numbers."""
+    """Return a printable table without rows. The first column holds names, the others right-aligned numbers."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -433,7 +433,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table without its notes. If it is too wide, split it into parts that repeat the first `keys` columns.
+    """Print a table without its notes. If it is too wide, split it into parts that all begin with the first `keys` columns.
 
     Values and words of column names are not broken, unless a single column is too wide.
     """
@@ -451,7 +451,7 @@ def print_parts(console: Console, table: TextTable, keys: int) -> None:
 
 
 def _wrapped_heading(name: str, cells: Sequence[str]) -> str:
-    """Wrap a column's name to the width of its cells, without breaking words."""
+    """Wrap a column's heading to the width of its widest cell, without breaking words."""
     width = max(map(cell_len, (*cells, *name.split())))
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
 
@@ -461,7 +461,7 @@ def _has_room(console: Console, table: Table) -> bool:
 
 
 def _printed_columns(table: TextTable, columns: Sequence[int]) -> Table:
-    """Return a printable table with the selected columns."""
+    """Return a printable table with the columns of the given numbers."""
     printed = Table(title=table.title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for i in columns:
         printed.add_column(table.columns[i], justify="right" if table.numeric[i] else "left", overflow="fold")

@@ -1,4 +1,4 @@
-"""The command `db`: copy records and nights from one database to another."""
+"""The command `db`: copy all records and nightly results from one database to another."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Command-line options for measurements: devices, retries, time budget, and waiting for busy devices."""
+"""Command-line options of commands that measure: devices, retries, time budget, and waiting for busy devices."""
 
 import argparse
 import time
@@ -26,13 +26,13 @@ _FARM_HELP = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, 
 
 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
-    """Add `--devices` and `-s` for `addresses_of`; with `of_farm`, for a farm's devices and `device_words`."""
+    """Add the options `--devices` and `-s` to a command. With `of_farm`, they select a farm's devices instead of local ones."""
     parser.add_argument("--devices", metavar="A,B", help=_FARM_HELP if of_farm else _LOCAL_DEVICES)
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the addresses given with `--devices`, or an empty list."""
+    """Return the words of the option `--devices`, or an empty list; raise if the option is given but empty."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
@@ -40,7 +40,7 @@ def listed_devices(devices: str | None) -> Sequence[str]:
 
 
 def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
-    """Return the device addresses to run on. `-s` adds an adb serial to one address, or is the address.
+    """Return the device addresses on which to run. `-s` adds an adb serial to the only address, or stands for the address.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
@@ -49,12 +49,12 @@ def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Seq
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the values of --devices and -s as device selectors for a farm, or an empty list."""
+    """Return the words of `--devices` and `-s` for a farm, which resolves them to devices itself; may be empty."""
     return _with_serial(listed_devices(devices), serial)
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Combine `--devices` with the adb serial of `-s`."""
+    """Return the words of `--devices` with the adb serial of `-s` added to the only word, or the serial alone."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
-    """Add the options --retries, --budget and --keep-going. `later` is the help text on work beyond the budget."""
+    """Add the options --retries, --budget and --keep-going. `later` is help text about launches that exceed the budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
@@ -84,14 +84,14 @@ def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume g
 
 
 def run_options_from(options: Options) -> RunOptions:
-    """Return the run options (retries, budget, keep-going) from the command line."""
+    """Return the run options (retries, time budget, keep-going) that the command line gives."""
     return RunOptions(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
 def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Call a function that first takes devices. If another process uses one and `waits` is true, retry until it is free."""
+    """Call a function that needs devices. If another process uses one of them and `waits` is true, try again until it is free."""
     while True:
         try:
             return act()

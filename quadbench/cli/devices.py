@@ -54,7 +54,7 @@ def run(options: Options) -> int:
 
 
 def _change(options: Options, phone: FarmPhone) -> int:
-    """Put a phone into quarantine, or release it."""
+    """Put a phone into quarantine or release it from quarantine, and print its health."""
     with open_db(options.layout) as engine:
         inventory = Inventory(engine)
         if phone.is_here:
@@ -67,7 +67,7 @@ def _change(options: Options, phone: FarmPhone) -> int:
 
 
 def _forget(options: Options, phone: FarmPhone) -> int:
-    """Remove an unattached phone from the inventory."""
+    """Remove a phone that is not attached here from the phone inventory."""
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
     with open_db(options.layout) as engine:

@@ -43,7 +43,7 @@ def run(options: Options) -> int:
 
 
 def _print_bring_up(console: Console, result: BringUp) -> None:
-    """Print a table of all checks, then the hints of those that are not ok."""
+    """Print a table of all checks of a device, then hints for the checks that are not ok."""
     shown = empty_table("", "what", "found, or why not", "s", whole=("", "what", "s"))
     for check in result.checks:
         mark = Text(check.status, style=_COLOURS[check.status])
@@ -55,7 +55,7 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
 
 
 def _print_checks(console: Console, checks: Sequence[Dependency]) -> None:
-    """Print the checks grouped by purpose, one line each, with a hint below each missing program or package."""
+    """Print this machine's programs and packages by purpose, one line each, and a hint below each missing one."""
     for purpose in dict.fromkeys(check.purpose for check in checks):
         console.print(Text(one_line(purpose), style="bold"))
         for check in (check for check in checks if check.purpose == purpose):

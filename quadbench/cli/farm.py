@@ -255,7 +255,7 @@ def run(options: Options) -> int:
 
 
 def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
-    """Log which jobs this worker takes, and warn if another live worker has the same name."""
+    """Log which jobs a new worker on this host takes. Warn if another live worker has the same name."""
     namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
     for one in namesakes:
         log.warning(

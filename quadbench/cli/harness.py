@@ -1,4 +1,4 @@
-"""The command `harness`: build the native program for an ABI."""
+"""The command `harness`: build the native program that runs graphs on devices, for one ABI."""
 
 import platform
 

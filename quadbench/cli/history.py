@@ -1,4 +1,4 @@
-"""The command `history`: show changes of a nightly case, bisect them by launches, and acknowledge them."""
+"""The command `history`: show how a nightly case's figures changed, find the cause by launches, and accept changes."""
 
 import argparse
 import re
@@ -89,7 +89,7 @@ def run(options: Options) -> int:
 
 
 def _list(options: Options) -> int:
-    """Print one line for each nightly case and device."""
+    """Print one line for each pair of a nightly case and a device, with the latest result."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
     refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave it out")
@@ -110,7 +110,7 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    """Print the history of a nightly case: what changed, when, and on which device."""
+    """Print the history of a nightly case: which figures changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
         entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
@@ -129,7 +129,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a nightly case's figures as the new normal level from a night on, with a reason and an end date."""
+    """Accept a nightly case's figures, from one night onwards, as its new normal level, with a reason and an end date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
@@ -152,7 +152,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return one acknowledgement for all devices, or one for each device given with `--devices`."""
+    """Return one acknowledgement for all devices of a nightly case, or one for each device of `--devices`."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -178,7 +178,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse the end of an acknowledgement: a duration from now, or a date, whose day is included."""
+    """Parse the end date of an acknowledgement: a duration from now, or a date, which is included."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -226,7 +226,7 @@ def run_bisect(options: Options) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _BisectComparison:
-    """Launches two builds of a nightly case in turn on one device, to see whether their image times differ."""
+    """Compares builds of a nightly case with a known good build, by launching both in turn on one device."""
 
     good: Subject
     address: str
@@ -234,7 +234,7 @@ class _BisectComparison:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Return True if this build's image time differs from the known good build's, False if not, None if inconclusive."""
+        """Return True if a build's image time differs from the good build's, False if not, None if inconclusive."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
             return None
@@ -262,7 +262,7 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
 
 
 def write_history(options: Options, cases: Sequence[CaseData]) -> None:
-    """Write the HTML page and print its path."""
+    """Write the history of nightly cases as an HTML page, and print the page's path."""
     now = datetime.now(UTC)
     asked = [options.case] if options.case else []
     asked += ["--devices", options.devices] if options.devices else []
@@ -278,9 +278,9 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return the next commands for the latest unwanted change that nobody has acknowledged, with their descriptions.
+    """Return suggested commands, by description, for the latest unwanted change that nobody has acknowledged.
 
-    Without such a change, return that nothing has to be done, and until when.
+    Without such a change, the only description says that nothing has to be done, and until when.
     """
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
@@ -302,7 +302,7 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStore]:
-    """Open the stored nightly results of a results folder for reading, or with `is_written` for writing."""
+    """Open the database of nightly results in a results folder, for reading or, with `is_written`, for writing."""
     if not database_exists(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
     with open_db(layout, open_engine if is_written else open_for_reading) as engine:
@@ -310,7 +310,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStor
 
 
 def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return a case's nightly measurements by device: all devices, or those of `--devices`, by device name or address."""
+    """Return a case's nightly measurements by device, only of the devices in `words` (names or addresses) if given."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

@@ -1,4 +1,4 @@
-"""The command `nightly`: measure the cases of a night's file here or by a farm, and report what got worse; or print the plan."""
+"""The command `nightly`: measure the cases of a night file here or by a farm and report regressions, or print the plan."""
 
 import argparse
 import getpass
@@ -67,7 +67,7 @@ def add(commands: Subparsers) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add the night's file as an argument, and the options for running it."""
+    """Add the night file as an argument to a command, and the options of its execution."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the file of a night")
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
@@ -106,7 +106,7 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
-    """Yield the launcher for a night: on this machine's devices or through a farm."""
+    """Yield the object that runs a night's launches, either on this machine's devices or through a farm."""
     if not options.farm:
         yield LocalLauncher(layout=options.layout, observer=observer)
         return
@@ -148,7 +148,7 @@ def run_schedule(options: Options) -> int:
 
 
 def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
-    """Print a night's plan; return an error's exit code if a case cannot be measured."""
+    """Print what a night would measure. Return the exit code: nonzero if a case cannot be measured."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
@@ -162,7 +162,7 @@ def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
 
 
 def print_faults(plan: NightPlan) -> None:
-    """Print on stderr which cases or tasks are not measured, and why."""
+    """Print on stderr which cases of a night, or which of their tasks, are not measured, and why."""
     for case in plan.cases:
         if case.left_out:
             console.print_note(f"case '{case.name}': {case.left_out}")
@@ -177,7 +177,7 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
 
 
 def add_report_files(parser: argparse.ArgumentParser) -> None:
-    """Add the options for JUnit, Markdown and GitHub outputs. Their values are checked before anything is measured."""
+    """Add the options that write a night's results as JUnit, Markdown or GitHub annotations."""
     parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
     parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
     parser.add_argument(
@@ -186,7 +186,7 @@ def add_report_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add all options for a night's outputs: report files, GitHub and webhook."""
+    """Add all options for the outputs of a night: report files, GitHub annotations and a webhook."""
     add_report_files(parser)
     parser.add_argument(
         "--webhook",
@@ -198,7 +198,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write a night's report and JSON, print it, and write all requested outputs. Return False if an output failed.
+    """Write a night's report and JSON, print the night, and write all requested outputs. Return False if an output failed.
 
     A failed output is reported on stderr and does not stop the others.
     """
@@ -224,7 +224,7 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the shell command that runs this night's file again with the same options.
+    """Return the shell command that runs this night file again with the same options.
 
     The password of the farm's database is left out.
     """
@@ -243,7 +243,7 @@ def _succeeded(write: Callable[[], object]) -> bool:
 
 
 def _add_summary(view: NightView) -> None:
-    """Append the night's page to GitHub's step summary, which other commands of the step may also use."""
+    """Append a night's Markdown page to the file of GitHub's step summary. Other commands of the step may append too."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so that no summary was written", hint="GitHub sets it in a step")
@@ -271,7 +271,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Disable GitHub's workflow commands while device output is printed. Only a secret token enables them again."""
+    """Let GitHub ignore workflow commands in the output while the block runs, because device output may contain some."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

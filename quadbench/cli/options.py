@@ -1,4 +1,4 @@
-"""Build the parsers of commands with their common options, and parse option values."""
+"""Build the argument parsers of commands with the options that all commands have, and parse option values."""
 
 import argparse
 import re
@@ -34,20 +34,20 @@ def common_options() -> argparse.ArgumentParser:
 
 
 def add_command(commands: Subparsers, name: str, run: Run) -> argparse.ArgumentParser:
-    """Add a command with the common options; `run` is its function."""
+    """Add a command with the options that all commands have. `run` is the function that executes it."""
     parser: argparse.ArgumentParser = commands.add_parser(name, description=sentence(COMMANDS[name]), parents=[common_options()])
     parser.set_defaults(run=run)
     return parser
 
 
 def add_group(commands: Subparsers, name: str) -> Subparsers:
-    """Add a command that consists of actions; return its subparsers for `add_action`."""
+    """Add a command that consists of actions, such as `farm`. Return the subparsers to which `add_action` adds them."""
     parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
 
 def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
-    """Add an action to a command group, with the common options."""
+    """Add an action to a command, with the options that all commands have. `run` is the function that executes it."""
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=purpose, description=sentence(purpose), parents=[common_options()]
     )
@@ -56,7 +56,7 @@ def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argpar
 
 
 def sentence(purpose: str) -> str:
-    """Turn a purpose into a sentence: `build it` becomes `Build it.`"""
+    """Return a command's purpose as a sentence: `build it` becomes `Build it.`"""
     return f"{purpose[0].upper()}{purpose[1:]}."
 
 
@@ -65,7 +65,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def next_command(options: Options, *words: str) -> str:
-    """Return a shell command to suggest as the next step, for the same results folder."""
+    """Return a shell command for the same results folder, to be suggested to the user as the next step."""
     layout: Layout = options.layout
     return layout.command(*words)
 
@@ -77,7 +77,7 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
 
 
 def refuse_given(what: str, options: Options, *names: str, hint: str | None = None) -> None:
-    """Raise if options are given that `what` does not use."""
+    """Raise if one of these options is given, because the command or action `what` does not use it."""
     for name in names:
         if (value := getattr(options, name)) is not None and value is not False:
             word = f"--{name.replace('_', '-')}"
@@ -85,7 +85,7 @@ def refuse_given(what: str, options: Options, *names: str, hint: str | None = No
 
 
 def time_word(duration_s: float) -> str:
-    """Format a duration in the way that `duration_s` parses: `6h`."""
+    """Format a duration in seconds as `duration_s` parses it, for example `6h`."""
     unit = next(unit for unit, unit_s in reversed(_UNITS_S.items()) if duration_s % unit_s == 0)
     return f"{duration_s / _UNITS_S[unit]:.0f}{unit}"
 
@@ -109,7 +109,7 @@ def duration_s(text: str) -> float:
 
 
 def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
-    """Return a parser for an integer option between `low` and `high`; `noun` names it in errors."""
+    """Return a function that parses an integer option from `low` to `high`. `noun` describes the option in errors."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
@@ -120,7 +120,7 @@ def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
 
 
 def output_file(text: str) -> Path:
-    """Return the path of an output file, with links resolved; an existing path has to be a regular file."""
+    """Parse the path of an output file; return it with links resolved. If the path exists, it must be a regular file."""
     path = Path(text).resolve()
     if not text.strip() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")

@@ -1,4 +1,4 @@
-"""The command `prune`: remove old runs, and leftovers of killed builds and runs."""
+"""The command `prune`: remove old runs, and files left over from builds and runs that were killed."""
 
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s

@@ -1,4 +1,4 @@
-"""The command `quality`: score the images of a stored run, or of folders, against references."""
+"""The command `quality`: score generated images, of a stored run or in folders, against reference images."""
 
 from functools import partial
 from pathlib import Path

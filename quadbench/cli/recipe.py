@@ -1,4 +1,4 @@
-"""The command `recipe`: check a recipe and all files it names, write a new one, or print the JSON Schema."""
+"""The command `recipe`: check a recipe and all files that it names, write a new recipe, or print the JSON Schema."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def run_schema(_options: Options) -> int:
 
 
 def _read_checked(source: str | Path) -> Recipe:
-    """Read a recipe and check everything that it refers to."""
+    """Read a recipe, and check that all files to which it refers exist and can be used."""
     from quadbench.quad.inputs import check_references, read_recipe
 
     recipe = read_recipe(source)

@@ -35,7 +35,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
-    """Print a run's figures and the path of its report, if it has one, as tables or as JSON.
+    """Print a run's figures as tables or JSON, and the path of its report, if there is one.
 
     Return 0, or the exit code for `--fail-if` if a condition holds.
     """
@@ -48,7 +48,7 @@ def print_result(options: Options, view: ReportView, path: Path | None, conditio
 
 
 def print_conditions(summary: RunSummary) -> int:
-    """Print the conditions of `--fail-if` that hold, and return the exit code."""
+    """Print those conditions of `--fail-if` that hold. Return exit code 8 if there are any, else 0."""
     for met in summary.conditions_met:
         print_error(f"--fail-if {met}")
     return ConditionError.exit_code if summary.conditions_met else 0
@@ -79,7 +79,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
 
 
 def _print_glance(console: Console, view: ReportView) -> None:
-    """Print the most important figures, one row each, grouped by device and task."""
+    """Print a run's most important figures, one row each, grouped by device and task."""
     bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
     recipe, precisions = f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})", " and ".join(view.precisions)
     title = ", ".join(filter(None, (recipe, precisions, swept, f"run {view.result.run_id}")))
@@ -101,7 +101,7 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table of all figures for each device, without their spread to save width, then the notes."""
+    """Print a table of all figures for each device, then the notes. The figures' spread is left out to save width."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
@@ -124,7 +124,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
 
 
 def study_of(options: Options) -> Study | None:
-    """Return the sweep or comparison whose id was given in place of a run id, or None."""
+    """Return the sweep or comparison whose id is given in place of a run id. Return None if it is a run's id."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -136,7 +136,7 @@ def study_of(options: Options) -> Study | None:
 
 
 def print_study(options: Options, study: Study) -> None:
-    """Print a sweep or comparison, and the paths of its data and report."""
+    """Print a stored sweep or comparison as tables or JSON, with the paths of its data and its report."""
     page = study_report(study, options.layout)
     if options.json:
         print_json(study_document(study, page.parent))
@@ -169,7 +169,7 @@ def print_study(options: Options, study: Study) -> None:
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
-    """Add `--fail-if`, which `conditions_of` reads."""
+    """Add the option `--fail-if` to a command. `conditions_of` reads its values."""
     parser.add_argument(
         "--fail-if",
         action="append",
@@ -180,13 +180,13 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 
 
 def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
-    """Parse the conditions of `--fail-if` for a run of these tasks, before anything is measured."""
+    """Parse the conditions of `--fail-if` for a run of these tasks. Call this before anything is measured."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
 
 
 def add_baseline(parser: argparse.ArgumentParser) -> None:
-    """Add `--baseline`, which `baseline_of` reads."""
+    """Add the option `--baseline` to a command. `baseline_of` reads its value."""
     parser.add_argument(
         "--baseline",
         metavar="RUN",
@@ -195,7 +195,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the baseline run of `--baseline`, before anything is measured; None if not given, or if `latest` finds none."""
+    """Return the stored run that `--baseline` names, for comparison. None: no option, or `latest` finds no earlier run."""
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
@@ -205,7 +205,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return the properties of a stored run by which its baseline is found."""
+    """Return what determines the baseline of a stored run: its recipe name, tasks, device addresses and swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -92,7 +92,7 @@ def run(options: Options) -> int:
 
 
 def _source(options: Options) -> Source:
-    """Return the recipe, bundle or interrupted run that the command line names."""
+    """Return the source of the run that the command line names: a recipe, a bundle or an interrupted run."""
     if options.resume:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")

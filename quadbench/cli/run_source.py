@@ -1,4 +1,4 @@
-"""The source of a run (a recipe, a bundle or an interrupted run), and how to run it here or as a farm job."""
+"""The source of a run (a recipe, a bundle or an interrupted run), and how to run it here or as jobs of a farm."""
 
 import argparse
 import shlex
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeSource:
-    """A recipe as the source of a run, with its file."""
+    """A recipe as the source of a run, with the path of its YAML file."""
 
     recipe: Recipe
     file: Path
@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run, with the measurement settings of its recipe or the defaults."""
+    """A bundle as the source of a run, with the measurement settings of its recipe or the default ones."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -83,7 +83,7 @@ class BundleSource:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
-    """An interrupted run, to be resumed."""
+    """An interrupted run that is to be resumed, with its bundle."""
 
     run_id: str
     bundle: Bundle
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source that a command-line word means: a bundle's folder, or a recipe, optionally with a bundle of it."""
+    """Return the source of a run for a command-line word: a bundle's folder, or a recipe, perhaps with a bundle built from it."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
@@ -142,7 +142,7 @@ def add(actions: Subparsers) -> None:
 
 
 def add_farm(parser: argparse.ArgumentParser) -> None:
-    """Add `--farm`, which `use_farm` and `run_on_farm` follow."""
+    """Add the option `--farm` to a command. Its value is the URL of the farm's database."""
     parser.add_argument(
         "--farm",
         type=_url,
@@ -170,12 +170,12 @@ def run_fetch(options: Options) -> int:
 
 
 def use_farm(url: str) -> None:
-    """Use a farm's database for this command, as if $QUADBENCH_DATABASE were set to it."""
+    """Use the farm database at this URL for the rest of the command, as if $QUADBENCH_DATABASE had this value."""
     set_variable(DATABASE_VARIABLE, url)
 
 
 def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOutcome":
-    """Submit a run to the farm, wait for it, and fetch its results."""
+    """Submit a run to the farm, wait until its jobs have ended, and fetch the results."""
     run_id = submit_run(source, options, observer)
     try:
         return fetch_run(run_id, options.layout, observer)
@@ -185,7 +185,7 @@ def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOut
 
 
 def farm_command(options: Options, *words: str) -> str:
-    """Return a `quadbench farm` shell command for the farm that `--farm` names, without the database password."""
+    """Return a shell command `quadbench farm ...` for the farm of `--farm`, without the password of its database."""
     farm = shlex.quote(source_name(options.farm))
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
@@ -205,7 +205,7 @@ def submit_run(source: Source, options: Options, observer: Observer, priority: i
 
 
 def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
-    """Wait for the jobs of a run, and fetch their results.
+    """Wait until the jobs of a farm's run have ended, then fetch their results into the results folder.
 
     Raises:
         QuadbenchError: there is no such run, nothing of it was measured, or the farm cannot be reached.

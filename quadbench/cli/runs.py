@@ -63,7 +63,7 @@ def _line(layout: Layout, run_id: str) -> RunLine:
 
 
 def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
-    """Print the runs as a table, then the reasons of those that are not ok, and a next command."""
+    """Print runs as a table, then the reasons why some are not ok, and a next command."""
     console = stdout_console()
     begins = ("Began, UTC",) if console.width >= _WITH_BEGIN else ()
     table = empty_table("Run", *begins, "Recipe", "Devices", "Status", "Image", whole=("Run", *begins, "Status"))
@@ -81,7 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield rows of recipe and swept values, devices, and figures, with one device in each row.
+    """Yield the rows of one run's table cells: recipe and swept values, devices, and image time, with one device per row.
 
     With little room, the parts of a figure are stacked.
     """

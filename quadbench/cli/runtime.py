@@ -1,4 +1,4 @@
-"""The command `runtime`: make, list, show and remove runtime kits, the libraries that run graphs on devices of an ABI."""
+"""The command `runtime`: make, list, show and remove runtime kits, which hold the libraries that run graphs on devices."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +73,7 @@ def run_remove(options: Options) -> int:
 
 
 def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
-    """Return, for each of the profile's targets that the harness can run, why the kit cannot run it."""
+    """Return, for each target of a device profile that the harness can run, the reasons why a kit cannot run it."""
     foreign = [] if kit.abi is PHONE_ABI else [f"it is for {kit.abi}; expected {PHONE_ABI}"]
     run_by_harness = OnnxRuntimeTarget | QnnTarget | LiteRtTarget
     targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, run_by_harness)]

@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
-    """Print a table for each adapter (all sites, each step, and the most sensitive sites), then the conclusion."""
+    """Print for each adapter how quantization hurts it overall, at each step and at the worst sites, then the conclusion."""
     for one in sensitivity.adapters:
         title = f"{one.adapter}, {sensitivity.lora}, under encodings of its own"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)

@@ -39,7 +39,7 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
 
 
 def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
-    """Yield the lines of a target: its key, unwrapped for copying, then its compiler, devices and missing parts."""
+    """Yield the printed lines of one compile target: its key, then its compiler, devices and missing parts."""
     yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
     compiler = " ".join(filter(None, (target.target.backend, state.version)))
     runs_on = (
