@@ -1,4 +1,4 @@
-"""Read the JSON results that finished jobs stored in the database; callers validate them."""
+"""Read the results that finished farm jobs stored in the database as JSON. The caller validates their content."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from quadbench.results.schema import AttemptRow
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
-    """Return the result of each finished job by job id, or None if it stored none.
+    """Return a map from job id to the JSON result of each finished job, None if the job stored no result.
 
     Raises:
         StorageError: the database cannot be read.

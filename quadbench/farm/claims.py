@@ -26,7 +26,7 @@ _READY = (JobRow.state == JobState.WAITING.value, JobRow.open_needs == 0)
 
 
 def claim_within(connection: sa.Connection, worker: str, version: str, seats: Sequence[Seat], lease_s: float) -> list[Job]:
-    """Start attempts at the waiting jobs that fit a worker's free devices and host best, and return them.
+    """Choose the waiting jobs that fit a worker's free devices and host best, start an attempt at each, and return them.
 
     Raises:
         ArtifactError: the database has another schema version.
@@ -43,7 +43,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
 
 
 def waits_for_version(connection: sa.Connection, version: str) -> str | None:
-    """Return another quadbench version that waiting jobs need, so that this version's workers cannot take them; or None."""
+    """Return a quadbench version other than this that waiting jobs need. Workers of this version cannot take those jobs."""
     ready = sa.select(JobRow.version).where(*_READY)
     newest = connection.scalar(ready.where(JobRow.version > version).order_by(JobRow.version.desc()).limit(1))
     return newest or connection.scalar(ready.where(JobRow.version < version).order_by(JobRow.version).limit(1))
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return requirement, owner and last start time of each owner's job queue that these devices or host can serve.
+    """Return the queues of jobs that these devices or host can serve: requirement, owner, and when the last job started.
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """
@@ -81,7 +81,7 @@ def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> li
 
 
 def _line(connection: sa.Connection, version: str, needs: str, owner: str, served_at: datetime | None, now: datetime) -> JobLine:
-    """Return the first jobs of one queue, with their rows locked. Mark damaged rows as failed, so that they block no others."""
+    """Return the first jobs of one queue, with their rows locked. Damaged rows are marked as failed, so they block no others."""
     of_line = (*_READY, JobRow.version == version, JobRow.needs == needs, JobRow.owner == owner)
     may_begin = sa.or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
     first = sa.select(JobRow).where(*of_line, may_begin).order_by(JobRow.counts_from, JobRow.id).limit(MOST_IN_LINE)
@@ -91,7 +91,7 @@ def _line(connection: sa.Connection, version: str, needs: str, owner: str, serve
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
-    """Return each owner's current use of the farm: running jobs and recent device time."""
+    """Return for each owner the number of running jobs and the seconds of device time used lately."""
     counting = (
         sa.select(JobRow.owner, sa.func.count().label("jobs"))
         .where(JobRow.state == JobState.RUNNING.value)
@@ -106,7 +106,7 @@ def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
 
 
 def _summed(attempts: Iterable[Any]) -> dict[str, float]:
-    """Return the total seconds of attempts by owner, ignoring attempts with invalid times."""
+    """Return for each owner the total seconds of these attempts. Attempts with invalid times are ignored."""
     device_s: dict[str, float] = {}
     for owner, *times in attempts:
         started_at, ended_at = map(time_of, times)

@@ -1,4 +1,4 @@
-"""Rules for a device's health: how jobs, quarantine and probation change it. No I/O.
+"""Rules for a device's health: how jobs, quarantine and probation change it. Nothing here uses the database.
 
 Several failed jobs in a row put a device into quarantine, where it gets no runs. Releasing it puts it on probation: the next
 failure puts it back, and several good jobs in a row end the probation. Unreliable nightly figures put it on probation too.
@@ -21,7 +21,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PhoneCondition:
-    """A device's health, with the reason for its quarantine or last failure, and its counts of failed and good jobs in a row."""
+    """A device's health, the reason of its quarantine or last failure, and its counts of failed and good jobs in a row."""
 
     health: Health = Health.HEALTHY
     reason: str | None = None
@@ -30,7 +30,7 @@ class PhoneCondition:
 
 
 def after_good_job(condition: PhoneCondition) -> PhoneCondition:
-    """Return the condition after a successful job. Only a person can end a quarantine."""
+    """Return a device's condition after a successful job. A quarantine stays, because only a person can end it."""
     match condition.health:
         case Health.QUARANTINED:
             return condition
@@ -41,7 +41,7 @@ def after_good_job(condition: PhoneCondition) -> PhoneCondition:
 
 
 def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition after a job failed because of the device."""
+    """Return a device's condition after a job that failed because of the device."""
     failures = condition.failures + 1
     match condition.health:
         case Health.QUARANTINED:
@@ -60,14 +60,14 @@ def quarantined(reason: str) -> PhoneCondition:
 
 
 def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device with unreliable figures; a quarantine stays."""
+    """Return the condition of a device whose figures are unreliable. A quarantine stays a quarantine."""
     if condition.health is Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=reason)
 
 
 def released(condition: PhoneCondition) -> PhoneCondition:
-    """Return the condition after a person released the device: probation if it was in quarantine, else unchanged."""
+    """Return a device's condition after a person has ended its quarantine: probation. Without quarantine it stays unchanged."""
     if condition.health is not Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=condition.reason)

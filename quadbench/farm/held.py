@@ -1,4 +1,4 @@
-"""Lease devices for one job, and renew the leases by a heartbeat until the job ends."""
+"""Lease devices for one job, and renew the leases regularly until the job ends."""
 
 import logging
 import threading
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The leases of a job's devices by address, and the device faults during the job."""
+    """The devices that a job has leased, by address, and the device faults that occurred during the job."""
 
     leases: Leases
     database: str
@@ -34,7 +34,7 @@ class Held:
     faults: dict[str, str] = field(default_factory=dict)
 
     def confirm(self, device: Device) -> None:
-        """Check that the device's lease is still ours before anything is started on it, and renew it.
+        """Check that we still hold the device's lease, and renew the lease. Call this before anything is started on the device.
 
         Raises:
             LeaseError: its lease is over.
@@ -46,21 +46,21 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a check for database transactions that raises if the device's lease has ended; None for unleased devices."""
+        """Return a function for database transactions that raises if the device's lease has ended; None if it is not leased."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
     def note_left_out(self, device: Device, error: QuadbenchError) -> None:
-        """Record that the job continues without a device; a DeviceError counts as the device's fault."""
+        """Record that the job continues without this device. A DeviceError counts against the health of the device."""
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 
     def note_lost(self, device: Device, reason: str) -> None:
-        """Record that a device was lost, which counts as a fault even if it came back."""
+        """Record that the connection to a device was lost. This counts against its health even if the device came back."""
         self.faults.setdefault(device.facts.address, reason)
 
     def note_record(self, record: RunRecord) -> None:
-        """Record a fault if a launch failed because of its device."""
+        """Record a device fault if the launch of this record failed because of its device."""
         if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
             self.faults.setdefault(record.device.address, record.reason or "no reason")
 
@@ -75,7 +75,7 @@ def held(
     to_examine: bool = False,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
-    """Lease all devices while the block runs, and release them at the end. A device whose lease is lost is closed.
+    """Lease all devices until the block ends. If a lease is lost meanwhile, its device is closed.
 
     Phones in quarantine are refused, and the job's outcome updates each phone's health, unless `to_examine`. With `left_out`,
     unavailable devices are put there with their errors, and the result may be empty.
@@ -110,7 +110,7 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Call a function for each device and return those for which it succeeded. Without `left_out`, every device has to succeed.
+    """Call `act` for each device; return the devices for which it succeeded. Errors go to `left_out`, or are raised if None.
 
     Raises:
         DeviceError: the error of the first failing device, without `left_out`.
@@ -128,7 +128,7 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """Raise if all devices were left out.
+    """Raise if no device remains after unavailable devices, those in `left_out`, were excluded.
 
     Raises:
         QuadbenchError: the error of the first device.
@@ -139,7 +139,7 @@ def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError
 
 @contextmanager
 def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
-    """Lease devices as `held` does, with a database connection of its own.
+    """Lease devices until the block ends, as `held` does, but open the results database for it.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: the database cannot be opened.
@@ -155,7 +155,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examin
 
 @contextmanager
 def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
-    """Update each phone's health at the end of a job. If the job was cut short, only faults count."""
+    """At the end of a job, update each phone's health. If the job was interrupted, only device faults count."""
     is_through = False
     try:
         yield
@@ -169,7 +169,7 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
 
 
 def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
-    """Release the leases of devices that the job does not use after all."""
+    """Release those leased devices that are not in `taken`, because the job does not use them after all."""
     for device, lease in [one for one in work if one[0] not in taken]:
         work.remove((device, lease))
         _end(leases, lease)
@@ -182,7 +182,7 @@ def _end(leases: Leases, lease: Lease) -> None:
 
 @contextmanager
 def _warned(consequence: str) -> Iterator[None]:
-    """Turn database errors at the end of a job into warnings."""
+    """Log database errors at the end of a job as warnings. `consequence` says what is not stored because of them."""
     try:
         yield
     except QuadbenchError as error:
@@ -191,7 +191,7 @@ def _warned(consequence: str) -> Iterator[None]:
 
 @contextmanager
 def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
-    """Renew the listed leases until the block ends. Close a device whose lease is lost, so that nothing runs on there."""
+    """Renew the leases in `work` until the block ends. If a lease is lost, close its device, so that nothing more runs there."""
     ended = threading.Event()
 
     def beat() -> None:

@@ -1,4 +1,4 @@
-"""The database table of phones that any host has seen, with their health."""
+"""The inventory of phones: a database table of all phones that any host has seen, with their health."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """A phone as seen by a host. `device` is its name in leases, `address` its --devices address on that host."""
+    """What a host last saw of a phone. `device` is its name in leases, `address` its --devices address on that host."""
 
     device: str
     address: str
@@ -39,7 +39,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryPhone:
-    """A phone in the inventory: its last sighting by any host, and its health."""
+    """A phone in the inventory: what a host last saw of it, when, and its health."""
 
     seen: Sighting
     last_seen: datetime
@@ -47,13 +47,13 @@ class InventoryPhone:
 
 
 class Inventory:
-    """The phone inventory in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
+    """The phone inventory in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note_seen(self, sightings: Sequence[Sighting]) -> None:
-        """Record phones as seen now. New phones are healthy; for phones that do not answer, only state and host are updated."""
+        """Record that these phones are attached now. If a phone does not answer, only its state and host are updated."""
         with begin_write(self._engine) as connection:
             for sighting in sightings:
                 _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
@@ -72,7 +72,7 @@ class Inventory:
             ]
 
     def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
-        """Apply a function to a phone's condition, and return the new condition.
+        """Change a phone's health condition by a function of the old condition, and return the new one.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -87,7 +87,7 @@ class Inventory:
             return condition
 
     def forget(self, device: str) -> None:
-        """Remove a phone and its health; if it comes back, it counts as new and healthy.
+        """Remove a phone and its health. If the phone is attached again, it counts as new and healthy.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Record a finished job in a phone's health; `failure` is the device's fault, if any. Other devices have no health."""
+        """Update a phone's health after a job. `failure` is the device's fault, if any. Other kinds of devices are ignored."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)
@@ -126,7 +126,7 @@ class Inventory:
 
 
 def _note(connection: sa.Connection, sighting: Sighting, updated: Sequence[str]) -> None:
-    """Insert a phone, or update the given columns and the time of an existing one."""
+    """Insert a phone into the inventory. If it exists, update the given columns and the time when it was last seen."""
     seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": database_now(connection)}
     insert = upsert(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
     changes = {name: seen[name] for name in (*updated, "last_seen")}

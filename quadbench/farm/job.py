@@ -1,4 +1,4 @@
-"""A farm job's data and the rules by which it changes state. No I/O.
+"""The data of a farm job, and the rules by which its state changes. Nothing here uses the database.
 
 An attempt is one execution of a job by one worker. Every change of a running job names its attempt, and changes by an attempt
 that is over are refused: its worker may have been frozen while another took the job.
@@ -25,7 +25,7 @@ _PRIORITY = timedelta(days=1)  # one priority step equals a day of waiting, so t
 
 
 class JobKind(StrEnum):
-    """The kinds of farm jobs."""
+    """The kinds of farm jobs: build a bundle, compile it, measure it on a device, or compare two sides on a device."""
 
     BUILD = "build"
     COMPILE = "compile"
@@ -34,7 +34,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """The states of a job."""
+    """The states of a farm job. Waiting and running jobs are open; the other states are final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -44,13 +44,13 @@ class JobState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Return True if the state is final."""
+        """Return True if the state is final: done, failed or cancelled."""
         return self not in (JobState.WAITING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job to be submitted in a batch. `after` has the batch positions of jobs that have to finish first.
+    """A job to submit together with others. `after` has the positions, among these, of jobs that have to finish first.
 
     `needs` is a requirement of the module `need`. Jobs with the same `affinity` use the same files on a device, so running them
     in a row saves transfers.
@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The stored outcome of an attempt: its result as JSON, and the last lines of its log."""
+    """What an attempt leaves in the database: its result as JSON, and the last lines of its log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -78,7 +78,7 @@ NOTHING_LEFT = Account()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job of a run. `version` is the quadbench version it needs; `seat` is the device or host of its last attempt.
+    """A job in the queue. `version` is the quadbench version that it needs; `seat` is the device or host of its last attempt.
 
     `after` are the jobs that have to finish first. The attempt counts as lost after `until`. `is_stopping` asks its worker to
     stop.
@@ -108,7 +108,7 @@ class Job:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the fields are consistent.
+        """Check that the texts and numbers of the job are within their limits.
 
         Raises:
             ValueError: names the field, its value and what was expected.
@@ -133,39 +133,39 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the time by which jobs of one owner are ordered: the submission time, shifted by the priority."""
+        """Return the time by which jobs of one owner are ordered: the submission time, made earlier by a higher priority."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
 def claimed(job: Job, worker: str, seat: str, now: datetime, lease_s: float) -> Job:
-    """Start the job's next attempt on a seat of a worker, which is a device or its host."""
+    """Return the job with its next attempt started by a worker, on `seat`: a device's name or the worker's host."""
     until = now + timedelta(seconds=lease_s)
     begun = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, worker=worker, seat=seat, until=until, started_at=now)
     return replace(begun, not_before=None, reason=None)
 
 
 def is_held(job: Job, attempt: int, now: datetime) -> bool:
-    """Return True if this attempt still owns the job."""
+    """Return True if the attempt with this number still owns the job."""
     return job.state is JobState.RUNNING and job.attempt == attempt and not is_lost(job, now)
 
 
 def is_lost(job: Job, now: datetime) -> bool:
-    """Return True if the job's worker has missed its heartbeats for too long."""
+    """Return True if the job's worker has sent no heartbeat for so long that the attempt counts as lost."""
     return job.state is JobState.RUNNING and job.until is not None and job.until <= now
 
 
 def extended(job: Job, now: datetime, lease_s: float) -> Job:
-    """Extend the attempt's deadline after a heartbeat."""
+    """Return the job with a later deadline of its attempt, after a heartbeat of its worker."""
     return replace(job, until=now + timedelta(seconds=lease_s))
 
 
 def finished(job: Job, now: datetime) -> Job:
-    """Mark the job as done, even if it was asked to stop meanwhile."""
+    """Return the job as done, even if somebody asked it to stop meanwhile."""
     return _ended(job, JobState.DONE, None, now)
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """End a failed attempt. If retrying may help and attempts are left, the job waits again, with a doubling pause."""
+    """Return the job after a failed attempt. It waits for a retry if `is_transient` and attempts are left; the pause doubles."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:
@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """End an attempt whose worker was asked to stop. It does not count as an attempt, and the job waits for another worker."""
+    """Return the job after its worker was asked to stop. The attempt does not count, and the job waits for another worker."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)
@@ -185,12 +185,12 @@ def given_back(job: Job, reason: str, now: datetime) -> Job:
 
 
 def expired(job: Job, now: datetime) -> Job:
-    """End an attempt whose worker was lost."""
+    """Return the job after its worker was lost: as after a failed attempt that may be retried."""
     return failed(job, f"worker '{job.worker}' was lost", now, is_transient=True)
 
 
 def cancelled(job: Job, reason: str, now: datetime) -> Job:
-    """Cancel a waiting job, or ask a running one's worker to stop. A finished job stays unchanged."""
+    """Return a waiting job as cancelled, or a running job with the request to stop. A finished job stays unchanged."""
     match job.state:
         case JobState.WAITING:
             return _ended(job, JobState.CANCELLED, reason, now)

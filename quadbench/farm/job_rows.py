@@ -1,4 +1,4 @@
-"""Convert between jobs and rows of the queue's database tables, and update rows when attempts end.
+"""Convert between jobs and rows of the queue's database tables, and update the rows when attempts end.
 
 SQLite accepts any value in any column, and users have the database's password, so every row is validated when read.
 """
@@ -36,14 +36,14 @@ _BATCH = 500  # ids in one statement
 
 @dataclass(frozen=True, kw_only=True)
 class ReadJobs:
-    """The jobs of a query, and the faults of damaged rows by job id."""
+    """The jobs that a query found. `faults` maps the ids of damaged rows to what is wrong with them."""
 
     jobs: Sequence[Job]
     faults: Mapping[int, str]
 
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
-    """Return the jobs that a query selects, in its order; the query may lock their rows."""
+    """Run a query for job rows and return the jobs in its order. The query may lock the rows."""
     rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
     after = _needed(connection, [row["id"] for row in rows])
     jobs, faults = [], {}
@@ -59,7 +59,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
 
 
 def job_query(job_id: int) -> sa.Select[Any]:
-    """Return the query for one job id, which may be any integer, even one beyond the database's range."""
+    """Return the query for the job with this id. The id may be any integer, even one too large for the database."""
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
@@ -76,12 +76,12 @@ def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
 
 
 def damage(connection: sa.Connection, fault: str) -> ArtifactError:
-    """Return the error for a damaged row."""
+    """Return the error for a damaged row of the queue's database tables. `fault` describes the damage."""
     return ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job")
 
 
 def row_of(job: Job) -> dict[str, object]:
-    """Return a job's row, without its id.
+    """Return a job as a row of the database table of jobs, without its id.
 
     Raises:
         ValueError, TypeError: the payload is not JSON.
@@ -97,14 +97,14 @@ def row_of(job: Job) -> dict[str, object]:
 
 
 def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
-    """Update the rows of jobs, which the caller has locked."""
+    """Write changed jobs to their rows in the database. The caller has locked the rows."""
     rows = [{"key": job.id, **{name: row_of(job)[name] for name in _CHANGING}} for job in jobs]
     if rows:
         connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
 
 
 def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store the end of an attempt with its result and log, then unblock or cancel the jobs that depend on it.
+    """Store an attempt's end, result and log. Then let the jobs that depend on its job start, or cancel them.
 
     Rows are locked by ascending id to avoid deadlocks.
     """
@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that depend on a job which will never finish. Rows are locked by ascending id."""
+    """Cancel all jobs that depend, directly or not, on a job that will never finish, for the reason `fate`. Lock rows by id."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
@@ -131,7 +131,7 @@ def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: dateti
 
 
 def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
-    """Mark damaged, locked rows as failed, so that they do not block other jobs."""
+    """Mark damaged rows as failed jobs, so that they do not block others. The caller has locked the rows."""
     for job_id, fault in faults.items():
         ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
         connection.execute(sa.update(_TABLE).where(JobRow.id == job_id).values(ended))
@@ -139,14 +139,14 @@ def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: date
 
 
 def _let_go_on(connection: sa.Connection, job_id: int) -> None:
-    """Decrement the number of open dependencies of jobs that wait for a finished one."""
+    """Reduce the number of open dependencies by one for each job that depends on this finished job."""
     waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
     connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
     connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))
 
 
 def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return the ids of each job's dependencies."""
+    """Return for each of these job ids the ids of the jobs on which it depends."""
     after: dict[int, list[int]] = {}
     for begin in range(0, len(ids), _BATCH):
         query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))
@@ -156,7 +156,7 @@ def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int
 
 
 def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
-    """Convert a row to a job.
+    """Convert a row of the database table of jobs to a job. `after` are the ids of the jobs on which it depends.
 
     Raises:
         ValueError, TypeError: a column has an invalid value.
@@ -182,7 +182,7 @@ def _payload(text: Any) -> Any:
 
 
 def time_of(value: Any) -> datetime | None:
-    """Parse a stored time; return None if it is invalid."""
+    """Parse a time from the database; return None if it is not a valid time."""
     try:
         return datetime.fromisoformat(utc_text(value))
     except (ValueError, TypeError):

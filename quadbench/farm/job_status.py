@@ -1,4 +1,4 @@
-"""Read-only queries on the farm's queue: statistics, a run's jobs, a job's attempts, and damaged or stuck jobs."""
+"""Queries that only read the farm's job queue: statistics, a run's jobs, a job's attempts, damaged or stuck jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
 @dataclass(frozen=True, kw_only=True)
 class QueueStatus:
-    """Statistics of the queue: jobs by state, open jobs by owner and state, and the oldest job's waiting time in seconds."""
+    """Statistics of the job queue: jobs by state, open jobs by owner and state, and the longest waiting time in seconds."""
 
     states: Mapping[str, int]
     owners: Mapping[str, Mapping[str, int]]
@@ -33,7 +33,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class PastAttempt:
-    """An attempt at a job, possibly still running: its worker, times, end reason and last log lines."""
+    """An attempt at a job, perhaps still running: its worker, its times, why it ended, and its last log lines."""
 
     number: int
     worker: str
@@ -45,7 +45,7 @@ class PastAttempt:
 
 
 def queue_status(engine: sa.Engine) -> QueueStatus:
-    """Return the queue's statistics, with a message for each problem in it.
+    """Return statistics of the job queue. `faults` has a message for each damaged or stuck job.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -68,7 +68,7 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
-    """Return the jobs of a run in order, or the latest jobs of all runs, with the faults of damaged rows.
+    """Return the jobs of a run in order, or without a run id the latest jobs of all runs.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -86,7 +86,7 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
-    """Return the number of jobs of each unfinished run by state, the latest runs first.
+    """Return for each unfinished run its number of jobs by state, the latest runs first.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -102,7 +102,7 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job, or its row's fault, and all attempts at it in order.
+    """Return a job, or what is wrong with its row, and all attempts at it in order.
 
     Raises:
         UnknownNameError: there is no such job.
@@ -120,7 +120,7 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
 
 
 def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
-    """Return the ids of a worker's running jobs that were cancelled and should stop.
+    """Return the ids of the jobs that a worker runs although somebody has cancelled them.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -133,7 +133,7 @@ def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
 
 
 def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the jobs that can never start because they depend on each other in a cycle, directly or not. No I/O.
+    """Return the ids of jobs that can never start because they depend on each other in a cycle, directly or not.
 
     `needs` has a pair of a waiting job and one of its open dependencies for each such dependency.
     """
@@ -158,7 +158,7 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages about jobs in dependency cycles, and about jobs that wait although no dependency is open."""
+    """Return messages about jobs that can never start: those in dependency cycles, and those whose dependencies have ended."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
@@ -173,7 +173,7 @@ def _stuck(connection: sa.Connection) -> list[str]:
 
 
 def _open_faults(connection: sa.Connection) -> list[str]:
-    """Return the faults of damaged rows among the oldest open jobs."""
+    """Return what is wrong with each damaged row among the oldest open jobs."""
     query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
     return list(read_jobs(connection, query).faults.values())
 

@@ -1,4 +1,4 @@
-"""The farm's job queue in the database. At most one worker owns a job at a time.
+"""The farm's job queue in the database. At most one worker owns a job at any time.
 
 All times are the database server's. Every change is one transaction with the job's row locked.
 """
@@ -47,13 +47,13 @@ _WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
 
 
 class JobQueue:
-    """The job queue in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
+    """The job queue in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str) -> list[int]:
-        """Add all jobs of a run in one transaction, and return their ids in order. `version` is the quadbench version they need.
+        """Add all jobs of a run in one transaction; return their ids in order. Only workers of this `version` take them.
 
         Raises:
             UserError: a job is invalid, or the run has jobs already.
@@ -72,7 +72,7 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start attempts at the jobs that fit a worker's free seats best. Each is lost after `lease_s` without a heartbeat.
+        """Start attempts at the jobs that fit a worker's free devices best. An attempt is lost after `lease_s` without heartbeat.
 
         Raises:
             ArtifactError: the database has another schema version.
@@ -82,7 +82,7 @@ class JobQueue:
             return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
-        """Record a heartbeat and return the job's current state, which may ask it to stop.
+        """Record a heartbeat of the worker. Return the job's current state, which may ask the worker to stop.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -94,7 +94,7 @@ class JobQueue:
             return renewed
 
     def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise if the attempt is over. Its row stays locked, so that it cannot end within this transaction.
+        """Raise if the attempt is over. Otherwise its row is locked, so that it cannot end before this transaction does.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -102,7 +102,7 @@ class JobQueue:
         _held(connection, attempt)
 
     def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """Mark a job as done; jobs that depend on it may start.
+        """Mark a job as done, with its result and log. Jobs that depend on it may start now.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -111,7 +111,7 @@ class JobQueue:
             self.finish_within(connection, attempt, account)
 
     def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """Mark a job as done in the same transaction that stores its results.
+        """Mark a job as done within the transaction that stores its results.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -120,7 +120,7 @@ class JobQueue:
         end_attempt(connection, finished(job, now), now, account)
 
     def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt that failed or was asked to stop; return the job, which may wait for a retry.
+        """End an attempt that failed or was asked to stop. Return the job, which waits for a retry or has failed.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -132,7 +132,7 @@ class JobQueue:
             return ended
 
     def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt early because its worker stops; the job waits for another worker.
+        """End an attempt because its worker stops. The job waits for another worker.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -144,7 +144,7 @@ class JobQueue:
             return ended
 
     def cancel(self, job_id: int, reason: str) -> Job:
-        """Cancel a waiting job with all jobs that depend on it, or ask a running one's worker to stop. Return the job.
+        """Cancel a waiting job and all jobs that depend on it, or ask the worker of a running job to stop. Return the job.
 
         Raises:
             UnknownNameError: there is no such job.
@@ -159,7 +159,7 @@ class JobQueue:
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
-        """Cancel all unfinished jobs of a run, as `cancel` does, and return them.
+        """Cancel all waiting jobs of a run and ask the workers of its running jobs to stop. Return these jobs.
 
         Raises:
             UnknownNameError: there is no such run.
@@ -174,19 +174,19 @@ class JobQueue:
             return [_cancel(connection, job, reason, now) for job in read.jobs]
 
     def expire(self) -> list[Job]:
-        """End all attempts whose workers have missed their heartbeats, and return their jobs."""
+        """End all attempts whose workers have sent no heartbeat for too long, and return their jobs."""
         jobs: list[Job] = []
         while self._has_lost() and (ended := self._expire_one()) is not None:
             jobs += ended
         return jobs
 
     def _has_lost(self) -> bool:
-        """Return True if an attempt is lost. This only reads, because SQLite allows one writer and losses are rare."""
+        """Return True if an attempt is lost. This only reads, because SQLite allows one writer and lost attempts are rare."""
         with begin_read(self._engine) as connection:
             return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 
     def _expire_one(self) -> Sequence[Job] | None:
-        """End one lost attempt, if any, skipping rows that others have locked."""
+        """End one lost attempt, skipping rows that others have locked. Return its job; None if there is no such attempt."""
         with begin_write(self._engine) as connection:
             now = database_now(connection)
             read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
@@ -202,7 +202,7 @@ def _lost(now: datetime, what: Any) -> sa.Select[Any]:
 
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
-    """Return the attempt's job, with its row locked, and the time; raise if the attempt is over."""
+    """Return the job of an attempt, with its row locked, and the database's time. Raise if the attempt is over."""
     job, now = locked_job(connection, attempt.id), database_now(connection)
     if job is not None and is_held(job, attempt.attempt, now):
         return job, now
@@ -237,7 +237,7 @@ def _check_batch(jobs: Sequence[NewJob]) -> None:
 
 
 def check_job(new: NewJob) -> None:
-    """Raise if the queue would refuse this job in any run.
+    """Raise if the queue would refuse this new job whatever its run.
 
     Raises:
         UserError: says why.
@@ -246,7 +246,7 @@ def check_job(new: NewJob) -> None:
 
 
 def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
-    """Return the row of a new job.
+    """Return a new job as a row of the database table of jobs, after checking it.
 
     Raises:
         UserError: the job is invalid; `name` names it in the message.

@@ -1,4 +1,4 @@
-"""Device leases and reservations in the database. Each lease has a fencing token that no later job gets.
+"""Device leases and reservations in the database. Each lease has a fencing token greater than those of earlier leases.
 
 All times are the database server's. Every change is one transaction with the device's row locked.
 """
@@ -39,7 +39,7 @@ _WHO_HINT = "wait, or see: quadbench who"
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A job's lease of a device. Each new lease of a device has a greater `token`."""
+    """A job's lease of a device. Each new lease of the device has a greater fencing token, `token`."""
 
     device: str
     token: int
@@ -47,13 +47,13 @@ class Lease:
 
 
 class Leases:
-    """The leases in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
+    """The device leases in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def database_name(self) -> str:
-        """Return the unique name of this database, which token files on devices contain."""
+        """Return the database's unique name. Lease files on devices contain it, to tell databases apart."""
         with begin_read(self._engine) as connection:
             return str(connection.scalars(sa.select(IdentityRow.name)).one())
 
@@ -73,7 +73,7 @@ class Leases:
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
     def renew(self, lease: Lease, lease_s: float | None = None) -> None:
-        """Extend a lease.
+        """Extend a job's lease of a device by `lease_s` seconds from now.
 
         Raises:
             LeaseError: the lease is over.
@@ -86,11 +86,11 @@ class Leases:
         self._change(lease.device, decide)
 
     def end(self, lease: Lease) -> None:
-        """Release a device. A lease that has ended already is ignored."""
+        """Release a device that a job has leased. If the lease has ended already, do nothing."""
         self._change(lease.device, lambda claims, _: without_job(claims, lease.token))
 
     def check(self, connection: sa.Connection, lease: Lease) -> None:
-        """Raise if the lease is over. The device's row stays locked, so that it cannot end within this transaction.
+        """Raise if the lease is over. Otherwise lock the device's row, so that the lease stays until the transaction ends.
 
         Raises:
             LeaseError: the lease is over.
@@ -98,7 +98,7 @@ class Leases:
         _require_held(_locked(connection, lease.device), lease, database_now(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
-        """Reserve a device for a person, so that only this owner's jobs run there. An own reservation is replaced.
+        """Reserve a device for a person for `for_s` seconds: only this owner's jobs run there. An own reservation is replaced.
 
         Raises:
             LeaseError: another owner's job or reservation has it.
@@ -114,7 +114,7 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End the owner's reservation. With `force`, end anyone's, and take the device from a running job.
+        """End this owner's reservation of a device. With `force`, end any person's, and take the device from a running job.
 
         Raises:
             LeaseError: another person has reserved it.
@@ -134,7 +134,7 @@ class Leases:
         self._change(device, decide)
 
     def standing(self) -> dict[str, Claims]:
-        """Return the current claims of all claimed devices."""
+        """Return the unexpired claims on each device that has any, by the device's name in leases."""
         with begin_read(self._engine) as connection:
             now = database_now(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
@@ -151,7 +151,7 @@ class Leases:
 
 
 def lease_time_s(asked: float | None = None) -> float:
-    """Return the lease time in seconds without a heartbeat: `asked`, else $QUADBENCH_LEASE_S, else 120 s.
+    """Return after how many seconds without a heartbeat a lease ends: `asked`, else $QUADBENCH_LEASE_S, else 120.
 
     Raises:
         UserError: the variable is not a number of seconds from 2 to 3600.
@@ -160,7 +160,7 @@ def lease_time_s(asked: float | None = None) -> float:
 
 
 def leased_name(address: Address) -> str | None:
-    """Return the name in leases of this machine or a virtual device by its address, or None for other devices.
+    """Return the name in leases of this machine or of a virtual device, given its address; None for other devices.
 
     Raises:
         UserError, SpecError: the profile of a virtual device cannot be read.
@@ -174,13 +174,13 @@ def leased_name(address: Address) -> str | None:
 
 
 def lease_name(family: str, serial: str) -> str:
-    """Return a device's name in leases: a phone's adb serial, the same on all hosts; other devices' names include the host."""
+    """Return a device's name in leases. For a phone it is the adb serial, equal on all hosts; others include the host's name."""
     is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
     return serial if is_phone else f"{serial}@{host_name()}"
 
 
 def _locked(connection: sa.Connection, device: str) -> Claims:
-    """Return a device's claims, with its row locked until the transaction ends."""
+    """Return the claims on a device, with its database row locked until the transaction ends."""
     query = sa.select(*LeaseRow.__table__.columns).where(LeaseRow.device == device).with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     return Claims() if row is None else _claims(row)

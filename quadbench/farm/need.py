@@ -1,4 +1,4 @@
-"""Requirements as strings: what a job needs and what a worker's device or host serves. No I/O.
+"""Requirements of jobs as strings, such as `device X`: what a job needs, and what a worker's device or host serves.
 
 A job has one requirement and runs wherever that string is served. So jobs are found by an index lookup.
 """
@@ -9,7 +9,7 @@ from quadbench.farm.selection import NAME_KEYS, Wish
 
 
 def capability_need(capability: str) -> str:
-    """Return the requirement for a host with a capability, such as `build` or `compile`."""
+    """Return the requirement of a job that needs a host with this capability, such as `build` or `compile ...`."""
     return f"capability {capability}"
 
 
@@ -19,12 +19,12 @@ def device_need(device: str) -> str:
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the requirement for any device that fits a wish. The wish's count becomes the number of such jobs."""
+    """Return the requirement of a job for any device that fits a wish. A wish for several devices becomes several such jobs."""
     return _wished(wish.key or "", wish.value)
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
-    """Return all requirements that a device with these labels serves, consistent with `Wish.fits`."""
+    """Return all job requirements that a device with these labels serves, by the same rules as `Wish.fits`."""
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 

@@ -1,4 +1,4 @@
-"""Merge attached phones, inventory, claims and farm.yaml into one list of phones, and find devices by name."""
+"""One list of phones from four sources (attached phones, inventory, claims and farm.yaml), and devices by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class FarmPhone:
-    """A phone with its sighting, health, claims and labels. `is_here` means attached to this host."""
+    """A phone with its last known facts, health, claims and labels. `is_here` means attached to this host."""
 
     name: str
     seen: Sighting
@@ -37,19 +37,19 @@ class FarmPhone:
     own_labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_free_for(self, owner: str) -> bool:
-        """Return True if a run here could use it: attached, ready, not in quarantine, unused, not reserved by another owner."""
+        """Return True if a run here could use the phone: ready, not in quarantine, unused, and not reserved by another owner."""
         reservation = self.claims.reservation
         is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
         return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken
 
     @property
     def is_missing(self) -> bool:
-        """Return True if farm.yaml lists the phone and it is not ready."""
+        """Return True if farm.yaml lists the phone but the phone is not ready on any host."""
         return self.is_expected and self.seen.state != READY
 
     @property
     def claim(self) -> Claim | None:
-        """Return the running job's claim, or else the reservation."""
+        """Return the lease of the job that uses the phone, or else the reservation, or None."""
         return self.claims.job or self.claims.reservation
 
     @property
@@ -70,7 +70,7 @@ class FarmPhone:
 
 
 def overview(rows: Sequence[DeviceRow], expected: Sequence[ExpectedPhone], layout: Layout) -> list[FarmPhone]:
-    """Return all phones that are attached, known or expected, and record the attached ones as seen.
+    """Return all phones that are attached here, in the inventory or in farm.yaml. Record the attached phones in the inventory.
 
     If the database cannot be reached, log a warning and leave health and claims at their defaults.
     """
@@ -90,7 +90,7 @@ def merged(
     expected: Sequence[ExpectedPhone],
     host: str,
 ) -> list[FarmPhone]:
-    """Merge the sources of information about each phone, from this host's view. No I/O."""
+    """Merge what is known of each phone into one list, from this host's view. Nothing here uses the database."""
     attached = {sighting.device: sighting for sighting in here}
     inventory = {phone.seen.device: phone for phone in known}
     named = {phone.serial: phone for phone in expected}
@@ -115,7 +115,7 @@ def merged(
 
 
 def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
-    """Return the phone with this name, address or adb serial, or the only phone with this profile.
+    """Return the phone with this name, address or adb serial, or else the only phone with this device profile.
 
     Raises:
         UnknownNameError: there is no such phone.
@@ -132,7 +132,7 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Return the name in leases of a phone, this machine or a virtual device.
+    """Return the name in leases of the phone, this machine or the virtual device that a word means.
 
     Raises:
         UnknownNameError, UserError: as `phone_named`, or the device is never leased.
@@ -145,7 +145,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:
-    """Return the inventory's sighting of an attached phone."""
+    """Return an attached phone's row of the device list as an entry for the inventory."""
     return Sighting(
         device=lease_name(PHONE_FAMILY, row.serial),
         address=row.address,
@@ -161,7 +161,7 @@ def sighting_of(row: DeviceRow, host: str) -> Sighting:
 
 
 def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPhone], dict[str, Claims]]:
-    """Return phones and claims from the database, which is not created for this."""
+    """Return the inventory's phones and the claims on devices. If the database does not exist, both are empty."""
     source = database_of(layout)
     if isinstance(source, Path) and not source.exists():
         return [], {}
@@ -176,7 +176,7 @@ def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPho
 
 
 def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sighting:
-    """Return a phone's current sighting. If it does not answer, its last known facts are used."""
+    """Return what is known of a phone now. If the phone does not answer, its last known facts are used."""
     if attached and (stored is None or attached.state == READY):
         return attached
     assert stored is not None
@@ -186,7 +186,7 @@ def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sight
 
 
 def _missing(entry: ExpectedPhone) -> FarmPhone:
-    """Return a phone of farm.yaml that was never seen."""
+    """Return a phone that farm.yaml lists and that no host has ever seen."""
     seen = Sighting(
         device=lease_name(PHONE_FAMILY, entry.serial),
         address=entry.serial,

@@ -1,4 +1,4 @@
-"""Decide which waiting job runs on which of a worker's free seats: its devices and its host. No I/O.
+"""Decide which waiting job runs on which of a worker's free seats: its devices and its host. Nothing here uses the database.
 
 One owner's jobs with the same requirement form a queue, ordered by priority and age. The queues take turns: first the owner with
 the fewest running jobs, then the one with the least recent device time. A queue that got nothing for long goes first, so that no
@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or a host that runs one job at a time, with the affinity of its last job and the idle time since."""
+    """A device or host that runs one job at a time, with the `affinity` of its last job and the seconds since that ended."""
 
     name: str
     serves: frozenset[str]
@@ -33,7 +33,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:
-    """The first jobs of one owner's queue for one requirement. `served_at` is when its last job was started."""
+    """The first jobs of one owner's queue for one requirement. `served_at` is when the queue's last job was started."""
 
     owner: str
     needs: str
@@ -43,7 +43,7 @@ class JobLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """An owner's share of the farm: running jobs, and recent device time in seconds."""
+    """How much of the farm an owner uses: the number of running jobs, and recent device time in seconds."""
 
     running: int = 0
     device_s: float = 0.0
@@ -52,7 +52,7 @@ class Usage:
 def assigned(
     seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime
 ) -> list[tuple[Job, Seat]]:
-    """Assign jobs to seats (devices or hosts) until no job fits; each seat and each job is used at most once.
+    """Assign jobs to seats (devices or hosts) until no job fits. Each seat and each job is used at most once.
 
     While jobs are assigned, a queue's turn can only become later. So an outdated turn is pushed back into the heap, and the
     others need no update.
@@ -73,7 +73,7 @@ def assigned(
 
 
 class _Giving:
-    """The jobs and the seats (devices or hosts) that are not assigned yet."""
+    """An assignment in progress: the jobs and the seats (devices or hosts) that are not assigned yet."""
 
     def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now
@@ -89,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return the sort key by which queues take turns, smallest first; None if no job of this queue can be assigned."""
+        """Return the sort key of a queue's turn, the smallest goes first. None: no job of this queue can be assigned."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -106,7 +106,7 @@ class _Giving:
         )
 
     def give(self, number: int) -> tuple[Job, Seat]:
-        """Assign the queue's next job to its best seat."""
+        """Assign the next job of a queue to the free seat that suits it best, and return both."""
         line, position = self._lines[number], self._next(number)
         job = self._jobs[number][position]
         del self._jobs[number][position]
@@ -118,14 +118,14 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of the queue's next job: the first with a seat's affinity, unless the head has waited too long."""
+        """Return the index of a queue's next job: the first with a free seat's affinity, unless the oldest job waits too long."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Return how well a seat fits a job: same affinity, then few competing queues, then longest idle time."""
+        """Return a key by which the best seat for a job is the greatest: same affinity, few competing queues, long idle time."""
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

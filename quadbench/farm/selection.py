@@ -1,4 +1,4 @@
-"""Parse device wishes such as `s25*2` and `chip=SM8750`, and match them with devices. No I/O.
+"""Parse device wishes such as `s25*2` and `chip=SM8750`, and match them with devices. Nothing here connects to a device.
 
 If devices fit several wishes, a bipartite matching serves all wishes whenever that is possible.
 """
@@ -16,7 +16,7 @@ _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A request for `count` devices whose label `key` has this value; without key, the name or profile counts."""
+    """A request for `count` devices whose label `key` has this value. Without a key, the name or device profile counts."""
 
     word: str
     key: str | None
@@ -30,7 +30,7 @@ class Wish:
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Parse a wish from --devices; return None for an address. `label_keys` are the labels in farm.yaml."""
+    """Parse a word of --devices as a wish; return None if it is an address. `label_keys` are the labels used in farm.yaml."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -42,7 +42,7 @@ def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
 
 
 def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Return the devices for each wish, as keys of `devices`, which maps free devices to their labels.
+    """Choose free devices for each wish and return their names. `devices` maps the name of each free device to its labels.
 
     Raises:
         DeviceNotFoundError: there are too few; the message names the first unsatisfied wish.
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Assign a free device to a place in the wish list; move earlier assignments if needed (augmenting paths)."""
+    """Assign a free device to one place of a wish, moving earlier assignments if needed (augmenting paths). Return success."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,4 +1,4 @@
-"""A lease file on the device itself, so that jobs with other databases see that the device is in use.
+"""A lease file on the device itself. It shows jobs that use another database that the device is in use.
 
 It is one line: database name, token, expiry by the device's clock, and owner. A job rewrites it before each launch. A greater
 token of the same database, or an unexpired line of another database, blocks the job.
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def write_token(device: Device, database: str, lease: Lease) -> None:
-    """Write a lease into the lease file on the device.
+    """Write a job's lease into the lease file on the device, unless another lease takes precedence.
 
     Raises:
         LeaseError: the file has a lease that takes precedence.
@@ -49,7 +49,7 @@ def write_token(device: Device, database: str, lease: Lease) -> None:
 
 
 def remove_token(device: Device, database: str, lease: Lease) -> None:
-    """Remove the lease file if it holds this lease. If the device does not answer, the file stays until it expires."""
+    """Remove the lease file if it holds this lease. If the device does not answer, the file stays there until it expires."""
     try:
         device.shell(["sh", "-c", _REMOVE, "sh", _path(device), database, str(lease.token)], _TIMEOUT_S)
     except DeviceError as error:

@@ -1,4 +1,4 @@
-"""Generate the systemd unit that runs a worker on a host. No I/O."""
+"""Generate the text of the systemd unit that runs a worker on a host."""
 
 import re
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ WantedBy=multi-user.target
 
 
 def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
-    """Return the systemd unit's text, for a dedicated user with files below /var/lib/quadbench.
+    """Return the text of the worker's systemd unit. `user` is a user of its own, with files below /var/lib/quadbench.
 
     SIGTERM goes to the worker only, which takes no new jobs and exits when its jobs have ended. After `drain_s` seconds,
     remaining jobs are killed and retried elsewhere. After a usage error or a missing package, the worker is not restarted.
@@ -73,14 +73,14 @@ def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
 
 
 def user_name(user: str) -> str:
-    """Return the user name if it is valid; raise UserError if not."""
+    """Return the name of a Unix user if it is valid; raise UserError if not."""
     if not _USER.fullmatch(user):
         raise UserError(f"{quote(user)} is no user's name; expected one as quadbench")
     return user
 
 
 def unit_command(words: Sequence[str]) -> str:
-    """Quote a command for systemd, escaping `%` specifiers and `$` variables.
+    """Return a command line for a systemd unit, quoted, with `%` specifiers and `$` variables escaped.
 
     Raises:
         UserError: as `one_line`.
@@ -90,7 +90,7 @@ def unit_command(words: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text if it is printable and on one line; raise UserError if not."""
+    """Return the text unchanged if it is printable and on one line; raise UserError if not."""
     if not text.isprintable():
         raise UserError(f"{quote(text)} cannot stand in a unit or a crontab; expected printable characters")
     return text

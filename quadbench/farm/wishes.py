@@ -1,4 +1,4 @@
-"""Resolve the values of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
+"""Resolve words of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that values of --devices mean. Phones named by an address are not given to wishes.
+    """Return the addresses that words of --devices mean. A phone that another word names is not chosen for a wish.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.
@@ -34,7 +34,7 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
 
 
 def _serial_at(address: str, phones: Sequence[FarmPhone]) -> str | None:
-    """Return the adb serial of the attached phone that an address means, or None if there is none or several."""
+    """Return the adb serial of the attached phone that an address means. None: no such phone, or several."""
     with suppress(UserError):
         return phone_named(address.partition("?")[0].rpartition("@")[2], phones).seen.serial
     return None

@@ -1,4 +1,4 @@
-"""The database table of worker processes, with their capabilities, devices and last heartbeats."""
+"""The database table of worker processes, with their capabilities, their devices and the times of their last heartbeats."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDevice:
-    """A device that a worker offers: its name in leases, its address on the worker's host, and its labels.
+    """A device that a worker offers for jobs: its name in leases, its address on the worker's host, and its labels.
 
     `owner` is the user and host that the worker's jobs run as, such as `ana@lab-1`. A reserved device takes them only if this
     owner reserved it. It is empty for workers of older versions, which do not send it.
@@ -37,7 +37,7 @@ class WorkerDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class NewWorker:
-    """A worker's own description: host, quadbench version, capabilities and devices."""
+    """What a worker says of itself: its name, host, quadbench version, capabilities and devices."""
 
     name: str
     host: str
@@ -48,7 +48,7 @@ class NewWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownWorker:
-    """A worker's row in the database. `is_here` means that its last heartbeat is recent."""
+    """A worker as the database knows it. `is_here` means that its last heartbeat is recent enough."""
 
     worker: NewWorker
     started_at: datetime
@@ -58,13 +58,13 @@ class KnownWorker:
 
 
 class Workers:
-    """The workers in a database. Methods raise StorageError and ArtifactError as `begin_write` and `begin_read` do."""
+    """The table of workers in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note(self, worker: NewWorker) -> bool:
-        """Record a worker's heartbeat; return True if it should drain: finish its jobs, take no others, and exit.
+        """Record a worker's heartbeat. Return True if it should drain, that is finish its jobs, take no others, and exit.
 
         Workers without a heartbeat for a week are deleted.
 
@@ -89,24 +89,24 @@ class Workers:
             return bool(connection.scalar(sa.select(WorkerRow.is_draining).where(WorkerRow.name == worker.name)))
 
     def drain(self, name: str) -> bool:
-        """Ask a worker to drain; return False if there is no such worker."""
+        """Ask a worker to finish its jobs and exit. Return False if there is no such worker."""
         with begin_write(self._engine) as connection:
             asked = sa.update(WorkerRow).where(WorkerRow.name == name).values(is_draining=True)
             return connection.execute(asked).rowcount > 0
 
     def leave(self, name: str) -> None:
-        """Delete a worker that exits."""
+        """Delete the row of a worker that is about to exit."""
         with begin_write(self._engine) as connection:
             connection.execute(sa.delete(WorkerRow).where(WorkerRow.name == name))
 
     def why_idle(self, worker: NewWorker) -> str | None:
-        """Return a message if waiting jobs need another quadbench version than the worker's, else None."""
+        """Return a message if waiting jobs need another quadbench version than this worker's, else None."""
         with begin_read(self._engine) as connection:
             other = waits_for_version(connection, worker.version)
         return other and f"jobs wait for quadbench {other}, and worker '{worker.name}' is quadbench {worker.version}"
 
     def known(self) -> list[KnownWorker]:
-        """Return all workers by name; invalid rows are left out."""
+        """Return all workers in the database, ordered by name. Rows with invalid values are skipped."""
         with begin_read(self._engine) as connection:
             now = database_now(connection)
             stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in WorkerRow.__table__.columns]
@@ -134,7 +134,7 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
 
 
 def _read(text: Any, kind: TypeAdapter[tuple[ItemT, ...]]) -> tuple[ItemT, ...]:
-    """Parse a JSON list of items; return an empty list if it is invalid."""
+    """Parse a JSON list from a worker's row; return an empty tuple if it is invalid."""
     try:
         return kind.validate_json(text, strict=False)
     except (ValueError, TypeError):

@@ -1,1 +1,1 @@
-"""The farm's shared store: artifacts and launch files in a folder or bucket that all hosts can reach."""
+"""The farm's shared store: artifacts and launch files, in a folder or bucket that all hosts can reach."""

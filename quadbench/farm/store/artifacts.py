@@ -48,7 +48,7 @@ class ArtifactName:
 
 
 def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
-    """Send an artifact, skipping contents that the store has. Its entry is written last, so that it is complete when visible.
+    """Send an artifact's files to a store, without those it has. The artifact's entry is written last, when all files are there.
 
     Raises:
         ArtifactError: a local file does not match its manifest, or the artifact has no valid digest.
@@ -72,7 +72,7 @@ def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Sto
 
 
 def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> StoredArtifact[ArtifactT]:
-    """Return an artifact in the results folder; fetch it unless it is there and intact.
+    """Return an artifact in the results folder. If it is absent or damaged there, fetch it from the store.
 
     Processes of one host fetch one at a time, so that each artifact is fetched once. Files of other local artifacts are linked.
 
@@ -95,7 +95,7 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
 
 
 def named(beginning: str, store: Store) -> ArtifactName:
-    """Return the stored artifact whose digest has this prefix.
+    """Return kind and digest of the stored artifact whose digest begins with this text.
 
     Raises:
         NotStoredError: there is none.
@@ -111,7 +111,7 @@ def named(beginning: str, store: Store) -> ArtifactName:
 
 
 def artifacts(store: Store) -> Iterator[ArtifactName]:
-    """Yield all artifacts of a store; raise StorageError if it cannot be reached or refuses."""
+    """Yield kind and digest of each artifact in a store; raise StorageError if the store cannot be reached or refuses."""
     for listed in store.place.listed(ARTIFACTS):
         _, _, name = listed.key.partition("/")
         kind, _, file = name.partition("/")
@@ -122,7 +122,7 @@ def artifacts(store: Store) -> Iterator[ArtifactName]:
 
 
 def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
-    """Return an artifact's entry in the store, a small JSON file.
+    """Return an artifact's entry in the store, a small JSON file that refers to the artifact's manifest.
 
     Raises:
         NotStoredError: there is none.
@@ -138,7 +138,7 @@ def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
 
 
 def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
-    """Return True if the store has an artifact that is not marked for removal.
+    """Return True if the store has this artifact and the artifact is not marked for removal.
 
     Raises:
         ArtifactError: its entry is damaged.
@@ -152,7 +152,7 @@ def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
 
 
 def described(entry: ArtifactEntry, store: Store) -> Any:
-    """Return the artifact that a store entry refers to, read from its manifest; its files are not checked.
+    """Return the artifact to which a store's entry refers, read from its manifest. The artifact's files are not checked.
 
     Raises:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.
@@ -172,7 +172,7 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
 
 
 def read_any(folder: Path) -> StoredArtifact[Any]:
-    """Read an artifact of any kind from its folder.
+    """Read an artifact of any kind (bundle, compiled bundle or kit) from its local folder.
 
     Raises:
         ArtifactError: as `read_manifest`.
@@ -189,7 +189,7 @@ def _word(kind: type[ArtifactT]) -> str:
 
 
 def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> StoredArtifact[ArtifactT] | None:
-    """Return the artifact in its folder, or None if it is absent, damaged or another one."""
+    """Return the artifact in a local folder, or None if it is absent, damaged or has another digest."""
     if not folder.exists():
         return None
     with suppress(ArtifactError):
@@ -208,7 +208,7 @@ def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> Ar
 
 
 def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
-    """Hard-link a local file to the target; return True if it exists and has the right content."""
+    """Hard-link a local file to the target path. Return True if the file exists and has the right content."""
     if source is None:
         return False
     with suppress(OSError):
@@ -220,7 +220,7 @@ def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
 
 
 def _files_here(layout: Layout) -> Iterator[tuple[str, Path]]:
-    """Yield sha256 and path of all artifact files in the results folder, according to their manifests."""
+    """Yield the sha256 and path of each file of the artifacts in the results folder, as their manifests list them."""
     folders = {"bundle": layout.bundles, "compiled-bundle": layout.compiled_bundles, "kit": layout.kits}
     for word, folder in folders.items():
         for manifest in folder.glob(f"[0-9a-f]*/{MANIFEST}"):

@@ -1,4 +1,4 @@
-"""Garbage collection of a store: mark unneeded files first, and remove them at least a day later.
+"""Garbage collection of a store: files that nothing needs are first marked, and removed at least a day later.
 
 A sender may rely on an object that no entry refers to yet, so garbage is first only marked (condemned). Senders send condemned
 objects again, which renews their age. A file is removed if it is old, was condemned for a day and is still unreferenced. Host
@@ -24,7 +24,7 @@ _MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The keys that were removed and those that are condemned, with their bytes; in a dry run, what would be."""
+    """What a garbage collection removed and marked, as keys and total bytes; in a dry run, what it would."""
 
     removed: tuple[str, ...]
     removed_bytes: int
@@ -41,7 +41,7 @@ def collect(
     grace_s: float = GRACE_S,
     is_dry_run: bool = False,
 ) -> Collected:
-    """Remove artifacts and runs older than `keep_s` seconds, and unreferenced contents.
+    """Remove artifacts and runs older than `keep_s` seconds from a store, and contents to which no entry refers.
 
     `keep` has digests and run ids, or prefixes of them, that stay regardless of age. `referred` has those with references from
     elsewhere.
@@ -80,7 +80,7 @@ def collect(
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """Statistics of a store: objects and their bytes, artifacts by kind, and launches."""
+    """What a store holds: the number of objects and their total bytes, of artifacts by kind, and of launches."""
 
     objects: int
     size_bytes: int
@@ -89,7 +89,7 @@ class Holdings:
 
 
 def status(store: Store) -> Holdings:
-    """Count the contents of a store.
+    """Count the objects, artifacts and launches in a store.
 
     Raises:
         StorageError: the store cannot be reached, or refuses.
@@ -104,7 +104,7 @@ def status(store: Store) -> Holdings:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The result of checking a store: objects read, faults by key (damaged objects, incomplete entries), and removed keys."""
+    """The result of a store's check: number and bytes of objects read, what is wrong by key, and the keys removed."""
 
     objects: int
     size_bytes: int
@@ -113,7 +113,7 @@ class Verified:
 
 
 def check(store: Store, *, is_removing: bool = False) -> Verified:
-    """Read and hash every object, and check that every entry's objects exist.
+    """Read and hash every object of a store, and check that all objects to which entries refer exist.
 
     With `is_removing`, remove damaged objects, so that they can be sent again.
 
@@ -133,7 +133,7 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
 
 
 def _fault(file: Listed, store: Store) -> str | None:
-    """Return what is wrong with a stored object, or None if its content matches its name."""
+    """Return what is wrong with a stored object, or None if its content has the sha256 of its name."""
     sha256 = file.key.rpartition("/")[2]
     if file.key != object_key(sha256):
         return "is no object"
@@ -148,7 +148,7 @@ def _fault(file: Listed, store: Store) -> str | None:
 
 
 def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Return what is wrong with a store entry, or which of its objects is missing, or None."""
+    """Return what is wrong with a store's entry, such as a missing object; None if nothing is."""
     try:
         missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
     except StorageError:
@@ -159,7 +159,7 @@ def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the keys of entries and of all objects that they refer to; raise ArtifactError for damaged entries."""
+    """Yield the keys of these entries and of all objects to which they refer. Raise ArtifactError for damaged entries."""
     for key in keys:
         yield key
         for file in _contents(key, store):
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if an entry is recent or its name is in the kept names. Contents are kept only through entries."""
+    """Return True if an entry is recent or its name is to be kept. Objects are not judged here, only entries."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)
@@ -186,12 +186,12 @@ def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[s
 
 
 def _is_condemned(file: Listed, before: dict[str, datetime]) -> bool:
-    """Return True if a file was condemned and not sent again since."""
+    """Return True if a file is marked for removal and nobody has sent it again since."""
     return file.key in before and file.modified_at <= before[file.key]
 
 
 def _removed(file: Listed, store: Store) -> bool:
-    """Remove a file unless it was sent again since it was listed; return True if removed."""
+    """Remove a file from the store unless somebody has sent it again meanwhile. Return True if it was removed."""
     latest = store.place.look(file.key)
     if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # listings may have a finer resolution
         return False

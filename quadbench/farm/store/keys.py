@@ -1,4 +1,4 @@
-"""The keys of all files in a store. No other module builds key names."""
+"""The keys (relative paths) of all files in a store. No other module builds such keys."""
 
 MARKER = "store.json"  # identifies a folder as a store and holds its version
 CONDEMNED = "condemned.json"
@@ -17,10 +17,10 @@ def artifact_key(kind: str, digest: str) -> str:
 
 
 def launch_key(folder: str) -> str:
-    """Return the key of a launch's entry in a store. `folder` is `runs/<run>/<device>/<variant>-<launch>`."""
+    """Return the key of a launch's entry in a store. `folder` is the launch's path, `runs/<run>/<device>/<variant>-<launch>`."""
     return f"{folder}.json"
 
 
 def run_prefix(run_id: str) -> str:
-    """Return the common key prefix of all of a run's launches in a store."""
+    """Return the key prefix that all entries of a run's launches in a store share."""
     return f"{RUNS}/{run_id}/"

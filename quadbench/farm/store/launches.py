@@ -22,7 +22,7 @@ _MOST_FILE_BYTES = 2**28  # eight times the largest image, and above the limit o
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedRun:
-    """The launches of a run that are now local; `refused` has the faults of the others."""
+    """What was fetched of a run's launches: number of launches, files and bytes. `refused` says what is wrong with the rest."""
 
     launches: int
     files: int
@@ -31,7 +31,7 @@ class FetchedRun:
 
 
 def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
-    """Send the files in a launch's folder: images, plan and events. If there are none, nothing is sent.
+    """Send the files in a launch's folder (images, plan and events) to a store. If there are no files, send nothing.
 
     Raises:
         ArtifactError: a file has an invalid name, or is too large.
@@ -51,7 +51,7 @@ def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
 
 
 def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
-    """Fetch the files of all launches of a run to the paths in its records; intact local files are skipped.
+    """Fetch the files of all launches of a run into the results folder. Intact local files are skipped.
 
     A damaged launch is reported and does not stop the others.
 
@@ -87,7 +87,7 @@ def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
 
 
 def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[FileRef]:
-    """Fetch the missing files of a launch into its folder, and return them."""
+    """Fetch the missing files of one launch into its local folder, and return these files."""
     folder = _folder_of(key, layout)
     entry = store.document(key, LaunchEntry)
     if entry is None:
@@ -105,7 +105,7 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[F
 
 
 def _folder_of(key: str, layout: Layout) -> Path:
-    """Return the local folder of a launch's entry, after validating its key, which is untrusted.
+    """Return the local folder for a launch from its key in the store. The key is checked, because the store is not trusted.
 
     Raises:
         ArtifactError: the key is invalid.
@@ -126,7 +126,7 @@ def _folder_of(key: str, layout: Layout) -> Path:
 
 
 def _checked(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files of a launch after checking their number, sizes and paths.
+    """Return the files that a launch's entry lists, after checking their number, sizes and paths.
 
     Raises:
         ArtifactError: a check fails.

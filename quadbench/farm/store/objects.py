@@ -1,4 +1,4 @@
-"""A content-addressed store: contents by sha256, and small JSON entries that refer to them. Everything read is verified."""
+"""A content-addressed store: file contents by sha256, and JSON entries that refer to them. All that is read is verified."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ _AGAIN = "send it again from a host that has it; quadbench store check --remove 
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The content of the file that identifies a folder or bucket as a store."""
+    """The JSON file that marks a folder or bucket as a quadbench store."""
 
     schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactEntry:
-    """The entry of a complete artifact, written after all of its files."""
+    """The store's entry of an artifact, a JSON file. It is written when all files of the artifact are stored."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str
@@ -45,7 +45,7 @@ class ArtifactEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchEntry:
-    """The entry of a complete launch; file paths are relative to the launch's folder."""
+    """The store's entry of a launch, a JSON file. File paths in it are relative to the launch's folder."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: FileName
@@ -54,7 +54,7 @@ class LaunchEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """Keys marked for removal, with the time of marking. Senders treat such objects as absent."""
+    """Keys of stored files marked for removal, with the time of marking. Senders treat such files as absent."""
 
     schema_version: int = SCHEMA_VERSION
     keys: dict[str, AwareDatetime] = field(default_factory=dict)
@@ -65,7 +65,7 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 
 @dataclass(frozen=True)
 class Store:
-    """An open store, addressed by content: existing contents are not sent again, and fetched contents are verified."""
+    """An open store of files by sha256. A content that it has is not sent again; fetched contents are verified."""
 
     place: Place
 
@@ -75,7 +75,7 @@ class Store:
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a stored content in blocks, and verify its sha256 at the end: the blocks are valid only if no error follows.
+        """Yield a stored file's content in blocks. Its sha256 is checked at the end, so use the blocks only if no error follows.
 
         Raises:
             NotStoredError: the store does not have it.
@@ -98,13 +98,13 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a stored content as bytes; raise like `blocks`, or if it is too large for memory."""
+        """Return a stored file's content as bytes. The errors are those of `blocks`, and one for a file too large for memory."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
 
     def fetch(self, file: FileRef, target: Path) -> None:
-        """Write a content to a local file atomically; raise like `blocks`, or OSError for local failures."""
+        """Write a stored file to a local path atomically. The errors are those of `blocks`, and OSError for the local path."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -116,7 +116,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def document(self, key: str, kind: type[DocumentT]) -> DocumentT | None:
-        """Read and validate the JSON entry at a key of the store; return None if there is none.
+        """Read the JSON entry at a key of the store and validate it; return None if there is no such entry.
 
         Raises:
             ArtifactError: it is too large, of another version, or invalid.
@@ -140,7 +140,7 @@ class Store:
         return document
 
     def write(self, key: str, document: Marker | ArtifactEntry | LaunchEntry | Condemned) -> None:
-        """Write a JSON entry atomically.
+        """Write a JSON entry to a key of the store atomically.
 
         Raises:
             StorageError: the store cannot be reached, or refuses.
@@ -148,7 +148,7 @@ class Store:
         self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
 
     def condemned(self) -> Condemned:
-        """Return the keys marked for removal; raises like `document`."""
+        """Return the keys of files marked for removal, with the times. The errors are those of `document`."""
         return self.document(CONDEMNED, Condemned) or Condemned()
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
@@ -158,7 +158,7 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the distinct files that an entry lists, after checking that they can lie in one folder.
+    """Return the different files that an entry lists, after checking that all of them fit into one folder.
 
     Raises:
         ArtifactError: two files have the same path, one lies inside another, or a size is invalid.
@@ -180,7 +180,7 @@ def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """The number and bytes of contents that were sent, and the bytes of those that the store had."""
+    """How much was sent to a store: number and bytes of files, and bytes of files that the store already had."""
 
     files: int = 0
     sent_bytes: int = 0
@@ -188,7 +188,7 @@ class Sent:
 
 
 class Sending:
-    """One upload: contents first, then the entry that refers to them. It counts what was sent and what was there."""
+    """The upload of an artifact's or launch's files to a store. `sent` counts what was sent and what was already there."""
 
     def __init__(self, store: Store) -> None:
         self.sent = Sent()
@@ -198,7 +198,7 @@ class Sending:
         self._condemned = store.condemned().keys
 
     def file(self, source: Path, file: FileRef) -> None:
-        """Send a content, unless the store has it with the right size and not marked for removal.
+        """Send a file's content, unless the store has it in the right size and not marked for removal.
 
         Raises:
             StorageError: the store cannot be reached, or refuses.

@@ -1,4 +1,4 @@
-"""Open a store by its folder, URL or environment variable. Needs the extra `farm`."""
+"""Open a store by its folder, its URL or an environment variable. This needs the pip extra `farm`."""
 
 import os
 from configparser import ConfigParser
@@ -34,7 +34,7 @@ _ENDPOINT = (("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), ("endp
 
 
 def store_of() -> Source | None:
-    """Return the folder or URL in $QUADBENCH_STORE, or None if it is not set.
+    """Return the store's folder or URL from $QUADBENCH_STORE, or None if the variable is not set.
 
     Raises:
         UserError: the variable is not text.
@@ -55,7 +55,7 @@ def required_store() -> Store:
 
 
 def open_store(source: Source) -> Store:
-    """Open a store. An existing empty folder or bucket becomes a store when something is first sent.
+    """Open the store in a folder or at a URL. An empty folder or bucket becomes a store when something is first sent.
 
     Raises:
         UserError: the URL is invalid, its protocol is unknown, or the folder has files and is not a store.
@@ -95,7 +95,7 @@ def _place(source: Source) -> Place:
 
 
 def _check_url(url: str) -> None:
-    """Raise if a URL does not name one place, or contains credentials.
+    """Raise if a store's URL does not name exactly one place, or contains credentials.
 
     Raises:
         UserError: the URL is invalid; the message shows no credentials.
@@ -115,7 +115,7 @@ def _check_url(url: str) -> None:
 
 
 def _aws_settings() -> dict[str, str]:
-    """Return the settings from AWS's files that its variables do not set, because obstore reads only the variables.
+    """Return settings for obstore from AWS's configuration files, except those that environment variables set.
 
     Raises:
         UserError: a variable is not a line of text, a file cannot be read, its profile has no key, or the endpoint's

@@ -1,4 +1,4 @@
-"""File access in a folder or bucket through obstore: look up, read, write atomically, remove."""
+"""Files in a store's folder or bucket, accessed through the library obstore: look up, read, write atomically, remove."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ class Listed:
 
 
 class Place:
-    """The folder or bucket that holds a store's files. All failures raise StorageErrors that name it.
+    """The folder or bucket that holds a store's files. Each failure raises a StorageError that names the folder or bucket.
 
     A folder has to exist and is not created: if missing, it may be a network share that is not mounted.
     """
@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the name of a foreign file in the folder; None if the folder counts as empty, or for a bucket."""
+        """Return the name of a file in the folder that is not quadbench's. None: the folder counts as empty, or is a bucket."""
         if self._folder is None:
             return None
         with self._told():
@@ -71,12 +71,12 @@ class Place:
                 return None
 
     def listed(self, prefix: str) -> list[Listed]:
-        """Return all files whose keys start with a prefix."""
+        """Return key, size and modification time of all files whose keys start with a prefix."""
         with self._told():
             return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
 
     def cut_off(self) -> list[Listed]:
-        """Return unfinished uploads in a folder, which `listed` leaves out; buckets show none."""
+        """Return files of unfinished uploads in a folder, which `listed` does not return. Buckets show no such files."""
         if self._folder is None:
             return []
         with self._told():
@@ -93,21 +93,21 @@ class Place:
             ]
 
     def read(self, key: str, size_bytes: int) -> Iterator[bytes]:
-        """Yield the first `size_bytes` of a file in blocks."""
+        """Yield the first `size_bytes` bytes of the file at a key, in blocks."""
         for start in range(0, size_bytes, _BLOCK_BYTES):
             with self._told():
                 block = self._files.get_range(key, start=start, end=min(start + _BLOCK_BYTES, size_bytes)).to_bytes()
             yield block
 
     def put(self, key: str, content: Path | bytes | Iterator[bytes]) -> None:
-        """Write a file atomically, replacing an existing one."""
+        """Write a file to a key atomically, replacing an existing one."""
         with self._told():
             if isinstance(content, Path) and content.stat().st_size > _PART_BYTES:
                 content = _blocks(content)  # so that Ctrl-C works between blocks
             self._files.put(key, content, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
     def remove(self, key: str) -> None:
-        """Remove a file, if it exists."""
+        """Remove the file at a key, if it exists."""
         with self._told():
             if self._folder:  # obstore refuses the keys of unfinished files
                 (self._folder / key).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ class Place:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Convert errors of obstore and the file system into StorageErrors that name the place."""
+        """Convert errors of obstore and the file system into StorageErrors that name the folder or bucket."""
         try:
             if self._folder:
                 os.stat(f"{self._folder}/.")  # noqa: PTH116  (pathlib drops the dot, which refuses a file)
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return True for names that file systems or interrupted writers leave in an otherwise empty folder."""
+    """Return True if a file with this name may lie in an empty folder: file systems or killed writers leave such files."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return the errno of an error, or the one in obstore's message, or None."""
+    """Return an error's errno, if need be from the text of obstore's message, or None."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))
@@ -162,7 +162,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why something failed, in one line without credentials: the innermost cause, then the request."""
+    """Return why access to a store failed, in one line without credentials: the innermost cause, then the request."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said, _, details = str(error).partition("\n\nDebug source:")
