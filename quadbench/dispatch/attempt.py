@@ -1,4 +1,4 @@
-"""Execute one claimed job in a process of its own, and store how it ended.
+"""Execute one job that a worker has claimed, in a process of its own, and store the job's outcome.
 
 A separate process isolates each attempt: a crash, hang or leak affects no other, and all attempts end with their worker.
 """
@@ -35,7 +35,7 @@ Ending = Callable[[Account], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """The environment of attempts: this host's results folder, and the shared database and store."""
+    """The environment in which a worker's jobs run: this host's results folder, and the farm's database and store."""
 
     layout: Layout
     database: Source
@@ -43,7 +43,7 @@ class Workplace:
     logs_json: bool = False
 
     def carry_out(self, job: Job, address: str) -> None:
-        """Execute a job in the current process, which is its own, and store the outcome. `address` is its device, if any."""
+        """Execute a job in this process, started for the job alone, and store the outcome. `address` is its device, or empty."""
         os.setsid()  # Ctrl-C goes to the worker, which signals its attempts
         end_with_parent()
         engine = open_engine(self.database)
@@ -55,7 +55,7 @@ class Workplace:
             engine.dispose()
 
     def _made(self, job: Job, address: str, engine: sa.Engine) -> tuple[Ending, dict[str, object] | None]:
-        """Execute the job. Return a function that stores its outcome, and its result as JSON."""
+        """Execute the job. Return a function that stores the outcome, and the job's result as JSON data."""
         queue = JobQueue(engine)
         try:
             guard = partial(queue.check, attempt=job)
@@ -72,7 +72,7 @@ class Workplace:
 
 
 def may_pass(error: QuadbenchError) -> bool:
-    """Return True if a retry may help: the cause was a device, a lease, a disk, the store or the database."""
+    """Return True if the error is transient, so that a retry may help: a device, lease, disk, store or database failed."""
     return error.transient or isinstance(error, (DeviceError, StorageError))
 
 
@@ -83,7 +83,7 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
 
 
 def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
-    """Store an attempt's outcome; retry while the database is unreachable, as long as the attempt's lease lasts.
+    """Store an attempt's outcome. While the database is unreachable, try again as long as the attempt's lease lasts.
 
     Raises:
         SystemExit: the database was unreachable for all that time.

@@ -1,4 +1,4 @@
-"""Resolve the values of --devices against a farm's devices, and determine what to compile for them."""
+"""Find a farm's devices for words of --devices, and determine which bundles to compile for them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A resolved value of --devices: the job's requirement, the devices that fit it now, and another target, if given.
+    """What a word of --devices means on a farm: the job's requirement, the devices that fit it now, and another target, if given.
 
     `wish` is set if any of several devices will do.
     """
@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Resolve device selectors on a farm: an adb serial or name in leases means one device, a wish or profile any that fits.
+    """Find the farm's devices for words of --devices. A serial means one device; a wish or profile means any device that fits.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -56,7 +56,7 @@ def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Ask
 
 
 def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
-    """Raise if records could not distinguish two devices, such as `virtual:s25` on two hosts."""
+    """Raise if two devices, such as `virtual:s25` on two hosts, would have the same name in a run's records."""
     named: dict[tuple[str, str | None], str] = {}
     for device in devices:
         other = named.setdefault((device.address, device.labels.get("serial")), device.name)
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's part of a run on a farm. All devices get the same settings except for the compile target."""
+    """Return for each device its part of a farm run. All devices get the same settings, apart from the compile target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return the compile orders for the fitting devices; the oldest Qualcomm HTP version among them applies to all."""
+    """Return what to compile for the devices that fit. Each target is compiled for the oldest Qualcomm HTP version among them."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -92,7 +92,7 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
-    """Resolve a selector that must mean exactly one device.
+    """Find the farm's device for a word of --devices that must mean exactly one device.
 
     Raises:
         DeviceNotFoundError: no device of the farm fits it.
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device has no known profile, or if PROFILE@SERIAL names another profile than the device's."""
+    """Raise if a device's host knows no profile for it, or if `word` names another profile than the device's."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

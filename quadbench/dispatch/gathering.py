@@ -1,4 +1,4 @@
-"""Collect the results of a farm's run into the local results folder, and write its report."""
+"""Collect the results of a farm's run into the local results folder, and write the run's report."""
 
 import logging
 import time
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
-    """Wait until all jobs of a run have ended, reporting progress to the observer."""
+    """Wait until all jobs of a run have ended, and return them. Progress is reported to the observer."""
     told = ""
     while True:
         read = listed_jobs(engine, run_id)
@@ -46,7 +46,7 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 
 
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
-    """Fetch a run's launch files, write its run file from the job results in `raw`, and write the report.
+    """Fetch a run's launch files from the store, write its run file from the job results `raw`, and write its report.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
 
@@ -76,7 +76,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return the error for launches whose files are incomplete in the store."""
+    """Return the error for fetched launches of which files are missing or damaged in the store."""
     count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
     reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
     return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
@@ -88,18 +88,18 @@ def _bundles(job: Job) -> Iterable[str]:
 
 
 def _name(job: Job) -> str:
-    """Return a job's device, or its requirement if it never ran."""
+    """Return the name of the device that ran a job, or the job's requirement if it never ran."""
     return job.seat or job.needs
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the last record from the device of a job's last attempt, or None."""
+    """Return the last stored record of the device that ran a job's last attempt, or None."""
     names = (job.seat, (job.seat or "").rpartition("@")[0])  # phones are leased by adb serial, other devices by serial@host
     return next((record for record in reversed(records) if record.device.serial in names), None)
 
 
 def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
-    """Return the run file's part for a device whose job failed, modelled on another device's part."""
+    """Return a part of the run file for a device whose job failed. Its settings come from `other`, another device's part."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

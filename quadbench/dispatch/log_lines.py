@@ -1,4 +1,4 @@
-"""Logging of attempts: the last lines are kept for the database, and stderr gets text or JSON lines with job ids."""
+"""Logging of a job's attempt: the last lines are kept for the database, and all lines go to stderr as text or JSON."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ _MOST_CHARACTERS = 400  # limit for one line
 
 
 class JsonFormatter(logging.Formatter):
-    """A log formatter that writes one JSON object per line, including the given ids."""
+    """A log formatter that writes one JSON object per line, with ids such as the job's and the run's."""
 
     def __init__(self, ids: Mapping[str, object] | None = None) -> None:
         super().__init__()
@@ -34,24 +34,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogLines(logging.Handler):
-    """A log handler that keeps the last lines."""
+    """A log handler that keeps the last lines of the log in memory."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append a line."""
+        """Append a log record as a line, with its time, and drop the oldest line if there are too many."""
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         self._lines.append(f"{at} {one_line(record.getMessage())[:_MOST_CHARACTERS]}")
 
     def text(self) -> str:
-        """Return the kept lines."""
+        """Return the kept lines of the log as one text."""
         return "\n".join(self._lines)
 
 
 def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
-    """Log to stderr, with the job's ids if given, and return the handler that keeps the last lines."""
+    """Let all logging go to stderr, with the ids of the job, if given. Return the handler that keeps the last lines."""
     ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
     text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
     errors, lines = logging.StreamHandler(sys.stderr), LogLines()
@@ -62,7 +62,7 @@ def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
 
 
 class LogObserver:
-    """An observer that writes events to the log."""
+    """An observer that writes the progress events of a job to the log."""
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
         log.info("%s %s", stage, detail)
@@ -74,7 +74,7 @@ class LogObserver:
         log.info("%s %s is there", stage, digest[:12])
 
     def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
-        """Do nothing: `deployed` logs the total."""
+        """Do nothing, because the log gets the total when the deployment is done."""
 
     def deploy_done(self, deployment: Deployment) -> None:
         log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
@@ -83,7 +83,7 @@ class LogObserver:
         log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
 
     def image_done(self, device: str, task: str, images: int) -> None:
-        """Do nothing: a launch makes hundreds of images."""
+        """Do nothing, because a launch generates hundreds of images."""
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)

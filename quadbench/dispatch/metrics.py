@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerMetrics:
-    """Metrics of one worker."""
+    """Prometheus metrics of one worker: running attempts, and durations of finished ones, by kind of job."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._seconds = Histogram(
@@ -38,17 +38,17 @@ class WorkerMetrics:
         self._running = LiveGauge("quadbench_attempts_running", "Attempts that are being made here.", ["kind"], registry=registry)
 
     def begun(self, job: Job) -> None:
-        """Count an attempt that begins."""
+        """Count an attempt at a job that has just begun."""
         self._running.labels(job.kind.value).inc()
 
     def ended(self, job: Job, seconds: float) -> None:
-        """Count an attempt that has ended, with its duration."""
+        """Count an attempt at a job that has ended, with its duration in seconds."""
         self._running.labels(job.kind.value).dec()
         self._seconds.labels(job.kind.value).observe(seconds)
 
 
 class FarmMetrics(Collector):
-    """Metrics of the whole farm, read from its database on request. If that is unreachable, only `quadbench_database_up`."""
+    """Prometheus metrics of the whole farm, read from its database. If that fails, there is only `quadbench_database_up`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -56,7 +56,7 @@ class FarmMetrics(Collector):
         self._read_at, self._known = -_AGE_S, list[Metric]()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, at most 5 s old."""
+        """Return the farm's metrics, read from the database at most 5 s ago."""
         with self._lock:
             if time.monotonic() - self._read_at >= _AGE_S:
                 self._known, self._read_at = list(self._read()), time.monotonic()
@@ -95,7 +95,7 @@ class FarmMetrics(Collector):
 
 
 def serve(port: int, *collectors: Collector, registry: CollectorRegistry = REGISTRY) -> Callable[[], None]:
-    """Serve the metrics at a port on localhost; return a function that stops the server.
+    """Serve Prometheus metrics at a port of localhost. Return a function that stops the server.
 
     Raises:
         UserError: the port is in use, or not permitted for this user.

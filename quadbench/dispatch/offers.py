@@ -1,4 +1,4 @@
-"""Determine what a worker offers: attached phones, given devices, and build and compile capabilities."""
+"""Determine what a worker offers for jobs: attached phones, other devices given to it, and building and compiling."""
 
 import logging
 import platform
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def capabilities() -> tuple[str, ...]:
-    """Return this host's capabilities that need no device: building, and compiling for each available target."""
+    """Return which jobs without a device this host can run: building, and compiling for each target whose compiler it has."""
     builds = (BUILD,) if package_availability("torch", hint="").is_ready else ()
     known = known_targets(load_profiles(), platform.machine())
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
 
 
 def given_device(address: Address) -> WorkerDevice:
-    """Return a device given to the worker besides attached phones: this machine or a virtual device.
+    """Return this machine or a virtual device as a device that a worker offers in addition to attached phones.
 
     Raises:
         UserError: the address is not such a device.
@@ -59,7 +59,7 @@ def given_device(address: Address) -> WorkerDevice:
 
 
 class Offers:
-    """The devices of this host, refreshed in a background thread, and which of them are free."""
+    """The devices that this host offers for jobs. A background thread keeps the list of attached phones current."""
 
     def __init__(self, given: Iterable[WorkerDevice], engine: sa.Engine, layout: Layout) -> None:
         self._given, self._engine, self._layout = tuple(given), engine, layout
@@ -78,7 +78,7 @@ class Offers:
 
     @property
     def present(self) -> tuple[WorkerDevice, ...]:
-        """Return all ready devices of this host, free or not."""
+        """Return all ready devices of this host, whether a job uses them or not."""
         return (*self._given, *self._attached)
 
     def free(self) -> Sequence[WorkerDevice]:
@@ -102,7 +102,7 @@ class Offers:
 
 
 def attached(layout: Layout) -> tuple[WorkerDevice, ...]:
-    """Return the attached phones that are ready and not in quarantine."""
+    """Return the phones attached to this host that are ready and not in quarantine."""
     phones, owner = overview(list_devices(), expected_phones(), layout), user_and_host()
     return tuple(
         WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels, owner=owner)

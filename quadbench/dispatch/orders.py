@@ -25,7 +25,7 @@ _Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOrder:
-    """The payload of a build job: the recipe's text with absolute file paths, and the digest of the expected bundle."""
+    """The payload of a build job: the recipe as YAML text with absolute file paths, and the digest of the bundle to build."""
 
     kind: Literal["build"] = "build"
     recipe: str
@@ -34,7 +34,7 @@ class BuildOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOrder:
-    """The payload of a compile job. `htp_arch` is the oldest Qualcomm HTP version among the devices that use the result."""
+    """The payload of a compile job. `htp_arch` is the oldest Qualcomm HTP version of the devices that will run the result."""
 
     kind: Literal["compile"] = "compile"
     bundle: Digest
@@ -45,7 +45,7 @@ class CompileOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOrder:
-    """The payload of a measurement on one device: bundles by device profile, and the run's settings. `name` is for people.
+    """The payload of a measurement on one device: bundles by device profile, and run settings. `name` is shown to people.
 
     `target` selects another of the profile's targets than its first.
     """
@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One side of a comparison: bundle, variant, optional kit by digest, and settings. `name` is for people."""
+    """One side of a comparison: bundle, variant, kit (by digest, if given) and settings. `name` is shown to people."""
 
     name: _Word
     bundle: Digest
@@ -71,7 +71,7 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """The payload of a comparison on one device: launch sides A and B in turn until their difference is clear enough.
+    """The payload of a comparison on one device. Sides A and B are launched in turn until their difference is clear enough.
 
     It ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's name for
     people; `target` selects another of its profile's targets. `tasks` are the common tasks to run; empty means all of them.
@@ -91,7 +91,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """The result of a compile job: the digest of the compiled bundle, for a bundle and target key."""
+    """The result of a compile job: the digest of the compiled bundle, with the bundle's digest and the target key."""
 
     bundle: Digest
     key: _Word
@@ -100,14 +100,14 @@ class CompileAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureAnswer:
-    """The result of a measurement job: this device's part of the run file."""
+    """The result of a measurement job: the part of the run file about its device."""
 
     part: RunFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareAnswer:
-    """The result of a comparison job: the comparison, and the run files of sides A and B."""
+    """The result of a comparison job: the comparison itself, and the run files of sides A and B."""
 
     versus: Versus
     runs: tuple[RunFile, RunFile]
@@ -120,13 +120,13 @@ AnswerT = TypeVar("AnswerT", CompileAnswer, MeasureAnswer, CompareAnswer)
 
 
 def as_json(value: Order | Answer) -> dict[str, Any]:
-    """Convert a payload or result to plain JSON data."""
+    """Return a job's payload or result as plain JSON data."""
     plain: dict[str, Any] = json.loads(adapter_of(type(value)).dump_json(value))
     return plain
 
 
 def order_of(job: Job) -> Order:
-    """Parse a job's payload.
+    """Parse the JSON payload of a job and return it as an order of the job's kind.
 
     Raises:
         ArtifactError: the payload is invalid.
@@ -138,7 +138,7 @@ def order_of(job: Job) -> Order:
 
 
 def answer_of(job: Job, raw: Any, kind: type[AnswerT]) -> AnswerT:
-    """Parse the stored result of a finished job.
+    """Parse the JSON result `raw` of a finished job. `kind` is the class of the result.
 
     Raises:
         ArtifactError: the result is invalid.

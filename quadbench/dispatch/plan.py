@@ -1,4 +1,4 @@
-"""Split a run into build, compile and measurement jobs with their dependencies. No I/O."""
+"""Split a run into build, compile and measurement jobs that depend on each other. Nothing here uses the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BUILD = "build"
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """One device's part of a run: the job's requirement, its payload, and the compile orders it depends on."""
+    """One device's part of a farm run: which device the job needs, the job's payload, and the compile jobs to do before."""
 
     needs: str
     order: MeasureOrder | CompareOrder
@@ -20,12 +20,12 @@ class Demand:
 
 
 def compile_capability(key: str) -> str:
-    """Return the name of the capability to compile for a target key."""
+    """Return the name of a host's capability to compile for a target key: `compile qnn-v79-69`, for example."""
     return f"compile {key}"
 
 
 def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
-    """Return the jobs of a run, dependencies first. Builds and compilations that several devices need are done once."""
+    """Return the jobs of a farm run, dependencies first. Builds and compilations that several devices need are done once."""
     jobs: list[NewJob] = []
 
     def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:

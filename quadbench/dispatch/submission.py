@@ -1,4 +1,4 @@
-"""Submit a run of a recipe or bundle to a farm: send what the jobs need to the store, and queue the jobs."""
+"""Submit a run of a recipe or bundle to a farm: send needed artifacts to the store, and add the jobs to the queue."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,14 +33,14 @@ from quadbench.spec.spec_model import WHOLE_PATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """A farm: its shared database and store, and the devices of its workers."""
+    """A farm: its database and its store, which all hosts share. The devices are those of its workers."""
 
     engine: sa.Engine
     store: Store
 
     @property
     def devices(self) -> Sequence[WorkerDevice]:
-        """Return the devices of all live workers, unclaimed ones first."""
+        """Return the devices of all live workers. Devices that no job or person has claimed come first."""
         standing = Leases(self.engine).standing()
         devices = [device for known in Workers(self.engine).known() if known.is_here for device in known.worker.devices]
         return sorted(devices, key=lambda device: device.name in standing)
@@ -67,7 +67,7 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to a farm: device selectors, run options such as retries and budget, and priority."""
+    """A request to run something on a farm: words of --devices, options such as retries and time budget, and priority."""
 
     words: tuple[str, ...]
     conduct: RunOptions = DEFAULT_RUN
@@ -75,7 +75,7 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a run of a recipe and return its id. A local bundle is sent; a bundle that exists nowhere gets a build job.
+    """Submit a run of a recipe to a farm and return the run's id. The bundle is sent if it is here, else a job builds it.
 
     Raises:
         UserError: the recipe, or a file it names, is wrong.
@@ -92,7 +92,7 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
 
 
 def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
-    """Send a bundle, submit a run of it, and return the run's id.
+    """Send a bundle to a farm's store, submit a run of this bundle, and return the run's id.
 
     Raises:
         DeviceNotFoundError: the farm has no such devices.
@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return the build order for a recipe's bundle, or None if the store has it. A local bundle is sent to the store first."""
+    """Return the build job's payload for a recipe, or None if the store has the bundle. A local bundle is sent to the store."""
     if bundle := find_bundle(recipe, layout):
         observer.artifact_reused("bundle", digest)
         send(bundle, store)
@@ -135,7 +135,7 @@ def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer
 
 
 def whole_text(recipe: Recipe) -> str:
-    """Return a recipe as YAML for another host: with absolute file paths, without default values."""
+    """Return a recipe as YAML that another host can read: with absolute file paths, without default values."""
     content = recipe.model_dump(mode="json", exclude_defaults=True, context=WHOLE_PATHS)
     for task in content["tasks"]:
         task["adapter"] = task["adapter"] or None  # YAML null means no adapter

@@ -1,4 +1,4 @@
-"""The worker process: claim jobs for this host's devices, run each in a process of its own, and stop on request."""
+"""The worker process: claim jobs for this host's devices, run each in its own process, and stop on request."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ CarryOut = Callable[[Job, str], None]
 
 
 class Meter(Protocol):
-    """The interface through which a worker reports attempts to its metrics."""
+    """The interface through which a worker counts attempts for its metrics."""
 
     def begun(self, job: Job) -> None: ...
 
@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job of a device or host: its affinity and its end time."""
+    """The last job that a device or host ran: the job's affinity, and when it ended (monotonic seconds)."""
 
     affinity: str
     at: float
@@ -53,7 +53,7 @@ class _Last:
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running attempt. `interrupts` counts how often it was asked to stop."""
+    """A running attempt at a job. `interrupts` counts how often its process was asked to stop."""
 
     job: Job
     process: BaseProcess
@@ -63,7 +63,7 @@ class _Running:
     is_over: bool = False  # the queue refused its renewal: its outcome is stored, or its lease was lost
 
     def interrupt(self, times: int) -> None:
-        """Send Ctrl-C up to `times` times: the first stops after the current launch, the second at once."""
+        """Send Ctrl-C up to `times` times in all: the first ends the attempt after the current launch, the second at once."""
         if self.interrupts < times and self.process.pid:
             self.interrupts += 1
             with suppress(ProcessLookupError):
@@ -71,7 +71,7 @@ class _Running:
 
 
 class Devices(Protocol):
-    """The interface through which a worker sees its host's devices."""
+    """The interface through which a worker learns of its host's devices and which of them are free."""
 
     @property
     def present(self) -> tuple[WorkerDevice, ...]: ...
@@ -80,7 +80,7 @@ class Devices(Protocol):
 
 
 class Worker:
-    """The worker of one host. `carry_out` executes an attempt, given the job and a device's address."""
+    """The worker of one host. `carry_out` executes one attempt; its arguments are the job and the device's address."""
 
     def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, carry_out: CarryOut, meter: Meter) -> None:
         self._itself, self._devices, self._carry_out, self._meter = itself, devices, carry_out, meter
@@ -94,11 +94,11 @@ class Worker:
         self._told_at = -math.inf
 
     def stop(self) -> None:
-        """Take no more jobs; let running ones finish their launch and go back to the queue. A second call stops at once."""
+        """Take no more jobs; running ones finish their launch and return to the queue. A second call stops them at once."""
         self._stops += 1
 
     def work(self) -> None:
-        """Run jobs until stopped and all attempts have ended. If the database is unreachable, their outcome may stay unstored."""
+        """Run jobs until the worker is stopped and its attempts end. If the database is away, their outcome may not be stored."""
         while not (self._stops and not self._running):
             pause_s = LOOK_S
             try:
@@ -121,11 +121,11 @@ class Worker:
 
     @property
     def _alive(self) -> list[BaseProcess]:
-        """Return the processes that are still running. Finished ones would end every wait at once."""
+        """Return the attempts' processes that are still running."""
         return [one.process for one in self._running.values() if one.process.exitcode is None]
 
     def _tell(self) -> None:
-        """Send the worker's heartbeat with its devices when due; start draining if asked to."""
+        """Send the worker's heartbeat with its devices when it is due. Stop taking jobs if the database asks for this."""
         if time.monotonic() - self._told_at < lease_time_s() / _BEATS:
             return
         is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
@@ -136,7 +136,7 @@ class Worker:
         self._told_at = time.monotonic()
 
     def _begin(self) -> None:
-        """Claim jobs from the queue for this host's free devices and start them."""
+        """Claim jobs from the queue for this host's free devices, and start a process for each."""
         free = {device.name: device for device in self._devices.free() if device.name not in self._running}
         room = f"room@{self._itself.host}"
         seats = [self._seat(device.name, needs_served(device.name, device.labels)) for device in free.values()]
@@ -157,7 +157,7 @@ class Worker:
         return Seat(name=name, serves=serves, rested_s=time.monotonic() - last.at, affinity=last.affinity)
 
     def _clear(self) -> None:
-        """Remove finished attempts. If a process crashed, report its attempt as failed."""
+        """Forget attempts whose processes have ended. If a process crashed, report its attempt as failed."""
         for seat, one in list(self._running.items()):
             if (code := one.process.exitcode) is None:
                 continue
@@ -171,7 +171,7 @@ class Worker:
             one.process.close()
 
     def _give_signs_of_life(self) -> None:
-        """Renew the leases of attempts when due, interrupt cancelled ones, and kill those that lost their lease."""
+        """Renew the leases of running attempts when due, interrupt cancelled jobs, and kill attempts whose lease is lost."""
         cancelled = asked_to_stop(self._engine, self._itself.name) if self._running else ()
         for one in self._running.values():
             if one.job.id in cancelled:
