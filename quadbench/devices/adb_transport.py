@@ -232,7 +232,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as batches of sync messages. All batches use the same buffer; small files share a batch."""
+    """Yield files as batches of sync messages, one batch for each send. All batches use one buffer; small files share batches."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

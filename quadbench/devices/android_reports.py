@@ -88,7 +88,7 @@ def parse_device_list(text: str) -> list[AttachedDevice]:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """A temperature sensor's reading. `kind` is Android's type, such as `skin`; `status` is its throttling level, 0 to 6."""
+    """A temperature sensor's reading. `kind` is Android's sensor type, such as `skin`; `status` its throttling level, 0 to 6."""
 
     name: str
     kind: str

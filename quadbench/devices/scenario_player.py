@@ -203,7 +203,7 @@ class ScenarioPlayer:
 
 
 def prepare_scenario(scenario: Scenario, folder: Path) -> None:
-    """Write the device's initial reports, clocks, memory and boot id into its new sandbox folder, which has /system already."""
+    """Write a scenario's first reports, clocks, memory and boot id into a new sandbox folder, which has /system already."""
     _write_boot_id(folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
