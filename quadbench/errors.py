@@ -27,7 +27,7 @@ QuadbenchError                      exit code  meaning
 ├── MissingDependencyError          7          a program or package that this command needs is not installed
 └── ConditionError                 8          a condition of `--fail-if` holds, or a figure that it needs is missing
 
-RunInterrupted is Ctrl-C after a run has begun; the run can be resumed. FarmGoesOn is Ctrl-C while waiting for a farm's job.
+RunInterrupted is Ctrl-C after a run has begun; the run can be resumed. FarmWaitInterrupted is Ctrl-C during a wait for a farm.
 
 Other exit codes: 1 is an unexpected error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
@@ -240,7 +240,7 @@ class FarmWaitInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
-    """Turn a missing package inside the block into MissingDependencyError. Other import errors are bugs and pass unchanged.
+    """Turn the import error of a missing package into MissingDependencyError. Other import errors are bugs and pass unchanged.
 
     Raises:
         MissingDependencyError: names the package.
@@ -254,7 +254,7 @@ def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
 
 
 def requires_extra(extra: str) -> AbstractContextManager[None]:
-    """Turn a missing package inside the block into MissingDependencyError. `extra` is a pip extra, such as `quad`.
+    """Turn the import error of a missing package into MissingDependencyError. `extra` is the pip extra to install, as `quad`.
 
     Raises:
         MissingDependencyError: names the package and how to install the extra.

@@ -50,7 +50,7 @@ What was measured before a failure is stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the argument parser. Only the modules of the commands in `called` are imported; others just get name and purpose."""
+    """Return the argument parser. Only the modules of the commands in `called` are imported; other commands get no options."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",

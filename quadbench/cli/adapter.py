@@ -117,7 +117,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: the command that adds it at a lower weight, if one fits, and that for a new base."""
+    """Return a hint for a refused adapter: a command that adds it at a lower weight, if possible, and one for a new base."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:

@@ -268,8 +268,8 @@ def _line(words: str) -> str:
 class LiveLine:
     """The content of a live line on the terminal: current activity, finished fraction, and start time.
 
-    With an unknown `share` of None, the line shows the elapsed time. `begun` is the share at the start, for a resumed run. A
-    stage's line has an empty `activity`, because its name says everything.
+    If `share` is None, the finished fraction is unknown, and the line shows the elapsed time. `begun` is the share at the start,
+    for a resumed run. A stage's line has an empty `activity`, because its name says everything.
     """
 
     activity: str

@@ -32,7 +32,7 @@ def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> No
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the words of the option `--devices`, or an empty list; raise if the option is given but empty."""
+    """Return the device names given with `--devices`, or an empty list; raise if the option is given but empty."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
@@ -49,12 +49,12 @@ def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Seq
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the words of `--devices` and `-s` for a farm, which resolves them to devices itself; may be empty."""
+    """Return the texts given with `--devices` and `-s`, for a farm, which finds the devices itself; may be empty."""
     return _with_serial(listed_devices(devices), serial)
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Return the words of `--devices` with the adb serial of `-s` added to the only word, or the serial alone."""
+    """Return the texts given with `--devices`, with the adb serial of `-s` added to the only one, or the serial alone."""
     if not serial:
         return listed
     if not listed:

@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run for a command-line word: a bundle's folder, or a recipe, perhaps with a bundle built from it."""
+    """Return the source of a run that a text means: a bundle's folder, or a recipe, perhaps with a bundle built from it."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")

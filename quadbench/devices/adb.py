@@ -126,7 +126,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
-    """Return a device's `getprop` properties, within at most PROPERTIES_TIMEOUT_S. Error messages call the device `name`."""
+    """Return a device's `getprop` properties, waiting at most PROPERTIES_TIMEOUT_S. Error messages call the device `name`."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = device.WholeOutput(f"the output of getprop on {name}")
     try:

@@ -100,7 +100,7 @@ Endpoint = TcpEndpoint | UnixEndpoint
 class AdbServer:
     """A running adb server. It answers requests about its devices and opens adb services on them.
 
-    `end` returns why the server or its only device will never answer again, or None if it may (always for foreign servers).
+    `end` returns why the server or its only device has ended for good, else None. For the user's own server it is always None.
     """
 
     endpoint: Endpoint
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors into device errors. A timeout means a lost device if `silence` is given, else TimeoutError.
+    """Convert adbutils' errors into device errors. A timeout is a lost device if the text `silence` is given, else TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, which describes a
     file request, it is an error of that request.

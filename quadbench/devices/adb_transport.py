@@ -1,6 +1,6 @@
 """An adb client based on adbutils. It adds complete sends, read timeouts, streamed shell v2 output and size limits.
 
-Nothing here depends on quadbench's devices or errors. Each class fixes one of adbutils' and could be offered to it.
+Nothing here depends on quadbench's devices or errors. Each class mends a class of adbutils and could be contributed there.
 """
 
 import contextlib

@@ -83,8 +83,8 @@ class HostedAddress(_Address):
 class AttachedAddress(_Address):
     """An address `<profile>`, `<profile>@SERIAL` or `SERIAL` of an attached phone.
 
-    A single word is stored as `profile`; if an attached phone has it as its adb serial, it means that phone. `?target=qnn`
-    selects another of the profile's targets than its `target`.
+    A single word is stored as `profile`, but if an attached phone has this adb serial, that phone is meant. `?target=qnn` selects
+    another compile target of the profile than its first.
     """
 
     profile: str

@@ -38,11 +38,11 @@ class ShellResult:
 class Device(Protocol):
     """A connected device. Its methods may be called from several threads; `close` kills all commands still running on it.
 
-    If the connection to an adb device breaks, it is waited for and the operation is repeated: files are copied again and `shell`
-    commands run again, so they must be idempotent. If it does not come back in time, DeviceLostError is raised.
+    If the connection to an adb device breaks, a method waits for the device and repeats its work: it copies files again and runs
+    `shell` commands again, so these must be idempotent. If the device does not come back in time, DeviceLostError is raised.
 
-    `root` is the absolute path of quadbench's folder on the device; `abi` is that of the programs it runs. `shares_host_cpu`
-    means that its figures are those of this machine's CPU.
+    `root` is the absolute path of quadbench's folder on the device; `abi` is the ABI of the programs that run there.
+    `shares_host_cpu` means that figures measured on the device are those of this machine's CPU.
     """
 
     facts: DeviceFacts

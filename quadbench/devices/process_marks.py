@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if the process was started with an empty environment, or is just inside exec."""
+    """Return True if a process was started with an empty environment, or is about to execute its program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

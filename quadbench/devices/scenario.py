@@ -105,7 +105,7 @@ _ACCOUNTS = {
 
 
 class Phase(Spec):
-    """The state that a device reports from one moment until the next phase begins."""
+    """The state that a virtual device reports from one moment until the next phase of its scenario begins."""
 
     after_s: Seconds = 0.0
     """The phase begins this many seconds after the device's start. The default is 0."""
@@ -120,7 +120,7 @@ class Phase(Spec):
 
 
 class Clocks(Spec):
-    """The CPU frequency that the kernel reports, the same for all cores."""
+    """The CPU frequency that a virtual device's kernel reports, the same for all cores."""
 
     hardware_khz: int = Field(gt=0, le=10_000_000)
     """The hardware's maximum frequency in kHz."""
@@ -157,7 +157,7 @@ class PushMoment(Spec):
 
 
 class Fault(Spec):
-    """A single incident on the device: it is unplugged, reboots or gets hot."""
+    """A single incident on a virtual device: it is unplugged, reboots or gets hot."""
 
     event: Literal["unplug", "reboot", "heat"]
     """The device loses its connection (processes continue), reboots (processes end), or reports thermal status 3."""

@@ -128,9 +128,9 @@ class Arm64Emulator:
 class SandboxLayout:
     """The inputs of a virtual device's sandbox: its folder, /data, further mounts, process mark, scenario and emulator.
 
-    `folder` is new and holds its files. `visible_paths` maps further folders of this machine to their read-only mount points in
-    the device. All its processes have the `mark`. With a `scenario`, that is played; with an `emulator`, the device runs arm64
-    programs.
+    The device's files lie in `folder`, which is new. `visible_paths` maps further paths of this machine to read-only mount points
+    in the device. All of the device's processes have the `mark`. A `scenario` is played on the device; with an `emulator`, the
+    device runs arm64 programs.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Find a farm's devices for words of --devices, and determine which bundles to compile for them."""
+"""Find a farm's devices for the values of --devices, and determine which bundles to compile for them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a word of --devices means on a farm: the job's requirement, the devices that fit it now, and another target, if given.
+    """What a value of --devices means on a farm: the job's requirement, the devices that fit now, and a compile target if given.
 
     `wish` is set if any of several devices will do.
     """
@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Find the farm's devices for words of --devices. A serial means one device; a wish or profile means any device that fits.
+    """Find the farm's devices for values of --devices. A serial means one device; a wish or profile means any that fits.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -92,7 +92,7 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
-    """Find the farm's device for a word of --devices that must mean exactly one device.
+    """Find the farm's device for a value of --devices that must mean exactly one device.
 
     Raises:
         DeviceNotFoundError: no device of the farm fits it.

@@ -67,7 +67,7 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to run something on a farm: words of --devices, options such as retries and time budget, and priority."""
+    """A request to run something on a farm: values of --devices, options such as retries and time budget, and priority."""
 
     words: tuple[str, ...]
     conduct: RunOptions = DEFAULT_RUN

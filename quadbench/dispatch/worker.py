@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job that a device or host ran: the job's affinity, and when it ended (monotonic seconds)."""
+    """The last job that a device or host ran: its affinity (key of the files it needs) and its end in monotonic seconds."""
 
     affinity: str
     at: float
@@ -136,7 +136,7 @@ class Worker:
         self._told_at = time.monotonic()
 
     def _begin(self) -> None:
-        """Claim jobs from the queue for this host's free devices, and start a process for each."""
+        """Claim jobs from the queue for this host's free devices and capabilities, and start a process for each job."""
         free = {device.name: device for device in self._devices.free() if device.name not in self._running}
         room = f"room@{self._itself.host}"
         seats = [self._seat(device.name, needs_served(device.name, device.labels)) for device in free.values()]

@@ -1,6 +1,6 @@
 """Assign waiting jobs to a worker's free seats (its devices and its host) in one short database transaction.
 
-It reads a bounded number of rows, and skips rows that another worker has locked. SQLite allows one writer anyway.
+The transaction reads a bounded number of rows, and skips rows that another worker has locked. (SQLite allows only one writer.)
 """
 
 import random
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the queues of jobs that these devices or host can serve: requirement, owner, and when the last job started.
+    """Return requirement, owner and last start time of each job queue that these devices or this host can serve.
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """

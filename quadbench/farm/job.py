@@ -1,7 +1,7 @@
 """The data of a farm job, and the rules by which its state changes. Nothing here uses the database.
 
-An attempt is one execution of a job by one worker. Every change of a running job names its attempt, and changes by an attempt
-that is over are refused: its worker may have been frozen while another took the job.
+An attempt is one execution of a job by one worker. Every change of a running job names its attempt. If the attempt is over, the
+change is refused: the worker may have been frozen while another took the job.
 """
 
 import math
@@ -165,7 +165,7 @@ def finished(job: Job, now: datetime) -> Job:
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """Return the job after a failed attempt. It waits for a retry if `is_transient` and attempts are left; the pause doubles."""
+    """Return the job after a failed attempt. If `is_transient` and attempts are left, it waits for a retry, longer each time."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:

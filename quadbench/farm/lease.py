@@ -32,7 +32,7 @@ class Claims:
 
 
 def in_force(claim: Claim | None, now: datetime) -> Claim | None:
-    """Return the claim if it has not expired, else None."""
+    """Return the claim (a job's lease or a person's reservation) if it has not expired, else None."""
     return claim if claim is not None and now < claim.until else None
 
 

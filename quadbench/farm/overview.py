@@ -132,7 +132,7 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Return the name in leases of the phone, this machine or the virtual device that a word means.
+    """Return the name in leases of a phone, this machine or a virtual device, given by name or address.
 
     Raises:
         UnknownNameError, UserError: as `phone_named`, or the device is never leased.

@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host that runs one job at a time, with the `affinity` of its last job and the seconds since that ended."""
+    """A device or host that runs one job at a time, with the `affinity` (needed files) of its last job and its idle seconds."""
 
     name: str
     serves: frozenset[str]
@@ -89,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return the sort key of a queue's turn, the smallest goes first. None: no job of this queue can be assigned."""
+        """Return the key by which job queues take turns, smallest first; None if no job of this queue can be assigned."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -118,14 +118,14 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of a queue's next job: the first with a free seat's affinity, unless the oldest job waits too long."""
+        """Return the index of a queue's next job: the first that needs a free seat's files, unless the oldest waits too long."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Return a key by which the best seat for a job is the greatest: same affinity, few competing queues, long idle time."""
+        """Return how well a seat suits a job, greater is better: same affinity, few competing queues, long idle time."""
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

@@ -30,7 +30,7 @@ class Wish:
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Parse a word of --devices as a wish; return None if it is an address. `label_keys` are the labels used in farm.yaml."""
+    """Parse a value of --devices as a wish; return None if it is an address. `label_keys` are the labels used in farm.yaml."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")

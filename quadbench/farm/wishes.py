@@ -1,4 +1,4 @@
-"""Resolve words of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
+"""Resolve values of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that words of --devices mean. A phone that another word names is not chosen for a wish.
+    """Return the addresses that values of --devices mean. A phone that another value names is not chosen for a wish.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.

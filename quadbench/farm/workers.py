@@ -25,8 +25,8 @@ ItemT = TypeVar("ItemT")
 class WorkerDevice:
     """A device that a worker offers for jobs: its name in leases, its address on the worker's host, and its labels.
 
-    `owner` is the user and host that the worker's jobs run as, such as `ana@lab-1`. A reserved device takes them only if this
-    owner reserved it. It is empty for workers of older versions, which do not send it.
+    `owner` is the user and host that the worker's jobs run as, such as `ana@lab-1`. A device reserved by somebody else takes none
+    of these jobs. `owner` is empty for workers of older versions, which do not send it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Events that the harness writes as JSON lines, and the samples, images and libraries that a plan makes us expect."""
+"""Events that the harness writes as JSON lines, and the samples, images and libraries to expect from a harness plan."""
 
 import posixpath
 from bisect import bisect_right

@@ -172,7 +172,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 
 
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
-    """Return the plan's section on the runtime. Float graphs always run on ONNX Runtime's CPU provider."""
+    """Return the plan's section on library, threads and memory. Float graphs always run on ONNX Runtime's CPU provider."""
     provider = installation.execution_provider if variant.is_quantized else None
     litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
     return {

@@ -162,7 +162,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant loads for its tasks, each with the labels of its samples. `unet` labels the U-Net."""
+    """Return the graphs that a variant loads for tasks, each with labels for its samples. A U-Net has the label `unet`."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),

@@ -174,7 +174,7 @@ class GateDecision:
 
 
 def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
-    """Return how busy other work may keep the CPU, in percent, before the gate objects. None: any load, so do not measure it."""
+    """Return the highest CPU load in percent, caused by other work, at which a launch may start. None: any load is allowed."""
     if limits.max_busy_percent is None and not shares_host_cpu:
         return _PHONE_BUSY_PERCENT
     return limits.max_busy_percent

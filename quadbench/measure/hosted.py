@@ -38,7 +38,7 @@ def measure_hosted(
 ) -> tuple[RunRecord, ...]:
     """Profile every graph on an AI Hub phone, `iterations` times in a row. If a job fails, its variant's record is FAILED.
 
-    Unfinished jobs of an earlier run are waited for instead of submitted again.
+    If an earlier run left jobs unfinished, wait for these instead of submitting them again.
 
     Raises:
         ServiceError: the service refuses or does not answer, or the jobs are not done in time.

@@ -26,7 +26,7 @@ Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
-    """Return the planned launches of a run of this bundle, in order, as `launches_of` does for given tasks."""
+    """Return the planned launches of a run of this bundle, in order. Tasks and image counts come from the bundle."""
     own = own_graph_tasks(bundle)
     return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
 
@@ -65,7 +65,7 @@ def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[S
 
 
 def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield blocks of launches without end. Each block has every side twice, mirrored as in A B B A, so linear drift cancels.
+    """Yield blocks of launches without end. Each block launches every side twice, mirrored as A B B A, so linear drift cancels.
 
     Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
     alike. The seed draws the order of these blocks. The very first block is always A B B A.
@@ -224,7 +224,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """The launches of a comparison in blocks A B B A and B A A B, until the judge stops or all interim analyses are done.
+    """The launches of a comparison in blocks A B B A and B A A B, until `judge` stops it or all interim analyses are done.
 
     `seed` draws the order of the blocks.
 

@@ -100,7 +100,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return the bundle of each device profile. Build those that `build_ahead` lacks, as for a device given by adb serial."""
+    """Return the bundle of each device profile. Build those not built before leasing, as for a device given by adb serial."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead

@@ -40,7 +40,7 @@ class RunOptions:
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
     def since(self, began: float) -> "RunOptions":
-        """Return these options with the time budget reduced by the seconds since `began`, a monotonic time; for several runs."""
+        """Return these options with the time budget reduced by the seconds since the monotonic time `began`."""
         return self if self.budget_s is None else replace(self, budget_s=self.budget_s - (time.monotonic() - began))
 
 

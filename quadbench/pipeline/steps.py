@@ -61,7 +61,7 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code of the first failure, first of failed devices, then of failed launches; 0 if there is none."""
+        """Return the exit code for the first failed or unavailable device, else for the first failed launch, else 0."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
         first = next((record for record in self.result.records if not record.status.is_fine), None)
@@ -227,7 +227,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
-    """Return True if a device of the run that is not among the addresses `here` still has launches to measure."""
+    """Return True if another device of the run, whose address is not in `here`, still has launches to measure."""
     elsewhere = [address for address in deployed.run_file.addresses if address not in here]
     stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 

@@ -237,7 +237,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Link the libraries of a kit that were pushed under their sha256 to their file names, in the kit's folder on the device."""
+    """Give a kit's libraries, pushed under their sha256, their file names by links in the kit's folder on the device."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)

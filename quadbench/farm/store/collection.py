@@ -24,7 +24,7 @@ _MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a garbage collection removed and marked, as keys and total bytes; in a dry run, what it would."""
+    """What a garbage collection removed or marked for removal: keys and bytes. In a dry run, what it would remove or mark."""
 
     removed: tuple[str, ...]
     removed_bytes: int
@@ -80,7 +80,7 @@ def collect(
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What a store holds: the number of objects and their total bytes, of artifacts by kind, and of launches."""
+    """Counts of what a store holds: objects with their total bytes, artifacts by kind, and launches."""
 
     objects: int
     size_bytes: int
@@ -104,7 +104,7 @@ def status(store: Store) -> Holdings:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The result of a store's check: number and bytes of objects read, what is wrong by key, and the keys removed."""
+    """The result of checking a store: objects and bytes read, an error message for each bad key, and the keys removed."""
 
     objects: int
     size_bytes: int
@@ -113,7 +113,7 @@ class Verified:
 
 
 def check(store: Store, *, is_removing: bool = False) -> Verified:
-    """Read and hash every object of a store, and check that all objects to which entries refer exist.
+    """Read and hash every object (file content) of a store, and check that all objects to which entries refer exist.
 
     With `is_removing`, remove damaged objects, so that they can be sent again.
 
@@ -133,7 +133,7 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
 
 
 def _fault(file: Listed, store: Store) -> str | None:
-    """Return what is wrong with a stored object, or None if its content has the sha256 of its name."""
+    """Return what is wrong with a store's object (a file content), or None if it has the sha256 of its name."""
     sha256 = file.key.rpartition("/")[2]
     if file.key != object_key(sha256):
         return "is no object"
@@ -148,7 +148,7 @@ def _fault(file: Listed, store: Store) -> str | None:
 
 
 def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Return what is wrong with a store's entry, such as a missing object; None if nothing is."""
+    """Return what is wrong with a store's entry, such as a missing object, or None if all is well."""
     try:
         missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
     except StorageError:

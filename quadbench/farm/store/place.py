@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return True if a file with this name may lie in an empty folder: file systems or killed writers leave such files."""
+    """Return True for a file name that may occur in a folder that counts as empty, left by its file system or a killed writer."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
