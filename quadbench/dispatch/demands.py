@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a value of --devices means on a farm: the job's requirement, the devices that fit now, and a compile target if given.
+    """The farm's meaning of a value of --devices: the job's requirement, the devices that fit now, and a compile target if given.
 
     `wish` is set if any of several devices will do.
     """

@@ -74,7 +74,7 @@ class CompareOrder:
     """The payload of a comparison on one device. Sides A and B are launched in turn until their difference is clear enough.
 
     The comparison ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's
-    name for people; `target` selects another compile target of its profile. `tasks` are the tasks to run; empty means all of them.
+    name for people; `target` selects another compile target of its profile. `tasks` are the tasks to run; if empty, all of them.
     """
 
     kind: Literal["compare"] = "compare"

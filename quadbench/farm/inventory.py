@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """What a host last saw of a phone. `device` is its name in leases, `address` its --devices address on that host."""
+    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its --devices address on that host."""
 
     device: str
     address: str

@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What an attempt leaves in the database: its result as JSON, and the last lines of its log."""
+    """The data that an attempt leaves in the database: its result as JSON, and the last lines of its log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""

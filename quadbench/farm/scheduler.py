@@ -43,7 +43,7 @@ class JobLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """How much of the farm an owner uses: the number of running jobs, and recent device time in seconds."""
+    """An owner's current use of the farm: the number of running jobs, and recent device time in seconds."""
 
     running: int = 0
     device_s: float = 0.0

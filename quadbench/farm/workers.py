@@ -37,7 +37,7 @@ class WorkerDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class NewWorker:
-    """What a worker says of itself: its name, host, quadbench version, capabilities and devices."""
+    """A worker's description of itself: its name, host, quadbench version, capabilities and devices."""
 
     name: str
     host: str

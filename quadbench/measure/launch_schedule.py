@@ -215,7 +215,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """What one side of a comparison launches on a device: its installation, its launch plan and its settings."""
+    """One side of a comparison on one device: the installed bundle, the launch plan and the settings of its launches."""
 
     installation: Installation
     launch: LaunchPlan

@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """What determines which files a device needs: profile, ABI and target. `address` is the device's name in messages.
+    """The facts about a device that determine its files: profile, ABI and target. `address` is the device's name in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """

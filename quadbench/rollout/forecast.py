@@ -37,7 +37,7 @@ from quadbench.target.targets import LiteRtTarget, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a run would build, push and launch on one device. `push_bytes` has the bytes of existing files by category.
+    """A prediction of what a run would build, push and launch on a device. `push_bytes` has the bytes of files by category.
 
     `adapter_bytes` has each adapter's size by name, over all dtypes that are pushed. Sizes of things `to_build` are unknown yet.
     Anything `missing` prevents the run.

@@ -24,7 +24,7 @@ _MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What a garbage collection removed or marked for removal: keys and bytes. In a dry run, what it would remove or mark."""
+    """The keys and bytes that a garbage collection removed or marked for removal. In a dry run, those that it would."""
 
     removed: tuple[str, ...]
     removed_bytes: int

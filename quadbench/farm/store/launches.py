@@ -22,7 +22,7 @@ _MOST_FILE_BYTES = 2**28  # eight times the largest image, and above the limit o
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedRun:
-    """What was fetched of a run's launches: number of launches, files and bytes. `refused` says what is wrong with the rest."""
+    """The fetched part of a run: numbers of launches, files and bytes. `refused` says what is wrong with the other launches."""
 
     launches: int
     files: int

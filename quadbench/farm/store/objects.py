@@ -180,7 +180,7 @@ def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """How much was sent to a store: number and bytes of files, and bytes of files that the store already had."""
+    """The amount of data sent to a store: number and bytes of files, and bytes of files that the store already had."""
 
     files: int = 0
     sent_bytes: int = 0
