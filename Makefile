@@ -10,7 +10,7 @@ DEMO_STAMP := .venv/.installed-for-demo
 BUILT := .venv/.harness-built
 RECIPE ?= recipes/quickstart.yaml
 DEVICES ?= virtual:s25,virtual:tabs11
-WORKERS ?= 3
+WORKERS ?= 4
 SLOW := --durations-path tests/slow_durations.json
 
 .DEFAULT_GOAL := help

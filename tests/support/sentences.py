@@ -31,7 +31,7 @@ _CHANGING = (
     (r"postgresql://quadbench@/test\d+\?host=[\w%.-]+|TMP/results/quadbench\.sqlite", "DATABASE"),
     (r"(?<![\w/])/tmp/[\w.-]+|\btmp[a-z0-9_]{8}\b", "TMP"),
     (r"(TMP[^\s']*)\.\.\.(?=')", "TMP..."),  # a long path is shown cut, where depends on the length of its folder
-    (r"(?:/[\w.+-]{1,40}){1,12}/(?:site-packages|python3\.\d+)(?=/)", "PYTHON"),
+    (r"(?:PYTHON)?(?:/[\w.+-]{1,40}){1,12}/(?:site-packages|python3\.\d+)(?=/)", "PYTHON"),
     (r"\b\d{8}-\d{6}(?:-[0-9a-f]{4,12}\b)?", "ID"),
     (r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?: UTC|Z|[+-]\d\d:\d\d)?", "DATE"),
     (r"\b\d\d:\d\d(?::\d\d)?(?: UTC|Z)?(?![\d:])", "TIME"),
