@@ -153,10 +153,10 @@ def test_what_is_not_stored_is_not_done(database: Source, engine: sa.Engine, job
 
 def test_a_renewed_attempt_goes_on(jobs: JobQueue) -> None:
     submit(jobs)
-    (attempt,) = claim(jobs, lease_s=0.5)
-    for _ in range(4):
-        time.sleep(0.2)
-        jobs.renew(attempt, lease_s=0.5)
+    (attempt,) = claim(jobs, lease_s=1.5)
+    for _ in range(8):
+        time.sleep(0.25)
+        jobs.renew(attempt, lease_s=1.5)
     assert jobs.expire() == []
     jobs.finish(attempt)
 

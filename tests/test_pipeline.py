@@ -390,7 +390,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_leaves_no_process(
     with open_records(layout.database) as records:
         last = records.run_records(records.run_ids()[0])
     run_id = last[0].run_id
-    says(rest, run_id, "quadbench run", "--resume", "--results")
+    says(rest, run_id, "quadbench run", "--resume", "--results", snapshot=False)
     assert load_run(layout, run_id).is_cut_short
     assert [record.status for record in last] == [Status.OK, Status.ABORTED]
     assert _samples(last[1], "unet_ns")
