@@ -85,7 +85,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether some measured figure got better or worse. Runs at different times cannot prove that."""
+        """Return whether some measured figure seems better or worse; runs at different times cannot prove a change."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 

@@ -1,4 +1,4 @@
-"""Charts of a comparison of sides A and B: a forest plot of all intervals, and launch times over the session."""
+"""Charts of a comparison of two builds, A and B: a forest plot of all intervals, and launch times over the session."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # CSS clas
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """A row of a comparison's forest plot: a figure on sides A and B, the change with its interval, and the verdict."""
+    """A row of a comparison's forest plot: a figure of both builds (A and B), its change with an interval, and the verdict."""
 
     task: str
     title: str
@@ -78,7 +78,7 @@ def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
 
 
 def _change(row: SideRow) -> str:
-    """Return a figure's change from side A to B in words: the compared ratio, else the figures' ratio, or decibels for PSNR."""
+    """Return in words how a figure changes from compared build A to B: as a ratio, or in decibels for PSNR."""
     (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
     ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:
@@ -143,7 +143,7 @@ def launch_chart(device: VersusDevice) -> str | None:
 def _panel(
     title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
 ) -> list[str]:
-    """Draw one panel of the launch chart: values over time as dots in the colours of sides A and B."""
+    """Draw one panel of the launch chart: values over time, as dots in the colours of the compared builds A and B."""
     low, high = padded_range([value for _, value in launches], least=0.01)
     plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
     parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]

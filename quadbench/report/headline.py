@@ -147,7 +147,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return those of the storage views (file sizes) in which the total of all tasks on one shared base is known."""
+    """Return the storage views (file sizes by number of tasks) that know all tasks' total size on one shared base."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -205,7 +205,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on how image time and memory of the shared graph differ from one graph per task, where decided."""
+    """Return a clause on how the shared graph differs from one graph per task in image time and memory, where known."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -421,7 +421,7 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 
 
 def remedies(caveats: Collection[Caveat]) -> list[str]:
-    """Return the remedies for caveats about times, to apply before both sides are launched again."""
+    """Return the remedies for caveats about times, to apply before both compared builds are launched again."""
     return [caveat.remedy for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 

@@ -178,7 +178,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table: a figure of a task on a device, for both variants. A text instead says why it is missing.
+    """One row of the KPI table: a figure of a task on a device, for both variants. A text explains a missing figure.
 
     `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
     `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict on the
@@ -259,7 +259,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the launch medians of both variants in a KPI row, per-graph first; None if they cannot be compared."""
+    """Return the launch medians of both variants of a KPI row, per-graph first; None if the variants do not compare."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians

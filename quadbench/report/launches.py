@@ -125,7 +125,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return a step for sampling launches that keeps at most `most`, and keeps each of up to four alternating variants."""
+    """Return n so that every n-th launch is at most `most` launches, and includes each of up to four alternating variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -134,7 +134,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same kinds of samples, so that a figure has the same positions in the values of each."""
+    """Consecutive launches with the same sample kinds, so that a figure's values have the same positions in each launch."""
 
     kinds: SampleKinds
     variant: Variant
@@ -160,7 +160,7 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
 
 
 def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> list[float]:
-    """Return the PSNR in decibels of a launch's images of a task, against the float reference or the true image."""
+    """Return the PSNR in decibels of a launch's images of a task, against the float reference or the ground-truth image."""
     return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
 
 

@@ -62,7 +62,7 @@ def tidy(text: str) -> str:
 
 
 def count_text(kind: RulingKind, count: int) -> str:
-    """Format a count of rulings of one kind: `2 regressions`, `1 missing`."""
+    """Format a count of a night's verdicts (rulings) of one kind: `2 regressions`, `1 missing`."""
     return f"{count} {COUNTED[kind] if count == 1 else _PLURALS.get(kind, COUNTED[kind])}"
 
 
@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a figure's change: against the last good files if launched again with them, else against its usual value."""
+    """Format a figure's change: relative to the last good files if they were launched again, else to earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the confidence interval of a ruling's change; `exact` or `not confirmed` if there is none."""
+    """Format the confidence interval of a change in a night's verdict; `exact` or `not confirmed` if there is none."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -147,7 +147,7 @@ class NightStep:
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a nightly ruling. `where` holds the words that name the results folder.
+    """Return the recommended command after a night's verdict. `where` holds the words that name the results folder.
 
     `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
     """
@@ -172,7 +172,7 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
 
 
 def accept_step(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
-    """Return the command that accepts a regression as the new level; None for other rulings."""
+    """Return the command by which a person accepts a regression as the new level; None for other verdicts of a night."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
     return _step("If it is intended, take it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
 
@@ -183,7 +183,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """A nightly ruling in words: the figure, its change, the interval and the cause.
+    """The verdict of a night on one metric, in words: the figure, its change, the interval and the cause.
 
     `value` is that of this night. `before` is the value in the last night with good files, and names that night.
     """
@@ -208,7 +208,7 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The first night of a case's current state. `subject` and `before` are its new and old files; None if unchanged."""
+    """The first night of a case's current state. `subject` is its new tested files, `before` the old; None if unchanged."""
 
     night: str
     subject: Subject | None
@@ -230,10 +230,10 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """Rulings of a night that are reported together: on a case on a device, or on all cases of a device with one cause.
+    """A night's verdicts that are reported together: on one device, for a single case or for all cases with one cause.
 
-    `figures` starts with the most important ruling, whose case and device are `place`. `accepting` is the command that accepts
-    the change, None if there is nothing to accept. `doubt` says why the device is unreliable. None of the rulings is CLEAN.
+    `figures` starts with the most important verdict, whose case and device are `place`. `accepting` is the command that accepts
+    the change, None if there is nothing to accept. `doubt` says why the device is unreliable. No verdict is CLEAN.
     """
 
     kind: RulingKind
@@ -277,7 +277,7 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """Return the first ruling on a single figure with its cause, if the finding's leading ruling is on all figures."""
+        """If the finding's first verdict is on all figures, return its first verdict on a single figure, with the cause."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
@@ -296,14 +296,14 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a ruling: by kind, then finding. Within a finding, rulings on all figures come first."""
+    """Return the sort key of a night's verdict: its kind, then finding; within a finding, verdicts on all figures first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    """Return the key by which rulings are grouped into findings: kind, device, and the case or common cause."""
+    """Return the key that groups a night's verdicts into findings: the verdict's kind, device, and case or common cause."""
     common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
     return ruling.kind, ruling.device, common
 
@@ -343,7 +343,7 @@ def _figured(ruling: Ruling, series: Series) -> FigureRow:
 
 
 def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
-    """Return the metric to draw for a ruling: the ruling's own metric, or image time if the ruling is on all metrics."""
+    """Return the metric to draw for a night's verdict: the verdict's metric, or image time if it concerns all metrics."""
     measured = _tonight(figure.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
     if figure.point or first is None:
@@ -352,20 +352,20 @@ def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the measurement of the night in which a ruling was made; None if there is none."""
+    """Return the measurement of the night to which a verdict belongs; None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the device's latest earlier measurement of the files that a ruling calls last good; None if there is none."""
+    """Return the device's latest earlier measurement of the files that a verdict names as last good; None without one."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with a ruling's new files or, without new files, with the current environment; None if unknown."""
+    """Return the first night with a verdict's new files or, if files are unchanged, this environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -432,7 +432,7 @@ class DeviceNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightView:
-    """The content of a nightly report. `counts` maps each kind of ruling to the number of cases on devices.
+    """The content of a nightly report. `counts` maps each kind of verdict to its number of (case, device) pairs.
 
     A case on a device counts by its worst ruling. `clean` maps a case to its clean devices; `open` lists cases without a
     ruling.
@@ -448,7 +448,7 @@ class NightView:
 
     @property
     def outcome(self) -> RulingKind:
-        """Return the worst kind of ruling of the night."""
+        """Return the worst kind of verdict of the night."""
         return self.findings[0].kind if self.findings else RulingKind.CLEAN
 
     @property
@@ -462,7 +462,7 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Return sentences on why the worst finding and other measurements may be unreliable, or that no reason is known."""
+        """Return sentences on why the worst finding and other measurements may be unreliable, or `None is known`."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
@@ -534,7 +534,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return pairs of case and device without a ruling: measured pairs and, while the night runs, planned ones."""
+    """Return pairs of case and device without a verdict of the night: measured pairs and, while the night runs, planned ones."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned

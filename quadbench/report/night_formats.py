@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel whose y axis covers `levels` (usual values), and values within a factor of two of the median."""
+    """Return a chart panel. Its y axis covers `levels` (usual values), and values within a factor of two of the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -79,7 +79,7 @@ def line(plot: Plot, values: Iterable[float]) -> str:
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the titles of two chart panels: of the case, and of its yardstick (the reference bundle)."""
+    """Return the titles of two chart panels: of the tested case, and of its reference bundle (yardstick)."""
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
     return of_case, labelled("the yardstick itself", unit)
@@ -139,7 +139,7 @@ def _figure_panel(
     kind: RulingKind | None,
     levels: Sequence[float] = (),
 ) -> Iterator[str]:
-    """Draw a chart panel: dashed levels, values with intervals, and the last value in the ruling's colour with a label."""
+    """Draw a chart panel: dashed levels, values with intervals, and the labelled last value in its verdict's colour."""
     values = [value for value, _, _ in intervals]
     plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
@@ -200,7 +200,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """The result of a nightly run. `counts` maps a worst ruling to its number of cases, `clean` a case to clean devices."""
+    """The result of a nightly run. `counts` maps a worst verdict to its number of cases, `clean` a case to clean devices."""
 
     schema_version: int
     night: str
@@ -244,7 +244,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a finding as lines of terminal text: kind, figures, cause, first night, owner and next command."""
+    """Yield a night's finding as lines of terminal text: kind, figures, cause, first night, owner and next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"

@@ -53,7 +53,7 @@ def _shown_json(text: str) -> str:
 
 
 def _with_commands(sentence: str) -> Markup:
-    """Format a sentence's commands as HTML code: after a colon up to the end, elsewhere a command with its placeholders."""
+    """Format a sentence's commands as HTML code: all text after a colon, and elsewhere a command with its placeholders."""
     end, parts = 0, []
     for match in _COMMANDS.finditer(sentence):
         parts += [escape(sentence[end : match.start()]), _command(match[0])]

@@ -85,7 +85,7 @@ def settings(result: RunResult) -> tuple[Fact, ...]:
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return each distinct name and value of launch records once, with its devices. `texts` maps a record id to them."""
+    """Return each distinct name and value of launch records once, with its devices. `texts` maps record ids to them."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.records_in_order:
         for name, value in texts[record.record_id].items():

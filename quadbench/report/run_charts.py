@@ -1,4 +1,4 @@
-"""SVG charts of a run: image time and memory by launch, time and bytes by component, and curves over tasks and steps."""
+"""SVG charts of a run: image time and memory by launch, time and bytes by component, bytes over tasks, and SQNR over steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw image time plus its share of the task switch, over the number of images between switches."""
+    """Draw the time of an image including its share of a task switch, over the number of images between switches."""
     series = [
         chart.Series(
             label=variant.value,

@@ -1,4 +1,4 @@
-"""Comparison of the ways to serve tasks on a device (shared, per-graph, resident, merged-at-load), as table and curves."""
+"""Comparison of the ways to serve tasks on a device (shared, per-graph, resident, merged-at-load) by time and memory."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Return a comparison of ways to serve, for each device that measured others than shared and per-graph."""
+    """Return a comparison of ways to serve, for each device that measured more ways than shared and per-graph."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):

@@ -137,7 +137,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return the caveats of a launch that count: all if it is OK, those on images if it failed, none if it was repeated."""
+    """Return the caveats that count of a launch: all of an OK one, those on images of a failed one, none of a repeated one."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -186,7 +186,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield the shared graph's scores against the float reference. Scores of eps and latents are not those of a device."""
+    """Yield the shared graph's scores against the float reference. Scores of eps and latents do not come from a device."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -270,7 +270,7 @@ def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the largest ratio of two image times on a device, over tasks that the sweep does not change; None if unknown."""
+    """Return the largest ratio of two image times on a device, among tasks that the sweep leaves unchanged, or None."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -288,7 +288,7 @@ def with_best(sweep: Sweep) -> Sweep:
 
 
 def is_telling(points: Sequence[SweepPoint]) -> bool:
-    """Return whether the mark `is_best` distinguishes settings: some points have the mark, and some do not."""
+    """Return whether the mark `is_best` distinguishes settings: some points have it, and some do not."""
     return len({point.is_best for point in points}) > 1
 
 

@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A curve of a sweep chart, for a task on a device or from a paper: dB and standard errors by index of the swept value."""
+    """A curve of a sweep chart, for a task on a device or from a paper: PSNR and its error by swept value's index."""
 
     label: str
     colour: int

@@ -1,4 +1,4 @@
-"""Comparison of two sides, A and B, from interleaved launches or stored runs: figures, verdicts, sentences and tables."""
+"""Comparison of two builds, A and B, from interleaved launches or stored runs: figures, verdicts, sentences and tables."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The launches of one side of a comparison on a device, in the order measured, and its version of the common tasks."""
+    """The launches of one of the two compared builds (A or B) on a device, in order, and its version of the common tasks."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
@@ -61,14 +61,14 @@ class Side:
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
 
     def image_ns(self, record: RunRecord) -> float | None:
-        """Return a launch's median image time, as geometric mean over tasks; None if a task has no time above 0."""
+        """Return the geometric mean over tasks of a launch's median image times; None if a task has no time above 0."""
         medians = [median(images) for task in self.tasks for images in launch_values(PRIMARY, [record], task) if images]
         return math.exp(mean(map(math.log, medians))) if len(medians) == len(self.tasks) and min(medians) > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A figure of a task on both sides of a comparison. The task ALL_TASKS stands for the geometric mean of all tasks.
+    """A figure of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
 
     `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
     figures: bytes, and PSNR in decibels, which has no unit.
@@ -90,12 +90,12 @@ class SideRow:
 
     @property
     def values(self) -> tuple[float | None, float | None]:
-        """Return the figures of sides A and B as numbers; None for a missing figure."""
+        """Return the figures of the compared builds A and B as numbers; None for a missing figure."""
         return (self.a.value if self.a else None, self.b.value if self.b else None)
 
     @property
     def ratio(self) -> float | None:
-        """Return side B's figure divided by side A's; None for decibels and missing figures."""
+        """Return build B's figure divided by build A's; None for decibels and missing figures."""
         a, b = self.values
         return b / a if a and b and self.unit else None
 
@@ -107,7 +107,7 @@ class SideRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedLaunch:
-    """A launch of side A or B with its start, median image time and battery temperature.
+    """A launch of compared build A or B with its start, median image time and battery temperature.
 
     The time is the geometric mean over tasks. `temperature_c` was read before the launch; None if unknown.
     """
@@ -119,7 +119,7 @@ class TimedLaunch:
 
 
 def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
-    """Return the launches of both sides in order of time."""
+    """Return the launches of both compared builds, A and B, in order of time."""
     launches = [
         TimedLaunch(side=name, began_at=record.started_at, image_ns=side.image_ns(record), temperature_c=temperature_c(record))
         for name, side in (("A", a), ("B", b))
@@ -136,14 +136,14 @@ def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
-    """Split blocks of launches A B B A into sides A and B. `a` and `b` are each side's version of the common tasks."""
+    """Split A B B A blocks into the launches of compared builds A and B. `a` and `b` are their versions of the common tasks."""
     first = tuple(record for block in blocks for record in (block[0], block[3]))
     second = tuple(record for block in blocks for record in (block[1], block[2]))
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
 def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare both sides in one figure of a task over interleaved launches; None if a launch lacks a value above 0."""
+    """Compare builds A and B in one figure of a task over interleaved launches; None if a launch lacks a value above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -159,7 +159,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return both sides' figures from interleaved launches on a device; the first row decides the comparison.
+    """Return the figures of builds A and B from interleaved launches on a device; the first row decides the comparison.
 
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
@@ -171,7 +171,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return both sides' figures from their OK launches, without verdicts. A figure that neither side has is omitted."""
+    """Return the figures of builds A and B from their OK launches, without verdicts. A figure that both lack is omitted."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -193,7 +193,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusSide:
-    """One side of a comparison: its source, changes to the source, its variant, and the id of the run with its launches."""
+    """One of two compared builds: its source (such as a recipe), changes to it, its variant, and the id of its run."""
 
     source: str
     changes: dict[str, str]
@@ -204,7 +204,7 @@ class VersusSide:
 
     @property
     def name(self) -> str:
-        """Return the side's display name: its recipe or source, and the changes to it."""
+        """Return the display name of a compared build: its recipe or source, and the changes to the recipe or source."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -216,7 +216,7 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. Without interleaved launches, `looks` is None and there are no verdicts.
+    """The result of a comparison on one device. Without interleaved launches, `looks` (interim analyses) is None.
 
     `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
     are those that count, in order of time.
@@ -234,7 +234,7 @@ class VersusDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """A complete comparison of two sides. `failures` maps the address of each omitted device to the reason."""
+    """A complete comparison of two builds. `failures` maps the address of each omitted device to the reason."""
 
     schema_version: int = SCHEMA_VERSION
     comparison_id: FileName
@@ -246,7 +246,7 @@ class Versus:
 
     @property
     def title(self) -> str:
-        """Return a title with the names of both sides, with all details if the names are the same."""
+        """Return a title with the names of both compared builds, with all details if the names are the same."""
         a, b = (self.a.name, self.b.name) if self.a.name != self.b.name else (str(self.a), str(self.b))
         return f"{a} against {b}"
 
@@ -256,22 +256,22 @@ class Versus:
 
     @property
     def is_stored(self) -> bool:
-        """Return whether both sides are stored runs, rather than interleaved launches."""
+        """Return whether two stored runs are compared, rather than interleaved launches."""
         return all(device.looks is None for device in self.devices)
 
     @property
     def settling_command(self) -> tuple[str, ...]:
-        """Return the command arguments that interleave launches of both sides on the same devices."""
+        """Return the command arguments that interleave launches of both compared builds on the same devices."""
         return self._words(self._addresses)
 
     @property
     def command_elsewhere(self) -> tuple[str, ...]:
-        """Return the command arguments that interleave launches of both sides on another device, for which NAME stands."""
+        """Return the command arguments that interleave both builds' launches on another device. NAME stands for the device."""
         return self._words(["NAME"])
 
     @property
     def repeat_command(self) -> tuple[str, ...]:
-        """Return the command arguments that repeat the comparison: of the stored runs, or by launches on the same devices."""
+        """Return the command arguments that repeat the comparison, either of stored runs or by launches on the same devices."""
         return self._words([] if self.is_stored else self._addresses)
 
     @property
@@ -318,7 +318,7 @@ def answer(versus: Versus) -> tuple[str, ...]:
 
 
 def exact_sentences(versus: Versus) -> tuple[str, ...]:
-    """Return sentences on tasks that only one side has, and on whether bytes and images of common tasks are equal."""
+    """Return sentences on tasks that only one compared build has, and on whether bytes and images of common tasks are equal."""
     sides = (("A", versus.a), ("B", versus.b))
     alone = [f"Only {name} has {', '.join(side.own_tasks)}." for name, side in sides if side.own_tasks]
     exact = [row for device in versus.devices for row in device.rows if row.is_exact]
@@ -334,7 +334,7 @@ def exact_sentences(versus: Versus) -> tuple[str, ...]:
 
 
 def _shown_value(row: SideRow, side: Figure | None) -> str:
-    """Return a side's exact figure as text: bytes, or decibels rounded as in reports; empty if missing."""
+    """Return an exact figure of a compared build as text: bytes, or decibels rounded as in reports; empty if missing."""
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
@@ -379,7 +379,7 @@ def side_table(device: VersusDevice) -> TextTable:
 
 
 def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
-    """Return each device's table for export, with notes on the sides, the launches and caveats."""
+    """Return each device's comparison table for export, with notes on the compared builds, their launches and caveats."""
     notes = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
     return tuple(
         replace(
@@ -405,7 +405,7 @@ def versus_csv(versus: Versus) -> str:
 
 
 def difference_table(device: VersusDevice) -> TextTable:
-    """Return a table of the settings that differ between both sides on a device."""
+    """Return a table of the settings that differ between the two compared builds on a device."""
     rows = ((name, *values) for name, values in device.differences.items())
     return TextTable.of_words(f"{device.device.address}: what differs", ("What", "A", "B"), rows)
 
@@ -420,5 +420,5 @@ def _cells(row: SideRow) -> tuple[str, ...]:
 
 
 def caveats_of(sides: Sequence[Sequence[RunRecord]]) -> tuple[Caveat, ...]:
-    """Return the caveats of the launches of both sides, without duplicates."""
+    """Return the caveats of the launches of both compared builds, without duplicates."""
     return caveats_in_order(caveat for side in sides for record in side for caveat in record.caveats)

@@ -47,7 +47,7 @@ class ActiveDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveCommand:
-    """A running command: its purpose, its owner, its current stage, and its devices. A comparison has no `run_id`."""
+    """A running command: its purpose, its owner, its current stage, and its devices. A comparison has no run id."""
 
     what: str
     owner: str
@@ -161,7 +161,7 @@ class FarmNow:
 
 @dataclass(frozen=True, kw_only=True)
 class NightLine:
-    """A nightly run in a list: its worst ruling, and the number of current rulings of each kind."""
+    """A nightly run in a list: its worst verdict, and the number of current verdicts of each kind."""
 
     night: str
     name: str
@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return farm devices that are not in the phone inventory, but are leased or served by a worker."""
+    """Return devices outside the phone inventory that a job has leased or a worker serves."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []

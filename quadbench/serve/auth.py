@@ -63,14 +63,14 @@ class AccessRules:
         return name == "localhost" or name in self.names or is_address(name)
 
     def lets_in(self, authorization: str, cookie: str) -> bool:
-        """Return whether a request has the token, or the cookie of a signed-in user; true if no token is set."""
+        """Return whether a request has the token, or the cookie of a signed-in user; True if no token is set."""
         if self.token is None:
             return True
         kind, _, given = authorization.partition(" ")
         return (kind.lower() == "bearer" and self.is_token(given.strip())) or _are_same(cookie, self.cookie)
 
     def is_token(self, given: str) -> bool:
-        """Return whether a text is the token, compared in constant time."""
+        """Return whether a text equals the access token, by a comparison in constant time."""
         return self.token is not None and _are_same(given, self.token)
 
     @property

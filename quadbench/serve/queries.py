@@ -100,7 +100,7 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """The history of a nightly case on its devices, as JSON document and as page content. Damaged parts are left out."""
+    """The history of a nightly case on its devices, as JSON document and as page content. Damaged parts are omitted."""
 
     document: CaseDocument
     view: HistoryView
@@ -169,7 +169,7 @@ class ResultsQueries:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the ids of runs in progress, on this host and on the farm. They are part of cache keys."""
+        """Return the ids of runs in progress, on this host and on the farm, for use in cache keys."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))
@@ -193,7 +193,7 @@ class ResultsQueries:
         return None if head is None else self._line(head, at_work)
 
     def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
-        """Return the list entry of a run, without figures, as those would need all samples of the run."""
+        """Return the list entry of a run without figures, because they would need all samples of the run."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None

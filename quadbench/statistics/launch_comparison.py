@@ -1,4 +1,4 @@
-"""Statistical comparison of two sides: interleaved launches, unpaired launches, and pairs with the same input."""
+"""Statistical comparison of two builds A and B: interleaved launches, unpaired launches, and pairs with the same input."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MIN_BLOCKS = 6
 
 
 class Verdict(StrEnum):
-    """The result of comparing side B with side A, where less is better (time, bytes)."""
+    """The result of comparing build B with build A, where less is better (time, bytes)."""
 
     WORSE = "WORSE"
     BETTER = "BETTER"
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of sides B and A over A B B A blocks. `ratio` is B / A, with its interval from two blocks on.
+    """The comparison of builds B and A over A B B A blocks of launches. `ratio` is B / A, with its interval from two blocks on.
 
     `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a verdict with the same spread. It is None with
     fewer than two blocks, or if no affordable number would.
@@ -48,7 +48,7 @@ class Comparison:
 def compare_launches(
     a: Sequence[float], b: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Compare a figure of sides A and B over launches interleaved as A B B A; values are in launch order.
+    """Compare a figure of builds A and B over launches interleaved as A B B A; values are in launch order.
 
     Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete block is left out.
     A verdict needs the whole interval on one side of the margin, or within it (SAME). WORSE and BETTER also need an exact
@@ -79,7 +79,7 @@ def compare_launches(
 
 
 def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """Return the mean of log B minus the mean of log A for each complete block."""
+    """Return the mean of log B minus the mean of log A for each complete A B B A block of launches."""
     first, second = finite(a, "side A"), finite(b, "side B")
     if first.size != second.size:
         raise ValueError(f"side A has {first.size} launches and side B {second.size}; expected as many on both")
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Return the fewest blocks whose interval, with this mean and spread, would no longer cross a margin."""
+    """Return the fewest A B B A blocks whose interval, with this mean and spread, would no longer cross a margin."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -171,7 +171,7 @@ class UnpairedComparison:
 
 
 def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> UnpairedComparison:
-    """Compare a figure of two sides, given one value per launch, by Student's two-sample t-test on logarithms.
+    """Compare a figure of two builds, given one value per launch, by Student's two-sample t-test on logarithms.
 
     The spread is pooled, as both sides are the same program on the same device and may have only two launches each. A verdict
     needs the whole interval on one side of the margin, or within it. If several figures are compared `together`, WORSE and
@@ -195,7 +195,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together:
 
 
 def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> float | None:
-    """Return half the width of the confidence interval of a difference of means; None if a side has only one launch."""
+    """Return half the width of the confidence interval of a difference of means; None if a build has only one launch."""
     if min(first.size, second.size) < 2:
         return None
     degrees = first.size + second.size - 2

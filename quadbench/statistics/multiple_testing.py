@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim looks of a comparison: numbers of blocks after which to analyse it. It ends at a verdict or the last look.
+    """The interim analyses (looks) of a sequential comparison, by numbers of blocks. It ends at a verdict or the last look.
 
     Sides that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return the confidence level of each look's interval that keeps the total error rate below 5 %."""
+        """Return the confidence level of each interim look's interval that keeps the total error rate below 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan looks that detect an effect of `to_see` at the spread of the blocks so far; None if too many blocks are needed.
+    """Plan interim looks that detect an effect `to_see` at the blocks' spread so far; None if too many blocks are needed.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -64,13 +64,13 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far an effect must exceed a margin for detection with 90 % power, in standard deviations of a block."""
+    """Return the distance beyond a margin that is detected with 90 % power, in standard deviations of a block's difference."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointVerdict:
-    """The verdict on a figure of side B against A, tested with other figures. `ratio` is B / A with its 95 % interval.
+    """The verdict on a figure of build B against A, tested with other figures. `ratio` is B / A with its 95 % interval.
 
     `p` assumes equal sides and is adjusted for all figures tested together. `claim` is the verdict even with few blocks;
     `verdict` is INCONCLUSIVE below MIN_BLOCKS blocks. `launches_needed` is set if the claim is INCONCLUSIVE: about how many
@@ -87,14 +87,14 @@ class JointVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the claim, or INCONCLUSIVE if there are too few blocks."""
+        """Return the verdict that holds in the joint test, or INCONCLUSIVE if there are too few blocks."""
         return self.claim if self.blocks >= MIN_BLOCKS else Verdict.INCONCLUSIVE
 
 
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
-    """Test several figures together, given one value per launch of sides A and B, two per block, in order.
+    """Test several figures together, given one value per launch of builds A and B, two per A B B A block, in order.
 
     WORSE and BETTER need the whole interval beyond the margin. They also need a t-test p of at most 0.05 after Holm's
     correction for all figures. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then

@@ -1,1 +1,1 @@
-"""Studies over several runs: sweeps of a recipe's keys, and comparisons of two sides."""
+"""Studies over several runs: sweeps of a recipe's keys, and comparisons of two builds."""

@@ -1,4 +1,4 @@
-"""One side of a comparison (a recipe, a bundle or a run, with changes), and the options of a comparison."""
+"""One of two compared builds (a recipe, bundle or run, with changes), called a side, and the options of a comparison."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ _OWN = ("variant", "harness", "kit")  # changes of a side that are no keys of a 
 
 @dataclass(frozen=True, kw_only=True)
 class SideSpec:
-    """A side of a comparison as the user named it, with changes by key. It has exactly one of recipe, bundle and run."""
+    """One of two compared builds as the user named it: either a recipe, a bundle or a run, with changes by key."""
 
     source: str
     changes: Mapping[str, str]
@@ -42,13 +42,13 @@ class SideSpec:
 
     @property
     def name(self) -> str:
-        """Return the display name of the side: its source and the changes."""
+        """Return the display name of a compared build: its source and the changes."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_MAX_LENGTH]}{f' with {changes}' if changes else ''}"
 
     @property
     def tasks(self) -> list[str]:
-        """Return the names of the side's tasks; for variants with a graph per task, only tasks that have one."""
+        """Return the task names of a compared build; for variants with a graph per task, only tasks that have one."""
         bundle = self._existing_bundle
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         admitted = shared_only_tasks(bundle) if bundle and self.variant.has_unet_per_task else ()
@@ -56,14 +56,14 @@ class SideSpec:
 
     @property
     def variants(self) -> set[Variant]:
-        """Return the variants whose graphs the side has, or its recipe builds."""
+        """Return the variants that a compared build can run: those of its recipe, or those with graphs in its bundle."""
         if self.recipe:
             return {Variant.SHARED, Variant.FLOAT, *map(Variant, self.recipe.baselines)}
         return {graph.variant for graph in self._existing_bundle.graphs} if self._existing_bundle else set()
 
     @property
     def has_references(self) -> bool:
-        """Return whether the side's images have reference images, which models with random weights lack."""
+        """Return whether a compared build has reference images, which models with random weights lack."""
         if self.recipe:
             return not isinstance(self.recipe.foundation, RandomFoundation)
         return self._existing_bundle is not None and has_references(self._existing_bundle)
@@ -73,7 +73,7 @@ class SideSpec:
         return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-        """Return the side's bundle for each of the device profiles, after building it if needed."""
+        """Return the compared build's bundle for each device profile. A recipe's missing bundles are built first."""
         if self.recipe:
             return pipeline.ensure_bundles_for(self.recipe, profiles, layout=layout, observer=observer)
         stored = self.bundle or (self.run.stored if self.run else None)
@@ -82,7 +82,7 @@ class SideSpec:
 
 
 def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec:
-    """Read a comparison side from its source: a recipe with changes to its keys, a bundle's folder, or a run's id.
+    """Read one of two builds to compare from its source: a recipe with changes to keys, a bundle's folder, or a run's id.
 
     Raises:
         UserError: the source is none of them, or a change does not fit it.
@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise if two sides have no common task (among `wanted`, if given). `called` are the sides' names in messages.
+    """Raise if two builds to compare share no task (among `wanted`, if given). `called` holds their names in messages.
 
     Raises:
         UserError: there is no common task; the message names the tasks of both.
@@ -136,7 +136,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both sides: a recipe's, else a stored run's, else side A's.
+    """Return the measurement settings for both compared builds: a recipe's, else a stored run's, else build A's.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
@@ -154,7 +154,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise an error if the graphs of a side's variant are not among the existing variants `there`.
+    """Raise an error if a compared build needs graphs of a variant that is not among the existing variants `there`.
 
     Raises:
         UserError: the graphs are missing; the message names the existing variants.
@@ -168,7 +168,7 @@ def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A figure of a task that a comparison must decide. `limit` is the smallest relevant change, on a logarithmic scale."""
+    """A figure of a task that a comparison must decide. `limit` is the smallest relevant change, as a logarithm of a ratio."""
 
     task: str
     key: str
@@ -177,7 +177,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """The options of a comparison, which ends at the first look that decides all goals or, without goals, image time.
+    """The options of a comparison. It ends at the first interim look that decides all goals (by default, image time).
 
     With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
     tasks; empty means all. `compiled` holds graphs compiled elsewhere, by the digest of their bundle and the target key.

@@ -1,4 +1,4 @@
-"""Comparison of two sides: interleaved launches (A B B A) until there is a verdict, or figures of two stored runs."""
+"""Comparison of two builds: interleaved launches (A B B A) until there is a verdict, or figures of two stored runs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Interleave launches of both sides on every device until there is a verdict or the last look; write comparison.json.
+    """Interleave launches of two builds on every device until a verdict or the last interim look; write comparison.json.
 
     The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
     device.
@@ -114,7 +114,7 @@ def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSide:
-    """A comparison side that is installed on its devices, with the run file for its launches."""
+    """One of two compared builds, installed on its devices, with the run file for its launches."""
 
     letter: str
     comparison_side: SideSpec
@@ -122,13 +122,13 @@ class PreparedSide:
     rollout: Rollout
 
     def installation_on(self, device: Device) -> Installation | None:
-        """Return this side's installation on a device; None if the side is not installed there."""
+        """Return this compared build's installation on a device; None if the build is not installed there."""
         return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A comparison of two sides on one device, in progress."""
+    """A comparison of two builds on one device, in progress."""
 
     device: Device
     sides: Sequence[PreparedSide]
@@ -137,7 +137,7 @@ class Trial:
     launches: InterleavedSchedule
 
     def queue(self, session: ComparisonSession) -> DeviceQueue:
-        """Return the device's queue of launches, with a function that reinstalls both sides after the device was lost."""
+        """Return the device's queue of launches. Its recovery function reinstalls both builds after the device was lost."""
 
         def installed_again() -> None:
             for side in self.sides:
@@ -165,7 +165,7 @@ class Trial:
 
 
 def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> Trial:
-    """Plan the launches of both sides on a device, with their common tasks and the same measurement settings."""
+    """Plan the launches of both compared builds on a device, with their common tasks and the same measurement settings."""
     installations = [one for side in sides if (one := side.installation_on(device))]
     wanted = set.intersection(*(set(side.comparison_side.tasks) for side in sides))
     if session.work.tasks:
@@ -199,7 +199,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the looks to continue with, and whether the comparison may end, because its goals are decided or cannot be."""
+    """Return the interim looks to continue with, and whether to end: all goals are decided, or cannot be decided."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -223,7 +223,7 @@ def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[V
 def _launch(
     sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
-    """Run all launches of a comparison, and store their start and end in the run files of both sides."""
+    """Run all launches of a comparison, and store their start and end in the run files of both compared builds."""
     for side in sides:
         save_run(session.layout, side.run_file)
     with _save_on_interrupt(sides, plans, session, failures):
@@ -276,7 +276,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a comparison side in the form of comparison.json. `of` names a stored run's recipe with its swept values."""
+    """Return one of two compared builds as comparison.json holds it. `of` names a stored run's recipe and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -284,7 +284,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices equipped to run both sides. Others are added to `left_out`; if that is None, they raise an error."""
+    """Return the devices equipped to run both builds. Others go to `left_out` with the error; if it is None, raise the error."""
     equipped = []
     for device in devices:
         try:
@@ -299,7 +299,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return the harness and kit that a side sets, and the graphs that were compiled elsewhere."""
+    """Return the harness and kit that a compared build sets, and the graphs that were compiled elsewhere."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
