@@ -1,4 +1,4 @@
-"""Comparison of a run with an earlier run, its baseline: which figures got worse, got better or stayed the same."""
+"""Comparison of a run with an earlier run (its baseline): figures that got worse, got better or stayed the same."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Return whether a short table includes this figure: it is a main figure, or it changed."""
+        """Return whether a short table includes this figure, because it is a main figure or has changed."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -143,7 +143,7 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return two tables per device: settings that differ from the baseline, and figures of both runs (all, or the main ones)."""
+    """Return two tables per device: settings that differ from the baseline run, and figures of both runs (all or main ones)."""
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
@@ -253,7 +253,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """Yield sentences if two runs have different tasks: which ones, whether exact figures are equal, how to compare times."""
+    """If two runs have different tasks, yield sentences that name these, compare exact figures, and say how to compare times."""
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return

@@ -178,7 +178,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def spread_labels(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return y positions of labels in pixels, each moved down until it is at least `least` below the label above."""
+    """Return y positions of labels in pixels, each moved down until at least `least` below the label above."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
         placed[index] = lowest = max(ys[index], lowest + least)

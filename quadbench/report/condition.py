@@ -40,7 +40,7 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are figures. `alone` lists names outside any comparison."""
+    """A parsed condition as a Python syntax tree whose names are figures. `alone` lists names without a comparison."""
 
     text: str
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. Python identifiers stand for figure names with dots and hyphens while parsing."""
+    """Parse a condition to a syntax tree. While parsing, Python identifiers stand for figure names with dots and hyphens."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -198,7 +198,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a condition's figure in words: its name and value, or for a verdict the ratio now / before with its interval."""
+    """Return a condition's figure as text: its name and value. A verdict is shown as the ratio now / before with interval."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -220,7 +220,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Check the parts of a figure name from its variant on; remove them from `words` and return them."""
+    """Check the variant and all later parts of a dotted figure name; remove them from `words` and return them."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -286,7 +286,7 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield a KPI row's condition names if its figure does not apply to its task, as VAE encoder time without input image."""
+    """Yield a KPI row's condition names if its figure does not apply to its task, such as VAE encoder time in text-to-image."""
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:

@@ -105,7 +105,7 @@ def _more(row: KpiRow) -> float:
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a phrase such as ` in restyle on s25` for the tasks and devices of `rows`; empty if these are all of `compared`."""
+    """Return a phrase such as ` in restyle on s25` for the tasks and devices of `rows`; empty if `rows` equals `compared`."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -185,7 +185,7 @@ def _break_even(storage: Storage) -> float:
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the slowest task switch of the shared graph, beside the switches of one graph per task."""
+    """Return a clause on the shared graph's slowest task switch, compared with switches between one graph per task."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
         return ""

@@ -164,7 +164,7 @@ def _environment() -> Environment:
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
-    """Return an HTML image with embedded PNG bytes, of a file or of the difference of two files, or an error text.
+    """Return an HTML image with embedded PNG bytes: an image file, or two files' difference. Return an error text on failure.
 
     The image sits in an empty `details` element, which style.css enlarges when open. This needs no script and no second copy.
     """

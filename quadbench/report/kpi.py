@@ -116,7 +116,7 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that sums the file sizes of all components except LoRAs; empty without the task's U-Net."""
+    """Return a function that sums the file sizes of all components except LoRAs; no sum if the U-Net is missing."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
@@ -268,7 +268,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """The definition of a KPI: `reading` makes a function that picks its values; `absent` says why a task and variant lack it."""
+    """A KPI's definition: `reading` makes a function that picks its values; `absent` gives the reason why a task lacks it."""
 
     key: str
     title: str

@@ -221,7 +221,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of how much of each quantized U-Net is in 8 bits; None for old bundles without these counts.
+    """Return a table of the 8-bit share of each quantized U-Net; None for old bundles without these counts.
 
     `where` names the devices of the bundle; empty if all devices ran it.
     """
@@ -239,7 +239,7 @@ def int8_of_shared(bundle: Bundle) -> Int8Share | None:
 
 
 def int8_note(bundle: Bundle) -> str | None:
-    """Return a sentence on how much of the shared U-Net is in 8 bits; None if nothing is, or the bundle lacks counts."""
+    """Return a sentence on the 8-bit share of the shared U-Net; None if nothing is in 8 bits, or the bundle lacks counts."""
     int8 = int8_of_shared(bundle)
     if int8 is None or int8.layers.int8 == 0:
         return None

@@ -57,7 +57,7 @@ _COUNTED = (RulingKind.REGRESSION, RulingKind.IMPROVEMENT, *WORST_FIRST)  # chan
 
 
 def tidy(text: str) -> str:
-    """Return outside text, such as a case name, as one short line of visible characters for nightly reports."""
+    """Return untrusted text, such as a case name, as one short line of visible characters for nightly reports."""
     return one_line(text, _MAX_CHARACTERS).translate(_NO_CHARACTERS)
 
 
@@ -67,7 +67,7 @@ def count_text(kind: RulingKind, count: int) -> str:
 
 
 def figure_name(key: str | None, task: str | None) -> str:
-    """Return the display name of a figure: `End to end, restyle`; empty without a key, which means all figures."""
+    """Return the display name of a figure, such as `End to end, restyle`. A verdict on all figures has no key and no name."""
     if key is None:
         return ""
     title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or tidy(key)
@@ -199,7 +199,7 @@ class FigureRow:
 
     @property
     def values(self) -> str:
-        """Return this night's value and that of the last good night as text, each with its night, as far as known."""
+        """Return the figure's values of this night and of the last good night as text, each with its night, if known."""
         return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
@@ -218,7 +218,7 @@ class FirstNight:
 
     @property
     def first_seen(self) -> str:
-        """Return the first night as text with its age: this night, the night before, or the number of nights."""
+        """Return the first night as text with its age: `(this night)`, `(the night before)` or a number of nights."""
         when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
         return f"{self.night} ({when})"
 
@@ -259,7 +259,7 @@ class NightFinding:
 
     @property
     def result(self) -> str:
-        """Return the finding as a short clause without figures and cause, such as `portrait got worse on s25`."""
+        """Return a night's finding as a short clause without figures and cause, such as `portrait got worse on s25`."""
         cases, address = join_names(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
@@ -283,7 +283,7 @@ class NightFinding:
 
     @property
     def device_fault(self) -> str:
-        """Return the finding for the device's summary: its cause if the device is at fault, else its short result."""
+        """Return a night's finding for the device's summary: the cause if the device is at fault, else the short result."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
@@ -398,7 +398,7 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's rate of false alarms: `alarms` in `tries`, measurements with nothing changed since the night before.
+    """A device's rate of false alarms: `alarms` among `tries`, the measurements without any change since the night before.
 
     `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
     """
@@ -426,7 +426,7 @@ class DeviceNight:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Return the reasons to doubt the device's measurements."""
+        """Return the reasons why the device's measurements of the night may be unreliable."""
         return (*(caveat.label for caveat in self.caveats), *_doubts(self.false_alarms))
 
 
@@ -493,7 +493,7 @@ class NightView:
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
-    """Return the content of a nightly report. A case is clean on a device only if it was measured there.
+    """Return the content of a nightly report. A case counts as clean on a device only if measured there.
 
     `where` holds the command-line words that name the results folder.
     """

@@ -115,7 +115,7 @@ def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measu
 
 
 def _point(night: Measurement, figure: FigureRow) -> Point | None:
-    """Return a night's value of a figure; None if it is missing, or not comparable to the last night's (ratio or plain value)."""
+    """Return a night's value of a figure; None if it is missing, or not comparable to the last night's value."""
     point = next((one for one in night.points if (one.task, one.key) == (figure.ruling.task, figure.ruling.key)), None)
     if point is None or figure.point is None or (point.ratio is None) is not (figure.point.ratio is None):
         return None
@@ -139,7 +139,7 @@ def _figure_panel(
     kind: RulingKind | None,
     levels: Sequence[float] = (),
 ) -> Iterator[str]:
-    """Draw a chart panel: dashed levels, values with intervals, and the labelled last value in its verdict's colour."""
+    """Draw a chart panel: usual values (dashed), values with intervals, and the labelled last value in its verdict's colour."""
     values = [value for value, _, _ in intervals]
     plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
@@ -155,7 +155,7 @@ def _figure_panel(
 
 
 def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> Iterator[str]:
-    """Draw a vertical line before each night with new tested files, and label the latest line with their digest."""
+    """Draw a vertical line before each night with new tested files, and label the latest line with the files' digest."""
     new = [number for number in range(1, len(nights)) if nights[number].subject != nights[number - 1].subject]
     for number in new:
         x = plot.x(number - 0.5)
@@ -166,7 +166,7 @@ def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A figure of a nightly finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
+    """A figure of a night's finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
 
     case: str
     task: str | None
@@ -276,7 +276,7 @@ def device_table(view: NightView) -> TextTable:
 
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
-    """Return a device's table cells for the columns DEVICE_COLUMNS; some cells hold several texts."""
+    """Return the cells of a device's row in the night's device table (DEVICE_COLUMNS); some cells hold several texts."""
     noticed = [*device.wrong, *(caveat.label for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
@@ -291,7 +291,7 @@ def rate_words(device: DeviceNight) -> str:
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
-    """Return a finding's first figures as lines of text, then a line with the number of further figures."""
+    """Return the first figures of a night's finding as lines of text, then a line with the number of further figures."""
     lines = [str(figured) for figured in finding.figures if figured.figure]
     more = len(lines) - _FIGURES_SHOWN
     return lines[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])

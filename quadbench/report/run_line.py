@@ -24,7 +24,7 @@ _ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """A sweep or comparison in a list. `sentences` give its result; `reason` says why it cannot be read."""
+    """A sweep or comparison in a list. `sentences` give its result; `reason` says why its file cannot be read."""
 
     study_id: str
     kind: str  # sweep or comparison
@@ -102,7 +102,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """A run in a list of runs. `reason` says what is wrong with it; a damaged run has no other values.
+    """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values.
 
     `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR without
     a time. `figure` is the first of them, a time if there is one.

@@ -318,7 +318,7 @@ def _clipping_row(one: Clipping) -> tuple[str, ...]:
 
 
 def _share(share: float) -> str:
-    """Format a fraction as a percentage, so that a nonzero one never looks like zero."""
+    """Format a fraction as a percentage. A nonzero fraction is never shown as zero."""
     return "0" if share == 0 else f"{share:.2g}" if share < 1e-4 else f"{100 * share:.2g} %"
 
 

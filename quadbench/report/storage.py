@@ -75,7 +75,7 @@ class Growth:
 
     @property
     def shown(self) -> tuple[tuple[int, int, int], ...]:
-        """Return those steps that the report's table shows: 1, 2, 5 and 10 tasks."""
+        """Return the entries that the report's table shows: those for 1, 2, 5 and 10 tasks."""
         return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
 
 
@@ -113,7 +113,7 @@ def _ten_tasks() -> dict[str, Any]:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return the file sizes for each bundle and target, from the first device with both variants, else with either."""
+    """Return the file sizes for each bundle and target, from the first device that ran both variants, else either one."""
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:
         if storage := storage_of(result, device):
@@ -147,13 +147,13 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
-    """Return the numbers of tasks that a chart shows: the first four measured, the last measured, the last extrapolated."""
+    """Return the task counts that a chart shows: the first four measured, the last measured, and the last extrapolated."""
     measured = storage.measured
     return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
 
 
 def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return a variant's bytes for a number of tasks by component, with all LoRA adapters as one; empty if unknown."""
+    """Return a variant's bytes by component for a number of tasks. All LoRA adapters count as one; empty if unknown."""
     total = step.shared_bytes if is_shared else step.per_graph_bytes
     if total is None:
         return {}

@@ -235,7 +235,7 @@ class Delta:
 
     @property
     def is_told(self) -> bool:
-        """Return whether one of the two settings is known to be better."""
+        """Return whether one of the two compared settings is known to be better."""
         return self.verdict in _TOLD
 
 
@@ -263,7 +263,7 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return a device's noise of times, and how many pairs of settings are compared over tasks that the sweep changes."""
+    """Return a device's noise of image times, and the number of compared pairs of settings over tasks that the sweep changes."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
@@ -300,7 +300,7 @@ def is_flat(sweep: Sweep) -> bool:
 
 
 def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
-    """Return two settings' mean PSNR difference over the same inputs and its standard error; None with under two inputs."""
+    """Return the mean PSNR difference (dB) of two settings over the same inputs, and its error; None with under two inputs."""
     mine, theirs = point.figure(key), before.figure(key)
     of_items = _of_items(mine, theirs) if mine and theirs else []
     if len(of_items) < 2:
@@ -309,7 +309,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in one figure and as good in the rest, or this setting lacks quality."""
+    """Return whether another setting is better in one figure and as good in the rest, or this one has no quality figure."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True

@@ -128,7 +128,7 @@ def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]
 
 
 def _not_established(these: Sequence[Delta], write: Callable[[float, float], str]) -> str:
-    """Format inconclusive differences with the reason: noise, a wide interval, or too few measurements."""
+    """Format inconclusive differences of two settings with the reason: noise, a wide interval, or too few measurements."""
     if not these:
         return ""
     sizes, ends = [one.size for one in these], [(one.low, one.high) for one in these]
@@ -168,7 +168,7 @@ def _decibels(difference: float) -> str:
 
 
 def _order(settings: _Settings, scale: NoiseScale) -> str:
-    """Return a sentence on which settings beat others or, if none does, on whether their figures differ at all."""
+    """Return a sentence on the settings that beat others. If none does, say whether figures differ between settings."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
     beaten = [value for value in rated if value not in best]
@@ -186,7 +186,7 @@ def _is_comparable(point: SweepPoint) -> bool:
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
-    """Return a sentence on whether figures differ between settings, if no setting beats another."""
+    """For a sweep in which no setting beats another, return a sentence on whether figures differ between settings."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     diffs = [(key, one) for pair in pairs for key, one in deltas(*pair, scale).items()]
@@ -202,7 +202,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
 
 
 def settling_command(sweep: Sweep) -> tuple[str, ...]:
-    """Return the arguments of a command that interleaves launches of two settings; empty if all times are decided."""
+    """Return the arguments of a command that interleaves launches of two settings; empty if no verdict on times is open."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()

@@ -36,7 +36,7 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the swept values: numbers at their place on a scale, other values at equal distances.
+    """Draw PSNR over the swept values. Numeric values have their place on a scale; other values are equally spaced.
 
     A dashed line shows a paper's values for another model.
     """

@@ -1,4 +1,4 @@
-"""Tables of a run: KPIs, component times, kernel counts, and a paper's figures beside the run's; their lookup by name."""
+"""Tables of a run, with lookup by name: KPIs, component times, kernel counts, and a paper's figures beside the run's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a published paper's table beside the measured figures of a run, or of all runs of a sweep.
+    """Return a published paper's table beside the measured figures of a run or of all runs of a sweep.
 
     A row is repeated for each run and device that match it. Missing figures have a reason.
     """

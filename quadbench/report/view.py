@@ -124,7 +124,7 @@ class ReportView:
 
     @property
     def again(self) -> str:
-        """Return the command that runs the recipe again on the same devices, from a file named after the recipe."""
+        """Return the command that runs the recipe again on the same devices, and reads it from a file of the recipe's name."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
@@ -134,7 +134,7 @@ class ReportView:
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
-        """Return pairs of device and task whose variants ran under different conditions: their times do not compare."""
+        """Return the (device, task) pairs whose variants ran under different conditions, so that their times do not compare."""
         rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
         return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
 
@@ -237,7 +237,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's figures: none for a failed launch, and no FEW_SAMPLES for a float launch."""
+    """Return the caveats on a launch's figures. A failed launch has none, and a float launch never has FEW_SAMPLES."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT

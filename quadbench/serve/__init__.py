@@ -1,1 +1,1 @@
-"""The live web page and its JSON API, which only read the database and the results folder, for people in one lab."""
+"""The live web page and its JSON API for people in one lab. Both only read the database and the results folder."""

@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device of the farm that was seen, is leased or is served by a worker. Unknown values are empty or None."""
+    """A device of the farm: seen before, leased by a job, or served by a worker. Unknown values are empty or None."""
 
     name: str
     model: str
@@ -93,7 +93,7 @@ class FarmDevice:
 
     @property
     def is_broken(self) -> bool:
-        """Return whether the device needs attention, as it is missing, does not answer, or is not healthy."""
+        """Return whether the device needs attention because it is missing, does not answer, or is not healthy."""
         return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
 
     @property
@@ -213,7 +213,7 @@ def activity_text(device: DeviceProgress) -> str:
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Read the farm's current state from the database. adb is not used, so that measurements on phones are not disturbed."""
+    """Read the farm's current state from the database. It does not call adb, which could disturb measurements."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs
@@ -302,7 +302,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON schemas of the API's documents by name. They allow unknown keys, as later versions may add some."""
+    """Return the JSON schemas of the API's documents by name. They allow unknown keys, which later versions may add."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
     return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}

@@ -142,7 +142,7 @@ class AuthMiddleware:
         await (refusal or self._app)(scope, receive, send_guarded)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        """Return the error or sign-in response to a request that is refused; None if the request is allowed."""
+        """Return the error or sign-in response for a refused request; None if the request is allowed."""
         method, path = request.scope["method"], request.scope["path"]
         head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
         if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MAX_HEAD_BYTES:
@@ -167,7 +167,7 @@ class AuthMiddleware:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Split an HTTP response message into pieces, so that each is sent only after the client took the one before."""
+    """Split an HTTP response message into pieces. Each piece is sent only after the client has received the previous one."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):

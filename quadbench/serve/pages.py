@@ -42,7 +42,7 @@ class ErrorPage:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShownPart:
-    """The live part of a page as HTML. If `is_whole` is false, the HTML says what could not be read."""
+    """The live part of a page as HTML. If `is_whole` is false, part of the data could not be read, and the HTML says so."""
 
     html: Markup
     is_whole: bool
@@ -142,7 +142,7 @@ class Pages:
         return page("case", here="/history", case=case, view=self._queries.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
-        """Return a page with a part that is updated live. Its status is 503 if something on it could not be read."""
+        """Return a page with a part that is updated live. The HTTP status is 503 if data for the page could not be read."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
@@ -236,7 +236,7 @@ def _page_number(request: Request) -> int:
 
 
 def _number(kind: str, text: str) -> int:
-    """Parse a number in a URL. Text that is no number, or has too many digits, raises UnknownNameError."""
+    """Parse a number in a URL. Raise UnknownNameError for text that is no number or has too many digits."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)

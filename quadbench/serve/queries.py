@@ -1,4 +1,4 @@
-"""Queries of web pages to database and results folder. Results are cached for seconds, for any number of viewers."""
+"""Queries of web pages to database and results folder. Results are cached for seconds and shared by all viewers."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
         self._lock = threading.Lock()
 
     def __call__(self, key: KeyT) -> ValueT:
-        """Return the result for a key, cached or by a new query. Exceptions are passed on and not cached."""
+        """Return the result for a key, from the cache or by a new query. Exceptions are passed on and not cached."""
         with self._lock:
             known = self._known.get(key)
             if known is None or time.monotonic() - known[0] >= self._age_s:
@@ -141,7 +141,7 @@ class ResultsQueries:
         return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
-        """Return whether a run's files are in this results folder, rather than only on other hosts."""
+        """Return whether a run's files are in this results folder. A farm's run can be on other hosts only."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
     def written_report(self, run_id: str) -> BufferedReader | None:
@@ -263,7 +263,7 @@ class ResultsQueries:
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
-        """Open the database for one query. A query of a database file sees a single snapshot."""
+        """Open the database for one query. If the database is a file, the query sees a single snapshot."""
         if self.is_empty:
             raise UserError("nothing was measured here yet", hint="quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))

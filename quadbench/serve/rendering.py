@@ -42,7 +42,7 @@ def page(template: str, status: int = 200, *, live: bool = False, here: str = ""
 
 
 def style() -> str:
-    """Return the CSS of all pages: that of reports, and additions for live pages."""
+    """Return the CSS of all web pages: the CSS of reports, and additions for live pages."""
     return f"{_environment().globals['css']}\n{packaged_file('serve.css')}"
 
 
@@ -66,7 +66,7 @@ def _environment() -> Environment:
 
 
 def ago(seconds: float) -> str:
-    """Format an age, such as `5 min ago`. Small differences between hosts' clocks count as just now."""
+    """Format an age, such as `5 min ago`. A time slightly in the future, from another host's clock, counts as just now."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
@@ -106,7 +106,7 @@ class _Part:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def show(self, event: str) -> None:
-        """Set the part's event and wake its viewers, if the event differs from the one before."""
+        """Set the page part's event and wake its viewers, if the event differs from the previous one."""
         if event != self.event:
             self.event, before = event, self.changed
             self.changed = asyncio.Event()
@@ -127,7 +127,7 @@ class LiveParts(Generic[KeyT]):
         return _Events(self, key)
 
     async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream a page part to one more viewer, or answer 503 if there are too many viewers. Viewers are counted here."""
+        """Count one more viewer and stream a page part to that viewer, or answer 503 if there are too many viewers."""
         if self._viewers >= self._most:
             full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
             await full(scope, receive, send)
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part. Its viewer is counted only when it is sent, in the event loop's thread."""
+    """A response that streams a page part. The viewer is counted only on sending, in the event loop's thread."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()

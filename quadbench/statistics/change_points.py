@@ -26,7 +26,7 @@ _MIN_SPREAD = 1e-4  # spread of values that repeat exactly
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A change of a series' level from `before` to `after`; `at` is the index of the first value at the new level.
+    """A lasting change of a time series' level from `before` to `after`. `at` is the index of the first value at `after`.
 
     Both levels are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the
     change in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
@@ -40,18 +40,18 @@ class Shift:
 
     @property
     def change(self) -> float:
-        """Return the relative change of level at the shift: 0.05 is 5 % more."""
+        """Return the relative change of a series' level at this shift: 0.05 is 5 % more."""
         return self.after / self.before - 1
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift is large enough to count, and has enough values on both sides."""
+        """Return whether the shift is large enough to count, and has enough values before and after it."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 
     @property
     def weight(self) -> float:
-        """Return the evidence for the shift: its size in standard errors of the difference of both levels."""
+        """Return the strength of the evidence for the shift: its size in standard errors of the difference of both levels."""
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
 
@@ -80,7 +80,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
 
 
 class _Series:
-    """A series scaled to a level of about 1, with cumulative sums for the squared error of any segment."""
+    """A time series scaled to a level of about 1, with cumulative sums that give the squared error of any segment."""
 
     def __init__(self, data: NDArray[np.float64]) -> None:
         self.data = data
@@ -139,7 +139,7 @@ class Spread:
     count: int
 
     def change(self, before: Sequence[float], now: Sequence[float], *, least: float, chance: float) -> float | None:
-        """Return the difference between the medians of later and earlier values; None if it is not significant.
+        """Return the change from earlier to later values, as the difference of their medians; None if it is not significant.
 
         It must exceed `least`, and the size that accidents reach with probability `chance`. A deviation from a quantile of
         steps is as precise as an ordinary one from half as many values: simulated chances of 5 % are 4.5 to 5.3 %.

@@ -1,4 +1,4 @@
-"""Confidence intervals and p-values of a mean: Student's t, also for skewed values, and the exact sign-flip test."""
+"""Confidence intervals and p-values of a mean, by Student's t (also for skewed values) and the exact sign-flip test."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MAX_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one int
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as a float array. If one is not finite, raise a ValueError that calls them `name`."""
+    """Return `values` as a float array. If any value is not finite, raise a ValueError that names them `name`."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")

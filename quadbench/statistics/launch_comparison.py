@@ -126,7 +126,7 @@ def share_interval(count: float, tries: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The mean difference of pairs with its 95 % interval, also for skewed differences; None with fewer than two pairs.
+    """The mean difference of pairs with its 95 % interval (None with fewer than two pairs), also for skewed differences.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
     sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
@@ -141,7 +141,7 @@ class PairedComparison:
 
 
 def compare_paired(differences: Sequence[float]) -> PairedComparison:
-    """Test whether the mean of paired differences is 0. Each pair was measured on one input; inputs are independent."""
+    """Test whether the mean of paired differences is 0. Each pair has its own input; inputs are independent."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")

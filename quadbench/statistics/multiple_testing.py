@@ -106,7 +106,7 @@ def judge_together(
 
 
 def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Keep WORSE and BETTER only for comparisons that stay significant together; others become INCONCLUSIVE.
+    """Keep WORSE and BETTER for comparisons that stay significant after joint correction; change others to INCONCLUSIVE.
 
     The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
     """
@@ -123,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's method (1979): at most 0.05 keeps the total error probability at 0.05."""
+    """Return p-values adjusted by Holm's method (1979). Accepting those up to 0.05 keeps the total error at 0.05."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return for each number of blocks the largest standard deviation at which 90 % of 5 % changes (TO_TELL) are detected."""
+    """For each number of blocks, return the largest standard deviation at which a 5 % change (TO_TELL) has 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -85,7 +85,7 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the indexes of outliers. They are only reported, and count like other values.
+    """Return the indexes of outliers. Outliers are only reported, not removed.
 
     An outlier has a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any
     spread there are none.
@@ -99,7 +99,7 @@ def count_outliers(lists: Sequence[Sequence[float]]) -> int:
 
 
 def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return for each value of an array (lists, values) whether it is an outlier of its list."""
+    """Return a boolean for each value of a 2-D array (lists, values): whether the value is an outlier within its list."""
     if rows.shape[1] < _MIN_WITH_OUTLIERS:
         return np.zeros(rows.shape, dtype=bool)
     distances = np.abs(rows - np.median(rows, axis=1, keepdims=True))
@@ -108,7 +108,7 @@ def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
-    """Group lists by length: yield the indexes of equally long lists, and an array (lists, values) of them."""
+    """Group lists by length: yield the indexes of equally long lists, and these lists as a 2-D array (lists, values)."""
     by_length = defaultdict[int, list[int]](list)
     for place, values in enumerate(lists):
         by_length[len(values)].append(place)
@@ -117,7 +117,7 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
 
 
 def settling_index(values: Sequence[float]) -> int:
-    """Return the index from which values in the order measured no longer fall: the warm-up iterations still needed.
+    """Return the number of warm-up iterations still needed: the index from which values, in time order, no longer fall.
 
     The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more
     than _FAR of its deviations. With fewer than _FEWEST values the result is 0.

@@ -212,7 +212,7 @@ def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock],
 
 
 def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
-    """Return the verdict on each goal whose figure all launches have; without goals, the verdict on image time."""
+    """Return the verdict on each goal whose figure every launch has. Without goals, return the verdict on image time."""
     if not options.goals:
         verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
         return [verdict.verdict] if verdict else []

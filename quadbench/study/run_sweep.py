@@ -64,7 +64,7 @@ class SweepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """One setting of a sweep, which has a value for each swept key, and the recipe with that setting."""
+    """One setting of a sweep (a value for each swept key), and the recipe with that setting."""
 
     setting: dict[str, str]
     recipe: Recipe
@@ -89,7 +89,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return the recipe with each combination of swept values. Baselines are removed, as settings are compared instead."""
+    """Return the recipe with each combination of swept values. Baselines are dropped: settings are compared."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
@@ -126,7 +126,7 @@ def sweep(
     layout: Layout,
     observer: Observer,
 ) -> SweepResult:
-    """Build missing bundles, sharing work between settings; then run and score each setting, and write `sweeps/<id>/`.
+    """Build the missing bundles with work shared between settings, run and score each setting, and write `sweeps/<id>/`.
 
     With `keep_going`, a setting that failed is left out, as long as another one succeeds. The time budget is for the whole
     sweep.
@@ -152,7 +152,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningSweep:
-    """A sweep in progress: its points so far, and the reasons for missing ones by setting, or by setting and address."""
+    """A sweep in progress: its points so far, and the reason why each missing setting or device has no points."""
 
     sweep_id: str
     variations: Sequence[Variation]
@@ -162,13 +162,13 @@ class _RunningSweep:
     left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
 
     def note(self, variation: Variation, outcome: RunOutcome) -> None:
-        """Note the devices that were excluded at a setting or failed, with the reasons."""
+        """Note the devices that were excluded from a setting's run or failed in it, with the reasons."""
         self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
         self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
-        """Return the sweep with the results so far; settings without results are in `left_out`."""
+        """Return the sweep with the results so far. Its field `left_out` gives the settings without results."""
         first = self.variations[0]
         settings = [point.setting for point in self.points]
         missing = [str(variation) for variation in self.variations if variation.setting not in settings]

@@ -1,4 +1,4 @@
-"""Stored sweeps and comparisons of a results folder, their tables, and the search for a run's baseline."""
+"""Stored sweeps and comparisons of a results folder, their tables, and the search for an earlier run as a baseline."""
 
 import logging
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
-    """Return list entries of the latest sweeps and comparisons, latest first. A damaged one has a reason instead of results."""
+    """Return list entries of the latest sweeps and comparisons, latest first. A damaged study's entry has only a reason."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
     lines = []
     for path in latest:
@@ -75,7 +75,7 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRun:
-    """A run that needs a baseline: its recipe, tasks, devices and swept values, and its id if it is stored."""
+    """A run for which an earlier run is sought as a baseline: recipe, tasks, devices, swept values, and id if it is stored."""
 
     recipe_name: str
     tasks: Sequence[str]
@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return the baseline of a run: the run with id `word` or, for `latest`, the last complete similar run; None without one.
+    """Return a run's baseline: the run with id `word` or, for `latest`, the last complete similar run (None without one).
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
