@@ -81,7 +81,7 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class HubJobs:
-    """Uploads and jobs at AI Hub. Those that the ledger file records, also from earlier processes, are reused."""
+    """Uploads and jobs at AI Hub. Models and jobs whose ids the ledger file has, even from earlier processes, are reused."""
 
     hub: AiHubClient
     ledger: Ledger
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the job whose settings are `parts`; call `submit` if no such job is recorded or the job failed."""
+        """Return the id of the job with the settings `parts`; call `submit` if none is recorded or that job failed."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,7 +113,7 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job whose settings are `parts` from the ledger once its results are saved; the next run submits it anew."""
+        """Remove the job with the settings `parts` from the ledger, once its results are saved. Later runs send it again."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:

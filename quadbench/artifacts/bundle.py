@@ -106,7 +106,7 @@ class Int8Fraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The 8-bit fractions of a U-Net, counted in layers, parameters and multiply-accumulates, and that of its LoRA products."""
+    """The 8-bit fractions of a U-Net: of its layers, parameters and multiply-accumulates, and of the products with LoRAs."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -303,7 +303,7 @@ class KernelCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A built recipe: graphs, adapters and tasks. `digest` identifies the build's inputs; equal inputs are not built again."""
+    """A built recipe: graphs, adapters and tasks. `digest` covers the build's inputs, so that equal inputs are built once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

@@ -13,7 +13,7 @@ class FigureKind(StrEnum):
 
 
 class Caveat(StrEnum):
-    """A reason to distrust a measured figure. Reports show it beside the figure, and regression series leave the figure out."""
+    """A reason to distrust a measured figure. Reports show it beside the figure; nightly regression checks omit the figure."""
 
     VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
     THIS_MACHINE = "THIS_MACHINE"

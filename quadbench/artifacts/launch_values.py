@@ -1,4 +1,4 @@
-"""Samples: the measured values of a launch stored as columns, what each value measures, and which values are plausible."""
+"""Samples: the measured values of a launch as columns, their descriptions (metric, task, component), and plausible ranges."""
 
 import math
 from collections import defaultdict
@@ -48,7 +48,7 @@ class Sample(SampleKind):
 
 @dataclass(frozen=True, eq=False)
 class SampleKinds:
-    """The descriptions of a launch's samples, in measured order. Entry i of `each` belongs to value i of the launch."""
+    """The descriptions of a launch's samples in measured order: entry i of `each` describes the launch's value i."""
 
     each: tuple[SampleKind, ...]
 
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values with their kinds, in equal numbers. `known` is a cache of other launches' kinds, extended by this call."""
+        """Store values with their descriptions (`kinds`), one each. `known` caches kinds of other launches, and is extended."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)

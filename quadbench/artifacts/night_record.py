@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements and verdicts, and the environment that must be equal to compare two measurements."""
+"""Nightly runs as data: cases, measurements, verdicts, and the environment that two measurements to compare must share."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ _NONE = "none"
 
 
 class RulingKind(StrEnum):
-    """The verdicts on whether a figure got worse since earlier nights."""
+    """The verdicts of a night on a figure, such as REGRESSION: whether the figure got worse since earlier nights."""
 
     CLEAN = "CLEAN"
     REGRESSION = "REGRESSION"
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's changed figures, starting with one night. A `device`, `task` or `key` of None fits all.
+    """A waiver: a person accepts a case's changed figures from one night on. A `device`, `task` or `key` of None fits all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Describe by named texts what one side of a comparison computes: bundle, precision, and each task's sampler and LoRAs."""
+    """Describe by named texts the work of one of two compared builds: bundle, precision, and each task's sampler and LoRAs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]

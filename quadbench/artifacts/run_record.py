@@ -1,4 +1,4 @@
-"""Runs as data: devices, launch plans, launch records and image scores, and the graphs and files that a launch needs."""
+"""Runs as data: devices, launch plans, launch records and image scores, and the graphs and files that launches need."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,12 +45,12 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the launch did not fail: it counts, or its block was discarded and repeated by other launches."""
+        """Return whether the launch did not fail: it counts, or it was discarded and repeated with its block of launches."""
         return self in {Status.OK, Status.DISCARDED}
 
 
 class ErrorClass(StrEnum):
-    """The party responsible for a launch that is not OK."""
+    """The party responsible for a launch that did not succeed."""
 
     USER = "user"
     DEVICE = "device"
@@ -60,7 +60,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The identity of a device: profile, chip, serial and OS build, so that only comparable figures are compared."""
+    """The identity of a device (profile, chip, serial and OS build), by which reports decide if figures can be compared."""
 
     address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
@@ -193,7 +193,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """The scores of one task's images that a variant (`made`) generated, compared with reference or true images (`against`).
+    """Scores of one task's images by a variant (`made`), compared with reference or ground-truth images (`against`).
 
     In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
     `device` is the address of the device that generated the images, None for this machine.
@@ -208,7 +208,7 @@ class ImageComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """All image scores of a run, or of two image folders that were compared.
+    """All image scores of a run, or of two image folders that were compared with each other.
 
     `emulated` maps a target to the accuracy of the shared U-Net on Qualcomm's HTP emulator, along each task's trajectory.
     """
@@ -319,7 +319,7 @@ def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of tasks without a per-graph U-Net in a bundle where others have one (their adapter came later)."""
+    """Return the tasks without a U-Net of their own, if others have one: their adapters were added to the bundle later."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
@@ -388,7 +388,7 @@ def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, 
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return the adapter mixes of tasks: for each mix name, a factor by adapter name. A single adapter at factor 1 is no mix."""
+    """Return for each mix of adapters its name and a factor by adapter name. A single adapter at factor 1 is no mix."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

@@ -118,7 +118,7 @@ def printable(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Return whether a text can be printed on one line as it is."""
+    """Return whether a text can be printed unchanged on one line."""
     return all(unicodedata.category(character) not in _INVISIBLE for character in text)
 
 

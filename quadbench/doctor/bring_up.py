@@ -141,7 +141,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield the checks of harness, kit and compiler for the kind of device at an address that could not be connected."""
+    """Yield checks of harness, kit and compiler for a device that could not be connected; its address names its profile."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -252,7 +252,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield the checks that run graphs: float on the CPU, then INT16 LoRA on the CPU, the profile's target and its NPU."""
+    """Yield checks that run graphs: float on the CPU, INT16 LoRA on the CPU, then the device profile's target and its NPU."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

@@ -50,7 +50,7 @@ class DeviceCheck(Spec):
 
 
 class ExaminedDevice(Spec):
-    """Facts about the device that are the same for all devices of its model."""
+    """Facts about a checked device that are the same for all devices of its model."""
 
     family: str
     """The kind of device: attached (adb), virtual, or this machine (local)."""
@@ -90,7 +90,7 @@ class BringUp(Spec):
         return all(check.status is not CheckStatus.FAILED for check in self.checks)
 
     def impersonal(self, serials: Iterable[str]) -> Self:
-        """Return the document with device serials and the user's home folder replaced in all texts."""
+        """Return the document with device serials and the user's home folder masked in all texts."""
         home = Path.home()
         homes = {str(home)} if len(home.parts) > _COMMON_PARTS else set()
         named = {name for serial in serials if serial for name in (serial, plain_name(serial))}  # `plain` form: as in file paths
@@ -111,7 +111,7 @@ class BringUp(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The answer of a device check: status, text for the user, hint, and the versions of the components that took part."""
+    """The outcome of a device check: status, text for the user, hint, and versions of the components that took part."""
 
     status: CheckStatus = CheckStatus.OK
     said: str

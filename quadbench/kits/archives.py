@@ -46,7 +46,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowEr
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContent:
-    """The shared libraries found in a user's file or folder, by name, and their origin."""
+    """The shared libraries found in a user's file or folder, keyed by name, and the origin that the kit records."""
 
     origin: Origin
     libraries: dict[str, FileRef]
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the archive members in folders named for the ABI, and skels in Hexagon folders; all if no folder is so named."""
+    """Return the archive members in folders named for the ABI, and skels in Hexagon folders; all members without such folders."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return a Member for the file `place` on this machine, with the given path as if in an archive."""
+    """Return a Member (as for an archive) for the file `place` on this machine. `path` is the text shown for it."""
 
     def opened() -> IO[bytes]:
         with _reading(place):

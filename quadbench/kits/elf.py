@@ -74,7 +74,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return those of `names` that a library exports, looked up in its symbol hash table. Errors call the library `name`."""
+    """Return the entries of `names` that a library exports, by its symbol hash table. Errors call the library `name`."""
     with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -150,7 +150,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size in bytes at which a loader can map a segment: file offset and address agree modulo it."""
+    """Return the largest page size in bytes at which a loader can map a segment: its offset and address must match modulo it."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield a message for each library that needs others which neither kit nor device has. Skels (on the DSP) are skipped."""
+    """Yield a message for each library that needs libraries missing in kit and device. DSP libraries (skels) are skipped."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -167,7 +167,7 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def side_name(arch: str | None, role: Role) -> str:
-    """Return the file name of a stub or skel for an HTP architecture, such as `libQnnHtpV79Skel.so`."""
+    """Return the file name of a stub (CPU side) or skel (DSP side) for an HTP architecture, such as `libQnnHtpV79Skel.so`."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
 
 
@@ -247,7 +247,7 @@ def _is_dispatch_for(library: Library, target: Target) -> bool:
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how the kit's Qualcomm SDK build differs from the compiler's (`build`); None if both agree or the kit has none."""
+    """Return how a kit's Qualcomm SDK build differs from the compiler's (`build`); None if equal or the kit has none."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

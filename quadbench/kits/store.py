@@ -120,7 +120,7 @@ def remove_kit(digest: str, layout: Layout) -> Path:
 
 
 def _folders(layout: Layout) -> list[Path]:
-    """Return the folders of all kits, including those without a manifest."""
+    """Return the folders of all kits in a results folder, including damaged kits without a manifest."""
     return sorted(path for path in layout.kits.glob("[0-9a-f]*") if path.is_dir())
 
 
@@ -146,7 +146,7 @@ def _digest_begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[archives.SourceContent]) -> dict[str, FileRef]:
-    """Return the libraries from all of a kit's sources by file name; refuse two different libraries of one name."""
+    """Return the libraries of all sources of a kit, keyed by file name; refuse two different libraries of the same name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():

@@ -54,7 +54,7 @@ Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def github_annotations(view: NightView) -> str:
-    """Return GitHub Actions workflow commands for a night's findings, one per line: worst first, at most 10 of each level."""
+    """Return a night's findings as GitHub Actions workflow commands: worst first, at most 10 errors, warnings or notices each."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, unclear or device changes are skipped."""
+    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, undecided or device changes are skipped."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -180,7 +180,7 @@ def night_message(view: NightView) -> dict[str, Any]:
 
 
 def send(message: dict[str, Any], address: str) -> None:
-    """Post a message as JSON to a webhook address, without following redirects. Errors never contain the address."""
+    """Post a message as JSON to a webhook address. Redirects are not followed, and errors never contain the address."""
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
     reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
@@ -194,7 +194,7 @@ def send(message: dict[str, Any], address: str) -> None:
 
 
 def _post_failure(request: urllib.request.Request) -> str:
-    """Post a request; return the reason if it failed, or an empty string if it succeeded."""
+    """Post an HTTP request; return the reason as text if it failed, or an empty string if it succeeded."""
     try:
         with urllib.request.build_opener(_NoRedirection).open(request, timeout=_TIMEOUT_S):
             return ""
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook unless `log_path` holds its digest from the last post; return whether it was posted.
+    """Post a night's message to a webhook, unless `log_path` shows that it was posted last; return whether it was posted.
 
     Raises:
         ServiceError: the webhook did not accept the message.

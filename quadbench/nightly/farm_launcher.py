@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _FarmComparison:
-    """A comparison of two bundles on one device as a farm job, with orders for bundles that must be built first."""
+    """A farm job that compares two bundles on one device, with the build orders for bundles that do not exist yet."""
 
     case: str
     word: str
@@ -85,7 +85,7 @@ class FarmLauncher:
         return fetch(Bundle, digest, self.layout, self.farm.store)
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield the result of each requested comparison. The queue retries lost jobs; jobs that wait too long are cancelled."""
+        """Yield the result of each requested comparison. Lost jobs are retried, jobs that wait too long are cancelled."""
         work = list[_FarmComparison]()
         for asked in requests:
             for done in self._work_of(asked):
@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job, or a failed result, for each device of a request. One faulty device does not affect others."""
+        """Yield a farm job, or a failed result, for each device of a requested comparison. Other devices' faults do no harm."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Return a comparison side as the farm's order, and the order to build its bundle if needed. Local files are uploaded."""
+        """Upload one of the two compared builds; return the farm's order for it, and the order to build its bundle or None."""
         if chosen.harness:
             raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -160,7 +160,7 @@ class FarmLauncher:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return the night's comparison jobs in the farm's queue by payload text; of equal payloads, the latest job."""
+        """Return the night's comparison jobs in the farm's queue, keyed by payload text; the latest of equal ones."""
         jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
@@ -214,7 +214,7 @@ class FarmLauncher:
         return True
 
     def _cancel_reason(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
-        """Return the reason to cancel a waiting job, as no time left or no worker; None if the job may keep waiting."""
+        """Return why a waiting job must be cancelled (time is over, or no worker fits); None if it may keep waiting."""
         if budget and budget.left_s <= 0:
             return f"{NO_TIME} it"
         now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job and its dependencies that still wait
@@ -246,7 +246,7 @@ class FarmLauncher:
         return served
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
-        """Return the comparison result of an ended job, and store its runs here. An invalid result does not affect other jobs."""
+        """Return an ended job's comparison result after storing its runs in this results folder; invalid ones as failed."""
         came = CaseResult(case=work.case, word=work.word)
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")

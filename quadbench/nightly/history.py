@@ -1,4 +1,4 @@
-"""History of a nightly case on a device: segments of nights with a constant level, changes between them, and bisection."""
+"""History of a nightly case on a device: periods of stable measurements (segments), the changes between them, and bisection."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights in which a measured figure did not shift. `level` is its median or median ratio to the yardstick.
+    """Consecutive nights in which a measured figure did not shift. `level`: its median, or median ratio to the reference bundle.
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -45,7 +45,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Split a measured figure's nights into segments, where its level shifts or the environment or reference bundle changes."""
+    """Split a measured figure's nights where its level shifts, or where the environment or the reference bundle changes."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -73,7 +73,7 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes where segments begin: at changes of yardstick or environment, steps to or from 0, and level shifts."""
+    """Return the indexes of nights that begin a segment: new reference bundle or environment, level shift, step to or from 0."""
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
@@ -93,12 +93,12 @@ def _is_none(value: _Value) -> bool:
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether two nights' values compare: plain or ratios to the same yardstick, and means over the same tasks."""
+    """Return whether two nights' values can be compared: same form, reference bundle of a ratio, and tasks of a mean."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return what differs between two nights: files, kit, yardstick and environment, as a map from name to (before, after)."""
+    """Return what differs between two nights (tested files, kit, reference bundle, environment) as name to (before, after)."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -108,7 +108,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """The history of one figure, such as image time, of a case on a device: its segments of nights in order of time."""
+    """The history of one measured figure, such as image time, of a nightly case on a device: its segments, oldest first."""
 
     task: str
     key: str
@@ -117,7 +117,7 @@ class FigureHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
-    """The history of a nightly case on one device: its figures, its rulings other than CLEAN, and its acknowledgements."""
+    """A nightly case's history on one device: figures, verdicts other than CLEAN, and changes accepted by a person."""
 
     case: str
     device: str
@@ -131,7 +131,7 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a case on a device from its nights, of which there is at least one.
+    """Return the history of a case on a device from its nights. At least one night must be given.
 
     It covers the image time and the figures with rulings other than CLEAN, or all figures if `is_whole`.
     """
@@ -153,7 +153,7 @@ def case_history(
 
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return a case history as tables: latest segments, rulings and acknowledgements. Empty tables are omitted."""
+    """Return a case's history as tables of latest segments, verdicts and accepted changes. Empty tables are omitted."""
     rows = [
         _row(figure_name(figure.key, figure.task), segment, figure.key)
         for figure in history.figures
@@ -164,12 +164,12 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return tables of a case's latest rulings and acknowledgements. Empty tables are omitted."""
+    """Return tables of a case's latest verdicts, and of its changes accepted by a person. Empty tables are omitted."""
     return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on a case's current level, in its first figure with values, and on the night since which it holds."""
+    """Return a sentence on the current level of a case's first figure with values, and on the night since when it holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
@@ -212,7 +212,7 @@ def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
 
 
 def _rulings(history: CaseHistory) -> TextTable:
-    """Return a table of a case's rulings by figure. Equal rulings that follow each other share a row."""
+    """Return a table of a case's nightly verdicts by figure. Equal verdicts of consecutive nights share a row."""
     ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
     alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
@@ -242,7 +242,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """The last significant change of a case on a device. `word` is the acknowledgement that covers it; None if there is none."""
+    """A case's last significant change on a device. `word` is a person's acceptance of the change; None if not accepted."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -255,12 +255,12 @@ class Change:
 
     @property
     def is_open(self) -> bool:
-        """Return whether the change is for the worse and not acknowledged."""
+        """Return whether the change is for the worse and was not accepted by a person."""
         return self.word is None and series.is_worse(self.segment.change or 0.0, self.figure.key)
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return a case's latest change above the default limit, in the first figure that has one; None if no figure has one."""
+    """Return a case's latest change above the default limit, in its first figure with such a change; None without any."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -273,7 +273,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return sentences on each case's last change, unacknowledged changes for the worse first, then on unchanged cases."""
+    """Return sentences on cases' last changes (first those for the worse that nobody accepted), then on unchanged cases."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -309,7 +309,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The result of a bisection over nights: last good and first bad files. `untold` are files between them without a verdict."""
+    """The last good and first bad tested files of a search over nights; `untold` are files between them without a verdict."""
 
     last_good: Subject
     first_bad: Subject
@@ -317,12 +317,12 @@ class Bisection:
 
 
 def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
-    """Return the distinct tested files (bundle and kit) of the nights, in order of first use."""
+    """Return the distinct pairs of bundle and kit that the nights tested, in order of first use."""
     return tuple(dict.fromkeys(night.subject for night in nights))
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search for the first bad files between good first and bad last ones. `is_changed` tests files; None means undecided."""
+    """Search by bisection for the first bad pair of bundle and kit. `is_changed` tests a pair; None means undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

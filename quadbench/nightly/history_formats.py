@@ -40,7 +40,7 @@ _MAX_RULINGS = 20  # per device in the page's data; quadbench history CASE --jso
 
 @dataclass(frozen=True, kw_only=True)
 class CaseLine:
-    """A list entry for a nightly case on a device: its latest night, that night's rulings, and its current image time level."""
+    """A list entry for a nightly case on a device: its latest night, that night's verdicts, and its current image time."""
 
     case: str
     device: str
@@ -51,7 +51,7 @@ class CaseLine:
 
 
 def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
-    """Return one list entry per series. A series holds the nights of one case on one device, and is not empty."""
+    """Return one list entry per series. A series holds at least one night of one case on one device."""
     rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -90,7 +90,7 @@ class CaseList:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDocument:
-    """The history of one nightly case, or of all. The page and the API omit figures that were always CLEAN, except image time."""
+    """The history of one nightly case, or of all. Figures whose verdicts are all CLEAN are omitted, except image time."""
 
     schema_version: int = SCHEMA_VERSION
     case: str | None
@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return a text for each caveat: which nights of a case have it, and whether the last change rests on some of them."""
+    """Return for each caveat a text that names the case's nights with it, and whether the last change rests on them."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a metric's medians before and since its last change; empty unless its ratio is tracked."""
+    """Return a sentence with a metric's medians before and since its last change; empty unless ratios are tracked over nights."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -164,7 +164,7 @@ class CaseSection:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryView:
-    """The content of the history page. `more_sentences` and `more_sections` count what did not fit on it."""
+    """The content of the history page. `more_sentences` and `more_sections` count the omitted sentences and sections."""
 
     sentences: tuple[str, ...]
     more_sentences: int
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return a case's history and nights for each series (a case on a device, not empty); with every figure if `is_whole`."""
+    """Return the history and nights of each series (one case on one device), with every figure if `is_whole`."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
@@ -203,7 +203,7 @@ def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, i
 
 
 def history_view(inputs: Sequence[CaseData], now: datetime) -> HistoryView:
-    """Return the content of the history page. Unacknowledged changes for the worse come first, unchanged cases last."""
+    """Return the content of the history page: first changes for the worse that nobody accepted, last unchanged cases."""
     sentences = summary([one.history for one in inputs], now)
     sections = _sections(sorted(inputs, key=lambda one: _urgency(one, now)), now)
     return HistoryView(
@@ -257,7 +257,7 @@ def render_history(
 
 
 def span_words(inputs: Sequence[CaseData]) -> str:
-    """Return as text how many nights a history page covers, and their first and last date."""
+    """Return as text the number of nights that a history page covers, and the dates of the first and the last."""
     nights = {(night.night, night.measured_at.date()) for one in inputs for night in one.nights}
     days = sorted(day for _, day in nights)
     return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"

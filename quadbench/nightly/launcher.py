@@ -1,4 +1,4 @@
-"""Launches of comparisons on this machine's devices, and the measurement that a nightly run stores for each."""
+"""Launcher of nightly comparisons on this machine's devices, and the measurement that is stored for each comparison."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ _OWN = "case's "  # prefix of environment entries in which the case differs from
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRequest:
-    """A comparison that a nightly run requests for a case: interleave launches of sides A and B on the named devices.
+    """A comparison that a nightly run requests: alternate launches of two builds, A and B, on the named devices.
 
     `tasks` limits the common tasks of both sides; empty means all.
     """
@@ -44,7 +44,7 @@ class CaseRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """The result of a requested comparison on one device, or the reason why the comparison failed.
+    """The result of a nightly comparison of two builds on one device, or the reason why the comparison failed.
 
     `device` is the device's lease name. `reason` is None on success. `is_transient` means that the device or its environment
     caused the failure. `is_storage_failure` means that files were not accessible, which says nothing about case and device.
@@ -101,7 +101,7 @@ def launch_with_retry(launcher: Launcher, requests: Sequence[CaseRequest], budge
 
 @dataclass(frozen=True, kw_only=True)
 class LocalLauncher:
-    """The launcher for devices of this machine: phones run in parallel, other devices one by one."""
+    """The launcher of comparisons on this machine's devices: phones run in parallel, other devices one after another."""
 
     layout: Layout
     observer: Observer
@@ -128,7 +128,7 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Run a comparison on devices. `words` maps an address to the user's text. On a user error, each device is tried alone.
+        """Compare on devices; `words` maps addresses to the user's texts. After a user error, try each device alone.
 
         Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
         """
@@ -192,7 +192,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the environment (name to value) of the yardstick's launches, plus entries in which the case's launches differ."""
+    """Return the environment of the reference bundle's launches as a dict, with entries in which the case's differ."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

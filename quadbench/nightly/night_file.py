@@ -1,4 +1,4 @@
-"""Model of night.yaml: the cases of a nightly run, each with its devices, yardstick, owner and limits."""
+"""Model of night.yaml: the cases of a nightly run, each with its devices, reference bundle, owner and limits."""
 
 from typing import Annotated, Literal
 

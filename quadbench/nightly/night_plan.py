@@ -1,4 +1,4 @@
-"""The plan of a nightly run, read from night.yaml: each case with both comparison sides and devices, and the file's problems."""
+"""The plan of a nightly run, read from night.yaml: each case with its reference bundle and devices, and the file's problems."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the lease name of the device that a text in night.yaml names; the text itself if the device is unknown.
+    """Return the name under which a device that night.yaml names is leased; the text itself if the device is unknown.
 
     Earlier measurements in `series` are searched first. `serials` maps the phone names of farm.yaml to serials.
     """
@@ -68,7 +68,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Return a device text with a placeholder for its serial, to check the profile; empty if the text may be a bare serial."""
+    """Return a device text with its serial replaced, to check the device profile; empty if it may be a serial alone."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -78,7 +78,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Return the reason why a text can never name a device; None if it can, even if that device is absent now."""
+    """Return why a device text can never name a device; None if it can, even if that device is absent now."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
     try:
@@ -91,7 +91,7 @@ def _kind_fault(word: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReader:
-    """The reader of a nightly file. `mistakes` collects problems of the file; `faults` maps a case to the error of its source."""
+    """The reader of a night.yaml file. `mistakes` collects the file's problems; `faults` maps cases to errors of sources."""
 
     file: NightFile
     folder: Path  # base of relative paths in the file
@@ -101,7 +101,7 @@ class CaseReader:
     _yardsticks: dict[str, SideSpec | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
-        """Return (yardstick, case) as comparison sides by case name. Invalid cases are in `mistakes` or `faults` instead."""
+        """Return for each case the builds to compare: (reference, case). Invalid cases go to `mistakes` or `faults`."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
@@ -172,14 +172,14 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit on a figure that none of these cases can have."""
+    """Yield a problem for each limit on a figure that no case in `cases` can have."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit whose figure a comparison of these two sides cannot have, with the reason."""
+    """Yield each limit without a figure, as no comparison of this case with its reference has it, and the reason."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
@@ -191,7 +191,7 @@ def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case that a nightly run will measure: the yardstick (side A), the case (side B), its devices, limits and owner."""
+    """A case to measure in a nightly run: its reference bundle (side A), its own build (side B), devices, limits and owner."""
 
     name: str
     yardstick: SideSpec
@@ -203,14 +203,14 @@ class PlannedCase:
 
     @property
     def left_out(self) -> str | None:
-        """Return a sentence on tasks of the case that are not measured, as the yardstick lacks them; None if there are none."""
+        """Return a sentence on the case's tasks that the reference bundle lacks, so they are not measured; or None."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class NightPlan:
-    """The plan of a nightly run: its cases, the blocks per comparison, and the time budget.
+    """The plan of a nightly run: its cases, the number of launch blocks per comparison, and the time budget.
 
     `faults` maps a case to the reason why it cannot be measured at all.
     """
@@ -258,6 +258,6 @@ def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPla
 
 
 def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return a case's device texts, as in night.yaml, for devices on which a night has not measured the case yet."""
+    """Return a case's devices that the night has not measured yet, as texts of night.yaml."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return each device's rate of false alarms over recent nights, with a reason if the device is unreliable."""
+    """Return each device's rate of false alarms in recent nights (changes without a cause), and why it may be unreliable."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -71,7 +71,7 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return how far the yardstick's time drifted over nights in the current environment, as a difference of logarithms.
+    """Return how far the reference bundle's time drifted in nights of the current environment, as a difference of logarithms.
 
     The yardstick is the reference bundle. Return None if the drift is within the usual spread.
     """
@@ -101,12 +101,12 @@ class NightResult:
         return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the content of the nightly report. `where` holds the command-line words that name the results folder."""
+        """Return the content of the nightly report. `where` is the `--results` option for the commands in it."""
         return night_view(self.night, self.series, self.devices, where)
 
 
 def exit_code(night: Night) -> int:
-    """Return the process exit code for a night's worst ruling; ERROR (1) if that is 0 but a measurement has no ruling."""
+    """Return the process exit code for a night's worst verdict; ERROR (1) if a measurement has none and all others pass."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

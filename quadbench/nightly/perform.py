@@ -1,4 +1,4 @@
-"""Execution of a nightly run: measure every case on every device, detect changes, confirm them by launches, rule on them."""
+"""Execution of a nightly run: measure every case on every device, detect changes, confirm them, and store verdicts."""
 
 import logging
 import os
@@ -67,7 +67,7 @@ class NightPictures:
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
     def _run_scores(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
-        """Return the scores of a run's images, computed once per run; return the reason as text if scoring fails."""
+        """Compute or reuse the quality scores of a run's images; return the reason as text if scoring fails."""
         if run_id not in self._runs:
             try:
                 with requires_extra("quality"):
@@ -90,7 +90,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return an image score as a figure to track over nights, or the reason as text if its value cannot be tracked."""
+    """Return an image quality score as a figure to track over nights; return a reason as text if it has no such value."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -106,7 +106,7 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics that confirming launches must decide; image time if there are no others or a suspicion is vague."""
+        """Return the metrics that confirming launches must decide, also image time if none or files are merely new."""
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):
@@ -115,7 +115,7 @@ class CaseNight:
 
 
 def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: NightStore) -> list[CaseNight]:
-    """Return the detector's suspected changes for each measurement of a night that has no ruling yet."""
+    """Return a night's measurements that have no verdict yet, each with the suspected changes that were detected."""
     night, known = nights.night(night_id), {case.name: case for case in cases}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
     tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
@@ -123,7 +123,7 @@ def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: Nigh
 
 
 def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
-    """Compare suspected cases with their last good files by interleaved launches; return results by case and address."""
+    """Launch suspected builds alternately with their last good builds; return comparisons by case and address."""
     wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
         name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good
@@ -141,7 +141,7 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Rule on a case's measurement and store all its rulings together. A comparison with too few blocks confirms nothing.
+    """Store all verdicts on a case's measurement together. A comparison with too few launch blocks confirms no change.
 
     `lacking` maps a figure to the reason why its score is missing.
     """
@@ -160,7 +160,7 @@ def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureN
 
 
 def is_unmeasured(ruling: Ruling) -> bool:
-    """Return whether a ruling says that a case was not measured at all."""
+    """Return whether a nightly verdict says that a case was not measured at all."""
     return ruling.kind is RulingKind.MISSING and ruling.task is None
 
 
@@ -173,7 +173,7 @@ def _detect(tonight: Measurement, case: PlannedCase, nights: NightStore) -> Dete
 
 
 def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> CaseRequest:
-    """Return the request to compare the last good files (A) with tonight's files (B), measured like the case itself."""
+    """Return a request to compare the last good files (A) with tonight's (B), with the case's own settings."""
     as_case = replace(case.side, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
@@ -183,7 +183,7 @@ def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measur
 
 
 def perform(night_id: str, plan: NightPlan, launcher: Launcher, *, layout: Layout) -> NightResult:
-    """Perform a nightly run, or resume it and keep its stored results. A second run in the same folder waits for the first.
+    """Perform a nightly run, or resume an interrupted one. A second run in the same folder waits for the first.
 
     Raises:
         StorageError, ArtifactError: the results folder or the database cannot be used, or is damaged.
@@ -229,7 +229,7 @@ def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningNight:
-    """A nightly run in progress. `causes` maps case and device text to the reason why there is no measurement."""
+    """A nightly run in progress. `causes` maps a case and its device text to the reason of a missing measurement."""
 
     night_id: str
     plan: NightPlan
@@ -252,7 +252,7 @@ class _RunningNight:
                 self.causes[comparison.case, comparison.word] = why
 
     def judge(self) -> None:
-        """Rule on each measurement that has no ruling yet. Suspected changes are first confirmed by interleaved launches.
+        """Store verdicts on measurements that have none. Suspected changes are first confirmed by alternating launches.
 
         If files for a confirmation are not accessible, no ruling is made: the night can be resumed later.
         """
@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store MISSING rulings for cases that were not measured; replace those of cases measured since by CLEAN rulings."""
+        """Store MISSING verdicts for unmeasured cases, and CLEAN ones for cases that were measured since."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)
@@ -293,7 +293,7 @@ class _RunningNight:
         self.nights.add([*rulings, *back])
 
     def _store_failure(self, comparison: CaseResult) -> str | None:
-        """Store a comparison's measurement with its image scores; return the reason if that fails, None on success."""
+        """Store a comparison's measurement and image scores; return the reason on failure, None on success."""
         try:
             records = [record for run_id in comparison.runs for record in self.records.run_records(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == comparison.case)

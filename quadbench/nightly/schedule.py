@@ -52,7 +52,7 @@ def time_of_day(text: str) -> tuple[str, str]:
 
 
 def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at: str) -> dict[str, str]:
-    """Return the texts of a systemd service and its timer by file name.
+    """Return the texts of a systemd service and its timer, keyed by file name.
 
     Environment variables come from ENVIRONMENT_FILE if it exists.
 

@@ -1,4 +1,4 @@
-"""Time series of a nightly case on a device: scales of figures, limits of changes, and which nights count."""
+"""Time series of a nightly case on a device: scales of figures, limits of changes, and nights used as the baseline."""
 
 import math
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the names of the tasks that a night measured. Figures of all tasks are means over these."""
+    """Return the names of the tasks that a night measured, over which the figures of "all tasks" are means."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def to_scale(point: Point) -> float | None:
-    """Return a figure on the scale on which nights are compared: decibels for PSNR, else the logarithm of its ratio or value.
+    """Return a figure's value to compare over nights: decibels for PSNR, else the logarithm of its ratio or value.
 
     Return None if it has no place there. An image distance of 0 or, as KID may estimate, below 0 is -inf.
     """
@@ -56,17 +56,17 @@ def to_scale(point: Point) -> float | None:
 
 
 def from_scale(place: float, key: str) -> float:
-    """Convert a figure from its scale (logarithm or decibels) back to a value or ratio, as the inverse of `to_scale`."""
+    """Convert a figure from a logarithm, or from PSNR in decibels, back to a value or ratio: the inverse of `to_scale`."""
     return place if key == PSNR else math.exp(place)
 
 
 def change_between(before: float, now: float) -> float:
-    """Return the later minus the earlier value of a figure, both in logarithms or decibels; inf after an image distance of 0."""
+    """Return a figure's later minus its earlier value, both logarithms or dB of PSNR; inf if the earlier distance is 0."""
     return 0.0 if now == before else now - before
 
 
 def limit_of(key: str, limits: Limits) -> float:
-    """Return the smallest change of a figure that matters: in decibels for PSNR, else as a difference of logarithms."""
+    """Return the least change of a figure that counts: in decibels for PSNR, else as a difference of logarithms."""
     if key == PSNR:
         return limits.psnr_db
     if key in SIZES:
@@ -81,13 +81,13 @@ def limit_of(key: str, limits: Limits) -> float:
 
 
 def is_worse(change: float, key: str) -> bool:
-    """Return whether a figure's change, a difference of logarithms or decibels, is for the worse."""
+    """Return whether a figure's change, a difference of logarithms or of PSNR in decibels, is for the worse."""
     metric = PICTURE_METRICS.get(key)
     return change < 0 if metric and metric.better is BetterDirection.HIGHER else change > 0
 
 
 def change_text(change: float, key: str) -> str:
-    """Format a figure's change, a difference of logarithms or decibels: `5.1 % slower`, `0.6 dB worse`, or from 0 `worse`."""
+    """Format a figure's change, a difference of logarithms or of PSNR in decibels: `5.1 % slower` or `0.6 dB worse`."""
     grows, shrinks = directions(key)
     if change == math.inf:
         return grows
@@ -110,7 +110,7 @@ def is_sound(night: Measurement) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Tonight's measurement of a case on a device, with earlier ones in order of time, their rulings and acknowledgements."""
+    """Tonight's measurement of a case on a device, with earlier measurements, their verdicts, and changes people accepted."""
 
     tonight: Measurement
     nights: tuple[Measurement, ...]
@@ -119,7 +119,7 @@ class Window:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the files (bundle and kit) with which tonight's files are compared; None if there are none.
+        """Return the last good bundle and kit, with which tonight's are compared; None if there are none.
 
         They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
         figures. The same holds if they were already compared with the files before. If no remembered night was good, they are
@@ -140,18 +140,18 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acknowledgement if every remembered night was accepted only by an expired one; else None."""
+        """Return the latest expired acceptance by a person if every earlier night rests on an expired one; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether an acknowledgement in force accepts a figure's change since the last good files."""
+        """Return whether a person accepted a figure's change since the last good files, and that is still valid."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's ruling if it confirmed a regression of this figure with the same files and environment."""
+        """Return last night's verdict if it confirmed a regression of this figure, and nothing changed since."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -160,7 +160,7 @@ class Window:
         return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
 
     def comparable(self, places: Sequence[Level]) -> list[Level]:
-        """Return only the nights with the same environment as tonight; if there are none, return all nights."""
+        """Return only the nights with the same environment as tonight; if no night has it, return all nights."""
         alike = [place for place in places if place[0].environment == self.tonight.environment]
         return alike or list(places)
 
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a figure's values of earlier nights that compare with tonight's; a mean over tasks needs the same tasks."""
+        """Return a figure's earlier values that compare with tonight's. Means over tasks compare if their tasks are equal."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -186,7 +186,7 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return the values that define a figure's usual level: good nights since it last improved or was acknowledged."""
+        """Return a figure's baseline: values of good nights since it last improved or a person accepted a change."""
         usual: list[Level] = []
         words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
@@ -204,7 +204,7 @@ class Window:
         return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
     def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
-        """Return whether a night was accepted by an acknowledgement that has expired since."""
+        """Return whether a night's change was accepted by a person for a time that is over now."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
@@ -226,7 +226,7 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return the yardstick's own figure in each night with the latest yardstick and tasks, as mean logarithm over tasks.
+    """Return the reference bundle's own figure in each night with tonight's reference bundle and tasks.
 
     The yardstick is the reference bundle. Nights with caveats are left out.
     """
@@ -242,7 +242,7 @@ def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: st
 
 
 def yardstick_shift(past: Window, limits: Limits) -> str | None:
-    """Return as text how the yardstick's figures differ tonight from their usual level on the device; None if they do not."""
+    """Return as text how the reference bundle's figures differ tonight from earlier nights; None if they do not."""
     tonight, changes = past.tonight, []
     for key in _TOLD:
         places = yardstick_values(past.nights, tonight, key)[-LEVEL_NIGHTS:]

@@ -1,4 +1,4 @@
-"""Detection of changes in a night against earlier nights, and rulings on them after confirming launches."""
+"""Detection of changes in a night against earlier nights, and the verdicts on them after confirming launches."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A figure that may have changed tonight. `expected` is its usual value, or its usual ratio to the yardstick.
+    """A figure that may have changed tonight. `expected` is its earlier value, or earlier ratio to the reference bundle.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -56,13 +56,13 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether the suspicion rests only on new files and too few earlier nights, not on a changed value."""
+        """Return whether only new files and too few earlier nights raise the suspicion, not a changed value."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The changes detected in a night's measurement of a case. `last_good` are the files to compare with; None if unknown.
+    """The changes detected in a night's measurement of a case. `last_good`: bundle and kit to compare with, if known.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -86,7 +86,7 @@ class Detection:
 
     @property
     def to_confirm(self) -> bool:
-        """Return whether launches of the last good files (A) against tonight's (B) can decide a suspected change."""
+        """Return whether launches that alternate last good files (A) with tonight's (B) can decide a suspected change."""
         is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -98,7 +98,7 @@ def detect(
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
 ) -> Detection:
-    """Detect changes of tonight's measurement against earlier ones in order of time, given their current rulings."""
+    """Detect changes of tonight's measurement against earlier ones (oldest first), given the verdicts on these."""
     where = (tonight.case, tonight.device)
     past = Window(
         tonight=tonight,
@@ -134,7 +134,7 @@ class _Detector:
     limits: Limits
 
     def suspect(self, point: Point) -> SuspectedChange | None:
-        """Return the suspected change of a figure; None if the figure is as usual."""
+        """Return a figure's suspected change; None if the figure is as in the earlier nights used as the baseline."""
         place, every = series.to_scale(point), self.past.series(point)
         usual = self.past.usual_values(point, every)
         if place is None:
@@ -156,7 +156,7 @@ class _Detector:
         return self.past.last_good not in (None, self.past.tonight.subject)
 
     def _exact(self, point: Point, place: float, usual: Sequence[Level]) -> SuspectedChange | None:
-        """Check an exact figure, such as file size or PSNR, against the latest usual night; return a suspected change or None."""
+        """Return the suspected change of a figure without noise, such as PSNR, since the last good night; None without."""
         if not usual:
             return None
         before, level = usual[-1]
@@ -169,7 +169,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if tonight's figure departs from earlier nights, whatever files those ran; else None."""
+        """Return a suspected change if tonight's figure departs from earlier nights, whatever files these ran; or None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -179,7 +179,7 @@ class _Detector:
         return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if a figure changed, even slightly, with tonight's files, over all nights that ran them."""
+        """Return a suspected change, even a slight one, over all nights that ran tonight's files; None without."""
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
         level = [
@@ -213,7 +213,7 @@ def rulings_on(
     now: datetime,
     why: str | None = None,
 ) -> tuple[Ruling, ...]:
-    """Return the rulings on a case on a device: one on all figures, and one on each suspected or changed figure.
+    """Return the verdicts on a case on a device: one on all figures, and one on each suspected or changed figure.
 
     `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it
     was not run; `why` says what went wrong. Its verdicts on figures that were not suspected count too.
@@ -225,7 +225,7 @@ def rulings_on(
 
 
 def missing_ruling(night: str, case: str, device: str, address: str, *, cause: str, owner: str | None, now: datetime) -> Ruling:
-    """Return a MISSING ruling for a case that was not measured on a device."""
+    """Return a MISSING verdict for a nightly case that was not measured on a device."""
     return Ruling(
         night=night,
         case=case,
@@ -241,7 +241,7 @@ def missing_ruling(night: str, case: str, device: str, address: str, *, cause: s
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """The rules that turn suspected changes and the confirming comparison into rulings on a case on a device."""
+    """The rules that turn suspected changes and the comparison that confirms them into verdicts on a case on a device."""
 
     detection: Detection
     confirmed: VersusDevice | None
@@ -256,7 +256,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Return the ruling on all figures that have no ruling of their own; `apart` is the number of figures that have one."""
+        """Return the verdict on all figures without a verdict of their own; `apart` figures have one."""
         detection = self.detection
         if detection.yardstick:
             text = f"the yardstick, whose files are as ever, differs from what is usual on this device: {detection.yardstick}"
@@ -274,7 +274,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the ruling on a suspected figure; None if the suspicion is vague and no change is proven."""
+        """Return the verdict on a suspected figure; None if merely its files are new and no change is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -289,7 +289,7 @@ class _Judge:
         return self._rated(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
-        """Return rulings on figures without suspicion that the comparison proves to have changed, unless acknowledged."""
+        """Return verdicts on unsuspected figures that the comparison proves changed, unless a person accepted that."""
         suspected = {suspect.name for suspect in self.detection.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
@@ -300,7 +300,7 @@ class _Judge:
         return rulings
 
     def _ruling_on(self, suspect: SuspectedChange, compared: Comparison | None) -> tuple[RulingKind, str]:
-        """Return the kind of ruling on a suspected figure, such as REGRESSION, and its cause in words."""
+        """Return the kind of verdict on a suspected figure, such as REGRESSION, and its cause in words."""
         if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.detection.is_same or suspect.has_same_files:
@@ -327,7 +327,7 @@ class _Judge:
 
     @property
     def _undecided(self) -> str | None:
-        """Return why launches against the last good files left image time undecided; None if they decided it."""
+        """Return why launches alternating with the last good files did not decide on image time; None if they did."""
         if self.confirmed is None:
             return self._because(_UNCONFIRMED)
         row = primary_row(self.confirmed)
@@ -351,7 +351,7 @@ class _Judge:
 
 
 def _change(result: Comparison | Ruling, key: str) -> str:
-    """Format a figure's change against the last good files with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    """Format a figure's change since the last good files, with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
     words = directions(key)
     within = f" ({between(result.low, result.high, words)})" if result.low is not None and result.high is not None else ""
     return f"it is {change(result.ratio, words)}{within}"
@@ -360,7 +360,7 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return a CLEAN ruling to replace each ruling that an acknowledgement covers, from the acknowledged night on.
+    """Return CLEAN verdicts to replace the verdicts on changes that a person accepted, from the accepted night on.
 
     `nights` are the measurements of the nights of these rulings.
     """

@@ -39,7 +39,7 @@ class Mixed(Spec):
 
 
 class FloatActivations(Spec):
-    """Float activations in U-Net, text encoder and VAE. Only CPUs run such graphs; they compute quantized ones in float, too."""
+    """Float activations in U-Net, text encoder and VAE. Only CPUs run such graphs; CPUs run quantized ones in float, too."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
     """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.

@@ -99,7 +99,7 @@ SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convol
 
 
 class RandomAdapter(Spec):
-    """A LoRA adapter with random weights, as large as a trained one of the same rank and sites."""
+    """A LoRA adapter with random weights, as large as a trained one of the same rank and layers (sites)."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -155,14 +155,14 @@ class _Sampler(Spec):
 
 
 class OlssSampler(_Sampler):
-    """Optimal linear subspace search: few steps, fitted to a long DDIM trajectory of this task."""
+    """The sampler by optimal linear subspace search: few steps, fitted to a long DDIM trajectory of this task."""
 
     scheme: Literal["olss"]
     """Fits the steps to this task when the bundle is built."""
 
 
 class LcmSampler(_Sampler):
-    """The latent consistency sampler: few steps, mostly without guidance, for adapters trained for it."""
+    """The latent consistency sampler: few steps, mostly without guidance, for adapters trained for this sampler."""
 
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
@@ -244,7 +244,7 @@ Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHA
 
 
 class TextToImageTask(_Task):
-    """A task that generates an image from a prompt. Prompts are listed here, or come from inputs, whose images are unused."""
+    """A task that generates an image from a prompt. Prompts are listed here, or read from inputs (without their images)."""
 
     kind: Literal["text-to-image"]
     """Makes an image of a prompt."""
@@ -265,7 +265,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why an image-to-image strength is too low for a sampler to run any step, as diffusers counts; None if it is not."""
+    """Return why a sampler would run no step at an image-to-image strength, as diffusers counts steps; None if it runs any."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

@@ -1,4 +1,4 @@
-"""The choice of stored launches that count in figures: a block of four compared launches counts whole, or is DISCARDED."""
+"""The choice of stored launches that count in figures: a block of four compared launches counts as a whole, or not at all."""
 
 from dataclasses import replace
 
@@ -30,13 +30,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
-    """Return a key of device, variant and block number, which is the same for a launch and its repetitions."""
+    """Return a launch's device, serial, variant and block number. Launches of a repeated block have the same values."""
     block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark all launch records of a block as DISCARDED if one of them is, so that variants keep equal numbers of launches."""
+    """Mark all launch records of a block as DISCARDED if one is, so that variants keep equal numbers of launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

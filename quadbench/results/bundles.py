@@ -1,4 +1,4 @@
-"""Bundles in a results folder: stored by digest, frozen under a permanent name, or made by the latest adapter admission."""
+"""Bundles in a results folder: stored by digest, frozen under a permanent name, or made when an adapter was last added."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _ADMITTED_HINT = "remove it: the next admission then starts from the bundle of t
 
 
 def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Return a bundle that lies in the results folder; a bundle from another folder is first stored there.
+    """Return a bundle that lies in the results folder; a bundle from another folder is first stored here.
 
     Raises:
         ArtifactError: a bundle from elsewhere is damaged.
@@ -31,7 +31,7 @@ def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 
 def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Store a bundle in the results folder under its digest, with hard links or copies of its files, and return it.
+    """Store a bundle in the results folder under its digest, by hard links or copies of its files; return the stored one.
 
     Raises:
         ArtifactError: the bundle is damaged.
@@ -57,7 +57,7 @@ def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBundle:
-    """The content of the JSON file that freezes a bundle: a permanent name, and the digest of the bundle that has it."""
+    """The JSON file that freezes a bundle: a permanent name, and the digest of the bundle that has the name."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -123,7 +123,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the bundle that the latest adapter admission made, and the latest run at that time."""
+    """The content of admitted.json: the bundle made when an adapter was last added, and the latest run at that time."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -131,14 +131,14 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Record in admitted.json which bundle an adapter admission made, if that bundle lies in this results folder."""
+    """Record in admitted.json the bundle that was made by adding an adapter, if it lies in this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the bundle that the latest adapter admission made; None without an admission, or if a run came after it.
+    """Return the bundle made when an adapter was last added; None if none was, or if a run was started later.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

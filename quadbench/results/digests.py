@@ -63,14 +63,14 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return one SHA-256 over the paths and contents of a bundle's files. Two builds of the same recipe can differ in it."""
+    """Return one SHA-256 over the paths and contents of a bundle's files. Two builds of a recipe can have different ones."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 @cache
 def code_digests(module: str) -> dict[str, str]:
-    """Return by module name the SHA-256 of the source of a quadbench module and of all that it imports, even indirectly.
+    """Return the SHA-256 of the sources of a quadbench module and of all modules that it imports, keyed by module name.
 
     `module` is a dotted name, as `quadbench.quad.build`. Nothing is imported: the sources are read. Code under `if
     TYPE_CHECKING` never runs and is ignored. So are packages that merely contain an imported module, since importing them does
@@ -118,7 +118,7 @@ def _imported(path: Path) -> Iterator[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a syntax tree node and all nodes below it, except the body of `if TYPE_CHECKING`, which never runs."""
+    """Yield a syntax tree node and its descendants, except the body of `if TYPE_CHECKING`, which never runs."""
     yield node
     is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     for child in node.orelse if isinstance(node, ast.If) and is_typing else ast.iter_child_nodes(node):

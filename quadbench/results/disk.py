@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Raise an error after the block if the folder was moved or replaced meanwhile, since files then went elsewhere.
+    """Raise an error after the block if the folder was moved or replaced meanwhile: files then went to another place.
 
     Raises:
         StorageError: the folder was moved or removed, even if another took its place.
@@ -98,7 +98,7 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise an error before long work if nothing can be written to a folder (if missing, to its nearest existing parent).
+    """Raise an error if nothing can be written to a folder, or to its nearest existing parent if it is missing.
 
     Raises:
         StorageError: the folder cannot be written, or is no folder.
@@ -126,7 +126,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a folder, which identify it; None if it is missing."""
+    """Return the device number and inode of a folder, which identify it; None if the folder is missing."""
     try:
         state = os.stat(folder)  # noqa: PTH116
     except (OSError, ValueError):
@@ -135,7 +135,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder, or its nearest parent that exists."""
+    """Return the folder if it exists, else its nearest parent that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (it raises nothing)
 
 

@@ -18,7 +18,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind`: fields not in `others` come from the source's attributes of the same names."""
+    """Build an instance of the dataclass `kind` from `others`, and other fields from attributes of the same name of `source`."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 

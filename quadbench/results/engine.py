@@ -33,7 +33,7 @@ def database_of(layout: Layout) -> Source:
 
 
 def is_external(layout: Layout) -> bool:
-    """Return whether $QUADBENCH_DATABASE puts a results folder's records elsewhere than in the folder's own SQLite file."""
+    """Return whether $QUADBENCH_DATABASE names a database other than the SQLite file in this results folder."""
     parsed = _parsed(database_of(layout))
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
 
@@ -98,7 +98,7 @@ def open_for_reading(source: Source) -> sa.Engine:
 
 @contextmanager
 def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
-    """Open the database of a results folder with `open_engine` or `open_for_reading`, and close it at the end."""
+    """Open the database of a results folder for reading or writing, and close it after the block."""
     engine = opening(database_of(layout))
     try:
         yield engine
@@ -188,7 +188,7 @@ def name_of(engine: sa.Engine) -> str:
 
 
 def source_name(source: Source) -> str:
-    """Return the name of a database for messages: a file path, or a URL without its password.
+    """Return the name for messages of a database given by path or URL: the file path, or the URL without its password.
 
     Raises:
         UserError: the source is no database.
@@ -205,7 +205,7 @@ def has_password(source: Source) -> bool:
 
 @contextmanager
 def _database_errors(engine: sa.Engine) -> Iterator[None]:
-    """Convert database errors into errors that name the database, and text outside UTF-8 into a UserError."""
+    """Convert database errors into errors that name the database; text that is not valid UTF-8 causes a UserError."""
     try:
         told_by = sql_dialects.sqlite_errors if _is_file(engine) else sql_dialects.postgresql_errors
         with told_by(name_of(engine)):

@@ -49,12 +49,12 @@ class Layout:
     night_lock = _Place("nights/lock")  # held by the nightly run in progress, which it names
 
     def command(self, *words: str) -> str:
-        """Return a quadbench command line as shell text: the given words, and the option for this results folder."""
+        """Return the shell text of a quadbench command line: the given words and the option `--results` for this folder."""
         return f"quadbench {shlex.join((*words, *self.root_arguments))}"
 
     @property
     def root_arguments(self) -> tuple[str, ...]:
-        """Return the option `--results FOLDER` for this results folder as words; empty for the default folder."""
+        """Return the option `--results FOLDER` for this folder as a list of words; empty for the default folder."""
         return () if self.root == DEFAULT_ROOT else ("--results", self.display_root or str(self.root))
 
     @property

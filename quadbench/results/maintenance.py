@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """The old runs of a results folder: those to remove, and those kept because a file refers to them or they still run."""
+    """The old runs of a results folder: those to remove, and those to keep because a file names them or they still run."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -38,7 +38,7 @@ class OldRuns:
 
 
 def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
-    """Return the ids of all runs that ended before a given time, except those in `staying`, oldest first."""
+    """Return the ids of all runs that ended before a given time, oldest first, without the runs that `staying` names."""
     old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
@@ -69,7 +69,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and launch records; return how many records were removed. Can be repeated if interrupted.
+    """Remove a run's report, folder and launch records; return the number of records. Can be repeated if interrupted.
 
     If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
@@ -94,7 +94,7 @@ def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
 
 
 def remove_left_over(layout: Layout) -> None:
-    """Remove what killed builds and runs left in a results folder: temporary folders and partly received files.
+    """Remove files that killed builds and runs left in a results folder: temporary folders and incomplete transfers.
 
     Raises:
         StorageError: a folder cannot be opened.
@@ -132,12 +132,12 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether another results folder keeps the run, as a worker measured it here for a farm's separate database."""
+    """Return whether the run was measured here for a farm's separate database, so that another folder keeps it."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the ids of runs that must be kept, each with the file that refers to the run: report, sweep or comparison.
+    """Yield the ids of runs that must be kept, each with the report, sweep or comparison file that names the run.
 
     Runs that were measured for a farm with another database are left out, as the folder that fetched them keeps them.
     """
@@ -168,7 +168,7 @@ def _run_ids(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The result of copying a database: how many records were new or already present, and why others were refused.
+    """The result of copying a database: numbers of new and already present records, and why others were refused.
 
     `nights` is the number of nights that were new or incomplete in the target.
     """
@@ -216,7 +216,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 @contextmanager
 def _note_refusals(refused: list[str]) -> Iterator[None]:
-    """Catch an ArtifactError in the block and add its message to `refused`; a StorageError still ends the copy."""
+    """Add the message of an ArtifactError in the block to `refused`. Other errors still end the copying of the database."""
     try:
         yield
     except StorageError:

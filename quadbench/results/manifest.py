@@ -1,4 +1,4 @@
-"""Artifact folders with `manifest.json` and its checksum: reading them with checks, and publishing them whole or not at all."""
+"""Artifact folders with `manifest.json` and its checksum: reading with checks, and writing without half-written folders."""
 
 import logging
 import os
@@ -90,7 +90,7 @@ def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], 
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return the SHA-256 of a file. Results are cached by path and `state` (inode, size and times)."""
+    """Return the SHA-256 of a file, cached by its path and `state` (inode, size and times)."""
     return sha256_of(path)
 
 
@@ -113,7 +113,7 @@ def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[Artifact
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Let `make` fill a temporary folder, add the manifest, and rename it to `folder`; a failure leaves nothing behind.
+    """Let `make` fill a temporary folder, add the manifest, and rename that folder to `folder`; a failure leaves nothing.
 
     If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
     since others may be reading it. Anything else at that path is replaced.

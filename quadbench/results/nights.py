@@ -1,4 +1,4 @@
-"""Nightly regression runs in the database, and their summaries for lists. Rulings (verdicts) are only added, never changed."""
+"""Nightly regression runs in the database, and their summaries for lists. Verdicts (rulings) are only added, never changed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ class NightStore:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Store that a nightly run begins or is resumed, with its planned pairs of case and device selectors; return the run.
+        """Store that a nightly run begins or is resumed, with its planned cases and their devices; return the run.
 
         Raises:
             ValueError: the id is no valid file name.
@@ -75,13 +75,13 @@ class NightStore:
             return True
 
     def add(self, rulings: Iterable[Ruling]) -> None:
-        """Add rulings in one transaction. A ruling supersedes earlier ones on the same figure in the same night."""
+        """Add verdicts in one transaction. A verdict replaces earlier ones on the same figure in the same night."""
         with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
 
     def night(self, night_id: str) -> Night:
-        """Return a nightly run with its measurements and rulings; raise UnknownNameError if no night has this id."""
+        """Return a nightly run with its measurements and verdicts; raise UnknownNameError if no night has this id."""
         with begin_read(self._engine) as connection:
             row = connection.execute(sa.select(NightRow.__table__).where(NightRow.id == night_id)).one_or_none()
         if row is None:
@@ -102,7 +102,7 @@ class NightStore:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return the digests of all bundles and kits, and the ids of all runs, that stored nights refer to."""
+        """Return the digests of all bundles and kits, and the ids of all runs, that nights in the database name."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
@@ -136,11 +136,11 @@ class NightStore:
         return self._measurements(MeasurementRow.id.in_(query), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
-        """Return the current rulings of a night: for each figure of a case on a device, the ruling that was added last."""
+        """Return the current verdicts of a night: for each figure of a case on a device, the verdict added last."""
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
-        """Return the current rulings on a case from all nights, in order of time, for one device or (None) for all."""
+        """Return the current verdicts on a case from all nights, oldest first, for one device or (None) all devices."""
         of_case = RulingRow.case_name == case
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the acknowledgements of one case or (None) of all cases, in order of time, including expired ones."""
+        """Return all changes that a person accepted in one case or (None) all cases, also for a time now over."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -179,7 +179,7 @@ class NightStore:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return the rulings that an SQL condition selects, also superseded ones, in the order in which they were added."""
+        """Return the verdicts that an SQL condition selects, also replaced ones, in the order in which they were added."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -187,7 +187,7 @@ class NightStore:
 
 @dataclass(frozen=True, kw_only=True)
 class NightHead:
-    """The summary of a nightly run for lists. `rulings` has the number of current rulings of each kind."""
+    """The summary of a nightly run for lists. `rulings` maps a kind of verdict to the number of current verdicts."""
 
     night_id: str
     name: str
@@ -197,7 +197,7 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return the summaries of at most `limit` nights, newest first, after the `skip` newest. Raises as `begin_read` does."""
+    """Return the summaries of at most `limit` nightly runs, newest first; the newest `skip` nights are omitted."""
     latest = sa.select(NightRow.id.label("night_id"), NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with begin_read(engine) as connection:
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return for each night id the number of current rulings of each kind. Only the last ruling on a figure is current."""
+    """Return for each night id the number of current verdicts by kind. Only a figure's last verdict in a night is current."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -218,12 +218,12 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the current rulings: of all rulings with the same night, case, device, task and figure, only the last."""
+    """Return the current verdicts: of all with the same night, case, device, task and figure, only the last."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return when each case was first measured in each night that has acknowledgements, keyed by case and night id."""
+    """Return the time of a case's first measurement in each night with accepted changes, keyed by case and night id."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

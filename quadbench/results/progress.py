@@ -85,7 +85,7 @@ class Progress:
     devices: Mapping[str, DeviceProgress] = field(default_factory=dict)
 
     def is_alive(self, now: datetime) -> bool:
-        """Return whether the command is still running, as far as this host can see."""
+        """Return whether the command is still running, as far as this host can determine."""
         return not has_ended(self.process) and abs(now - self.updated_at) < _SILENCE
 
 
@@ -105,7 +105,7 @@ def active_work(layout: Layout) -> list[Progress]:
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the progress of every command whose process is not known to have ended, even if it wrote nothing lately."""
+    """Return the progress of every command whose process may still run, even if it wrote no progress lately."""
     return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 

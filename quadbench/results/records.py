@@ -63,7 +63,7 @@ class RecordStore:
         self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
-        """Store a launch record with its samples in one transaction. Return False if the same record was already stored.
+        """Store a launch record with its samples in one transaction. Return False if the same record is already there.
 
         `guard` is called within the transaction; if it raises, nothing is stored.
 
@@ -117,7 +117,7 @@ class RecordStore:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
-        """Return the ids of the latest runs, latest first; all of them if `limit` is None."""
+        """Return the ids of the latest `limit` runs, latest first; of all runs if `limit` is None."""
         with begin_read(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
@@ -181,7 +181,7 @@ class RunHead:
 
 
 def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
-    """Return the summaries of at most `limit` runs, newest first, after the `skip` newest ones.
+    """Return the summaries of at most `limit` runs, newest first; the newest `skip` runs are omitted.
 
     Raises:
         StorageError, ArtifactError: as for `begin_read`.

@@ -281,7 +281,7 @@ class MeasurementRow(Table):
 
 
 class PointRow(Table):
-    """Table `night_points`: one row for each figure of a nightly measurement."""
+    """Table `night_points`: one row for each figure, such as image time, of a nightly measurement."""
 
     __tablename__ = "night_points"
     __table_args__ = (sa.CheckConstraint(_RATIOS_ABOVE_0),)
@@ -328,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """Table `acknowledgements`: one row each time a person accepted a case's changed figures, starting with one night."""
+    """Table `acknowledgements`: one row each time a person accepted a case's changed figures, from one night on."""
 
     __tablename__ = "acknowledgements"
 
@@ -345,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction; return False if already current. Errors call the database `name`."""
+    """Create or migrate the schema in the open transaction; return False if it is current. `name` is shown in errors."""
     if is_current(connection, name):
         return False
     config = _config()
@@ -401,7 +401,7 @@ GROUP BY {_KPI_KEY}
 
 
 def is_current(connection: sa.Connection, name: str) -> bool:
-    """Return whether the schema is the latest revision, rather than an older one or none."""
+    """Return whether the database has the latest schema revision; False for an older revision, or without a schema."""
     current, revisions = revision(connection, name), known_revisions()
     if current is not None and current not in revisions:
         raise ArtifactError(
@@ -412,7 +412,7 @@ def is_current(connection: sa.Connection, name: str) -> bool:
 
 
 def revision(connection: sa.Connection, name: str) -> str | None:
-    """Return the schema revision of the database; None if it has no quadbench tables."""
+    """Return the schema revision of the database; None if the database has no quadbench tables."""
     try:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:

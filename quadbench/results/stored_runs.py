@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the addresses of devices with fewer launches in `stored` (by address) than planned and no noted reason."""
+        """Return the addresses of devices with fewer launches in `stored` than planned, and without a known reason."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -136,7 +136,7 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run with its launch records, bundles and scores, by default the latest run that ended.
+    """Read a stored run with its launch records, bundles and scores; without an id, the latest run that ended.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -157,7 +157,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
-    """Read only the launch records of a stored run, by default of the latest run in this results folder that ended.
+    """Read only the launch records of a stored run; without an id, of this folder's latest run that ended.
 
     A run that is given by its id may be from any host that uses the same database.
 
@@ -174,7 +174,7 @@ def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, 
 
 
 def run_ids(layout: Layout, limit: int | None) -> list[str]:
-    """Return the ids of the latest stored runs, latest first, or of all if `limit` is None.
+    """Return the ids of the latest `limit` stored runs, latest first; of all runs if `limit` is None.
 
     Raises:
         ArtifactError: the database is damaged.
@@ -187,7 +187,7 @@ def run_ids(layout: Layout, limit: int | None) -> list[str]:
 
 
 def _own_ids(records: RecordStore, source: str | Path, layout: Layout) -> Iterator[str]:
-    """Yield the ids of the runs in this results folder, latest first; several folders may share a database."""
+    """Yield the ids of this results folder's runs, latest first; other folders' runs in a shared database are omitted."""
     ids = records.run_ids(limit=None)
     yield from ids if isinstance(source, Path) else (name for name in ids if layout.run(name).exists())
 
@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return the run.json content and the launch records of a stored run, by default of the latest complete run."""
+    """Return the run.json content and launch records of a stored run; without an id, of the latest complete run."""
     nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -265,7 +265,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
-    """Read a stored run as `load_run` does. For error messages, `wanted` names the kinds of ids that the command accepts.
+    """Read a stored run as `load_run` does; `wanted` names the kinds of ids that the command accepts, for error messages.
 
     Raises:
         UserError: there is no run with this id.
@@ -290,7 +290,7 @@ def is_run(word: str, layout: Layout) -> bool:
 
 
 def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
-    """Return the error for an id that is unknown, or whose kind (such as sweep) is none of the `wanted` kinds."""
+    """Return the error for an id that is unknown, or that belongs to something (such as a sweep) not in `wanted`."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
@@ -321,7 +321,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Rewrite a run's run.json under a lock. `decide` gets the old content, None without a file, and returns the new one.
+    """Rewrite a run's run.json under a lock. `decide` gets its old content (None without a file) and returns the new one.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -380,7 +380,7 @@ def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
 
 
 def part_for(run: RunFile, address: str) -> RunFile:
-    """Return the run.json content reduced to the entries of one device, given by its address."""
+    """Return the run.json content with only the entries of the device that has the given address."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
@@ -391,7 +391,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge the run.json contents of devices that were measured separately. The run has ended if no device lacks launches."""
+    """Merge run.json contents of devices measured separately. The run has ended if no device lacks planned launches."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 

@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML spec. `location` is relative to the value that the reporting validator was given."""
+    """A fault in a YAML file. `location` is relative to the value that the validator was given."""
 
     location: Location
     reason: str
@@ -189,7 +189,7 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only follows from others: a list with invalid entries is also reported as too short."""
+    """Return whether a pydantic error only repeats others: a list with invalid entries is also reported as too short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 

@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of the value at a location. For an overridden value: 0, and the override's text and key."""
+        """Return the line and key of the value at a location; for a value overridden by the user, 0 and the override's text."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
