@@ -161,7 +161,7 @@ def job_failure(name: str, status: JobStatus) -> JobFailedError:
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Return the options of a compile job. They set the names of graph and outputs, which the service would choose otherwise."""
+    """Return the options of a compile job. They name the graph and its outputs; else the service would choose the names."""
     # A context binary is linked from DLCs, because the service no longer compiles to context binaries directly.
     runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(
@@ -179,7 +179,7 @@ def link_options(target: AiHubTarget) -> str:
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """Return the options of a profile job for one graph. They select the graph, as a linked model holds several."""
+    """Return the options of a profile job for one graph. They name the graph, as a linked model holds several graphs."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 

@@ -106,7 +106,7 @@ class Int8Fraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The 8-bit fractions of a U-Net: of its layers, parameters and multiply-accumulates, and of the products with LoRAs."""
+    """The 8-bit fractions of a U-Net's layers, parameters and multiply-accumulates, and of its products with LoRA matrices."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -116,7 +116,7 @@ class Int8Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX graph. `task` is set only if the graph serves that task alone, `int8` only for quantized U-Nets.
+    """One ONNX graph. `task` is set only if the graph serves a single task, `int8` only if it is a quantized U-Net.
 
     `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
     SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs

@@ -63,7 +63,7 @@ class Library:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The file, folder or package that a kit's libraries came from. `licence` is named in the package's metadata."""
+    """The file, folder or package from which a kit's libraries were taken. `licence` is the one in the package's metadata."""
 
     name: Line
     sha256: str | None  # of the file or package; None for a folder

@@ -109,7 +109,7 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """One nightly run: what was planned, measured and judged. `planned` pairs each case with its device selectors.
+    """One nightly run: its plan, measurements and verdicts. `planned` pairs each case with its device selectors.
 
     `rulings` are the verdicts not superseded later. `ended_at` is None while the night is running, or if it was interrupted.
     """
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Describe by named texts the work of one of two compared builds: bundle, precision, and each task's sampler and LoRAs."""
+    """Describe one of two compared builds by named texts: bundle, precision, and each task's sampler and LoRA adapters."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]

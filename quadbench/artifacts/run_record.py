@@ -1,4 +1,4 @@
-"""Runs as data: devices, launch plans, launch records and image scores, and the graphs and files that launches need."""
+"""Runs as data: devices, launch plans, launch records and image scores; also the graphs and files that a launch needs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The identity of a device (profile, chip, serial and OS build), by which reports decide if figures can be compared."""
+    """The identity of a device: profile, chip, serial and OS build. It shows whether figures of two runs are comparable."""
 
     address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub

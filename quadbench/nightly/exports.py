@@ -54,7 +54,7 @@ Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def github_annotations(view: NightView) -> str:
-    """Return a night's findings as GitHub Actions workflow commands: worst first, at most 10 errors, warnings or notices each."""
+    """Return a night's findings as GitHub Actions workflow commands: worst first, at most 10 for each level of severity."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]

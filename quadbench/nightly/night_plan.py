@@ -27,7 +27,7 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the name under which a device that night.yaml names is leased; the text itself if the device is unknown.
+    """Return the lease name of the device that a text in night.yaml selects; the text itself if the device is unknown.
 
     Earlier measurements in `series` are searched first. `serials` maps the phone names of farm.yaml to serials.
     """
@@ -179,7 +179,7 @@ def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit without a figure, as no comparison of this case with its reference has it, and the reason."""
+    """Yield each limit for which a comparison of the case with its reference bundle has no figure, with the reason."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"

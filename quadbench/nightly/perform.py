@@ -90,7 +90,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return an image quality score as a figure to track over nights; return a reason as text if it has no such value."""
+    """Return an image quality score as a figure to track over nights, or as text the reason why there is none."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -106,7 +106,7 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics that confirming launches must decide, also image time if none or files are merely new."""
+        """Return the metrics that confirming launches must decide; with image time if there are none or files are new."""
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):
@@ -123,7 +123,7 @@ def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: Nigh
 
 
 def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
-    """Launch suspected builds alternately with their last good builds; return comparisons by case and address."""
+    """Launch suspected builds in alternation with their last good builds; return the results by case and address."""
     wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
         name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good

@@ -56,7 +56,7 @@ def to_scale(point: Point) -> float | None:
 
 
 def from_scale(place: float, key: str) -> float:
-    """Convert a figure from a logarithm, or from PSNR in decibels, back to a value or ratio: the inverse of `to_scale`."""
+    """Convert a figure on the scale of `to_scale` (PSNR in decibels, else a logarithm) back to its value or ratio."""
     return place if key == PSNR else math.exp(place)
 
 
@@ -140,18 +140,18 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance by a person if every earlier night rests on an expired one; else None."""
+        """Return the latest expired acceptance by a person if every earlier night relies on an expired one; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether a person accepted a figure's change since the last good files, and that is still valid."""
+        """Return whether a person's acceptance that is still valid covers a figure's change since the last good files."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's verdict if it confirmed a regression of this figure, and nothing changed since."""
+        """Return last night's verdict if it confirmed a regression of this figure and files and environment are equal."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None

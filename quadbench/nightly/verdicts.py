@@ -169,7 +169,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if tonight's figure departs from earlier nights, whatever files these ran; or None."""
+        """Return a suspected change if tonight's figure departs from earlier nights, whatever files were tested; or None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -274,7 +274,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected figure; None if merely its files are new and no change is proven."""
+        """Return the verdict on a suspected figure; None if only its new files were suspect and no change is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known

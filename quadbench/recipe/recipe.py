@@ -214,7 +214,7 @@ def load_recipe(
 
 
 def recipe_file(path_or_name: str | Path) -> Path:
-    """Return the path of a recipe's file, given that path (the file need not exist) or the name of a built-in recipe.
+    """Return the path of a recipe's file, given the name of a built-in recipe or a path, which need not exist.
 
     Raises:
         UnknownNameError: no built-in recipe has this name.

@@ -30,7 +30,7 @@ class W8A8(Spec):
 
 
 class Mixed(Spec):
-    """Quantization of U-Net activations to 8 bits in the layers where that costs least accuracy, and to 16 bits elsewhere."""
+    """Quantization of U-Net activations to 8 bits in the layers where 8 bits cost least accuracy, and to 16 bits elsewhere."""
 
     scheme: Literal["mixed"]
     """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""

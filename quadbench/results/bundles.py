@@ -123,7 +123,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the bundle made when an adapter was last added, and the latest run at that time."""
+    """The content of admitted.json: the bundle made when an adapter was last added, and the last run before that."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -131,14 +131,14 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Record in admitted.json the bundle that was made by adding an adapter, if it lies in this results folder."""
+    """Record in admitted.json the bundle that was made by adding an adapter, if the bundle lies in this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the bundle made when an adapter was last added; None if none was, or if a run was started later.
+    """Return the bundle made when an adapter was last added; None if none was added, or if a run began later.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

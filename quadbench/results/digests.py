@@ -46,7 +46,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each of a user's files by name. Refuse more files or bytes than a model can have.
+    """Return the SHA-256 of each of a user's files by name. Raise an error for more files or bytes than a model can have.
 
     Raises:
         OSError: a file cannot be read.

@@ -145,6 +145,6 @@ def _full(folder: Path, reason: str) -> StorageError:
 
 
 def _is_below(place: Path, folder: Path) -> bool:
-    """Return whether a path lies below a folder, or is the folder itself or one of its parents."""
+    """Return whether a path lies below a folder, is that folder, or is a parent of that folder."""
     place, folder = place.absolute(), folder.absolute()
     return place.is_relative_to(folder) or folder.is_relative_to(place)

@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths in one results folder. The folder need not exist. Printed commands call it `display_root`, if that is set.
+    """The paths in one results folder, which need not exist. Printed commands show `display_root` as its path, if that is set.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
@@ -127,7 +127,7 @@ class Layout:
         return self.devices / plain_name(name)
 
     def file(self, relative: str) -> Path:
-        """Return the path of a file that a record names relative to the results folder."""
+        """Return the full path of a file, given its path relative to the results folder, as records store it."""
         return self.root / check_relative_path(relative)
 
     def relative(self, path: Path) -> str:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """The old runs of a results folder: those to remove, and those to keep because a file names them or they still run."""
+    """The old runs of a results folder: runs to remove, and runs to keep because a file names them or they are in progress."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]

@@ -132,7 +132,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[A
 
 
 def _existing(folder: Path, artifact: ArtifactT) -> StoredArtifact[ArtifactT] | None:
-    """Return the artifact if `folder` already holds it undamaged, else None. Damage is logged."""
+    """Return the artifact in `folder` if it is there and undamaged, else None. Damage is logged."""
     if not os.path.lexists(folder):
         return None
     try:
@@ -191,7 +191,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _beside(folder: Path, use: str = "") -> Path:
-    """Return a new random path beside a folder, of the form `.NAME.HEX` by which temporary folders are recognized."""
+    """Return a new random path beside a folder. Its form `.NAME.HEX` marks temporary folders."""
     return folder.with_name(f".{folder.name}{use}.{secrets.token_hex(8)}")
 
 

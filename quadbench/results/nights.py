@@ -75,7 +75,7 @@ class NightStore:
             return True
 
     def add(self, rulings: Iterable[Ruling]) -> None:
-        """Add verdicts in one transaction. A verdict replaces earlier ones on the same figure in the same night."""
+        """Add verdicts in one transaction. Of several verdicts on a figure in a night, the one added last counts."""
         with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)

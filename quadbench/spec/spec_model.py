@@ -212,7 +212,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags, the JSON schema there, and that of the enclosing mapping."""
+    """Return a pydantic error's location without union tags, the JSON schema at that location, and the enclosing mapping's."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:

@@ -112,7 +112,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, document: Document) -> Document:
-    """Parse YAML text into `document`, whose `path` is shown in problems, and return it."""
+    """Parse YAML text into `document` and return it. Problems show the document's `path`."""
     try:
         _check_events(text, document)
         document.raise_problems()

@@ -52,7 +52,7 @@ class PublishedTable:
         return replace(self, rows=tuple(row for row in self.rows if row.int8_percent in (None, int8_percent)))
 
     def figure(self, key: str, *, task: str, device: str | None = None) -> float | None:
-        """Return the published figure named `key` for a task on a device (a profile's name); None if the table lacks it."""
+        """Return the published figure named `key` for a task and a device profile; None if the table lacks it."""
         for row in self.rows:
             if row.task in (None, task) and row.device in (None, device) and key in row.figures:
                 return row.figures[key]
