@@ -115,7 +115,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Return the stored files on a device by sha256. First remove temporary files and everything but regular files."""
+    """Delete temporary files and non-regular files from the device's objects folder. Return the other files by sha256."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
         log.warning("%s was no file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
@@ -124,7 +124,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """Return the files that are absent on the device or differ there. Only files of equal size are hashed on the device."""
+    """Return the files that the device lacks or has with other content. The device hashes only files of the expected size."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
     contents = _contents(device, folder, sized)

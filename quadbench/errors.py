@@ -121,11 +121,11 @@ class NoTimeError(UserError):
 
 
 class AdapterError(UserError):
-    """Raised for an adapter whose format, values or sites make it unusable."""
+    """Raised for a LoRA adapter that cannot be used because of its format, its values or the layers (sites) that it changes."""
 
 
 class ArtifactError(QuadbenchError):
-    """Raised for a bundle, manifest or cached product that is damaged or does not fit its use."""
+    """Raised for a bundle, manifest or cached build product that is damaged, or that does not fit what it is to be used for."""
 
     exit_code = 3
 
@@ -240,7 +240,7 @@ class FarmWaitInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
-    """Turn the import error of a missing package into MissingDependencyError. Other import errors are bugs and pass unchanged.
+    """Raise MissingDependencyError if an import in the block fails because a package is missing. Other import errors pass.
 
     Raises:
         MissingDependencyError: names the package.
@@ -254,7 +254,7 @@ def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
 
 
 def requires_extra(extra: str) -> AbstractContextManager[None]:
-    """Turn the import error of a missing package into MissingDependencyError. `extra` is the pip extra to install, as `quad`.
+    """Raise MissingDependencyError if an import in the block fails. `extra` is the pip extra to install, such as `quad`.
 
     Raises:
         MissingDependencyError: names the package and how to install the extra.

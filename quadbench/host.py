@@ -61,7 +61,7 @@ def process_identity() -> str:
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this `process_identity` has ended. Those of other hosts or containers count as running."""
+    """Return True if the process with this `process_identity` is known to have ended. Of other hosts and containers none is."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -74,7 +74,7 @@ def _pid_namespace() -> tuple[str, str]:
 
 
 def _start_of(pid: int) -> str:
-    """Return a process's start time in kernel ticks since boot, or an empty string if it has ended."""
+    """Return a process's start time in kernel ticks since boot, or an empty string if the process has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold any character
     except OSError:
@@ -106,7 +106,7 @@ def find_program(name: str) -> Path | None:
 
 @contextlib.contextmanager
 def device_lock(folder: Path, address: str) -> Iterator[None]:
-    """Hold a lock so that only this process uses the device. The kernel releases the lock when the process ends, even by a crash.
+    """Hold a lock so that only this process uses a device. The kernel releases the lock when the process ends, even by a crash.
 
     The folder becomes private to this user, because adbd creates files that everyone may write.
 
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Lock a file and write our name, `holder`, into it. If the lock is taken, call `waiting` with its holder's name and wait.
+    """Lock a file and write our name, `holder`, into it. If another process has the lock, pass its name to `waiting` and wait.
 
     Raises:
         OSError: the file cannot be opened.

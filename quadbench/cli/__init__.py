@@ -50,7 +50,7 @@ What was measured before a failure is stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the argument parser. Only the modules of the commands in `called` are imported; other commands get no options."""
+    """Return the argument parser. Only the commands in `called` are imported and get options, so that the start is fast."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
@@ -163,7 +163,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error and exit. Parsing failed, so `--json`, which may be abbreviated, is searched for in the arguments."""
+    """Print a usage error, as JSON if an argument is `--json` or its abbreviation (no parsed options exist), and exit."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)

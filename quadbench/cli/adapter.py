@@ -117,7 +117,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: a command that adds it at a lower weight, if possible, and one for a new base."""
+    """Return a hint for a refused adapter: a command for a new base, and if possible a command to add it at a lower weight."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -149,7 +149,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return a command line that adds the adapter with a new task. Unknown arguments are written as RECIPE and TASK."""
+    """Return a command line that adds the adapter with a new task. RECIPE and TASK stand for arguments not known here."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -158,7 +158,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return the bundle against which the adapter would be checked, or None if there is none yet."""
+    """Return the bundle whose LoRA encodings would be used to check the adapter, or None if no bundle exists yet."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -186,7 +186,7 @@ class _LaunchProgress:
 
     @property
     def count(self) -> str:
-        """Return the launch's number out of the total, such as `3 of 8`, preceded by the side of a comparison, if any."""
+        """Return the launch's number out of the total, such as `3 of 8`; in a comparison after the build's name, as `A: base`."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def progress_text(self, task: str, images: int) -> str:

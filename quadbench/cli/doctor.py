@@ -1,4 +1,4 @@
-"""The command `doctor`: check this machine or a device, and print what to do about each problem."""
+"""The command `doctor`: check this machine or a device, and print a remedy for each problem."""
 
 from collections.abc import Sequence
 

@@ -129,7 +129,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a nightly case's figures, from one night onwards, as its new normal level, with a reason and an end date."""
+    """Accept a changed figure level of a nightly case as normal from one night onwards, with a reason and an end date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
@@ -152,7 +152,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return one acknowledgement for all devices of a nightly case, or one for each device of `--devices`."""
+    """Return the acceptance of a nightly case's changed figures for all its devices, or one for each device of `--devices`."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -178,7 +178,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse the end date of an acknowledgement: a duration from now, or a date, which is included."""
+    """Parse the end date of an accepted change (acknowledgement): a duration from now, or a date, which is included."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -226,7 +226,7 @@ def run_bisect(options: Options) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _BisectComparison:
-    """Compares builds of a nightly case with a known good build, by launching both in turn on one device."""
+    """Compares later builds of a nightly case with a known good build. Both are launched in turn on one device."""
 
     good: Subject
     address: str
@@ -278,7 +278,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return suggested commands, by description, for the latest unwanted change that nobody has acknowledged.
+    """Return suggested commands, by description, for the latest unwanted change that no person has accepted (acknowledged).
 
     Without such a change, the only description says that nothing has to be done, and until when.
     """

@@ -1,4 +1,4 @@
-"""The command `lint`: print what compilers and NPUs would refuse in a bundle's graphs."""
+"""The command `lint`: print the parts of a bundle's graphs that compilers or NPUs would refuse."""
 
 import platform
 from pathlib import Path

@@ -106,7 +106,7 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
-    """Yield the object that runs a night's launches, either on this machine's devices or through a farm."""
+    """Yield the object that runs a nightly benchmark's launches, either on this machine's devices or through a farm."""
     if not options.farm:
         yield LocalLauncher(layout=options.layout, observer=observer)
         return
@@ -148,7 +148,7 @@ def run_schedule(options: Options) -> int:
 
 
 def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
-    """Print what a night would measure. Return the exit code: nonzero if a case cannot be measured."""
+    """Print the plan of a night: its cases and devices. Return the exit code, nonzero if a case cannot be measured."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
@@ -271,7 +271,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Let GitHub ignore workflow commands in the output while the block runs, because device output may contain some."""
+    """While the block runs, let GitHub ignore workflow commands in our output, because quoted device output may contain some."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

@@ -1,4 +1,4 @@
-"""The command `quality`: score generated images, of a stored run or in folders, against reference images."""
+"""The command `quality`: score the generated images of a stored run or of a folder against reference images."""
 
 from functools import partial
 from pathlib import Path

@@ -48,7 +48,7 @@ def print_result(options: Options, view: ReportView, path: Path | None, conditio
 
 
 def print_conditions(summary: RunSummary) -> int:
-    """Print those conditions of `--fail-if` that hold. Return exit code 8 if there are any, else 0."""
+    """Print the conditions of `--fail-if` that hold. Return exit code 8 if there are any, else 0."""
     for met in summary.conditions_met:
         print_error(f"--fail-if {met}")
     return ConditionError.exit_code if summary.conditions_met else 0
@@ -101,7 +101,7 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table of all figures for each device, then the notes. The figures' spread is left out to save width."""
+    """Print a table of all figures for each device, then the table's notes. The figures' spread is omitted to save width."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
@@ -124,7 +124,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
 
 
 def study_of(options: Options) -> Study | None:
-    """Return the sweep or comparison whose id is given in place of a run id. Return None if it is a run's id."""
+    """Return the stored sweep or comparison with this id, which a user may give instead of a run id. None: it is a run's id."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -205,7 +205,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return what determines the baseline of a stored run: its recipe name, tasks, device addresses and swept values."""
+    """Return the data by which a stored run's baseline is found: recipe name, tasks, device addresses and swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -1,4 +1,4 @@
-"""The source of a run (a recipe, a bundle or an interrupted run), and how to run it here or as jobs of a farm."""
+"""The source of a run (a recipe, a bundle or an interrupted run), and functions to run it here or as jobs of a farm."""
 
 import argparse
 import shlex
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that a text means: a bundle's folder, or a recipe, perhaps with a bundle built from it."""
+    """Return the run source that a text names: a bundle's folder or a recipe. `bundle` may be a bundle built from the recipe."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")

@@ -81,7 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield the rows of one run's table cells: recipe and swept values, devices, and image time, with one device per row.
+    """Yield the table rows of one run, one per device. Their cells are recipe with swept values, device, and image time.
 
     With little room, the parts of a figure are stacked.
     """

@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are
 
 
 class AdbDevice:
-    """A device behind an adb server. `transport` is its adb serial there; `close` also closes the `resources`."""
+    """A device behind an adb server. `transport` is the device's adb serial; `close` also closes the `resources`."""
 
     root = device.ANDROID_ROOT
 
@@ -140,7 +140,7 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
 
 
 def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:
-    """Pull a regular file over a new adb connection to the service `sync:`. After a failure, remove the partial local file."""
+    """Pull a device's regular file over a new connection to adb's service `sync:`. On failure, delete the partial local file."""
     silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")

@@ -151,12 +151,12 @@ class AdbCommands:
                 self.forget(group, kill=not is_over)
 
     def kill_on_close(self, group: int) -> None:
-        """Register a process group on the device, so that `close` kills it."""
+        """Register a process group on the device, so that `close` kills the group."""
         with self._lock:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group on the device. With `kill`, also kill it unless `close` has already done so."""
+        """Unregister a process group on the device. With `kill`, also kill the group unless `close` has already done so."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Check once whether the device answers and has booted. If so, commands again wait for the device when it is lost."""
+        """Return True if the device answers and has booted. If so, commands again wait for the device when it is lost."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -242,7 +242,7 @@ class AdbCommands:
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 
     def _start_group(self, connection: "Connection", program: str) -> tuple[int, bytes]:
-        """Read the process group id of a command that was just started. Return it with the first bytes of the stdout."""
+        """Read the process group id from a just started command's stdout. Return the id and the bytes that follow it."""
         head = b""
         try:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
@@ -409,7 +409,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the lost device answers again. If it has rebooted, keep the error that `_output` raises later."""
+        """Wait until the lost device answers again. If it has rebooted, store the error, which `_output` raises later."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

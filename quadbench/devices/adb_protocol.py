@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Send a request to the adb server itself, not to a device. `question` sends it by a client and returns the answer."""
+        """Send a request to the adb server itself, not to a device. `question` sends the request through a given client."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors into device errors. A timeout is a lost device if the text `silence` is given, else TimeoutError.
+    """Convert adbutils' errors into device errors. A timeout means a lost device if `silence` is given, else TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, which describes a
     file request, it is an error of that request.

@@ -117,7 +117,7 @@ class Phone:
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
-        """Return the names of those of the given device profiles that match the phone's properties."""
+        """Return the names of those device profiles in the given list that match the phone's properties."""
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
@@ -135,7 +135,7 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise if an address means a device that another address already means. `taken` maps adb serials to earlier addresses.
+    """Raise if two addresses mean the same device. `taken` maps adb serials to earlier addresses.
 
     Raises:
         UserError: names both addresses.
@@ -248,7 +248,7 @@ def _no_device(text: str) -> UserError:
 
 
 def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Parse the options after the `?` of a device address; raise for unknown or repeated ones."""
+    """Parse the options after the `?` of a device address; raise for unknown or repeated options."""
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
     if unknown := [name for name in options if name not in known]:

@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return the device-list row of a profile's virtual device or AI Hub phone. Such devices exist without an attached phone."""
+    """Return the device-list row of a profile's virtual device or AI Hub phone, which needs no attached phone."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,

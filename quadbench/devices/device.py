@@ -152,7 +152,7 @@ def command_error(argv: Sequence[str], device: str, status: int, stderr: str) ->
 
 
 def not_a_file_error(remote: str, device: str) -> DeviceError:
-    """Return the error for a device path that is not a regular file, such as a folder, link or pipe."""
+    """Return the error for a device path that is no regular file but a folder, link or pipe, for example."""
     return DeviceError(f"'{remote}' on {device} is no regular file")
 
 
@@ -167,7 +167,7 @@ def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) ->
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
-    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code; it ends up closed."""
+    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code; it is closed then."""
     stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:

@@ -166,7 +166,7 @@ class LocalDevice:
 
 
 def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
-    """Copy a regular file. Refuse links, device files and pipes, because reading those may never end."""
+    """Copy a regular file. Refuse links, device files and pipes, because reading them may never end."""
     try:
         descriptor = os.open(remote, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

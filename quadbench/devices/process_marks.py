@@ -1,4 +1,4 @@
-"""Kill all processes of a device when its command or quadbench ends. A mark in their environment variables identifies them.
+"""Kill a device's processes when its command or quadbench ends. They are found by a mark in their environment variables.
 
 Process groups are not enough: a child can leave its group by `setsid`, but it inherits the environment. If quadbench itself is
 killed, a watcher process (this file, run as a program) kills the marked processes.
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process was started with an empty environment, or is about to execute its program."""
+    """Return True if a process's environment is empty. This is also so shortly before the process executes its program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

@@ -105,7 +105,7 @@ _ACCOUNTS = {
 
 
 class Phase(Spec):
-    """The state that a virtual device reports from one moment until the next phase of its scenario begins."""
+    """The state (temperatures, battery, clocks) that a virtual device reports until its scenario's next phase begins."""
 
     after_s: Seconds = 0.0
     """The phase begins this many seconds after the device's start. The default is 0."""
@@ -238,7 +238,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
 
 
 def write_reports(system: Path, phase: Phase) -> None:
-    """Replace the simulated dumpsys reports by those of a phase. Files are replaced atomically, so no reader sees half a file."""
+    """Replace the simulated dumpsys reports by a phase's reports. Each file is replaced atomically; readers see whole files."""
     battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
     for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
         new = system / "etc" / f"{service}.new"

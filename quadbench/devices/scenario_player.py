@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find newly started harness processes by the plan.json in their arguments. Their children do not count."""
+        """Find newly started harness processes by the `plan.json` in their arguments, without the children of such processes."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)

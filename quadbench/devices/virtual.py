@@ -297,7 +297,7 @@ def _attach(server: AdbServer, folder: Path, address: str) -> None:
 
 
 def _end(process: "subprocess.Popen[bytes]", folder: Path) -> str | None:
-    """Return why a virtual device has ended for good, naming adbd or the sandbox, or None while it runs."""
+    """Return a message that a virtual device's adbd or its whole sandbox has ended, or None while both run."""
     ended = folder / "run" / "adbd.ended"
     if ended.exists() and (status := ended.read_text().strip()):
         killed = f", killed by signal {int(status) - 128}" if status.isdecimal() and int(status) > 128 else ""
@@ -374,7 +374,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return further paths of this machine to mount, with mount points: QEMU and its libraries, else Qualcomm's HTP emulator."""
+    """Return paths of this machine to mount, each with its mount point: QEMU with its libraries, else Qualcomm's HTP emulator."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):

@@ -43,7 +43,7 @@ class Workplace:
     logs_json: bool = False
 
     def carry_out(self, job: Job, address: str) -> None:
-        """Execute a job in this process, started for the job alone, and store the outcome. `address` is its device, or empty."""
+        """Execute a job in this process, which runs nothing else, and store the outcome. `address` is its device's, or empty."""
         os.setsid()  # Ctrl-C goes to the worker, which signals its attempts
         end_with_parent()
         engine = open_engine(self.database)

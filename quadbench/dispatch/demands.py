@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The farm's meaning of a value of --devices: the job's requirement, the devices that fit now, and a compile target if given.
+    """A resolved value of --devices: the job's requirement, the farm's devices that fit now, and a compile target if given.
 
     `wish` is set if any of several devices will do.
     """
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return what to compile for the devices that fit. Each target is compiled for the oldest Qualcomm HTP version among them."""
+    """Return a compile job's payload for each target of the fitting devices, for the oldest HTP version among its devices."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device's host knows no profile for it, or if `word` names another profile than the device's."""
+    """Raise if a device's host has no device profile for it, or if `word` names another profile than the device's own."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

@@ -42,7 +42,7 @@ from quadbench.study.run_comparison import compare
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The environment in which a farm job runs: its host's results folder, the farm's store, and the observer.
+    """The environment in which a farm job runs: its host's results folder, the farm's artifact store, and a progress observer.
 
     `guard` runs in the transaction of each stored record and raises if the attempt is over.
     """
@@ -54,7 +54,7 @@ class Host:
 
 
 def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
-    """Execute a farm job, on the device at `address` if it needs one. `compiled` are the results of its compile jobs.
+    """Execute a farm job, on the device at `address` if the job needs one. `compiled` has the results of its compile jobs.
 
     Raises:
         QuadbenchError: the job fails, for good or for now.

@@ -76,7 +76,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return the error for fetched launches of which files are missing or damaged in the store."""
+    """Return the error for a fetched run. For some of its launches, files are missing or damaged in the store."""
     count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
     reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
     return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
@@ -93,13 +93,13 @@ def _name(job: Job) -> str:
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the last stored record of the device that ran a job's last attempt, or None."""
+    """Return the last of the given launch records from the device that ran a job's last attempt, or None."""
     names = (job.seat, (job.seat or "").rpartition("@")[0])  # phones are leased by adb serial, other devices by serial@host
     return next((record for record in reversed(records) if record.device.serial in names), None)
 
 
 def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
-    """Return a part of the run file for a device whose job failed. Its settings come from `other`, another device's part."""
+    """Return the run file's part about a device whose job failed. The settings are copied from `other`, another device's part."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

@@ -1,4 +1,4 @@
-"""Determine what a worker offers for jobs: attached phones, other devices given to it, and building and compiling."""
+"""Determine a worker's offers for jobs: its attached phones, further devices given to it, and building and compiling."""
 
 import logging
 import platform
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def capabilities() -> tuple[str, ...]:
-    """Return which jobs without a device this host can run: building, and compiling for each target whose compiler it has."""
+    """Return the host's capabilities for jobs without a device: building, and compiling for each target whose compiler it has."""
     builds = (BUILD,) if package_availability("torch", hint="").is_ready else ()
     known = known_targets(load_profiles(), platform.machine())
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))

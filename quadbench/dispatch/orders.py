@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One side of a comparison: bundle, variant, kit (by digest, if given) and settings. `name` is shown to people."""
+    """One of the two builds to compare: bundle, variant, kit (by digest, if given) and settings. `name` is shown to people."""
 
     name: _Word
     bundle: Digest
@@ -71,7 +71,7 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """The payload of a comparison on one device. Sides A and B are launched in turn until their difference is clear enough.
+    """The payload of a comparison on one device. Builds A and B are launched in turn until their difference is clear enough.
 
     The comparison ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's
     name for people; `target` selects another compile target of its profile. `tasks` are the tasks to run; if empty, all of them.
@@ -107,7 +107,7 @@ class MeasureAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareAnswer:
-    """The result of a comparison job: the comparison itself, and the run files of sides A and B."""
+    """The result of a comparison job: the comparison itself, and the run files of the two compared builds A and B."""
 
     versus: Versus
     runs: tuple[RunFile, RunFile]

@@ -12,7 +12,7 @@ BUILD = "build"
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """One device's part of a farm run: which device the job needs, the job's payload, and the compile jobs to do before."""
+    """One device's part of a farm run: the device requirement, the job's payload, and the compile jobs that must come first."""
 
     needs: str
     order: MeasureOrder | CompareOrder

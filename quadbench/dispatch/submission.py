@@ -33,7 +33,7 @@ from quadbench.spec.spec_model import WHOLE_PATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """A farm: its database and its store, which all hosts share. The devices are those of its workers."""
+    """A farm: the database and the artifact store that all its hosts share. Its devices are those of its workers."""
 
     engine: sa.Engine
     store: Store
@@ -75,7 +75,7 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a run of a recipe to a farm and return the run's id. The bundle is sent if it is here, else a job builds it.
+    """Submit a run of a recipe to a farm and return the run's id. If the bundle is here, it is sent; otherwise a job builds it.
 
     Raises:
         UserError: the recipe, or a file it names, is wrong.

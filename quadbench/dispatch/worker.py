@@ -45,7 +45,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job that a device or host ran: its affinity (key of the files it needs) and its end in monotonic seconds."""
+    """The last job of a device or host: its affinity (key of the files that it needs) and its end time in monotonic seconds."""
 
     affinity: str
     at: float
@@ -63,7 +63,7 @@ class _Running:
     is_over: bool = False  # the queue refused its renewal: its outcome is stored, or its lease was lost
 
     def interrupt(self, times: int) -> None:
-        """Send Ctrl-C up to `times` times in all: the first ends the attempt after the current launch, the second at once."""
+        """Send Ctrl-C, in all at most `times` times. The first ends the attempt after the current launch, the second at once."""
         if self.interrupts < times and self.process.pid:
             self.interrupts += 1
             with suppress(ProcessLookupError):
@@ -98,7 +98,7 @@ class Worker:
         self._stops += 1
 
     def work(self) -> None:
-        """Run jobs until the worker is stopped and its attempts end. If the database is away, their outcome may not be stored."""
+        """Run jobs until the worker is stopped and its attempts end. If the database is unreachable, outcomes may be lost."""
         while not (self._stops and not self._running):
             pause_s = LOOK_S
             try:
@@ -125,7 +125,7 @@ class Worker:
         return [one.process for one in self._running.values() if one.process.exitcode is None]
 
     def _tell(self) -> None:
-        """Send the worker's heartbeat with its devices when it is due. Stop taking jobs if the database asks for this."""
+        """Send the worker's heartbeat and devices to the database when due. Stop taking jobs if somebody asked it to drain."""
         if time.monotonic() - self._told_at < lease_time_s() / _BEATS:
             return
         is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
@@ -171,7 +171,7 @@ class Worker:
             one.process.close()
 
     def _give_signs_of_life(self) -> None:
-        """Renew the leases of running attempts when due, interrupt cancelled jobs, and kill attempts whose lease is lost."""
+        """Renew the leases of running attempts when due. Interrupt cancelled jobs, and kill attempts whose lease is lost."""
         cancelled = asked_to_stop(self._engine, self._itself.name) if self._running else ()
         for one in self._running.values():
             if one.job.id in cancelled:

@@ -13,7 +13,7 @@ from quadbench.results.schema import AttemptRow
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
-    """Return a map from job id to the JSON result of each finished job, None if the job stored no result.
+    """Return a map from the id of each finished job to its result, parsed from JSON, or None if the job stored no result.
 
     Raises:
         StorageError: the database cannot be read.

@@ -51,7 +51,7 @@ class Held:
         return partial(self.leases.check, lease=lease) if lease else None
 
     def note_left_out(self, device: Device, error: QuadbenchError) -> None:
-        """Record that the job continues without this device. A DeviceError counts against the health of the device."""
+        """Record that the job continues without this device. If the reason is a DeviceError, the device's health suffers."""
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 
@@ -110,7 +110,7 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Call `act` for each device; return the devices for which it succeeded. Errors go to `left_out`, or are raised if None.
+    """Call `act` for each device; return the devices for which it succeeded. Store errors in `left_out`; if that is None, raise.
 
     Raises:
         DeviceError: the error of the first failing device, without `left_out`.
@@ -128,7 +128,7 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """Raise if no device remains after unavailable devices, those in `left_out`, were excluded.
+    """Raise if no device remains after the unavailable devices in `left_out` were excluded.
 
     Raises:
         QuadbenchError: the error of the first device.
@@ -169,7 +169,7 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
 
 
 def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
-    """Release those leased devices that are not in `taken`, because the job does not use them after all."""
+    """Release the leased devices that are not in `taken`, because the job turned out not to use them."""
     for device, lease in [one for one in work if one[0] not in taken]:
         work.remove((device, lease))
         _end(leases, lease)

@@ -39,7 +39,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryPhone:
-    """A phone in the inventory: what a host last saw of it, when, and its health."""
+    """A phone in the inventory: the facts that a host last saw, the time, and the phone's health."""
 
     seen: Sighting
     last_seen: datetime

@@ -25,7 +25,7 @@ _PRIORITY = timedelta(days=1)  # one priority step equals a day of waiting, so t
 
 
 class JobKind(StrEnum):
-    """The kinds of farm jobs: build a bundle, compile it, measure it on a device, or compare two sides on a device."""
+    """The kinds of farm jobs: build a bundle, compile it, measure it on a device, or compare two builds on a device."""
 
     BUILD = "build"
     COMPILE = "compile"
@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The data that an attempt leaves in the database: its result as JSON, and the last lines of its log."""
+    """The data that an attempt at a job stores in the database: its result as JSON, and the last lines of its log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -185,7 +185,7 @@ def given_back(job: Job, reason: str, now: datetime) -> Job:
 
 
 def expired(job: Job, now: datetime) -> Job:
-    """Return the job after its worker was lost: as after a failed attempt that may be retried."""
+    """Return the job after its worker was lost. The attempt counts as failed, and the job may be retried."""
     return failed(job, f"worker '{job.worker}' was lost", now, is_transient=True)
 
 

@@ -43,7 +43,7 @@ class ReadJobs:
 
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
-    """Run a query for job rows and return the jobs in its order. The query may lock the rows."""
+    """Run a database query for job rows; return the jobs in the query's order. The query may lock the rows."""
     rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
     after = _needed(connection, [row["id"] for row in rows])
     jobs, faults = [], {}
@@ -139,7 +139,7 @@ def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: date
 
 
 def _let_go_on(connection: sa.Connection, job_id: int) -> None:
-    """Reduce the number of open dependencies by one for each job that depends on this finished job."""
+    """Reduce by one the number of open dependencies of each job that depends on this finished job."""
     waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
     connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
     connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))

@@ -102,7 +102,7 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job, or what is wrong with its row, and all attempts at it in order.
+    """Return a job, or a message if its row is damaged, and all attempts at the job in order.
 
     Raises:
         UnknownNameError: there is no such job.
@@ -120,7 +120,7 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
 
 
 def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
-    """Return the ids of the jobs that a worker runs although somebody has cancelled them.
+    """Return the ids of a worker's running jobs that somebody has cancelled.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -158,7 +158,7 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages about jobs that can never start: those in dependency cycles, and those whose dependencies have ended."""
+    """Return messages about jobs that never start: they are in dependency cycles, or wait for dependencies that have ended."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
@@ -173,7 +173,7 @@ def _stuck(connection: sa.Connection) -> list[str]:
 
 
 def _open_faults(connection: sa.Connection) -> list[str]:
-    """Return what is wrong with each damaged row among the oldest open jobs."""
+    """Return a message about each damaged row among the oldest open jobs."""
     query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
     return list(read_jobs(connection, query).faults.values())
 

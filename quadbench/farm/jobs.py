@@ -94,7 +94,7 @@ class JobQueue:
             return renewed
 
     def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise if the attempt is over. Otherwise its row is locked, so that it cannot end before this transaction does.
+        """Raise if an attempt at a job is over. Otherwise lock its row, so that the attempt outlasts this transaction.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -237,7 +237,7 @@ def _check_batch(jobs: Sequence[NewJob]) -> None:
 
 
 def check_job(new: NewJob) -> None:
-    """Raise if the queue would refuse this new job whatever its run.
+    """Raise if the queue would refuse this new job in any run, because its fields are invalid.
 
     Raises:
         UserError: says why.

@@ -37,13 +37,13 @@ def in_force(claim: Claim | None, now: datetime) -> Claim | None:
 
 
 def against_job(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return the claim that keeps a job of this owner off the device: another job, or another person's reservation."""
+    """Return the claim that prevents this owner's job from using a device: another job's lease or another's reservation."""
     reservation = in_force(claims.reservation, now)
     return in_force(claims.job, now) or (reservation if reservation and reservation.owner != owner else None)
 
 
 def against_reservation(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return the claim that keeps this owner from reserving the device: another owner's job or reservation."""
+    """Return the claim that prevents this owner from reserving a device: another owner's job lease or reservation."""
     standing = (in_force(claims.job, now), in_force(claims.reservation, now))
     return next((claim for claim in standing if claim and claim.owner != owner), None)
 
@@ -54,7 +54,7 @@ def with_job(claims: Claims, job: Claim) -> Claims:
 
 
 def renewed(claims: Claims, until: datetime) -> Claims:
-    """Return the claims with the job's lease extended to a later time."""
+    """Return a device's claims with the job's lease extended to a later time."""
     return replace(claims, job=claims.job and replace(claims.job, until=until))
 
 
@@ -80,10 +80,10 @@ def with_reservation(claims: Claims, reservation: Claim | None) -> Claims:
 
 
 def current(claims: Claims, now: datetime) -> Claims:
-    """Return the claims on a device without those that have expired."""
+    """Return a device's claims, with any expired lease or reservation removed."""
     return replace(claims, job=in_force(claims.job, now), reservation=in_force(claims.reservation, now))
 
 
 def freed(claims: Claims) -> Claims:
-    """Return a device without any claims. A job that still runs there loses the device, because the fencing token increases."""
+    """Return empty claims for a device. A job that still runs there loses the device, because the fencing token increases."""
     return Claims(token=claims.token + 1)

@@ -114,7 +114,7 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End this owner's reservation of a device. With `force`, end any person's, and take the device from a running job.
+        """End this owner's reservation of a device. With `force`, end anyone's, and take it from a running job.
 
         Raises:
             LeaseError: another person has reserved it.

@@ -1,4 +1,4 @@
-"""Requirements of jobs as strings, such as `device X`: what a job needs, and what a worker's device or host serves.
+"""Requirements of jobs as strings, such as `device X`, and the requirements that a worker's device or host satisfies.
 
 A job has one requirement and runs wherever that string is served. So jobs are found by an index lookup.
 """
@@ -19,12 +19,12 @@ def device_need(device: str) -> str:
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the requirement of a job for any device that fits a wish. A wish for several devices becomes several such jobs."""
+    """Return the requirement of a job for any device that fits a wish (`s25*2`, say). A wish for several becomes several jobs."""
     return _wished(wish.key or "", wish.value)
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
-    """Return all job requirements that a device with these labels serves, by the same rules as `Wish.fits`."""
+    """Return all job requirements that a device with these labels satisfies, by the same rules as `Wish.fits`."""
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 

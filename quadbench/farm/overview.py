@@ -1,4 +1,4 @@
-"""One list of phones from four sources (attached phones, inventory, claims and farm.yaml), and devices by name."""
+"""One list of phones, merged from attached phones, inventory, claims and farm.yaml. Functions find a device in it by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -90,7 +90,7 @@ def merged(
     expected: Sequence[ExpectedPhone],
     host: str,
 ) -> list[FarmPhone]:
-    """Merge what is known of each phone into one list, from this host's view. Nothing here uses the database."""
+    """Merge the phones attached here, the inventory, the claims and farm.yaml into one list, with one entry per phone."""
     attached = {sighting.device: sighting for sighting in here}
     inventory = {phone.seen.device: phone for phone in known}
     named = {phone.serial: phone for phone in expected}
@@ -176,7 +176,7 @@ def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPho
 
 
 def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sighting:
-    """Return what is known of a phone now. If the phone does not answer, its last known facts are used."""
+    """Return a phone's current facts. If the phone does not answer, return its last known facts."""
     if attached and (stored is None or attached.state == READY):
         return attached
     assert stored is not None

@@ -33,7 +33,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:
-    """The first jobs of one owner's queue for one requirement. `served_at` is when the queue's last job was started."""
+    """The first jobs of one owner's queue for one requirement. `served_at` is the time when the queue's last job was started."""
 
     owner: str
     needs: str
@@ -118,7 +118,7 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of a queue's next job: the first that needs a free seat's files, unless the oldest waits too long."""
+        """Return the index of a queue's next job: the first whose files a free device has, unless the oldest waits too long."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))

@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that values of --devices mean. A phone that another value names is not chosen for a wish.
+    """Return the addresses that values of --devices mean. Wishes get no phone that another value names.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.

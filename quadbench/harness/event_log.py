@@ -80,7 +80,7 @@ class EventLog:
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Return what is wrong with the output of a harness that ended with exit code 0 after `wall_s` seconds, or None."""
+        """Return a message if a harness that ended with exit code 0 after `wall_s` seconds gave faulty output, else None."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -103,11 +103,11 @@ class EventLog:
         )
 
     def wrong_library(self) -> str | None:
-        """Describe a library that the harness loaded in place of a pushed one; return None if there is none."""
+        """Return a message if the harness loaded another library than the one pushed to the device; else None."""
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
-        """Describe where the harness's output stopped, as an addition to the error message of a launch that ended early."""
+        """Return a text on where the harness's output stopped. It is added to the error message of a launch that ended early."""
         if self.problem:
             return f"; {self.problem}"
         return "" if self.footer else f"; no footer after {self.lines} lines, {len(self.samples)} samples are kept"
@@ -212,7 +212,7 @@ class EventLog:
 
 
 def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return what is wrong with a sample event's metric, value, task, component or labels, or None."""
+    """Return a message if a sample event's metric, value, task, component or labels are invalid, else None."""
     if event.metric not in events.KNOWN_METRICS:
         return f"unknown metric; known: {', '.join(sorted(events.KNOWN_METRICS))}"
     if fault := value_fault(event.metric, event.value):
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
 
 
 def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return what is wrong with a sample event's iteration, step or item, or None."""
+    """Return a message if a sample event's iteration, step or item is invalid, else None."""
     is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None

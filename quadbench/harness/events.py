@@ -131,7 +131,7 @@ class ImageEvent(_Event):
 
 
 class LibraryEvent(_Event):
-    """The event for a shared library that the loader mapped into the harness process. `build_id` is None if it has none."""
+    """The event for a shared library that the loader mapped into the harness process. `build_id` is the ELF build id, if any."""
 
     event: Literal["library"]
     path: Annotated[str, Field(max_length=_PATH_CHARACTERS, pattern="^/"), AfterValidator(_plain), AfterValidator(_whole_path)]
@@ -190,11 +190,11 @@ class ExpectedLibraries:
     opened: tuple[str, ...]
 
     def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Describe a library that the harness loaded in place of a pushed one; return None if there is none."""
+        """Return a message if the harness loaded another library than the one pushed to the device; else None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Describe a library that the plan names but that the harness never loaded; return None if there is none."""
+        """Return a message if the harness never loaded a library that the plan names; else None."""
         there = {posixpath.normpath(library.path) for library in loaded}
         for path in self.opened:
             library = self._at(path)
@@ -227,7 +227,7 @@ class ExpectedLibraries:
 
 
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary]) -> ExpectedLibraries:
-    """Return the libraries that a launch with this harness plan has to load, and all libraries placed on the device."""
+    """Return the libraries that a launch with this harness plan must load, and all libraries pushed to the device."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
@@ -257,7 +257,7 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEvents:
-    """The events that a harness plan makes us expect. `images` maps task and item to the image's path on the device.
+    """The events that a launch with a harness plan must give. `images` maps task and item to the image's path on the device.
 
     `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
     """
@@ -288,7 +288,7 @@ class ExpectedEvents:
         return len(blocks) - bisect_right(blocks, iteration)
 
     def missing_samples(self, arrived: Mapping[SampleGroup, int]) -> str | None:
-        """Describe the samples that the plan expects but that have not arrived; return None if all have."""
+        """Return a message about samples that the plan expects but that have not arrived; None if all have."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
             return None
@@ -300,7 +300,7 @@ class ExpectedEvents:
 def expected_events(
     plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[DeployedLibrary]
 ) -> ExpectedEvents:
-    """Return the events that a harness plan makes us expect. `steps` has the number of sampler steps of each task."""
+    """Return the events that a launch with a harness plan must give. `steps` has the number of sampler steps of each task."""
     tasks = {
         name: ExpectedTask(
             items=tuple(item["name"] for item in task["items"]),

@@ -95,7 +95,7 @@ class InstalledKit:
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """A bundle on one device, with all that a harness plan needs apart from the launch itself.
+    """A bundle installed on one device, with all data for a harness plan except the launch's own settings.
 
     `program`, `runtime`, `litert` and `dispatch` are the sha256 of deployed files: the harness, ONNX Runtime's library, LiteRT's,
     and LiteRT's dispatch library for an NPU. With `litert`, that runtime runs the quantized graphs. Without an execution provider

@@ -33,7 +33,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for a generated image that cannot be compared. The message says why; `error_class` says what caused it."""
+    """Raised for a generated image that cannot be compared with its reference. `error_class` says which part caused it."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
 
 
 def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
-    """Compare a generated image with its reference and its ground truth, if any. For inpainting, also compare inside the mask."""
+    """Compare a generated image with its reference image and its ground-truth image, if any; for inpainting also in the mask."""
     name = f"{task.name}/{item.name}"
     image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
@@ -95,7 +95,7 @@ def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: S
 
 
 def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
-    """Return why a launch's images are too far from their references, or None if they are acceptable."""
+    """Return a message if a launch's images differ too much from their reference images, or None if they are acceptable."""
     if variant is Variant.FLOAT:
         return _parity(samples)
     by_image: dict[tuple[str | None, str | None], Sample] = {}  # inpainted images are judged within the mask
@@ -170,7 +170,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `kernel_nodes` samples: for each loaded graph, the number of nodes by kernel kind, if it was counted."""
+    """Return a launch's `kernel_nodes` samples: for each loaded graph, the number of nodes by kernel type, if counted."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})

@@ -91,7 +91,7 @@ def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
 
 
 def parse_state(text: str) -> DeviceState:
-    """Parse the output of the shell script of `read_state` into a device state."""
+    """Parse the output of `read_state`'s shell script into a device state."""
     parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
@@ -111,7 +111,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return a device state as texts by name for a launch's record, such as `before.battery_percent`; `moment` is the prefix."""
+    """Return a device state as texts for a launch's record, by name such as `before.battery_percent`. `moment` is the prefix."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -163,7 +163,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The gate's decision on a launch, which may start if there are no `objections`. Its record then gets the `caveats`."""
+    """The gate's decision on a launch. The launch may start if there are no `objections`; its record then gets the `caveats`."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]

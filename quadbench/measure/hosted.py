@@ -187,7 +187,7 @@ def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iter
 
 @dataclass(frozen=True, kw_only=True)
 class _HostedRun:
-    """The finished profile jobs of a bundle's graphs on one AI Hub phone, from which the run's records are made."""
+    """The finished profile jobs of a bundle's graphs on one AI Hub phone. The run's launch records are made from them."""
 
     bundle: Bundle
     compiled: CompiledBundle

@@ -147,7 +147,7 @@ class LaunchEnd:
 
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
-    """Run one launch, without a way for other threads to stop it, and return its record."""
+    """Run one launch and return its record. Other threads cannot stop the launch."""
     return run_launch(installation, launch, settings, StopFlag()).record
 
 

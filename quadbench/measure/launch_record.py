@@ -65,7 +65,7 @@ class LaunchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchWork:
-    """Everything that one launch needs. `harness` and `images` are paths on the device; `folder` is the local result folder."""
+    """The inputs of one launch. `harness` and `images` are paths on the device; `folder` is the local result folder."""
 
     installation: Installation
     launch: LaunchPlan
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return why a launch failed, or None. `ended` is the error that ended the harness's output; None after exit code 0."""
+    """Return a launch's failure, or None. `ended` is the error that ended the harness's output, None after exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)
@@ -194,7 +194,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
 
 
 def _caveats(work: LaunchWork, result: LaunchResult) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch's figures, such as EMULATED_NPU or DEBUG_BUILD, in the order of the enumeration."""
+    """Return the caveats of a launch's figures, such as EMULATED_NPU or DEBUG_BUILD, in the order of their enumeration."""
     event_log, device = result.event_log, work.device
     doubts = {*work.bundle.caveats, *result.state_caveats}
     if work.launch.variant.is_quantized:
@@ -273,7 +273,7 @@ def _stderr(ended: CommandError) -> str:
 
 
 def _litert_errors(ended: CommandError) -> str:
-    """Return the first different error lines of LiteRT's log in a crashed harness's stderr."""
+    """Return the first few distinct error lines of LiteRT's log in a crashed harness's stderr."""
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     messages = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(messages[:_STDERR_LINES])}" if messages else ""

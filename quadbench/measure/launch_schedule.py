@@ -54,7 +54,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return a launch's sequence: first each task, often enough for all its images, then single images to time task switches."""
+    """Return a launch's sequence of tasks: first each task with all its images, then single images that time task switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -65,7 +65,7 @@ def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[S
 
 
 def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield blocks of launches without end. Each block launches every side twice, mirrored as A B B A, so linear drift cancels.
+    """Yield blocks of launches without end. Each launches every build or variant twice, as A B B A, so that linear drift cancels.
 
     Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
     alike. The seed draws the order of these blocks. The very first block is always A B B A.
@@ -92,7 +92,7 @@ def _order(terms: RunSettings, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return the launches, in A B B A blocks, that a resumed run still lacks. Failed or partial blocks get new launch numbers."""
+    """Return a resumed run's missing launches in A B B A blocks. A failed or partial block runs again with new launch numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
@@ -215,7 +215,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One side of a comparison on one device: the installed bundle, the launch plan and the settings of its launches."""
+    """One of the two builds that a comparison launches in turn: its installed bundle, launch plan and launch settings."""
 
     installation: Installation
     launch: LaunchPlan
@@ -224,7 +224,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """The launches of a comparison in blocks A B B A and B A A B, until `judge` stops it or all interim analyses are done.
+    """A comparison's launches of two builds in blocks A B B A and B A A B. It ends by `judge` or after all interim analyses.
 
     `seed` draws the order of the blocks.
 

@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its scheduled launches. `recover` waits for the device if it is lost; None means to go on without waiting."""
+    """A device and its scheduled launches. `recover` waits until a lost device is back; None means no waiting."""
 
     device: Device
     schedule: LaunchSchedule
@@ -146,7 +146,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill what runs on the phones, so that their threads can store the aborted launches and end."""
+    """On Ctrl-C, kill the harness processes on the phones, so that this machine's threads store the aborted launches and end."""
     try:
         yield
     except KeyboardInterrupt:

@@ -62,7 +62,7 @@ def run(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Build a recipe's bundles, push them to the devices, measure them and write the report. Each launch is stored as it ends.
+    """Build a recipe's bundles, push them to devices, measure them and write the report. Each launch's record is stored at once.
 
     A device that fails is left out and named in the outcome; the others continue. `swept` are the values that a sweep sets;
     `options` holds the retries for lost devices and the time budget.
@@ -86,7 +86,7 @@ def run(
 def build_ahead(
     recipe: Recipe, addresses: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer
 ) -> dict[str, StoredBundle]:
-    """Build missing bundles before any device is leased, so that others can use the devices meanwhile.
+    """Build missing bundles before any device is leased, so that other jobs can use the devices during the build.
 
     The devices are checked first, so that nothing is built for a device that cannot run it. Return the bundles by device profile;
     the result is empty if all of them exist already.
@@ -100,7 +100,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return the bundle of each device profile. Build those not built before leasing, as for a device given by adb serial."""
+    """Return each device profile's bundle; build missing ones. The profile of an adb serial is known only after the leasing."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -116,7 +116,7 @@ def run_bundle(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Run an existing bundle on all devices. If it has no graphs per task, variants that need such graphs are not run.
+    """Run an existing bundle on all devices. If the bundle lacks per-task graphs, the variants that need them are not run.
 
     Raises:
         QuadbenchError: every device failed.
@@ -211,7 +211,7 @@ def ensure_bundle(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stor
 
 
 def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-    """Return the bundle of each device profile. Build missing bundles, doing build steps that they share only once.
+    """Return the bundle of each device profile. Build missing bundles; build steps that several bundles share run only once.
 
     Raises:
         QuadbenchError: as `ensure_bundle`.
@@ -225,7 +225,7 @@ def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layou
 
 
 def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
-    """Build the missing bundles of several recipes, doing build steps that they share only once.
+    """Build the missing bundles of several recipes. Build steps that several bundles share run only once.
 
     Raises:
         QuadbenchError: a recipe cannot be built; what was built before is kept.

@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Callbacks by which a farm copies the files of a run's launches and decides whether their records may still be stored.
+    """Callbacks of a farm: one copies the files of a run's launches, one decides whether a launch's record may still be stored.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: the whole run is kept in another results folder.
@@ -136,7 +136,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
 
 
 def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[RunRecord]) -> None:
-    """Raise if a device's stored records come from another bundle than the one given for its profile."""
+    """Raise if a device's stored launch records come from another bundle than the bundle given for the device's profile."""
     for record in stored:
         bundle = bundles.get(record.device.profile)
         if bundle and bundle.artifact.digest != record.bundle_digest:
@@ -145,5 +145,5 @@ def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[Ru
 
 
 def on_device(records: Sequence[RunRecord], address: str) -> list[RunRecord]:
-    """Return those of the given records that were measured on the device with this address."""
+    """Return only those launch records that were measured on the device with this address."""
     return [record for record in records if record.device.address == address]

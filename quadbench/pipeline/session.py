@@ -1,4 +1,4 @@
-"""The session of a run or comparison in progress: its devices and their leases, its database, and its stored results."""
+"""The session of a run or comparison in progress: its devices, their leases, the results database and the records stored."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -96,7 +96,7 @@ def lease_devices(
 def require_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
-    """Raise if a run could not use these devices or the `cores` it is pinned to. Call this before anything is built.
+    """Raise if a run could not use these devices, or the CPU `cores` to which it is pinned. Call this before building.
 
     Raises:
         QuadbenchError: a device is absent, leased by another job, in quarantine, or lacks what it runs with.
@@ -109,7 +109,7 @@ def require_devices(
 
 @dataclass(frozen=True, kw_only=True)
 class Session(Generic[WorkT]):
-    """A run or comparison in progress: its leased devices, observer, retries so far, and count of stored records by device."""
+    """A run or comparison in progress: leased devices, observer, lost-device retries, and number of stored records by device."""
 
     work: WorkT
     leased: LeasedDevices
@@ -172,14 +172,14 @@ class Session(Generic[WorkT]):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSession(Session[RunPlan]):
-    """A run in progress. `stored` holds the records from before the run was resumed; `budget` is the run's time budget."""
+    """A run in progress. `stored` holds the launch records from before the run was resumed; `budget` is its time budget."""
 
     run_id: str
     stored: Sequence[RunRecord]
     budget: Budget | None
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record that a device was lost and came back, also in the run's file if that has been written already."""
+        """Record that a device was lost and came back. If the run's file exists already, record it there as well."""
         super().note_retry(device, retry)
 
         def with_retry(run: RunFile | None) -> RunFile:

@@ -114,7 +114,7 @@ def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
 
 
 def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
-    """Write to the run's file whether the run has ended. Return the errors of failed or unavailable devices by address.
+    """Write to the run's file whether the run has ended. Return for each failed or unavailable device's address the error.
 
     Raises:
         NoTimeError: the run's time budget ended before its first launch.
@@ -227,7 +227,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
-    """Return True if another device of the run, whose address is not in `here`, still has launches to measure."""
+    """Return True if any device of the run whose address is not in `here` still has launches to measure."""
     elsewhere = [address for address in deployed.run_file.addresses if address not in here]
     stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 
@@ -239,6 +239,6 @@ def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSes
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:
-    """Return a message about launches for which the time budget was too short, counted by variant."""
+    """Return a message with the number of launches of each variant for which the time budget was too short."""
     counts = Counter(launch.variant for launch in launches)
     return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"

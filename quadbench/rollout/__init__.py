@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The installed bundles. For devices that failed, `failures` has errors by address; `reinstall` installs a device anew."""
+    """The installed bundles. `failures` maps addresses of failed devices to errors; `reinstall` installs on a device anew."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Rollout:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """Return what was pushed to each device on which a bundle is installed."""
+        """Return a record of the pushed files for each device on which a bundle is installed."""
         return tuple(installation.deployment for installation in self.installations)
 
 
@@ -69,7 +69,7 @@ def roll_out(
     left_out: OmittedDevices | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
-    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are reported and skipped.
+    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are recorded and skipped.
 
     Unless `runs_float`, the float graphs and float adapters are not sent. With a `recovery`, a lost device is waited for.
 
@@ -125,7 +125,7 @@ def _push_all(
 
 @contextmanager
 def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | None) -> Iterator[None]:
-    """On Ctrl-C, close all devices of the rollout. This ends their pushes, which would otherwise run to their end."""
+    """On Ctrl-C, close all devices of the rollout, because their pushes would otherwise continue until all bytes are sent."""
     try:
         yield
     except KeyboardInterrupt:
@@ -200,7 +200,7 @@ def _compile_all(
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceInstall:
-    """The installation on one device: what to push there. A `choice` of None means to use this machine's runtime libraries."""
+    """The files to install on one device. If `choice` (the runtime kit) is None, this machine's runtime libraries are used."""
 
     device: Device
     kind: equipment.DeviceKind
@@ -237,7 +237,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Give a kit's libraries, pushed under their sha256, their file names by links in the kit's folder on the device."""
+    """Create links with the file names of a kit's libraries in the kit's device folder. The files have their sha256 as names."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)

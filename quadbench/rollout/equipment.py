@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """The facts about a device that determine its files: profile, ABI and target. `address` is the device's name in messages.
+    """The facts that determine a device's files: profile, ABI and compile target. `address` is its name in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """
@@ -51,7 +51,7 @@ class DeviceKind:
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
-    """The harness program, runtime kit and compiled graphs to use instead of those that quadbench would choose.
+    """The harness program, runtime kit and compiled graphs that the user gives, used instead of quadbench's own choice.
 
     A kit is given by a prefix of its digest; compiled bundles are keyed by their bundle's digest and target key.
     """
@@ -66,7 +66,7 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A runtime kit, and those of its libraries that a device needs."""
+    """A runtime kit, and the subset of its libraries that a device needs."""
 
     kit: StoredArtifact[Kit]
     libraries: tuple[Library, ...]
@@ -78,7 +78,7 @@ class KitChoice:
 
 
 def device_kind(device: Device) -> DeviceKind:
-    """Return the kind of a connected device: its profile, ABI, serial number and compile target."""
+    """Return the facts about a connected device that determine its files: profile, ABI, serial number and compile target."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
     return DeviceKind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
@@ -105,7 +105,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Raise if a device that shares this machine's CPU lacks one of these cores. A phone's cores are checked at launch.
+    """Raise if a device that shares this machine's CPU lacks one of these CPU cores. A phone's cores are checked at launch.
 
     Raises:
         UserError: names the first absent core.
@@ -186,7 +186,7 @@ def push_set(
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
-    """Return by category the files that a device needs for launches of all variants. Files in two categories are pushed once.
+    """Return the files, by category, that a device needs for launches of all variants. A file in two categories is pushed once.
 
     `graphs` holds the quantized graphs. Unless `runs_float`, the float graphs and float adapters are left out.
     """
@@ -211,5 +211,5 @@ def local_files(artifact: StoredBundle | StoredCompiled | StoredArtifact[Kit], f
 
 
 def local_file(path: Path, *, executable: bool = False) -> LocalFile:
-    """Return any file of this machine as a local file to deploy, with its sha256 and size in bytes."""
+    """Return a file of this machine as a local file to deploy. Its sha256 and size are computed here."""
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)

@@ -1,4 +1,4 @@
-"""Dry run: predict what a run would build, push and launch on each device, and what prevents it. Nothing is changed."""
+"""Dry run: predict the builds, pushed files and launches of a run on each device, and its obstacles. Nothing is changed."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 def forecast_of_bundle(
     bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
 ) -> list[Forecast]:
-    """Predict for each device what a run of an existing bundle would push and launch. Admitted adapters count too.
+    """Predict for each device what a run of an existing bundle, including adapters added later, would push and launch.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
@@ -82,7 +82,7 @@ def forecast_of_bundle(
 
 
 def _kinds(addresses: Sequence[Address]) -> list[DeviceKind]:
-    """Return the kind of device that each address means; raise for addresses that a run would refuse before it connects."""
+    """Return the profile, ABI, serial and target of each device address. Raise for an address that a run would refuse."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
     taken: dict[str, str] = {}
@@ -140,7 +140,7 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
 
 
 def kind_at(address: Address) -> DeviceKind:
-    """Return the kind of device that an address means, from its device profile alone, without connecting.
+    """Return profile, ABI, serial and target of the device at an address, from its device profile, without connecting.
 
     Raises:
         UserError: the address has no profile, or means a device at AI Hub.
@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the graphs compiled for a device's target. If there are none yet, return the bundle's graphs, of similar size."""
+    """Return the graphs compiled for a device's target, or else the bundle's own graphs, whose sizes are similar."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
@@ -200,7 +200,7 @@ def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: li
 
 
 def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
-    """Yield the problems of running a recipe on devices, as far as their addresses alone show them.
+    """Yield the problems of running a recipe on devices. Only problems that the addresses show are found; nothing connects.
 
     Raises:
         UserError: an address names a target that its profile lacks.
