@@ -1,4 +1,4 @@
-"""Compile: compiling a bundle's quantized graphs for a target into a compiled bundle, which is reused for equal inputs."""
+"""Compile: compiling a bundle's quantized graphs for a target. Compiled bundles are reused if graphs and compiler are equal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,14 +19,14 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """The interface of a compiler. Each call gets all graphs of a bundle, as they may wait in a service or share parts."""
+    """The interface of a compiler. Each call gets all graphs of a bundle, as graphs may queue in a service or share parts."""
 
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings, besides the graphs, that the compiled files depend on."""
+        """Return the versions and settings, apart from the graphs, on which the compiled files depend."""
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> CompileResult:
-        """Compile the graphs below `source` into `folder`, and describe the results. Report each step to `notify`."""
+        """Compile the graphs below `source` into `folder`, and describe the compiled graphs. Report each step to `notify`."""
         ...
 
 
@@ -39,7 +39,7 @@ def compile_bundle(
     htp_arch: str | None = None,
     notify: Notify = lambda _graph: None,
 ) -> StoredCompiled:
-    """Compile every quantized graph for a target, or return the compiled bundle of an earlier call with the same inputs.
+    """Compile every quantized graph for a target. If an earlier call had the same inputs, return its compiled bundle.
 
     `key` is the target's short key, `htp_arch` the chip's Qualcomm HTP architecture, if any. The digest covers graphs, target and
     compiler, so other adapters, sampler tables or inputs need no new compilation. The graphs are linted on every call, even when
@@ -75,7 +75,7 @@ def compile_bundle(
 
 
 def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout) -> StoredCompiled | None:
-    """Return the stored compiled bundle for these inputs; None if `compile_bundle` would have to compile.
+    """Return the compiled bundle that `compile_bundle` stored for these inputs; None if it has not compiled them yet.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here.
@@ -86,7 +86,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise if a bundle for another target than ONNX Runtime has float activations or merged-at-load graphs."""
+    """Raise if a target other than ONNX Runtime gets a bundle with float activations or merged-at-load graphs."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:
@@ -111,7 +111,7 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Return the digest of a bundle's quantized graphs, which its compiled bundles store as `parent_digest`."""
+    """Return the digest of a bundle's quantized graphs. Compiled bundles store the digest as `parent_digest`."""
     return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 

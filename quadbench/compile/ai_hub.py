@@ -58,11 +58,11 @@ class AiHubCompiler:
     pace: Backoff = field(default_factory=Backoff)
 
     def versions(self) -> dict[str, str]:
-        """Return the requested device and SDK version; the versions that the service used come with the compiled files."""
+        """Return the requested device and SDK version. The compiled files come with the versions that AI Hub really used."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs below `source` into `folder`. Jobs that are done or running are not submitted again.
+        """Compile the graphs below `source` into `folder`. Jobs that AI Hub has finished or runs are not submitted again.
 
         Before large uploads, a graph of two layers tests whether the service accepts LoRA weights as inputs.
         """
@@ -89,7 +89,7 @@ class AiHubCompiler:
 
 @dataclass(frozen=True, kw_only=True)
 class _HubCompilation:
-    """The compilation of graphs for one target, as jobs of Qualcomm AI Hub."""
+    """One compilation of graphs for one target by jobs of Qualcomm AI Hub."""
 
     target: AiHubTarget
     jobs: HubJobs
@@ -125,7 +125,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
-        """Link one context binary per component and variant, in which the graphs of all tasks share their equal parts."""
+        """Link one context binary per component and variant; the graphs of all tasks share their equal parts in it."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
@@ -165,7 +165,7 @@ class _HubCompilation:
         return model
 
     def _result(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> CompileResult:
-        """Describe the graphs in one compiled file, and record AI Hub's model id for the file, so that runs need no upload."""
+        """Describe the graphs in one compiled file, and record the file's AI Hub model id, so that runs need no upload."""
         self.jobs.ledger.put("models", graphs[0].file.sha256, model.model)
         reported = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
         versions = {"qai-hub": version("qai_hub")} | reported
@@ -181,7 +181,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write the trial graph, always with the same bytes: a quantized convolution with LoRA inputs, as in a bundle's U-Net."""
+    """Write a small graph for a trial compilation, with the same bytes every time: a quantized convolution with LoRA inputs."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

@@ -1,4 +1,4 @@
-"""Availability: whether this machine has the compiler for a target, which version, or what is missing and how to install it."""
+"""Availability: whether this machine has a target's compiler, with its version, or the missing parts and their installation."""
 
 import importlib.util
 from dataclasses import dataclass

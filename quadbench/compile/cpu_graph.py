@@ -1,4 +1,4 @@
-"""CPU graphs: rewriting ONNX graphs for faster LoRA branches, less attention memory and better node order on a CPU."""
+"""CPU graphs: rewriting ONNX graphs for a CPU: faster LoRA branches, less attention memory, and better node order."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ def write_model(model: Any, path: Path) -> None:
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return for each tensor the nodes that read it, with repetitions; a None in the list stands for a graph output."""
+    """Return for each tensor the nodes that read it, once per use; a None in the list stands for a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -134,7 +134,7 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
 
 
 def fuse_lora_branches(source: Path, path: Path) -> bool:
-    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if there is nothing to do.
+    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if none can be rewritten.
 
     Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches in another form than the exporter's.
     """
@@ -150,7 +150,7 @@ def fuse_lora_branches(source: Path, path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _LoraNodes:
-    """The nodes of a LoRA site: the base layer, the products with `down` and `up`, and the Add that sums both results.
+    """The nodes of one LoRA layer: the base layer, the products with `down` and `up`, and the Add that sums both results.
 
     `factors` are the float tensors of the LoRA, (r, I, ...) and (O, r, ...). `own` and `term` are the inputs of the Add: the
     base's result and the LoRA's.
@@ -221,14 +221,14 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether `down` convolves like the base and `up` is 1x1; for Gemm, whether all three are x W^T."""
+    """Return whether `down` has the base layer's convolution attributes and `up` is 1x1; for Gemm, whether all are x W^T."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether the shapes of a base layer and its two LoRA products are known and fit each other, without groups."""
+    """Return whether a base layer and its two LoRA products have known shapes that fit each other, and no groups."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -244,13 +244,13 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the name of the float tensor that is dequantized from a LoRA input; the input's own name if it is float."""
+    """Return the float tensor's name for a LoRA input: the dequantized tensor, or the input itself if it is float."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes to its only reader. Return the name that this node reads, and the node or None."""
+    """Follow a tensor through Reshapes to its only reader. Return the tensor name read by that node, and the node (or None)."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -264,7 +264,7 @@ def _backward(name: str, producers: dict[str, Any]) -> Any:
 
 
 def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Make a LoRA site's base layer use merged weights W + up down, and yield the nodes that compute these weights."""
+    """Make a LoRA layer's base layer use merged weights W + up down, and yield the nodes that compute these weights."""
     from onnx import helper
 
     base, factors, weight = branch.base, branch.factors, branch.base.input[1]
@@ -305,7 +305,7 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def allow_folding(path: Path) -> None:
-    """Rewrite a float graph's DequantizeLinear weights so that ONNX Runtime folds them, if the float weights are small enough."""
+    """Rewrite the weights' DequantizeLinear nodes in a float graph so that ONNX Runtime folds them, if weights are small."""
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, unless they are there already."""
+    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, unless already there."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -363,7 +363,7 @@ def defer_weights(path: Path) -> None:
 
 
 def externalize_weights(source: Path, path: Path) -> None:
-    """Make the optimized graph at `path` refer again to the external weights of the graph at `source`."""
+    """Make the optimized graph at `path` refer to the external weights of the original graph at `source` again."""
     before = read_model(source).graph.initializer
     outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
     model = read_model(path)
@@ -379,7 +379,7 @@ def externalize_weights(source: Path, path: Path) -> None:
 
 
 def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
-    """Rewrite a graph whose attention scores exceed `max_bytes`, to compute the scores of only some rows at a time.
+    """Rewrite a graph whose attention scores exceed `max_bytes`, so that scores of only a few rows are computed at a time.
 
     The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
     scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
@@ -403,7 +403,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from one matrix product to the next, if all nodes between them work row by row; None otherwise."""
+    """Return the nodes from one attention matrix product to the next if all between work row by row; None otherwise."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
@@ -415,7 +415,7 @@ def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> lis
 
 
 def _have_rows_alike(chain: Sequence[Any], shapes: Shapes) -> bool:
-    """Return whether queries, scores and results all have their rows in the second to last dimension."""
+    """Return whether an attention's queries, scores and results all have their rows in the second to last dimension."""
     first, last = chain[0], chain[-1]
     ranks = {len(shapes.get(name, ())) for name in (first.input[0], first.output[0], last.output[0])}
     return len(ranks) == 1 and min(ranks) > 1
@@ -436,7 +436,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) -> Iterator[Any]:
-    """Yield the nodes that compute an attention chain in pieces: queries are split by rows, and results concatenated."""
+    """Yield nodes that compute attention in pieces: the queries are split by rows, and the results are concatenated."""
     from onnx import helper
 
     first, last = chain[0], chain[-1]

@@ -1,4 +1,4 @@
-"""Graph compiler: compiling graphs one by one in child processes, and keeping finished graphs on disk if a later one fails."""
+"""Graph compiler: compiling graphs one by one in child processes. Finished graphs stay on disk if a later graph fails."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ class ProcessResult:
 
     @property
     def description(self) -> str:
-        """Return how the process ended, as words for an error message."""
+        """Return how the child process ended (exit code, signal or timeout), as words for an error message."""
         if self.status is None:
             return f"was still running after {self.timeout_s:g} s"
         return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
@@ -51,7 +51,7 @@ class ProcessResult:
 def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> ProcessResult:
-    """Run a command for at most `timeout_s` seconds, its output in the file `log`. It inherits our environment by default."""
+    """Run a command for at most `timeout_s` seconds with output to the file `log`; by default with this process's environment."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_child(argv, **streams, env=environment, cwd=folder)
@@ -67,7 +67,7 @@ def run_subprocess(
 
 @dataclass(frozen=True, kw_only=True)
 class CompileResult:
-    """The compiled graphs in their given order, with compiler versions and caveats, and with costs and node counts by path."""
+    """The compiled graphs in the order given, compiler versions and caveats, and each graph's cost and node counts by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
@@ -77,21 +77,21 @@ class CompileResult:
 
 
 class SingleGraphCompiler(ABC):
-    """The base class of compilers that take one graph at a time, as a large graph needs gigabytes of memory."""
+    """The base class of compilers that compile one graph at a time, because a large graph needs gigabytes of memory."""
 
     name: ClassVar[str]
     suffix: ClassVar[str]  # file suffix of compiled graphs
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings, besides graph and compiler code, that a compiled graph depends on."""
+        """Return the versions and settings, apart from graph and compiler code, on which a compiled graph depends."""
 
     @abstractmethod
     def compile_one(self, name: str, source: Path, product: Path) -> int:
-        """Compile the graph at `source`, called `name` in the bundle, to the file `product`. Return the peak memory in bytes."""
+        """Compile the graph file `source`, called `name` in the bundle, to the file `product`. Return the peak memory bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs one after the other. Compiled graphs are kept beside `folder` until all are done."""
+        """Compile the graphs one after the other. Finished graphs are kept beside `folder` until all are compiled."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
         places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
@@ -112,7 +112,7 @@ class SingleGraphCompiler(ABC):
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Compile a graph to the file `target`, and keep a copy with its cost in the folder `place`, which appears atomically."""
+        """Compile a graph to the file `target`. Keep a copy with its compile cost in the folder `place`, moved there at once."""
         with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
@@ -124,7 +124,7 @@ class SingleGraphCompiler(ABC):
         return cost
 
     def _take(self, place: Path, target: Path) -> CompileCost:
-        """Link the compiled graph in the folder `place` to the path `target`, and return its compile cost."""
+        """Link the finished graph kept in the folder `place` to the path `target`, and return its compile cost."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
         link_file(place / f"product{self.suffix}", target)
         return cost

@@ -41,7 +41,7 @@ _SHOWN_FAULTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LiteRtCompiler(SingleGraphCompiler):
-    """The compiler for LiteRT: quadbench's own .tflite writer, then the chip vendor's compiler, if there is a chip."""
+    """The compiler for LiteRT: quadbench's own .tflite writer, then the chip vendor's compiler if the target is an NPU."""
 
     name, suffix = "litert", ".tflite"
 
@@ -49,7 +49,7 @@ class LiteRtCompiler(SingleGraphCompiler):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return the version of LiteRT, the chip, and the version of its vendor's SDK."""
+        """Return the version of LiteRT and, for an NPU, the chip and the version of its vendor's SDK."""
         if self.soc is None:
             return {"ai-edge-litert": litert_version()}
         return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
@@ -79,7 +79,7 @@ class LiteRtCompiler(SingleGraphCompiler):
 
 
 def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Refuse a compiled graph that the NPU runs only in part. `left` are the operators outside its `dispatches` NPU parts."""
+    """Refuse a compiled graph that runs on the NPU only in part: `dispatches` NPU parts, and the operators `left` to the CPU."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
-    """Compile a graph to the file `product`, and return the peak memory and the operators that the NPU does not run."""
+    """Compile a graph to the file `product`. Return the peak memory, and the operators left to the CPU."""
     outcome: dict[str, Any] = {"left": [], "said": ""}
     if soc is None:
         write_tflite(source, product)
@@ -124,7 +124,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. On failure, `said` has the compiler's messages, which LiteRT writes to a file."""
+    """Compile with a chip vendor's compiler. On failure, return the compiler's messages as `said`."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

@@ -1,4 +1,4 @@
-"""LiteRT SDK: finding a chip vendor's compiler on this machine, or what is missing and how to install it.
+"""LiteRT SDK: finding a chip vendor's compiler on this machine, or the missing part and how to install it.
 
 LiteRT's package has a plugin for each vendor; the compiler itself is a library of the vendor's SDK. The SDK packages download the
 SDK during installation. If that fails, pip still reports success, and the package is empty.
@@ -44,7 +44,7 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Return a chip's SDK. Raise unless LiteRT knows the chip, and the SDK is complete and of the same release as LiteRT.
+    """Return a chip's SDK. Raise unless LiteRT knows the chip, the SDK is complete, and both have the same release.
 
     The message of a MissingDependencyError is the missing part.
     """
@@ -75,7 +75,7 @@ def look_for_sdk(soc: str) -> Sdk:
 
 
 def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
-    """Return a value of LD_LIBRARY_PATH with the folders in which LiteRT's plugin finds the SDK's libraries.
+    """Return a value of LD_LIBRARY_PATH with the folders where LiteRT's compiler plugin finds the SDK's libraries.
 
     Qualcomm's plugin opens libQnnLpai.so without calling it, and ONNX Runtime's package lacks that file: a link to another
     library in `scratch` takes its place.
@@ -89,7 +89,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return LiteRT's object for a chip as the target of ahead-of-time compilation."""
+    """Return the object that stands for a chip in LiteRT, as target of an ahead-of-time compilation."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 
@@ -113,5 +113,5 @@ def _package_version(package: str) -> str | None:
 
 
 def _release(text: str) -> list[str]:
-    """Return the first two parts of a version, which LiteRT and the SDK share: 2.3 for 2.3.0."""
+    """Return the first two parts of a version, such as 2.3 for 2.3.0. LiteRT and a fitting SDK have these in common."""
     return text.split(".")[:2]

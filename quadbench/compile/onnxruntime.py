@@ -1,4 +1,4 @@
-"""ONNX Runtime: optimizing QDQ graphs ahead of time for devices, and counting the kernels that compute in integers."""
+"""ONNX Runtime: optimizing QDQ graphs for devices ahead of time, and counting the nodes that compute in integers."""
 
 import re
 from collections import Counter

@@ -35,7 +35,7 @@ _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class QnnCompiler(SingleGraphCompiler):
-    """Qualcomm's compiler from ONNX Runtime's QNN plugin, in a separate process for each graph."""
+    """Qualcomm's compiler as shipped in ONNX Runtime's QNN plugin, run in a separate process for each graph."""
 
     name, suffix = "qnn", ".onnx"
 
@@ -44,7 +44,7 @@ class QnnCompiler(SingleGraphCompiler):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of packages and SDK, and the chip. A context binary needs its SDK version or a newer one."""
+        """Return the versions of packages and SDK, and the chip. Devices need this or a newer SDK version."""
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
             raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)
@@ -110,7 +110,7 @@ def run_on_emulator(
 
 
 def main() -> None:
-    """Compile a graph, or run one on the emulator, as the command line says. The parent process reads errors from stderr."""
+    """Run the command line: compile a graph, or run a graph on the emulator. Errors go to stderr for the parent process."""
     parser = argparse.ArgumentParser()
     actions = parser.add_subparsers(dest="action", required=True)
     compiling, running = actions.add_parser("compile"), actions.add_parser("run")
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:
-    """Open an ONNX Runtime session on the HTP without CPU fallback, so that boundary quantization runs on the NPU too."""
+    """Open an ONNX Runtime session on the HTP without CPU fallback. So quantization of inputs and outputs runs on the NPU too."""
     import onnxruntime
     import onnxruntime_qnn
 

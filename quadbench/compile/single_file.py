@@ -16,7 +16,7 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write a downloaded model to `path` with its context binaries and weights embedded. Archives are unpacked first."""
+    """Write AI Hub's compiled model to `path` as one file with context binaries and weights. Zip files are unpacked first."""
     onnx, file = _onnx(), download
     if download.suffix == ".zip":
         folder = download.parent / "unpacked"
@@ -51,12 +51,12 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Return the operators of a compiled model that are not in NPU contexts, each once, without boundary quantization."""
+    """Return the operator types of a compiled model that run outside NPU contexts, without input and output quantization."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 
 def operators(path: Path) -> list[str]:
-    """Return the operator of every node of an ONNX model, in order."""
+    """Return the operator type of every node of an ONNX model, in order."""
     return [node.op_type for node in _onnx().load(path, load_external_data=False).graph.node]
 
 

@@ -23,7 +23,7 @@ VERSION_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainCompiler:
-    """A vendor's commands as a compiler, run in a temporary folder. Their output is logged; the log is kept on failure."""
+    """A compiler that runs a vendor's commands in a temporary folder. Their output goes to a log, which is kept on failure."""
 
     target: ToolchainTarget
 
@@ -40,7 +40,7 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Write each compiled graph at the graph's own path with the product's suffix. Inputs and outputs stay the same."""
+        """Write each compiled graph at the path of its ONNX graph with another suffix. Inputs and outputs stay the same."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return a toolchain's missing environment variables and programs. Programs with a missing variable are not checked."""
+    """Return a toolchain's missing environment variables and programs, except programs whose path needs a missing variable."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
@@ -108,7 +108,7 @@ def _environment(target: ToolchainTarget) -> Mapping[str, str]:
 
 
 def _located(argv: Sequence[str]) -> list[str]:
-    """Return the command with its program's absolute path, as it runs in another folder."""
+    """Return the command with its program's absolute path, because the command runs in another folder."""
     program = find_program(argv[0])
     return [str(program.absolute()) if program else argv[0], *argv[1:]]
 

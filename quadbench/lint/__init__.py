@@ -1,4 +1,4 @@
-"""Lint: checks of a bundle's quantized graphs for parts that a target would refuse or compute wrongly, before compiling."""
+"""Lint: checks of a bundle's quantized graphs, before compiling, for parts that a target would refuse or compute wrongly."""
 
 import logging
 
@@ -14,7 +14,7 @@ __all__ = ["Finding", "LintedGraph", "Severity", "check_bundle", "lint_bundle", 
 
 
 def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | None = None) -> tuple[Finding, ...]:
-    """Return all findings in a graph, rule by rule.
+    """Return all findings of the lint rules in one graph, in the order of the rules.
 
     `htp_arch` is the Qualcomm HTP of the device's chip, such as `v79`, or None; `target` is the target of the graph.
     """
@@ -24,7 +24,7 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
 
 
 def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
-    """Return the findings of every quantized graph by its path; parameters as for `lint_graph`.
+    """Return for each quantized graph's path the findings of the lint rules; parameters as for `lint_graph`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.

@@ -21,7 +21,7 @@ MOVES_VALUES = {"Reshape", "Transpose", "Unsqueeze", "Squeeze", "Split", "Slice"
 
 @dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor's type. `dtype` is ONNX's name, such as INT16; a dimension is a number, a symbolic name, or None if unknown."""
+    """A tensor's type. `dtype` is ONNX's name, such as INT16; each dimension is a number, a symbolic name, or None if unknown."""
 
     name: str
     dtype: str
@@ -71,7 +71,7 @@ class LintedGraph:
         return consumers
 
     def dequantizers(self, name: str) -> Iterator[Node]:
-        """Yield the nodes that dequantize an integer tensor, directly or after nodes that only move values."""
+        """Yield the nodes that dequantize an integer tensor, directly or after nodes that only move its values."""
         for node in self.consumers(name):
             if node.op_type == DEQUANTIZE and node.inputs[0] == name:
                 yield node
@@ -97,7 +97,7 @@ def read_graph(path: Path) -> LintedGraph:
 
 
 def graph_of(model: "ModelProto") -> LintedGraph:
-    """Return an ONNX model in memory as a graph for linting."""
+    """Return an ONNX model in memory as plain data for linting."""
     from onnx import numpy_helper
 
     graph = model.graph

@@ -1,4 +1,4 @@
-"""Lint rules: functions that each find one kind of problem in a graph for a target; LiteRT's rules come last."""
+"""Lint rules: functions that each find one kind of problem in a graph for a target. The rules for LiteRT come last."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A broken lint rule: the tensor or node (`subject`), what was found there, what was expected, and a hint."""
+    """A violation of a lint rule: the tensor or node (`subject`), its actual state, the expected state, and a hint."""
 
     rule: str
     severity: Severity = Severity.ERROR
@@ -53,7 +53,7 @@ Findings = Mapping[str, tuple[Finding, ...]]  # by the graph's path
 
 
 def messages(findings: Findings, severity: Severity) -> Iterator[str]:
-    """Yield one line of text per broken rule: its first finding, and the number of further findings."""
+    """Yield one line of text per violated rule: the rule's first finding, and the number of further findings."""
     by_rule: dict[str, list[tuple[str, Finding]]] = {}
     for path, of_graph in findings.items():
         for finding in of_graph:
@@ -67,7 +67,7 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Find inputs and outputs without a fixed shape; buffers are bound once, and NPU graphs are compiled for one shape."""
+    """Find graph inputs and outputs without a fixed shape: buffers are bound once, and NPU graphs are compiled for one shape."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -96,7 +96,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a nonzero zero point, under which zero-padded ranks and missing adapters are not exact."""
+    """Find LoRA inputs with a nonzero zero point, with which zeros for unused ranks or no adapter are not exactly 0."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():
@@ -110,7 +110,7 @@ def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with several scales; graph inputs and the bundle's manifest support only one scale per tensor."""
+    """Find LoRA inputs with several scales; the bundle's manifest supports only one scale per graph input."""
     for tensor, node in _lora_dequantizers(graph):
         scale = graph.constants.get(node.inputs[1])
         scales = prod(size for size in scale.shape if isinstance(size, int)) if scale else 1
@@ -125,7 +125,7 @@ def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
-    """Find scales and zero points that are not constant; all adapters share encodings, which are frozen in the bundle."""
+    """Find scales and zero points that are not constants. All adapters share encodings, which are frozen in the bundle."""
     for node in _quantizers(graph):
         for role, name in zip(("scale", "zero point"), node.inputs[1:3], strict=False):
             if name and name not in graph.constants:
@@ -139,7 +139,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit quantization in an ONNX opset before 21; com.microsoft nodes support 16 bits in any opset."""
+    """Find 16-bit quantization by ONNX nodes in an opset before 21; com.microsoft nodes support 16 bits in any opset."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -152,7 +152,7 @@ def opset(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
-    """Find UINT16 LoRA inputs. QNN silently narrows them to 8 bits, which gives 43 dB where INT16 gives 68 dB."""
+    """Find UINT16 LoRA inputs. QNN silently narrows them to 8 bits: the SQNR is then 43 dB, with INT16 68 dB."""
     for tensor in _lora_inputs_of(graph, "UINT16"):
         yield Finding(
             rule="lora-uint16",
@@ -191,7 +191,7 @@ def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def group_norm(graph: LintedGraph) -> Iterator[Finding]:
-    """Find group normalization, which QNN does not support."""
+    """Find group normalization nodes, which QNN does not support."""
     for node in graph.nodes:
         if node.op_type in ("GroupNormalization", "GroupNorm"):
             yield Finding(
@@ -276,7 +276,7 @@ def _quantized_dtype(graph: LintedGraph, node: Node) -> str | None:
 
 
 def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
-    """Find operators that the LiteRT writer does not support."""
+    """Find ONNX operators that the writer of .tflite files does not support."""
     for node in graph.nodes:
         if node.op_type not in {*OPERATORS, QUANTIZE, DEQUANTIZE}:
             yield Finding(
@@ -289,7 +289,7 @@ def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 8-bit activations, which the LiteRT writer does not support; it writes 16-bit activations."""
+    """Find 8-bit activations, which the writer of .tflite files does not support; it writes 16-bit activations."""
     for node in graph.nodes:
         if node.op_type == QUANTIZE and graph.dtypes[node.outputs[0]] == "UINT8":
             yield Finding(
@@ -302,7 +302,7 @@ def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_resize(graph: LintedGraph) -> Iterator[Finding]:
-    """Find Resize nodes other than the one form that the LiteRT writer supports."""
+    """Find Resize nodes in other forms than the one that the writer of .tflite files supports."""
     for node in graph.nodes:
         form = tuple(node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and form != ("nearest", *EXACT_RESIZE):

@@ -1,4 +1,4 @@
-"""Admission: judging a new LoRA adapter against a built bundle, and adding it with a task. The shared graph stays unchanged."""
+"""Admission: judging whether a new LoRA adapter fits a built bundle, and adding it with a task. The shared graph is kept."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge an adapter. If it is admitted, write a new bundle with the adapter and its task beside the old bundle's folder.
+    """Judge whether an adapter fits a bundle. If so, write a new bundle with the adapter and its task beside the old bundle.
 
     The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
     nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
@@ -111,7 +111,7 @@ def inspect_candidate(
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """Read a candidate's adapter file, and return it with the site names and shapes of the bundle's shared graph."""
+    """Read a candidate's adapter file, and return the adapter with the layer names and shapes of the bundle's shared graph."""
     unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
@@ -196,8 +196,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like` with the sampler that the bundle was built with. A device profile's settings may change
-    the sampler. A fitted table may have fewer steps than the recipe's sampler, and does not contain the strength.
+    """Return the recipe's task `like` with the sampler of the built bundle, which a device profile's settings may have changed. A
+    sampler table fitted during the build is recognised by its scheme, guidance and number of steps alone.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -213,7 +213,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Raise if a task's evaluation inputs differ from those of the bundle's task. `tensors` holds the bundle's noise by input."""
+    """Raise if a task's evaluation inputs differ from those of the bundle's task. `tensors` holds the bundle's noise."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

@@ -136,7 +136,7 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Score how sensitive the adapters are to rounding, to choose the anchor; None if the recipe needs no choice."""
+        """Measure how sensitive the adapters are to rounding, to choose the anchor; None if the recipe needs no choice."""
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
@@ -197,7 +197,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Return the shared U-Net's errors on held-out inputs; None for random weights, whose predictions are almost zero."""
+        """Measure the shared U-Net's errors on held-out inputs; None for random weights, whose predictions are almost zero."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -265,7 +265,7 @@ class _Build:
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """Return a task's float32 reference images by input name; empty for random weights, whose images are noise."""
+        """Return a task's float32 reference images by input name; empty for random weights, whose images are only noise."""
         if has_random_weights(self.recipe):
             return {}
         task = prepared.task
@@ -275,7 +275,7 @@ class _Build:
 
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
-    """Return the caveats (reasons to distrust figures) of a bundle that is built from this recipe and these adapters."""
+    """Return the caveats (reasons to distrust results) of a bundle that is built from this recipe and these adapters."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
     is_uneven = is_own and Variant.PER_GRAPH in recipe.baselines and len(recipe.tasks) > 1

@@ -17,7 +17,7 @@ from quadbench.results.manifest import read_manifest
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeDigests:
-    """Digests of a recipe and its files. Each covers another part of the recipe, so that builds can reuse earlier results.
+    """Digests of different parts of a recipe and its files, so that builds can reuse earlier results for unchanged parts.
 
     `bundle` covers everything. `floats` ignores how models are quantized, `ranges` ignores the bits, and `models` ignores both
     and the samplers.
@@ -81,7 +81,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:
-    """Return for each evaluation input its name, its prompts, and the SHA-256 of its image, mask and true image, if any."""
+    """Return each evaluation input's name and prompts, and the SHA-256 of its image, mask and ground-truth image, if any."""
     return [
         [e.name, e.prompt, e.negative_prompt, *(sha256_of(path) if path else None for path in (e.image, e.mask, e.truth))]
         for e in read_inputs(task)

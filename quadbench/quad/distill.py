@@ -67,7 +67,7 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run the float model with the adapter on the inputs, once per seed shift, and return each U-Net call as an example.
+    """Run the float model with the adapter on the inputs, once per seed offset, and return each U-Net call as a training example.
 
     With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
     """
@@ -110,9 +110,7 @@ def _noised(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The hyperparameters of a distillation. `learning_rate` is Adam's, relative to each tensor's greatest weight; cosine
-    decay.
-    """
+    """The hyperparameters of a distillation. `learning_rate` (Adam, cosine decay) is relative to a tensor's greatest weight."""
 
     steps: int
     batch: int
@@ -125,7 +123,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A validation result: the SQNR in dB of the noise predictions against the teacher, after some training steps."""
+    """A validation result after some training steps: the SQNR in dB of the noise predictions against the float U-Net's."""
 
     step: int
     sqnr_db: float
@@ -207,7 +205,7 @@ class Training:
         self.evaluations.append(Evaluation(step=self.step, sqnr_db=reached_db))
 
     def _is_stale(self) -> bool:
-        """Return whether the last `patience` evaluations brought no progress over earlier ones."""
+        """Return whether the last `patience` evaluations brought no noticeably better validation SQNR than earlier ones."""
         earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
 
@@ -241,7 +239,7 @@ class Training:
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
-    """Return the SQNR in dB of the quantized U-Net's noise predictions against the teacher's. `weights` are float LoRA inputs."""
+    """Return the SQNR in dB of the quantized U-Net's noise predictions against the float ones. `weights` are LoRA inputs."""
     signal = noise = 0.0
     with torch.no_grad():
         for start in range(0, len(examples), EVALUATION_BATCH):
@@ -268,7 +266,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledAdapter:
-    """An adapter with the weights of the best validation SQNR; these may be the untrained ones (`evaluations[0]`)."""
+    """A trained adapter with the weights of the best validation SQNR, which may be the untrained weights."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]
@@ -296,7 +294,7 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, DistilledAdapter]:
-    """Train the named adapters one after the other for a quantized U-Net and its LoRA profile, and return them by name.
+    """Train the named adapters one after another under a quantized U-Net with fixed LoRA encodings; return them by name.
 
     Early stopping and the choice of the best adapter use validation inputs that training does not see.
     """

@@ -12,7 +12,7 @@ FLOAT32_DB = 20 * math.log10(2**-24)  # the rounding noise of float32 itself
 
 
 def ratio_db(signal: float, noise: float) -> float | None:
-    """Return the ratio of two energies in dB; None if there is no signal or no noise."""
+    """Return the ratio of signal energy to noise energy in dB; None if either is zero."""
     return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else None
 
 
@@ -22,14 +22,14 @@ def energies(exact: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return the ratio of two energies in dB: infinite without noise, LOWEST_DB without signal."""
+    """Return the ratio of signal to noise energy in dB: infinite without noise, LOWEST_DB without signal."""
     ratio = ratio_db(signal, noise)
     return math.inf if noise == 0 else LOWEST_DB if ratio is None else max(ratio, LOWEST_DB)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bins:
-    """Histogram bins adapted to one output: between any two neighbouring `edges` lie equally many of its values."""
+    """Histogram bins adapted to one output array: between any two neighbouring `edges` lie equally many of its values."""
 
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
@@ -62,13 +62,13 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms share * ln(1 + apart) of a Kullback-Leibler divergence; 0 where the share is 0."""
+    """Return the terms share * ln(1 + apart), which sum to a Kullback-Leibler divergence; 0 where the share is 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """A quantized output against the float one: Jensen-Shannon divergence, mean squared error, and the float mean square."""
+    """The distance of a quantized output from the float one: Jensen-Shannon divergence (`js`), MSE, and float mean square."""
 
     js: float
     mse: float
@@ -96,7 +96,7 @@ class DivergenceScore:
 
     @property
     def noise_db(self) -> float:
-        """Return the noise-to-signal ratio in dB: higher is worse, and never below the rounding of float32."""
+        """Return the noise-to-signal ratio in dB: higher is worse. The least value is the rounding noise of float32."""
         return FLOAT32_DB if self.sqnr_db is None else max(-self.sqnr_db, FLOAT32_DB)
 
 
@@ -117,7 +117,7 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Kendall's rank correlation tau-b, from -1 to 1 (Kendall 1945); None if all values of one side are equal."""
+    """Return Kendall's rank correlation tau-b, from -1 to 1 (Kendall 1945); None if all values in one of the lists are equal."""
     upper = np.triu_indices(len(first), 1)
     a, b = (np.sign(np.subtract.outer(v, v)[upper]) for v in (_ranks(first), _ranks(second)))
     weight = math.sqrt(float(np.square(a).sum() * np.square(b).sum()))
@@ -125,5 +125,5 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Replace values by their ranks, because infinite values cannot be subtracted."""
+    """Replace values by their ranks, because Kendall's tau subtracts values and infinite values cannot be subtracted."""
     return np.unique(np.asarray(values, np.float64), return_inverse=True)[1]

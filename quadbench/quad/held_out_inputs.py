@@ -25,7 +25,7 @@ INPUTS = 3  # evaluation inputs per task, evenly spread; more would slow down bu
 
 @dataclass(frozen=True, kw_only=True)
 class _FloatRun:
-    """A float run over a task's held-out inputs: the U-Net's inputs without LoRA, and its noise predictions."""
+    """A float U-Net's run over a task's held-out inputs: the U-Net's inputs without LoRA, and its noise predictions `exact`."""
 
     task: PreparedTask
     samples: list[UnetSample]
@@ -66,7 +66,7 @@ class HeldOutInputs:
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
 
     def evaluate_own(self, task: str, model: onnx.ModelProto, written: QuantizedGraph) -> None:
-        """Evaluate a task's per-graph U-Net, quantized from `model`. Both have the task's adapter merged into their weights."""
+        """Evaluate a task's per-graph U-Net against the float graph `model`; both have the adapter merged into weights."""
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
@@ -105,7 +105,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR in dB of `other` against `exact` predictions, over all steps and per step. `steps` numbers their steps."""
+    """Return the SQNR in dB of the predictions `other` against `exact`, over all steps and per step; `steps` has their steps."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

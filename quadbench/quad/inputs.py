@@ -33,7 +33,7 @@ MASKED_FROM = 127.5
 
 
 class _Entry(BaseModel):
-    """An entry of a folder's `inputs.json`: one evaluation input, with file paths relative to that folder."""
+    """One evaluation input in a folder's `inputs.json`, with file paths relative to that folder."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of a task's `count` inputs are for evaluation, not calibration; prompts are used for both."""
+    """Return how many of a task's `count` inputs are for evaluation. Other inputs are for calibration; prompts serve both."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -71,7 +71,7 @@ def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int
 
 
 def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: ModelSizes) -> tuple[Pixels | None, Pixels | None]:
-    """Read an input's image (H, W, 3) and mask (H, W), if the task uses them; also check that its true image is readable."""
+    """Read an input's image (H, W, 3) and mask (H, W), if the task uses them. Check that the ground-truth image is readable."""
     image_path = None if isinstance(task, tasks.TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, tasks.InpaintTask) else None
     if entry.truth:
@@ -122,7 +122,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 
 
 def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
-    """Return an input's image files by kind. Raise UserError if a file is unreadable, too large, or outside the folder."""
+    """Return an input's image, mask and ground-truth files by kind. Raise UserError if a file is bad or outside the folder."""
     files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
     pictures = {kind: folder / file for kind, file in files.items() if file}
     hint = f"{folder / 'inputs.json'} names it; {_HINT}"
@@ -197,7 +197,7 @@ def _check_inputs(task: Task, calibration_samples: int, sizes: ModelSizes | None
 
 
 def _undivided(recipe: Recipe) -> Iterator[str]:
-    """Yield an error message for each adapter to be distilled whose tasks lack validation inputs; repeated prompts count once."""
+    """Yield an error message for each adapter to be distilled whose tasks have too few inputs for validation."""
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks

@@ -1,4 +1,4 @@
-"""Items: a task's evaluation and calibration inputs as tensors, its sampler table, and the U-Net inputs of its trajectories."""
+"""Items: a task's evaluation and calibration inputs as tensors, its sampler table, and the U-Net inputs of its sampler runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Prepare a task's sampler table; OLSS is fitted to the float U-Net, with adapter and guidance, on calibration inputs."""
+    """Prepare a task's sampler table. An OLSS table is fitted on calibration inputs to the float U-Net with its adapter."""
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
@@ -190,9 +190,7 @@ def start_keys(task: Task) -> StartKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRun:
-    """A float run over a task's calibration inputs: the U-Net's inputs without LoRA, its noise predictions, and the final
-    latents.
-    """
+    """A float run over a task's calibration inputs: U-Net inputs without LoRA, noise predictions, and final latents."""
 
     feeds: list[Feed]
     eps: list[torch.Tensor]

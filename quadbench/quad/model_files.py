@@ -1,4 +1,4 @@
-"""Model files: locating models and adapters on disk, their formats, and checks before reading. This module has no torch."""
+"""Model files: locating model and adapter files on disk, their formats, and checks before reading. This module has no torch."""
 
 import importlib.metadata
 import os
@@ -77,7 +77,7 @@ def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
 
 
 def adapter_file(path: Path) -> Path:
-    """Return the file that diffusers' `save_lora_weights` wrote into a folder; any other path unchanged."""
+    """Return the tensor file in a folder that diffusers' `save_lora_weights` wrote; return any other path unchanged."""
     file = path / DIFFUSERS_TENSORS
     return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
 
@@ -121,7 +121,7 @@ def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
 
 
 def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
-    """Compute a model's image size from its latent size: the VAE halves the image between every two of its blocks."""
+    """Compute a model's image size from its latent size: the VAE halves the image's sides between every two of its blocks."""
     return ModelSizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
@@ -132,12 +132,12 @@ def part_folder(geometry: str, part: str) -> Path:
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of an adapter by file name, so that moving the files changes nothing."""
+    """Return the SHA-256 of each file of an adapter by file name without folder, so that moving files changes nothing."""
     return file_digests(adapter_files(path))
 
 
 def adapter_files(path: Path) -> dict[str, Path]:
-    """Return the files of an adapter by name; a PEFT adapter has two, even if the path names only the tensors."""
+    """Return an adapter's files by file name. A PEFT adapter has two files, even if the path names only the tensor file."""
     path = adapter_file(path)
     is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
@@ -190,7 +190,7 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:
-    """Return the byte range of a tensor from its header entry, relative to the end of the header."""
+    """Return a tensor's byte range from its safetensors header entry, relative to the end of the header."""
     match entry:
         case {"data_offsets": [int(begin), int(end)]}:
             return begin, end
@@ -255,7 +255,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    """Return a hint if the missing adapter exists as a pickle of the same name; None otherwise."""
+    """Return a hint if a missing adapter file exists as a pickle file of the same name; None otherwise."""
     pickles = [path.with_suffix(suffix).name for suffix in PICKLES if is_file(path.with_suffix(suffix))]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None
 

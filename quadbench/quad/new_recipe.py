@@ -57,7 +57,7 @@ _CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # like the traini
 
 
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
-    """Return the text of a recipe to be saved at `path`; file paths below its folder are written relative to it.
+    """Return the YAML text of a recipe to be saved at `path`; files below its folder are named by relative paths.
 
     Adapters of the same name are numbered: `style`, `style-2`.
 
@@ -80,7 +80,7 @@ def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[Adapt
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name if it is not taken, else the name with the first free number appended: `style-2`, `style-3`, ..."""
+    """Return the name if it is unused; otherwise append the first free number to the name: `style-2`, `style-3`, ..."""
     if name not in taken:
         return name
     numbered = (f"{name[: MAX_NAME_LENGTH - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
@@ -110,7 +110,7 @@ def _beside(path: Path, folder: Path) -> str:
 
 
 def _flow(values: Mapping[str, str | bool]) -> str:
-    """Return keys and values as one line of YAML; names are written without quotes."""
+    """Return keys and values as a one-line YAML mapping; names are written without quotes."""
     texts = {
         key: value if isinstance(value, str) and is_name(value) and key != "path" else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()

@@ -41,7 +41,7 @@ def ignore_step(_step: str) -> None:
 
 
 class BuildSteps:
-    """The steps of a build: `notify` is called with each name at the start; `seconds` has the duration of finished steps."""
+    """The steps of a build: `notify` gets each step's name at its start; `seconds` has the durations of finished steps."""
 
     def __init__(self, notify: Notify = ignore_step) -> None:
         self.notify = notify
@@ -59,7 +59,7 @@ class BuildSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRecipe:
-    """A recipe's models and adapters in float, and its tasks with their calibration runs."""
+    """A recipe's float models and adapters, and its tasks with the recorded float runs over their calibration inputs."""
 
     foundation: Foundation
     adapters: dict[str, Adapter]  # each at its greatest weight (by magnitude) in any task
@@ -81,7 +81,7 @@ class PreparedRecipe:
 
 
 def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedRecipe | None = None) -> PreparedRecipe:
-    """Read all models and adapters of a recipe, trace graphs, make sampler tables and run the calibration inputs.
+    """Prepare a recipe for a build: read models and adapters, trace graphs, make sampler tables, run the calibration inputs.
 
     `like` is the result for a recipe that differs only in samplers and bits; its models, and its equal tasks, are reused. Large
     weights are files below `scratch` for as long as the result is used.
@@ -141,12 +141,12 @@ def _load_models(recipe: Recipe, foundation: Foundation, steps: BuildSteps, scra
 
 
 def sites_of(recipe: Recipe) -> BaseSites:
-    """Return the LoRA sites of the recipe's foundation model."""
+    """Return the layers (sites) of the recipe's foundation model where LoRA can be added."""
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 
 def greatest_weight(recipe: Recipe, adapter: str) -> float:
-    """Return the greatest weight (by magnitude) that any task gives an adapter; 1 if no task uses it."""
+    """Return the greatest weight (by magnitude) with which any task uses an adapter; 1 if no task uses it."""
     return max((task.adapter.get(adapter, 0.0) for task in recipe.tasks), key=abs, default=0.0) or 1.0
 
 
@@ -188,7 +188,7 @@ def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anc
 
 
 def calibrate(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> CalibratedGraph:
-    """Run a float graph on its calibration inputs, and return it with quantization ranges by the recipe's rules."""
+    """Run a float graph on its calibration inputs. Return the graph with quantization ranges by the recipe's rules."""
     return CalibratedGraph(ObservedGraph(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
@@ -211,7 +211,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks whose inputs calibrate the shared graphs: all, or in anchor calibration those that use the anchor."""
+    """Return the tasks whose inputs calibrate the shared graphs: all tasks, or those with the anchor in anchor calibration."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -219,7 +219,7 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 def per_graph_unets(
     recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
-    """Yield for each task its name, its float U-Net with the adapter merged, and the quantized form of that U-Net.
+    """Yield for each task its name, the float U-Net with the task's adapter merged, and the same U-Net quantized.
 
     Large weights are files below `scratch` until the next U-Net is requested.
     """
@@ -246,7 +246,7 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
 
 
 class BuildCache:
-    """A cache of results that several builds share. Entries never change. Large weights are files below `scratch`."""
+    """A cache of results that several builds share. Entries never change. Large weights are in files below `scratch`."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -256,14 +256,14 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return the recipe's float models and tasks; `make` gets an earlier result with the same models, if there is one."""
+        """Return the recipe's float models and tasks, from the cache or by `make`, which gets a result with the same models."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)
         return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], CalibratedGraph]) -> CalibratedGraph:
-        """Return one component's calibrated graph, from the cache or by `make`. It gives ranges for any bit width."""
+        """Return a component's graph with observed ranges, from the cache or by `make`. The ranges serve any bit width."""
         return _get_or_make(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:

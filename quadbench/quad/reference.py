@@ -1,4 +1,4 @@
-"""Reference: a task's images by diffusers and PEFT in float32, with which the images of quantized graphs are compared."""
+"""Reference: reference images of a task by diffusers and PEFT in float32, with which images of quantized graphs are compared."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscre
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
-    """Return a copy of the U-Net with adapters loaded at their weights by PEFT or diffusers. The files were checked before."""
+    """Return a copy of the U-Net with adapters loaded at their weights by PEFT or diffusers, from files already checked."""
     adapted = copy_of_modules(unet)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # expected with several adapters
@@ -85,18 +85,18 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 
 def _plain(state: State) -> State:
-    """Return the U-Net's tensors in float32 (8-bit floats lack operators), without PEFT's adapter name in their keys."""
+    """Return the U-Net's tensors in float32, as 8-bit floats lack operators. PEFT's adapter name is removed from their keys."""
     return {key.replace(".default.", "."): tensor.float() for key, tensor in split_text_encoder(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
-    """Add the key prefix `unet.`, as in a whole pipeline's file, to tensors that were saved from a U-Net alone."""
+    """Add the key prefix `unet.` to tensors that were saved from a U-Net alone, as in the file of a whole pipeline."""
     prefix = "" if prefix_of(values) else PREFIX
     return {prefix + key: value for key, value in values.items()}
 
 
 def _without_alphas(state: State, *, up: str) -> State:
-    """Multiply alphas into the up-projections; diffusers 0.42 ignores differing alphas of attention layers."""
+    """Multiply alphas into the up-projections, because diffusers 0.42 ignores differing alphas of attention layers."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
@@ -104,7 +104,7 @@ def _without_alphas(state: State, *, up: str) -> State:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A task with its torch U-Net, for rendering reference images."""
+    """A renderer of a task's reference images, with the task's sampler table and float torch U-Net."""
 
     foundation: Foundation
     task: Task
@@ -121,7 +121,7 @@ class Reference:
         return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Return the VAE's scaled posterior mean for an input's image, where a pipeline would sample; None without image."""
+        """Return the VAE's scaled posterior mean (pipelines use a random sample) for an input's image; None without image."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 
@@ -196,7 +196,7 @@ class Reference:
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:
-    """Return the reference renderer of a task, with its adapters loaded from their original files at the task's weights."""
+    """Return the renderer of a task's reference images, with adapters loaded from their original files at the task's weights."""
     unet = with_adapters(foundation.unet, adapters, task.adapter)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 

@@ -21,7 +21,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class GraphSession:
-    """An ONNX graph with a single output, loaded into ONNX Runtime on its first run."""
+    """An ONNX graph with a single output, loaded into an ONNX Runtime session on its first run."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -51,7 +51,7 @@ class UnetConditions:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it. With `record`, all inputs except LoRA go to `feeds`, and all predictions to `eps`."""
+    """The U-Net as a sampler calls it. With `record`, `feeds` collects all inputs except LoRA, and `eps` all predictions."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: UnetConditions
@@ -97,8 +97,8 @@ def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpe
 
 
 def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Combine several adapters into one set of LoRA inputs by concatenating their ranks; unused ranks are zero. Each part has
-    an adapter's name, its tensors, and the factor for its `up` matrices.
+    """Combine several adapters into one set of LoRA inputs by concatenating their ranks; unused ranks are zero. Each element of
+    `parts` has an adapter's name, its tensors, and the factor for its `up` matrices.
     """
     specs = {spec.name: spec for spec in inputs}
     padded = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor of shape `stored` fits into shape `taken`, beside the ranks already filled along `axis`."""
+    """Return whether a tensor of shape `stored` fits into a LoRA input of shape `taken`, after the `filled` ranks on `axis`."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

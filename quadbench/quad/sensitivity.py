@@ -1,4 +1,4 @@
-"""Sensitivity: measuring the U-Net's error when each adapter's weights are rounded, and choosing the anchor adapter."""
+"""Sensitivity: measuring the U-Net's error when an adapter's weights are rounded, and choosing the anchor adapter."""
 
 import logging
 import tempfile
@@ -42,7 +42,7 @@ class UnetSample:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScore:
-    """The mean divergence of quantized from float predictions over all samples at one sampler step of a task."""
+    """The mean divergence of predictions with rounded LoRA weights from float ones, over all samples at one sampler step."""
 
     task: str
     step: int
@@ -52,7 +52,7 @@ class StepScore:
 
 @dataclass(frozen=True, kw_only=True)
 class InputScore:
-    """The mean divergence of quantized from float predictions over all samples of one input of a task."""
+    """The mean divergence of predictions with rounded LoRA weights from float ones, over all samples of one input."""
 
     task: str
     item: str
@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The error when only one site's weights are rounded, and the worst site's extra noise in dB (None for the worst site)."""
+    """The U-Net's error when only one layer's LoRA weights are rounded, and how many dB more noise the worst layer has."""
 
     site: str
     score: DivergenceScore
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of the ranking by Jensen-Shannon divergence with the rankings by MSE and SQNR; None without ranking."""
+    """Kendall's tau of a ranking (adapters or layers) by Jensen-Shannon divergence with those by MSE and SQNR; None without."""
 
     mse: float | None
     sqnr: float | None
@@ -78,7 +78,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSensitivity:
-    """The sensitivity scores of an adapter; `score` is over all samples, and `sites` begins with the lowest SQNR."""
+    """The sensitivity scores of an adapter: `score` is over all samples, and `sites` has the layer with the lowest SQNR first."""
 
     adapter: str
     score: DivergenceScore
@@ -90,7 +90,7 @@ class AdapterSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterComparison:
-    """A comparison of two adapters on the same inputs: `difference_db` is how much more noise `first` has than `second`."""
+    """A comparison of two adapters on the same inputs: `difference_db` is how many dB more noise `first` has than `second`."""
 
     first: str
     second: str
@@ -98,7 +98,7 @@ class AdapterComparison:
 
     @property
     def described(self) -> str:
-        """Return a sentence on whether the two adapters differ significantly, with the figures."""
+        """Return a sentence that says whether the two adapters differ significantly, with the numbers."""
         names, of = f"'{self.first}' and '{self.second}'", self.difference_db
         if of.pairs < MIN_BLOCKS:
             return f"{names} cannot be told apart with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
@@ -109,7 +109,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The chosen anchor adapter; None if the adapters are equally sensitive and their pooled ranges should be used."""
+    """The chosen anchor adapter. None means that the adapters are equally sensitive, and their pooled ranges are used."""
 
     anchor: str | None
     reason: str
@@ -128,7 +128,7 @@ class Sensitivity:
 
 
 def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
-    """Score every adapter on the same U-Net inputs, taken from the trajectories of all tasks, and choose the anchor."""
+    """Score how sensitive each adapter is, on the same U-Net inputs from the sampler runs of all tasks; choose the anchor."""
     samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
@@ -139,7 +139,7 @@ def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE
 
 
 def samples_of(prepared: PreparedTask, visited: CalibrationRun, most: int = SAMPLES) -> list[UnetSample]:
-    """Return at most `most` U-Net calls, evenly spread, of each input's trajectory. Guidance makes two calls per step."""
+    """Return at most `most` evenly spread U-Net calls of each input's sampler run. Guidance makes two calls per step."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
     runs = of_item // len(timesteps)
@@ -165,7 +165,7 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Score an adapter: run the U-Net with float and with rounded LoRA weights on every sample, then site by site on some.
+    """Score an adapter: run the U-Net with float and rounded LoRA weights on all samples, then on some layer by layer.
 
     Sample i uses rotation i of the adapter's balanced factors, so that no two samples share rounding errors.
     """
@@ -226,7 +226,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
-    """Return indices of samples: one for each of at most `wanted` inputs, from different parts of the trajectory."""
+    """Return the indices of samples for scoring layers: one for each of at most `wanted` inputs, from different steps."""
     by_input: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(samples):
         by_input.setdefault((sample.task, sample.item), []).append(index)
@@ -235,7 +235,7 @@ def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]
 
 
 def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScore, ...]:
-    """Return the sites by decreasing noise, each compared with the worst, sample by sample."""
+    """Return the layers' scores by decreasing noise; each layer is compared with the worst one, sample by sample."""
     ordered = sorted(of_sites, key=lambda site: score(of_sites[site]).noise_db, reverse=True)
 
     def noise_db(site: str) -> list[float]:

@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx` and so on, with `merge.onnx` beside it if given."""
+        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx` and so on. A given merge graph is put beside it."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
@@ -76,7 +76,7 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write an adapter twice, at its own ranks: as integers, and as `exact` floats for the float graph, under `float/`."""
+        """Write an adapter's two files at its own ranks: integers, and below `float/` the `exact` floats for the float graph."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (
@@ -101,7 +101,7 @@ class BundleWriter:
         return file_ref(self.folder, path)
 
     def image(self, name: str, image: Image.Image) -> FileRef:
-        """Write an image in the format of the name's suffix."""
+        """Write an image file in the format that the suffix of its name stands for, such as PNG."""
         path = self._path(name)
         image.save(path)
         return file_ref(self.folder, path)
@@ -149,7 +149,7 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest of all encodings of a base. Adapter files store it, as their integers need these encodings."""
+    """Return the digest of a base's encodings. Adapter files store the digest, as their integers need these encodings."""
     return digest_of(_listed(encodings))
 
 
@@ -161,7 +161,7 @@ def lora_encodings_of(bundle: StoredBundle) -> dict[str, Encoding]:
 
 
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
-    """Return an adapter's entry in profile.json: its clip rate and its quantization loss at every site."""
+    """Return an adapter's entry in profile.json: its fraction of clipped weights, and its quantization loss at every layer."""
     fits = site_fits(lora.adapters[name], lora.encodings)
     rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
     return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}

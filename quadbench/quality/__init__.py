@@ -1,4 +1,4 @@
-"""Quality: scoring images, latents and noise predictions of a run against their references."""
+"""Quality: scoring a run's images, latents and noise predictions by their difference from references."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ def score_run(
     with_emulator: bool = False,
     notify: Callable[[str], None] = lambda _step: None,
 ) -> RunScores:
-    """Score the images of a stored run (None: the latest) and save the scores.
+    """Score the images of a stored run and save the scores. Without a run, the latest is scored.
 
     If the run has no scores yet, partial scores are kept when a later step fails; older scores are only replaced by complete
     ones.
@@ -66,7 +66,7 @@ def score_run(
 def score_folders(
     images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
 ) -> RunScores:
-    """Score the images in one folder against the reference images of the same names in another folder.
+    """Score the images in one folder against the images with the same names in another folder, the references.
 
     Raises:
         QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.

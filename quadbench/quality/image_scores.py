@@ -1,4 +1,4 @@
-"""Image scores: the images of a stored run, or of two folders, compared by each metric with reference and true images."""
+"""Image scores: comparing the images of a run or folder with reference and ground-truth images by each metric."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 def score_images(
     pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, UserNetwork] | None = None
 ) -> tuple[Score, ...]:
-    """Score images against their references by the named metrics (None: all), in that order.
+    """Score images against their references by the named metrics, in that order; None means all metrics.
 
     `weights` maps a network's name to its file. A metric that lacks its inputs gets a score with the reason instead of a value.
     """
@@ -60,7 +60,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
 
 
 def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
-    """Return why these image pairs cannot be scored by a metric; None if they can."""
+    """Return why a metric cannot score these image pairs, as text for a user; None if it can."""
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
@@ -82,7 +82,7 @@ def score_run_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> tuple[ImageComparison, ...]:
-    """Score a run's images for every task, device and variant. For each input, the first OK launch that made an image counts."""
+    """Score a run's images for every task, device and variant; for each input, the first OK launch with an image counts."""
     refuse_random(result.bundle)
     compared: list[ImageComparison] = []
     for bundle in result.bundles:
@@ -104,7 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield one bundle's image scores. Scores without a device are repeated for each device that ran the bundle.
+    """Yield the image scores of one bundle. Scores without a device are repeated for each device that ran the bundle.
 
     If all devices ran the same bundle, scores without a device stay as they are.
     """
@@ -121,7 +121,7 @@ def _devices(bundle: StoredBundle, result: RunResult) -> list[str]:
 
 
 def refuse_random(bundle: Bundle) -> None:
-    """Raise a UserError for a bundle with random weights, whose images have no quality to score."""
+    """Raise a UserError for a bundle with random weights, as its images have no quality to score."""
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
             f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",
@@ -137,7 +137,7 @@ def score_folder_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> ImageComparison:
-    """Score the images in one folder against those in another, paired by their relative path without suffix."""
+    """Score images in one folder against those in another. Images are paired by relative path without suffix."""
     paths = {folder: _files(folder) for folder in (images, references, *((sources,) if sources else ()))}
     for folder, files in paths.items():
         odd = sorted(paths[images].keys() ^ files.keys())
@@ -161,7 +161,7 @@ def score_folder_images(
 def _image_sets(
     task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield a task's image sets as (device, maker, path by input): the float reference's, then those of devices' variants."""
+    """Yield a task's image sets as (device, maker, path by input): first the float reference's, then each device's variants."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):
@@ -184,7 +184,7 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
 
 
 def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: StoredBundle) -> tuple[ImagePair, ...]:
-    """Read for each evaluation input its image at `paths` and its reference or true image; skip inputs that lack one."""
+    """Read for each input its image in `paths` and its reference or ground-truth image; skip inputs that lack one of the two."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(

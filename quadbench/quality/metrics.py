@@ -1,4 +1,4 @@
-"""Quality metrics: the formulas for images and arrays, and the table of image metrics with the networks they need."""
+"""Quality metrics: the formulas that compare images or arrays, and the table of image metrics with the networks they need."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference of the same size; `source` is the input image that both were made from, if any.
+    """An image and its reference of the same size; `source` is the task's input image from which both were made, if any.
 
     `mask` (H, W) is true where both were repainted; None if that was everywhere, or is unknown.
     """
@@ -36,21 +36,21 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """The way to compute a metric for each image pair, whose score is the mean; `measure` also gets the metric's network."""
+    """The way to compute a metric for one image pair; the score is the mean. `measure` also gets the metric's network."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """The way to compute a metric over all image pairs together; `measure` also gets the metric's network."""
+    """The way to compute a metric over all image pairs at once; `measure` also gets the metric's network."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric:
-    """An image metric and its requirements: a network by its name in `networks.py`, a minimum size, a source image, a mask."""
+    """An image metric and its needs: a network by its name in `networks.py`, a minimum image size, a source image, a mask."""
 
     metric: Metric
     way: PerImage | OverSet
@@ -75,7 +75,7 @@ def ssim(image: Pixels, other: Pixels) -> float:
 
 
 def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
-    """Return 10 log10(sum exact^2 / sum (quantized - exact)^2), summed over all arrays; infinite if all values are equal."""
+    """Return the SQNR in dB, 10 log10(sum exact^2 / sum (quantized - exact)^2), over all arrays; infinite if all are equal."""
     pairs = [energies(e, q) for e, q in zip(exact, quantized, strict=True)]
     return decibels(sum(signal for signal, _ in pairs), sum(noise for _, noise in pairs))
 
@@ -138,7 +138,7 @@ def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: t
 
 
 def structure_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the mean squared difference between two token sets' self-similarities: the cosines of all token pairs."""
+    """Return the mean squared difference between the self-similarities (cosines of all token pairs) of two token sets."""
     return float(F.mse_loss(_self_similarity(first), _self_similarity(second)))
 
 
@@ -152,7 +152,7 @@ def _distance(pair: ImagePair, network: Network) -> float:
 
 
 def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
-    """Return a per-image metric that applies `measure` to a network's outputs for an image and for its reference."""
+    """Return a per-image metric: `measure` is applied to the network's outputs for an image and for its reference."""
     return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 
@@ -162,7 +162,7 @@ def _direction(pair: ImagePair, network: Network) -> float:
 
 
 def _features(pairs: Sequence[ImagePair], network: Network) -> tuple[Features, Features]:
-    """Return two arrays (n, d): a network's features of the images, and its features of their references."""
+    """Return two arrays (n, d) of a network's features: those of the images, and those of their references."""
     images = torch.cat([network(as_batch(pair.image)) for pair in pairs])
     references = torch.cat([network(as_batch(pair.reference)) for pair in pairs])
     return images.numpy(), references.numpy()

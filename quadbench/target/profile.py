@@ -1,4 +1,4 @@
-"""Device profiles: YAML files that say how to recognise a kind of phone, its chip, and the targets to compile for."""
+"""Device profiles: YAML files that describe a kind of phone: how to recognise it, its chip, and the targets to compile for."""
 
 import os
 import platform
@@ -49,7 +49,7 @@ class Soc(Spec):
 
 
 class DeviceProfile(Spec):
-    """A kind of device: its names, its chip, and the targets that models are compiled for."""
+    """A kind of device: its names, its chip, and the targets (chip and runtime) that models are compiled for."""
 
     schema_version: Literal[1]
     """The format of this file has the number 1."""
@@ -90,7 +90,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets whose HTP architecture is not the chip's; linting and library choice use the chip's."""
+        """Refuse targets for another HTP than the chip's. Linting and the choice of libraries use the chip's HTP."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -104,7 +104,7 @@ class DeviceProfile(Spec):
         return self
 
     def targets(self) -> Iterator[Target]:
-        """Yield every target that this kind of device can be compiled for, with repetitions."""
+        """Yield every target that this kind of device can be compiled for. A target may occur more than once."""
         yield from (self.target, self.virtual_target)
         if self.hosted_target is not None:
             yield self.hosted_target
@@ -127,7 +127,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name under which `with_target` finds a target; None if an earlier target has taken its names."""
+        """Return the name by which `with_target` finds a target; None if another target has the name already."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -150,7 +150,7 @@ class DeviceProfile(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenProfile:
-    """A profile file that cannot be used: the profile's name, and the error, which names the file."""
+    """A device profile file that cannot be used: the profile's name, and the error with the file's name."""
 
     name: str
     error: UserError
@@ -168,12 +168,12 @@ def load_profiles() -> tuple[DeviceProfile, ...]:
 
 
 def broken_profiles() -> tuple[BrokenProfile, ...]:
-    """Return the profiles that `load_profiles` leaves out: invalid files, and files that share a name."""
+    """Return the device profiles that cannot be used: invalid files, and files that share a profile name."""
     return _read_profiles()[1]
 
 
 def profile_names() -> tuple[str, ...]:
-    """Return the names of all device profiles, broken ones included, and `local`, the name of this machine."""
+    """Return the names of all device profiles, including broken ones, and `local`, the name for this machine."""
     return (LOCAL_NAME, *dict.fromkeys(profile.name for profiles in _read_profiles() for profile in profiles))
 
 
@@ -215,7 +215,7 @@ def local_profile() -> DeviceProfile:
 
 
 def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ...]]:
-    """Return the valid profiles and the broken ones. Profiles that share a name all count as broken."""
+    """Return two groups of device profiles: valid ones and broken ones. Profiles that share a name are all broken."""
     files, folder = sorted(PROFILES_FOLDER.glob("*.yaml")), path_variable(PROFILES_VARIABLE)
     if folder and not folder.is_dir():
         hint = "unset it, or name the folder of your profiles"
@@ -248,7 +248,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target named by device profiles. `addresses` are devices that run it; `htp_arch` is the oldest HTP among the profiles."""
+    """A target of device profiles. `addresses` are devices that run it; `htp_arch` is the oldest HTP of the profiles' chips."""
 
     key: str
     target: Target
@@ -258,7 +258,7 @@ class KnownTarget:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Return every target of the profiles once. `machine` is the CPU of virtual devices, as `uname -m` prints it."""
+    """Return every target of the device profiles once. `machine` is the CPU of virtual devices, as printed by `uname -m`."""
     known: dict[str, KnownTarget] = {}
     for profile in profiles:
         for address, target, runs_on in _uses(profile, machine):
@@ -274,7 +274,7 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Return the target with this key, or that of the device at this address. `broken` profiles only serve for better errors.
+    """Return the target with a key, or the target of the device with an address. `broken` profiles only improve error messages.
 
     Raises:
         UnknownNameError: no target has this key or address.
@@ -290,7 +290,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield each target of a profile with the address of the device that runs it (None if no run can) and its machine."""
+    """Yield each target of a profile, the address of the device that runs it (None if no device can), and that device's CPU."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

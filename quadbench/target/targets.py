@@ -145,18 +145,18 @@ class ToolchainTarget(Spec):
 
 
 def placeholders(words: Iterable[str]) -> Iterator[str]:
-    """Yield the names of all placeholders in braces, such as `{input}`, in the words of a command."""
+    """Yield the names of all placeholders in a command's words, such as `input` for `{input}`."""
     for word in words:
         yield from _PLACEHOLDER.findall(word)
 
 
 def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """Return the words of a command with their placeholders in braces replaced by `values`."""
+    """Return a command's words with each placeholder in braces replaced by its value in `values`."""
     return [_PLACEHOLDER.sub(lambda match: values[match[1]], word) for word in words]
 
 
 def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for each unknown placeholder in a command's words, and for braces around anything else."""
+    """Yield a message for each unknown placeholder in a command's words, and for braces around anything else."""
     for number, word in enumerate(words):
         for name in placeholders([word]):
             if name not in known:
@@ -176,7 +176,7 @@ _Version = Annotated[str, TextPattern(pattern=r"[0-9]+(\.[0-9]+)*", expected="nu
 
 
 class OnnxRuntimeTarget(Spec):
-    """The device's CPU, on which ONNX Runtime runs the graphs."""
+    """The target that runs graphs with ONNX Runtime on the device's CPU."""
 
     backend: Literal["onnxruntime"]
     """Runs the graphs in ONNX Runtime."""
@@ -192,7 +192,7 @@ PerformanceMode: TypeAlias = Literal[
 
 
 class QnnTarget(Spec):
-    """The device's Qualcomm HTP, which runs graphs from context binaries."""
+    """The target that runs graphs from context binaries on the device's Qualcomm HTP."""
 
     backend: Literal["qnn"]
     """Compiles here, with Qualcomm's compiler."""
@@ -206,7 +206,7 @@ class QnnTarget(Spec):
 
 
 class AiHubTarget(Spec):
-    """The Qualcomm HTP of a device at Qualcomm AI Hub, which compiles the graphs."""
+    """The target that runs graphs on the Qualcomm HTP of a device at Qualcomm AI Hub, which also compiles the graphs."""
 
     backend: Literal["ai_hub"]
     """Compiles at Qualcomm AI Hub."""
@@ -221,7 +221,7 @@ class AiHubTarget(Spec):
 
 
 class LiteRtTarget(Spec):
-    """The device's CPU or NPU, on which Google's LiteRT runs the graphs."""
+    """The target that runs graphs with Google's LiteRT on the device's CPU or NPU."""
 
     backend: Literal["litert"]
     """Compiles here, for an NPU with its vendor's compiler."""
@@ -230,7 +230,7 @@ class LiteRtTarget(Spec):
 
     @property
     def is_for_htp(self) -> bool:
-        """Return whether the target is a Qualcomm HTP."""
+        """Return whether this target's chip is Qualcomm's, so that LiteRT runs the graphs on an HTP."""
         return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
@@ -243,7 +243,7 @@ Target: TypeAlias = Annotated[
 
 
 def target_key(target: Target, machine: str) -> str:
-    """Return a target's short key, such as `onnxruntime-cpu-x86_64` or `litert-mt6991`. `machine` is the output of `uname -m`."""
+    """Return a target's short key, such as `onnxruntime-cpu-x86_64` or `litert-mt6991`. `machine` is from `uname -m`."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"

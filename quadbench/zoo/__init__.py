@@ -16,7 +16,7 @@ TEN_TASKS = FOLDER / "ten_tasks.json"  # file sizes of the recipe `ten-tasks`, w
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with 255 for pixels to replace.
+    """One evaluation input: 64x64 RGB PNG files, and for inpainting a grey mask with the value 255 where pixels are replaced.
 
     A text-to-image input has a prompt and no image.
     """
@@ -40,7 +40,7 @@ def adapter_folder(name: str) -> Path:
 
 
 def task_inputs(name: str, *, folder: Path = FOLDER) -> tuple[TaskInput, ...]:
-    """Return the held-out evaluation inputs of a built-in task, in order."""
+    """Return the held-out evaluation inputs of a built-in task (not used for training), in order."""
     inputs = folder / "inputs" / _known("built-in task", name, TASKS)
     return tuple(_task_input(inputs, entry) for entry in json.loads((inputs / "inputs.json").read_text()))
 

@@ -1,4 +1,4 @@
-"""Flatbuffer: a writer that collects tensors and operators of a quantized graph and saves them as a .tflite file."""
+"""Flatbuffer: a writer that collects the tensors and operators of a quantized graph and saves them as a .tflite file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class TfliteWriter:
-    """A .tflite file being written by the functions in `forms`. Tensors are identified by their index."""
+    """A writer of one .tflite file, filled by the functions in `forms`. Tensors are identified by their index."""
 
     def __init__(self, graph: RoundedGraph) -> None:
         self.graph = graph
@@ -45,7 +45,7 @@ class TfliteWriter:
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
     def write(self, path: Path) -> None:
-        """Save the file, after all operations were added. Its one signature has the names of inputs and outputs."""
+        """Save the file after all operations were added. Its only signature has the names of inputs and outputs."""
         inputs, outputs = self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()}
         graph = schema.SubGraphT(
             tensors=self._tensors,
@@ -82,7 +82,7 @@ class TfliteWriter:
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values; return its index. `scales` (one, or one per row) quantize it with zero point 0."""
+        """Add a tensor without values and return its index. `scales` quantize it with zero point 0: one, or one per row."""
         quantization = None
         if scales is not None:
             values = np.atleast_1d(np.asarray(scales, np.float32))
@@ -93,7 +93,7 @@ class TfliteWriter:
         return len(self._tensors) - 1
 
     def constant(self, name: str, values: np.ndarray, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor with values, which must not change until the file is written; return the tensor's index."""
+        """Add a tensor with values and return its index. The values must not change until the file is written."""
         number = self.tensor(name, values.shape, values.dtype.name, scales)
         self._buffers.append(_Aligned(data=values))
         self._tensors[number].buffer = len(self._buffers) - 1
@@ -108,7 +108,7 @@ class TfliteWriter:
         return self._constants[key]
 
     def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
-        """Add an operator by its name in TFLite's schema. An input of -1 is omitted."""
+        """Add an operator by its name in TFLite's schema. An input of -1 is an omitted optional input."""
         number = getattr(schema.BuiltinOperator, code)
         kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
         self._operators.append(
@@ -122,7 +122,7 @@ class TfliteWriter:
         )
 
     def plain(self, name: str) -> int:
-        """Return the index of a tensor in ONNX's layout, which is transposed if necessary."""
+        """Return the index of a tensor in ONNX's layout (channels first); a transposition is added if necessary."""
         if name not in self._plain:
             is_turned = name in self._last
             self._plain[name] = (
@@ -131,7 +131,7 @@ class TfliteWriter:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return the index of a four-dimensional tensor in channels-last layout, which is transposed if necessary."""
+        """Return the index of a four-dimensional tensor in channels-last layout; a transposition is added if necessary."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
         if name not in self._last:
@@ -140,7 +140,7 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether one of the tensors already exists in channels-last layout, which their operator should then use."""
+        """Return whether one of these tensors already exists in channels-last layout, so that their operator should use it."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
@@ -151,7 +151,7 @@ class TfliteWriter:
         return number
 
     def is_read(self, name: str) -> bool:
-        """Return whether a tensor is read by an operation or is a graph output."""
+        """Return whether any operation of the graph reads a tensor, or the tensor is a graph output."""
         return name in self._read
 
     def register(self, name: str, number: int, *, last: bool = False) -> None:
@@ -171,21 +171,21 @@ class TfliteWriter:
         return result
 
     def layouts_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return a tensor's indices in ONNX's layout and in channels-last layout; None for a layout that does not exist."""
+        """Return a tensor's two indices: in ONNX's layout, and in channels-last layout; None if not yet added."""
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
-        """Add an intermediate tensor, INT16 with a scale or float without one, and return its index."""
+        """Add an intermediate tensor and return its index. With a scale the type is INT16, without one float."""
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
     def constant_input(self, op: Operation, index: int) -> Constant:
-        """Return the constant input of an operation at this index, of any type."""
+        """Return the constant that an operation has as its input number `index`. Raise BuildError for other inputs."""
         if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
             raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
         return self.graph.constants[op.inputs[index]]
 
     def _input(self, name: str, dtype: str) -> int:
-        """Add a graph input with its own type; float inputs are quantized at once."""
+        """Add a graph input with its type in ONNX; float inputs are then quantized to INT16."""
         shape, scale = self.graph.shapes[name], self.graph.scales.get(name)
         number = self.tensor(name, shape, dtype, None if dtype == "float32" else scale)
         inside = number

@@ -1,4 +1,4 @@
-"""Forms: functions that write each ONNX operator to a .tflite file: elementwise operators, moves and norms."""
+"""Forms: functions that each write one ONNX operator to a .tflite file: elementwise operators, data movements and norms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return the writing function of an elementwise operator with one input, or with two of different scales."""
+    """Return a function that writes an elementwise operator with one input, or with two inputs of different scales."""
 
     def write(w: TfliteWriter, op: Operation) -> None:
         last = w.is_channels_last(*op.inputs)
@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE, also for Squeeze and Unsqueeze; nothing if the shape does not change. Token ids keep their type."""
+    """Write RESHAPE, also for Squeeze and Unsqueeze. Write nothing if the shape does not change. Token ids keep their type."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -67,14 +67,14 @@ def reshape(w: TfliteWriter, op: Operation) -> None:
 
 
 def identity(w: TfliteWriter, op: Operation) -> None:
-    """Write no operator for Identity: register the input's tensor under the output's name too."""
+    """Write no operator for an ONNX Identity; register the input's tensor under the output's name too."""
     for number, last in zip(w.layouts_of(op.inputs[0]), (False, True), strict=True):
         if number is not None:
             w.register(op.outputs[0], number, last=last)
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE, or nothing if the tensor already exists in the other layout."""
+    """Write TRANSPOSE, or nothing if the writer already has the tensor in the other layout."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -181,30 +181,30 @@ def group_norm(w: TfliteWriter, op: Operation) -> None:
 
 
 def mean(w: TfliteWriter, op: Operation) -> None:
-    """Write an INT16 MEAN over constant axes."""
+    """Write an INT16 MEAN over the axes that the ONNX node gives as constants."""
     source, axes = op.inputs[0], w.constant_input(op, 1).values
     options = schema.ReducerOptionsT(keepDims=bool(op.attributes.get("keepdims", 1)))
     w.operator("MEAN", [w.plain(source), w.int32_constant(*axes.tolist())], [w.add_result(op.outputs[0])], options)
 
 
 class _Norm:
-    """A writer for the steps of a normalization, in float."""
+    """A helper that writes the steps of a normalization in float."""
 
     def __init__(self, w: TfliteWriter, op: Operation) -> None:
         self._w, self._op, self._parts = w, op, 0
 
     def exact(self, rounded: int) -> int:
-        """Dequantize a tensor to float."""
+        """Add a DEQUANTIZE of a tensor to float, and return the result's index."""
         return self._written("DEQUANTIZE", [rounded], self._w.shape(rounded))
 
     def reshaped(self, tensor: int, shape: Shape) -> int:
-        """Reshape a tensor; one size may be -1 and is inferred."""
+        """Add a RESHAPE of a float tensor; one size of the new shape may be -1 and is inferred."""
         left = prod(self._w.shape(tensor)) // -prod(shape) if -1 in shape else 0
         whole = tuple(left if size == -1 else size for size in shape)
         return self._written("RESHAPE", [tensor, self._w.int32_constant(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
-        """Subtract the mean, and divide by the standard deviation. `mean` returns a mean that broadcasts to its tensor."""
+        """Write the subtraction of the mean and division by the standard deviation; `mean` returns a mean that broadcasts."""
         shape = self._w.shape(x)
         centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
         variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
@@ -214,7 +214,7 @@ class _Norm:
         return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
 
     def mean(self, x: int, axes: tuple[int, ...]) -> int:
-        """Return the mean over some axes, which keep size 1."""
+        """Write the mean over some axes, which keep size 1, and return the result's index."""
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.shape(x)))
         return self._written("MEAN", [x, self._w.int32_constant(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Return the scale or offset of each channel; if the scale is a filter, its first weight counts."""
+        """Return the scale or offset of each channel as constant. If the scale is a filter, only its first weight is used."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

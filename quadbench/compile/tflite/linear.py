@@ -1,4 +1,4 @@
-"""Linear operators: writing Conv, Gemm, MatMul and Gather to .tflite files, with base weights or LoRA inputs."""
+"""Linear operators: writing Conv, Gemm, MatMul and Gather to .tflite files. Weights are constants or LoRA inputs."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _MAX_INT16, _MAX_INT32 = 2**15, 2**31 - 1
 
 
 def gemm(w: TfliteWriter, op: Operation) -> None:
-    """Write Gemm as FULLY_CONNECTED with base weights, or as a matrix product with LoRA weights."""
+    """Write Gemm as FULLY_CONNECTED if the weights are constants, or as a matrix product if they are LoRA inputs."""
     a = op.attributes
     if a.get("transA", 0) or not a.get("transB", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
         raise BuildError(f"{op} is no linear layer: expected transA 0, transB 1, alpha 1 and beta 1")
@@ -38,7 +38,7 @@ def product(w: TfliteWriter, left: int, right: int, result: int, *, adjoint: boo
 
 
 def gather(w: TfliteWriter, op: Operation) -> None:
-    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; constant indices are looked up here."""
+    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; with constant indices, write the rows as a constant."""
     table, name = w.constant_input(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is no embedding: expected rows of a table with one scale")
@@ -55,7 +55,7 @@ def gather(w: TfliteWriter, op: Operation) -> None:
 
 
 def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]:
-    """Add a layer's bias (zeros by default). Return its index and type: INT32 if no sum of products can exceed 32 bits.
+    """Add a layer's bias (zeros by default). Return the index and type: INT32 if no sum can exceed 32 bits, otherwise INT64.
 
     LiteRT's CPU accumulates in the bias's type. INT64 is always exact, but many times slower.
     """
@@ -71,7 +71,7 @@ def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]
 
 
 def conv(w: TfliteWriter, op: Operation) -> None:
-    """Write Conv as CONV_2D with base weights, or as a matrix product with LoRA weights."""
+    """Write Conv as CONV_2D if the weights are constants, or as a matrix product if they are LoRA inputs."""
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
         raise BuildError(f"{op} has groups or dilations, which have no form in LiteRT here")
@@ -143,13 +143,13 @@ def _stride(op: Operation) -> tuple[int, int]:
 
 
 def _pads(op: Operation) -> tuple[int, int, int, int]:
-    """Return the padding as top, left, bottom, right."""
+    """Return the padding of a Conv node as top, left, bottom, right."""
     top, left, bottom, right = op.attributes.get("pads", (0, 0, 0, 0))
     return int(top), int(left), int(bottom), int(right)
 
 
 def _is_same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> bool:
-    """Return whether the graph's padding equals TFLite's SAME padding, which keeps the size, with the odd row at the end."""
+    """Return whether a Conv's padding equals TFLite's SAME padding, which puts odd padding at the end of each dimension."""
     own = []
     for length, filter_length, op in zip(size, kernel, stride, strict=True):
         results = -(-length // op)

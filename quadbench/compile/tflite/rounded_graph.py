@@ -1,4 +1,4 @@
-"""Rounded graph: a QDQ graph as operations between integer tensors with scales, in LiteRT's symmetric INT16 encodings."""
+"""Rounded graph: a QDQ graph as operations on integer tensors with scales, in LiteRT's symmetric INT16 encodings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ _MAX_UINT16 = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """Constant integers with one scale, or with one per index of `axis`; without `scales`, the values are plain numbers."""
+    """Constant integers with one scale, or one scale per index of `axis`; without `scales`, the values are plain numbers."""
 
     values: np.ndarray
     scales: np.ndarray | None = None
@@ -31,7 +31,7 @@ class Constant:
 
     @property
     def dequantized(self) -> np.ndarray:
-        """Return the dequantized values, in float."""
+        """Return the dequantized values in float; without scales, the values unchanged."""
         if self.scales is None:
             return self.values
         shape = [-1 if dimension == self.axis else 1 for dimension in range(self.values.ndim)] if self.scales.ndim else []
@@ -54,7 +54,7 @@ class Operation:
 
 @dataclass(kw_only=True)
 class RoundedGraph:
-    """A graph whose tensors are integers. `outputs` maps the names of graph outputs to quantized tensors."""
+    """A graph whose tensors are integers. `outputs` maps each graph output's name to the quantized tensor's name."""
 
     inputs: dict[str, str]  # NumPy dtype of each input
     outputs: dict[str, str]
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Convert a QDQ graph with LiteRT's encodings to operations on integer tensors. The weights are moved out of the model."""
+    """Convert a QDQ graph with LiteRT's encodings to operations on integer tensors. Weights are removed from the model."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -73,7 +73,7 @@ def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A QDQ graph while it is read, node by node. `names` maps every name of a quantized tensor to its name in the result."""
+    """A converter of a QDQ graph, node by node. `names` maps every name of a quantized tensor to its name in the result."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -94,7 +94,7 @@ class _QdqReader:
         )
 
     def read(self, node: "NodeProto") -> None:
-        """Add the next node of the QDQ graph to the result."""
+        """Convert the next node of the QDQ graph and add it to the result."""
         match node.op_type:
             case "DequantizeLinear":
                 self._dequantized(node)
@@ -104,7 +104,7 @@ class _QdqReader:
                 self._operation(node)
 
     def finished(self) -> RoundedGraph:
-        """Return the graph, after all nodes were read."""
+        """Return the converted graph, after all nodes were read."""
         graph = self.graph
         graph.outputs = {name: self.names.get(name, name) for name in self._output_names}
         tensors = [*graph.outputs.values(), *(name for op in graph.operations for name in op.outputs)]
@@ -159,7 +159,7 @@ class _QdqReader:
 
 
 def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
-    """Replace each group of four nodes that computes a group norm by one operation, with the number of groups as attribute."""
+    """Replace every four nodes that compute a group norm by one operation with the number of groups as attribute."""
     makers = {name: op for op in graph.operations for name in op.outputs}
     operations = [_group_norm(graph, op, makers) or op for op in graph.operations]
     needed, kept = set(graph.outputs.values()), []
@@ -201,7 +201,7 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A graph while its encodings are converted. `scales` has the new scale of every dequantized tensor with a single scale."""
+    """A QDQ graph while its encodings are converted. `scales` has each dequantized tensor's new scale, if it has a single one."""
 
     model: "ModelProto"
     constants: dict[str, Any]
@@ -227,7 +227,7 @@ class _Dialect:
             self.scales[node.output[0]] = new
 
     def reencode_biases(self) -> None:
-        """Requantize each bias, whose scale is the product of weight scale and data scale, as the data scale has changed."""
+        """Requantize each bias to its new scale, weight scale times data scale, because the data scale has changed."""
         dequantizers = {node.output[0]: node for node in self.model.graph.node if node.op_type == DEQUANTIZE}
         for node in self.model.graph.node:
             bias = dequantizers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None

@@ -1,4 +1,4 @@
-"""Adapter: a LoRA as low-rank pairs per site, with mixing, random adapters, merging and conversion to graph inputs."""
+"""Adapter: a LoRA as one low-rank pair per layer, with mixing, random adapters, merging and conversion to graph inputs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ STRENGTH = 0.1  # of a random adapter's up*down relative to torch's initial weig
 
 @dataclass(frozen=True, kw_only=True)
 class LoraPair:
-    """The low-rank pair of one site: `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), float32."""
+    """The low-rank pair of one layer (site): `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), float32."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -60,7 +60,7 @@ class LoraPair:
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Reshape flat factors, (rank, in*k*k) and (out, rank), into a pair for this pair's layer."""
+        """Reshape flat factors, (rank, in*k*k) and (out, rank), into a LoRA pair for the same layer as this pair."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize an omitted text encoder part, given its number of tensors and each site's update energy."""
+        """Summarize an omitted text encoder part, given its number of tensors and the energy of each layer's weight update."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -88,7 +88,7 @@ class OmittedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter as pairs by site. Each `up` includes the whole scale, so that a layer computes `W x + up (down x)`.
+    """A LoRA adapter: a pair for each site (layer). Each `up` includes the whole scale, so a layer computes `W x + up (down x)`.
 
     `weight`, the factor that a user gives the whole adapter, is included in `up` too.
     """
@@ -100,7 +100,7 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """Return the largest rank of any site."""
+        """Return the largest rank of the adapter at any layer (site)."""
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
@@ -108,12 +108,12 @@ class Adapter:
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
-        """Return the adapter with a random rotation at each site; the adapter's name and `number` are the seed."""
+        """Return the adapter with a random rotation at each site; the random seed is the adapter's name and `number`."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
     def at_weight(self, weight: float) -> "Adapter":
-        """Return the adapter at another weight, with `up` rescaled."""
+        """Return the adapter at another user-given weight: each `up` is rescaled from the old weight to the new one."""
         if weight == self.weight:
             return self
         factor = weight / self.weight
@@ -139,7 +139,7 @@ def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) 
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Return an adapter with random weights at all sites of these kinds. Only names and shapes in `unet` are used.
+    """Return an adapter with random weights at all layers of the given kinds. Only names and shapes in `unet` are used.
 
     `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
     tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
@@ -158,7 +158,7 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
-    """Return the rank of every site in the shared graph: the largest among the adapters."""
+    """Return the LoRA rank of every layer (site) in the shared graph: the largest rank of any adapter there."""
     ranks: dict[str, int] = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -167,7 +167,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return an adapter's tensors by LoRA input name, at the adapter's own ranks, as in its file."""
+    """Return an adapter's tensors by LoRA input name, at the adapter's own ranks, as its file stores them."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -176,7 +176,7 @@ def own_tensors(adapter: Adapter) -> GraphInputs:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks; zeros at sites without a pair and for no adapter."""
+    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks; zeros where the adapter has no pair or is None."""
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for name, tensor in (own_tensors(adapter) if adapter else {}).items():
         tensors[name][tuple(map(slice, tensor.shape))] = tensor

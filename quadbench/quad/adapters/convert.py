@@ -27,7 +27,7 @@ MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are flo
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """One site's conversion: `error` is the lost update's relative Frobenius norm; `energy` is the whole update's square."""
+    """The conversion of one layer (site): `error` is the lost part's relative norm, `energy` the update's sum of squares."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
@@ -38,7 +38,7 @@ class ConvertedSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A LoRA made from another adapter, its sites by decreasing error, and the bias updates that a LoRA cannot hold."""
+    """A LoRA made from another adapter, with each layer's error, largest first. Bias updates are left out, and counted."""
 
     adapter: Adapter
     source: str
@@ -56,7 +56,7 @@ class Conversion:
 
 
 def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False) -> Conversion:
-    """Convert an adapter to a LoRA of at most this rank at every site. LoRA pairs within this rank stay unchanged.
+    """Convert an adapter to a LoRA of at most this rank at every layer. LoRA pairs within this rank stay unchanged.
 
     Raises:
         AdapterError: the file cannot be read, uses another method, does not fit the base, or changes nothing.
@@ -139,7 +139,7 @@ def origin(conversion: Conversion) -> dict[str, object]:
 
 
 def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, LoraReading | None, Mapping[str, torch.Tensor]]:
-    """Read an adapter to be converted: a PEFT folder, which has no text encoder part, or a file with kohya's tensor names.
+    """Read the adapter to be converted: either a PEFT folder, or a file with kohya's tensor names.
 
     Return the file, its weight differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
     """

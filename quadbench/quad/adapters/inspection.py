@@ -1,4 +1,4 @@
-"""Inspection: a summary of an adapter's sites, ranks and size, and every problem with it."""
+"""Inspection: a summary of the layers (sites), ranks and size of an adapter file, and every problem in the file."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ Kind: TypeAlias = SiteKind | Literal["other"]
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """A summary of all sites of one kind. The greatest magnitudes are measured with the scale multiplied into `up`."""
+    """A summary of all layers (sites) of one kind. `greatest_up` is measured with the LoRA scale multiplied into `up`."""
 
     kind: Kind
     sites: int
@@ -30,7 +30,7 @@ class KindRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
-    """The tensor for which a single scale is least accurate: its maximum magnitude is `ratio` times its root mean square."""
+    """The LoRA tensor that a single quantization scale fits worst: its greatest magnitude is `ratio` times its RMS value."""
 
     site: str
     side: str  # down or up
@@ -39,7 +39,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """An adapter's summary and problems. `ranks` counts sites by rank; `scale` is the least and greatest factor on up*down."""
+    """A summary and the problems of an adapter. `ranks` counts layers by rank; `scale` is the range of factors on up*down."""
 
     path: str
     format: str
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
-    """Summarize an adapter file of any format. With a base's sites, also check that the adapter fits them."""
+    """Summarize an adapter file of any format. If a model's LoRA layers are given, also check that the adapter fits them."""
     content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
@@ -91,7 +91,7 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Return a site's kind, such as attention, by the end of its name (with dots or underscores), else by its tensor shape.
+    """Return the kind of a layer (site), such as attention, by the end of its name, or else by the shape of its tensors.
 
     Sites outside the blocks, and names of the original Stable Diffusion code, match no ending.
     """

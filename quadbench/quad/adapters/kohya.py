@@ -1,4 +1,4 @@
-"""Kohya and LyCORIS: reading LoRA files whose site names have underscores for dots, and LoHa, LoKr and full-difference files."""
+"""Kohya and LyCORIS: reading LoRA files whose layer names have underscores for dots, and LoHa, LoKr and full-difference files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs by kohya's site name, as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
+    """Read the U-Net's LoRA pairs by kohya's layer name, as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the text encoder's LoRA pairs by site name as in the file, including the prefix, such as `lora_te_`."""
+    """Read the text encoder's LoRA pairs by layer name as in the file, including the prefix, such as `lora_te_`."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -65,17 +65,17 @@ def _scale(_site: str, rank: int, alpha: float | None) -> float:
 
 
 def flat_name(site: str) -> str:
-    """Return a site's name with underscores for dots, as in the tensor keys of kohya's files."""
+    """Return a layer's name with underscores for dots, as in the tensor keys of kohya's files."""
     return site.replace(".", "_")
 
 
 def is_ldm(flat: str) -> bool:
-    """Return whether this is a site name of the original Stable Diffusion code, which numbers blocks differently."""
+    """Return whether a layer's name is in the style of the original Stable Diffusion code, which numbers blocks differently."""
     return _LDM.match(flat) is not None
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Correct a site name of the original Stable Diffusion code so that diffusers' conversion recognises it.
+    """Correct a layer name of the original Stable Diffusion code so that diffusers' conversion recognises the name.
 
     In upper blocks without attention, the upsampler is part 1 of the block instead of part 2, which the conversion does not know;
     attention has no part `conv`.
@@ -85,7 +85,7 @@ def as_diffusers_reads(flat: str) -> str:
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """Convert a site name of the original Stable Diffusion code to diffusers' name, by diffusers itself; None if unknown."""
+    """Convert a layer name of the original Stable Diffusion code to diffusers' name by a diffusers function; None if unknown."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     upsampler = _UPSAMPLER.fullmatch(flat)
@@ -102,7 +102,7 @@ def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
 
 
 class Method(StrEnum):
-    """The method by which a file stores a weight update: LoHa, LoKr, or the full difference."""
+    """A method other than LoRA by which an adapter file stores a weight update: LoHa, LoKr, or the full difference."""
 
     LOHA = "LoHa"
     LOKR = "LoKr"
@@ -111,7 +111,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdate:
-    """The tensors of one site's weight update by one method, and their scale. Unfactored updates have no rank.
+    """The tensors of one layer's weight update (LoHa, LoKr or full) and their scale. Unfactored updates have no rank.
 
     `biases` is the update of the biases, which a LoRA cannot hold.
     """
@@ -123,7 +123,7 @@ class WeightUpdate:
     biases: torch.Tensor | None = None
 
     def weights(self) -> torch.Tensor:
-        """Return the weight update in float64: (out, in * k * k), or (out, in, k, k) in the same order."""
+        """Return the weight update in float64: (out, in * k * k), or the same values as (out, in, k, k)."""
         parts = {part: tensor.double() for part, tensor in self.parts.items()}
         match self.method:
             case Method.LOHA:
@@ -140,7 +140,7 @@ class WeightUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdates:
-    """The weight updates in an adapter file by site name as in the file, the file's other tensors, and all problems found."""
+    """The LoHa, LoKr and full-difference updates of an adapter file by layer name, the file's other tensors, and all problems."""
 
     by_site: dict[str, WeightUpdate]
     rest: dict[str, torch.Tensor]
@@ -148,7 +148,7 @@ class WeightUpdates:
 
 
 def kohya_key(name: str) -> TensorKey | None:
-    """Parse a tensor key in kohya's naming into site and part; None for other keys. Text encoder sites keep their prefix."""
+    """Parse a tensor key in kohya's naming into layer and part; None for other keys. Text encoder layers keep their prefix."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
@@ -156,7 +156,7 @@ def kohya_key(name: str) -> TensorKey | None:
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
-    """Return the LoRA scale alpha / r from a site's tensors; 1 without an alpha or a rank."""
+    """Return the LoRA scale alpha / r from the tensors of one layer; 1 without an alpha or a rank."""
     return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
 
 
@@ -243,7 +243,7 @@ def _product_shape(parts: Parts, first: str, second: str, core: str) -> tuple[in
 
 
 def _size(parts: Parts, method: Method) -> int:
-    """Return the number of weights that an update changes, from the shapes of its tensors alone."""
+    """Return the number of weights that a layer's update changes, from the shapes of the update's tensors alone."""
     shapes = [_product_shape(parts, *names) for names in _PRODUCTS if names[0] in parts]
     shapes += [tuple(parts[name].shape) for name in ("diff", "lokr_w1", "lokr_w2") if name in parts]
     sizes = [torch.Size(shape).numel() for shape in shapes]

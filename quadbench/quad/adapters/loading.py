@@ -1,4 +1,4 @@
-"""Loading: detecting the format of an adapter file, reading it, and fitting it to the sites of a base."""
+"""Loading: detecting the format of an adapter file, reading it, and fitting it to the LoRA layers of a base model."""
 
 import os
 import re
@@ -39,7 +39,7 @@ class TensorFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
-    """The shapes of LoRA pairs that fit a site: (r, *down) and (up[0], r, *up[1:]), for ranks r up to `rank` (None: any)."""
+    """The shapes of LoRA pairs that fit a layer: (r, *down) and (up[0], r, *up[1:]), for ranks r up to `rank` (None: any)."""
 
     down: Shape
     up: Shape
@@ -52,7 +52,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """A base's LoRA sites by name. `layers_per_block` serves to convert original Stable Diffusion names; None if unknown."""
+    """The layers (sites) of a base model where LoRA can be added. `layers_per_block` is for converting original SD names."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -60,7 +60,7 @@ class BaseSites:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterReading:
-    """The content of an adapter's file or folder, including problems that do not prevent reading."""
+    """The content read from an adapter's file or folder, the format found, and problems that did not prevent reading."""
 
     format: AdapterFormat
     because: str  # why the format was recognized
@@ -72,7 +72,7 @@ class AdapterReading:
 def load_adapter(
     name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
 ) -> Adapter:
-    """Read the adapter at a path, and return it with the site names and tensor shapes of a base."""
+    """Read the adapter at a path, and return it with the layer names and tensor shapes of a base model."""
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read an adapter file; with `unet_only`, read the U-Net's part and only summarize the text encoder's part."""
+    """Read an adapter file. With `unet_only`, read only the U-Net's part in full, and summarize the text encoder's part."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -168,7 +168,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
 
 
 def sites_of_unet(unet: nn.Module) -> BaseSites:
-    """Return the LoRA sites of a diffusers U-Net: every Linear and ungrouped Conv2d."""
+    """Return the layers (sites) of a diffusers U-Net where LoRA can be added: every Linear and ungrouped Conv2d."""
     takes_lora = {
         site: module
         for site, module in unet.named_modules()
@@ -181,7 +181,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """Return the LoRA sites of a shared graph, given the shapes of its LoRA inputs, with the graph's rank at each site."""
+    """Return the LoRA layers (sites) of a shared graph, given the shapes of its LoRA inputs, with the graph's rank at each."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _site_shape(down, up, rank=down[0]) for site, (down, up) in named.items()})
@@ -192,14 +192,14 @@ def _site_shape(down: Shape, up: Shape, *, rank: int | None) -> SiteShape:
 
 
 def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
-    """Return the adapter with the base's site names and shapes; 1x1 convolutions and linear layers are interchangeable."""
+    """Return the adapter with the base model's layer names and shapes; 1x1 convolutions and linear layers are interchangeable."""
     sites = match_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map each site name in an adapter's file to the base's site name. Raise AdapterError unless each has its own site."""
+    """Map each layer name in an adapter's file to a different layer name of the base model. Raise AdapterError if impossible."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
@@ -251,6 +251,6 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: SiteShape) -> LoraPair
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
-    """Return the tensor reshaped between (a, b) and (a, b, 1, 1) as expected; other shapes unchanged."""
+    """Return a LoRA tensor reshaped between (a, b) and (a, b, 1, 1) if the base expects that; other shapes stay unchanged."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

@@ -1,4 +1,4 @@
-"""LoRA pairs: pairing the tensors of an adapter file by site, and collecting every problem with them."""
+"""LoRA pairs: pairing the tensors of an adapter file layer by layer, and collecting every problem in the file."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ ScaleOf = Callable[[str, int, float | None], float]  # site, rank, the alpha bes
 
 
 class LoraPart(StrEnum):
-    """The role of a tensor at its site: `down`, `up`, or the scale `alpha`."""
+    """The role of a LoRA tensor at its layer: matrix `down`, matrix `up`, or the scale `alpha`."""
 
     DOWN = "down"
     UP = "up"
@@ -44,7 +44,7 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorKey:
-    """A parsed tensor key: the site, and the tensor's role there, a LoraPart or another method's, such as `hada_w1_a`."""
+    """A parsed tensor key: the layer (site), and the tensor's role there, a LoraPart or another method's, such as `hada_w1_a`."""
 
     site: str
     part: str
@@ -52,7 +52,7 @@ class TensorKey:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterProblem:
-    """A reason why an adapter cannot be used, with a hint on what to do."""
+    """A reason why an adapter file cannot be used, with a hint for the user on how to solve the problem."""
 
     message: str
     hint: str | None = None
@@ -81,7 +81,7 @@ KeyOf = Callable[[str], TensorKey | None]
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> LoraReading:
-    """Pair an adapter's tensors by site, and scale them. `key_of` parses a tensor key; it returns None for unknown keys."""
+    """Pair an adapter's tensors by layer, and scale them. `key_of` parses a tensor key; it returns None for unknown keys."""
     keys = {name: key_of(name) for name in tensors}
     faults = Faults()
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
@@ -111,19 +111,19 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
 
 
 def split_text_encoder(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Split an adapter's tensors by key into those of the U-Net and those of the text encoder."""
+    """Split an adapter's tensors by their keys into two dictionaries: those of the U-Net, and those of the text encoder."""
     text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
     return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
 
 def first_name(names: Sequence[str]) -> str:
-    """Return the first name in quotes, and the number of further names: `'a' and 2 more`."""
+    """Return the first name in quotes and the number of further names, as text for a message: `'a' and 2 more`."""
     return _counted([f"'{names[0][:MAX_SITE_LENGTH]}'", *names[1:]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultKind:
-    """A kind of problem in a file. Its message is `before`, then the places where it occurs, then `after`."""
+    """A kind of problem in an adapter file. Its message is `before`, then the names where it occurs, then `after`."""
 
     before: str
     after: str = ""
@@ -146,13 +146,13 @@ _LONG = FaultKind(before=f"has names of sites with more than {MAX_SITE_LENGTH} c
 
 
 class Faults:
-    """The problems of an adapter file by kind, each with the places where it occurs."""
+    """The problems of an adapter file by kind, each with the tensor or layer names where it occurs."""
 
     def __init__(self) -> None:
         self._places: dict[FaultKind, list[str]] = {}
 
     def add(self, fault: FaultKind, *places: str) -> None:
-        """Record the places, such as tensor names, where a kind of problem occurs."""
+        """Record the tensor or layer names where a kind of problem occurs."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
@@ -161,7 +161,7 @@ class Faults:
             self.add(FaultKind(before=f"holds {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """Return one problem per kind, with its places, in the order in which the kinds were first recorded."""
+        """Return one problem per kind, with the names where it occurs, in the order in which the kinds were first recorded."""
         return tuple(
             AdapterProblem(message=f"{fault.before} {_counted(places)}{fault.after}", hint=fault.hint)
             for fault, places in self._places.items()
@@ -190,7 +190,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by site and part, and record duplicates. The result is empty with more sites than a U-Net has."""
+    """Group tensor names by layer and part, and record duplicates. The result is empty for more layers than a U-Net has."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:
@@ -206,7 +206,7 @@ def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, di
 
 
 def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bool:
-    """Return whether a site's tensors form a valid pair, and record the fault if not."""
+    """Return whether the tensors of one layer form a valid LoRA pair, and record the problem if not."""
     if LoraPart.DOWN not in parts or LoraPart.UP not in parts:
         present = next(part for part in (LoraPart.DOWN, LoraPart.UP, LoraPart.ALPHA) if part in parts)
         faults.add(_HALF[present], quoted(site))
@@ -226,7 +226,7 @@ def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bo
 
 
 def quoted(name: str) -> str:
-    """Return a name in quotes, shortened, for messages."""
+    """Return a name in quotes, shortened to a limit, for use in error messages."""
     return f"'{name[:MAX_SITE_LENGTH]}'"
 
 

@@ -23,7 +23,7 @@ MIN_KEPT_DB = 3.0
 
 
 def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
-    """Return the greatest magnitude at each LoRA input over the given adapters."""
+    """Return for each LoRA input the greatest magnitude of its weights in any of the given adapters."""
     ranges: Ranges = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -33,7 +33,7 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the anchor's ranges, and pooled ranges at sites that the anchor lacks; without anchor, all ranges are pooled."""
+    """Return the LoRA ranges of the anchor adapter, or those of all adapters pooled where the anchor has no layer or is None."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
@@ -57,13 +57,13 @@ def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
-    """Return one encoding for each LoRA input, with zero point 0, shared by all adapters."""
+    """Return one encoding (scale, with zero point 0) for each LoRA input, shared by all adapters."""
     return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraProfile:
-    """The shared encodings of the LoRA inputs, and the adapters prepared for them."""
+    """The shared encodings of the LoRA inputs, and the adapters, rescaled to fill the ranges if the recipe wants that."""
 
     adapters: dict[str, Adapter]  # gauge-aligned if requested
     anchor: str | None  # the adapter whose ranges are used; None for the pooled ranges of all adapters
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the LoRA profile of the adapters. With `gauge`, rescale their matrices to fill the ranges, then recompute ranges."""
+    """Return the shared LoRA encodings of the adapters. With `gauge`, first rescale the adapters' matrices to fill the ranges."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -81,14 +81,14 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 
 
 def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
-    """Quantize an adapter's tensors to integers, by input name. The ranks may be the adapter's own or the graph's."""
+    """Quantize an adapter's tensors to integers, by LoRA input name. The ranks may be the adapter's own or the graph's."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """The quantization loss of an adapter at one site. `clipped` of its `weights` lie outside the range; `effective_bits` is
-    log2 of the used integer levels, of the worse of both tensors; `sqnr_db` is the SQNR of up*down, infinite without loss.
+    """The quantization loss of an adapter at one layer. `clipped` counts the weights outside the range; `effective_bits` is log2
+    of the used integer levels, for the worse of `down` and `up`; `sqnr_db` is the SQNR of up*down, infinite without loss.
     """
 
     site: str
@@ -99,7 +99,7 @@ class SiteFit:
 
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
-    """Measure the quantization loss of an adapter under these encodings, site by site."""
+    """Measure the quantization loss of an adapter under these encodings, layer by layer."""
     fits = []
     for site, pair in adapter.pairs.items():
         tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
@@ -119,12 +119,12 @@ def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[Site
 
 
 def clip_rate(fits: Sequence[SiteFit]) -> float:
-    """Return the fraction of an adapter's weights outside the range of their encodings, over all sites, from 0 to 1."""
+    """Return the fraction (0 to 1) of an adapter's weights that lie outside the range of their encodings, over all layers."""
     return sum(fit.clipped for fit in fits) / sum(fit.weights for fit in fits)
 
 
 class Acceptance(StrEnum):
-    """The outcome of judging an adapter under a fixed LoRA profile."""
+    """The outcome of checking whether a new adapter can be quantized with the fixed LoRA encodings of a bundle."""
 
     ADMITTED = "admitted"
     ADMITTED_AFTER_GAUGE = "admitted after gauge"
@@ -139,7 +139,7 @@ class Acceptance(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """The quantization loss of an adapter, its `sites` by increasing SQNR. `sqnr_db` is over up*down of all sites together."""
+    """The quantization loss of an adapter. `sites` are its layers by increasing SQNR; `sqnr_db` is over all layers together."""
 
     clip_rate: float
     effective_bits: float  # the fewest of any site
@@ -157,7 +157,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The decision on an adapter, with its loss as it is (`plain`) and with matrices rescaled to the ranges (`gauged`)."""
+    """The decision whether an adapter can be added, with its quantization loss unchanged (`plain`) and rescaled (`gauged`)."""
 
     acceptance: Acceptance
     reason: str
@@ -166,7 +166,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Judge how well an adapter fits a LoRA profile's encodings, which must cover all of its sites."""
+    """Decide how well an adapter fits fixed LoRA encodings, which must cover every layer that the adapter changes."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
@@ -181,7 +181,7 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
-    """Return the adapter with its matrices rescaled to fill the ranges of the encodings (gauge alignment)."""
+    """Return the adapter with the two matrices of each layer rescaled against each other to fill the ranges of the encodings."""
     return align_gauge(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 
@@ -202,8 +202,8 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Describe the first of the admission limits that a site violates; None if there is none, or if nothing is lost, as at a
-    site of zeros. NaN values violate their limit.
+    """Describe the first admission limit that the adapter violates at one layer. Return None if it violates none, or if
+    quantization loses nothing. NaN values violate their limit.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -59,7 +59,7 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """One alternative of a PEFT rank or alpha pattern. A site matches if it ends with `tail`, and begins with `head` if set."""
+    """One alternative of a PEFT rank or alpha pattern. A layer's name must end with `tail` and, if set, begin with `head`."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
@@ -67,7 +67,7 @@ class _Branch:
     anywhere: bool  # without a head: whether the tail may start anywhere, not only after a dot
 
     def matches(self, site: str) -> bool:
-        """Return whether this alternative of the pattern matches a LoRA site."""
+        """Return whether this alternative of a PEFT pattern matches the name of a LoRA layer."""
         start = len(site) - self.tail_length
         if start < 0 or not self.tail.match(site, start):
             return False
@@ -77,10 +77,10 @@ class _Branch:
 
 
 class SitePattern:
-    """A key of rank_pattern or alpha_pattern, parsed for matching with sites."""
+    """A key of PEFT's rank_pattern or alpha_pattern, parsed for matching with layer names."""
 
     def __init__(self, key: str) -> None:
-        """Parse a key; ValueError if the pattern has an unsupported form."""
+        """Parse a key of rank_pattern or alpha_pattern; ValueError if the pattern has an unsupported form."""
         if len(key) > MAX_LENGTH or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
         branches: list[str] = []
@@ -95,7 +95,7 @@ class SitePattern:
         self.branches = [_branch(branch) for branch in branches]
 
     def matches(self, site: str) -> bool:
-        """Return whether this rank_pattern or alpha_pattern key applies to a LoRA site, as in PEFT."""
+        """Return whether this rank_pattern or alpha_pattern key applies to a layer, by the same rule as in PEFT."""
         return any(branch.matches(site) for branch in self.branches)
 
 
@@ -127,7 +127,7 @@ def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
 
 
 class PeftType(StrEnum):
-    """The `peft_type` of a configuration: LoRA is usable directly, the others after conversion to LoRA."""
+    """The `peft_type` of a PEFT configuration. LoRA is usable directly; LoHa and LoKr after conversion to LoRA."""
 
     LORA = "LORA"
     LOHA = "LOHA"
@@ -160,15 +160,15 @@ class AdapterConfig(BaseModel):
 
     @property
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """The configured features that a graph with LoRA inputs cannot support."""
+        """The configured features that a graph with LoRA inputs cannot support, each as a problem."""
         return ()
 
     def rank_at(self, site: str) -> int:
-        """Return the configured rank at a LoRA site."""
+        """Return the rank that the configuration gives a layer."""
         return next((rank for pattern, rank in self.ranks if pattern.matches(site)), self.rank)
 
     def scale(self, site: str, rank: int) -> float:
-        """Return the factor on up*down: alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
+        """Return a layer's factor on up*down: alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023)."""
         alpha = next((alpha for pattern, alpha in self.alphas if pattern.matches(site)), self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilized else rank)
 
@@ -247,7 +247,7 @@ def prefix_of(names: Iterable[str]) -> str:
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Read a diffusers file's LoRA pairs by site, scaled by its LoraConfig if present, else by alpha / r, else by 1."""
+    """Read a diffusers file's LoRA pairs by layer, scaled by its LoraConfig if present, else by alpha / r, else by 1."""
     prefix = prefix_of(tensors)
 
     def key_of(name: str) -> TensorKey | None:
@@ -261,7 +261,7 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Read the text encoder's LoRA pairs of a diffusers file by site, scaled as in `read_diffusers`."""
+    """Read the text encoder's LoRA pairs of a diffusers file by layer, scaled as in `read_diffusers`."""
     return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
@@ -297,7 +297,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> TensorKey | None:
-    """Parse a tensor's name with a pattern into site and part; None if the name does not match."""
+    """Parse a tensor's name with a pattern into layer and part; None if the name does not match."""
     match = pattern.match(name)
     if match is None:
         return None
@@ -335,7 +335,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> LoraReading:
-    """Read the LoRA pairs of a PEFT folder by site, scaled by its configuration."""
+    """Read the LoRA pairs of a PEFT folder by layer, scaled by its configuration."""
     reading = apply(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
@@ -343,7 +343,7 @@ def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Lor
 
 
 def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> WeightUpdates:
-    """Read the LoHa or LoKr weight updates of a PEFT folder by site, scaled by its configuration, even if unfactored."""
+    """Read the LoHa or LoKr weight updates of a PEFT folder by layer, scaled by its configuration."""
     read = read_weight_updates(
         tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
     )

@@ -56,7 +56,7 @@ class PlainAttention:
 
 
 class TextEncoderGraph(nn.Module):
-    """The text encoder module: from input_ids int32 (1, T) to encoder_hidden_states (1, T, D)."""
+    """The text encoder as a module for export: from token ids int32 (1, T) to encoder_hidden_states (1, T, D)."""
 
     def __init__(self, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class VaeEncoderGraph(nn.Module):
 
 
 class VaeDecoderGraph(nn.Module):
-    """The VAE decoder module: from a latent (1, 4, h, w) to an image (1, 3, H, W), about [-1, 1], not clipped."""
+    """The VAE decoder as a module for export: from a latent (1, 4, h, w) to an unclipped image (1, 3, H, W), about [-1, 1]."""
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def copy_of_modules(model: nn.Module) -> nn.Module:
 def export_graph(
     module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
-    """Trace the module with static shapes and return its ONNX graph. Each element of a list argument is an input of its own.
+    """Trace a module with static shapes and return its ONNX graph. Each element of a list argument becomes its own input.
 
     Weights of more than INLINE_LIMIT_BYTES are saved to a file below `scratch`, which must exist as long as the graph is used.
     """
@@ -138,7 +138,7 @@ def export_graph(
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Export every component; the U-Net has LoRA inputs of the given ranks. Large weights are saved to files below `scratch`."""
+    """Export all components of a model; the U-Net gets LoRA inputs of the given ranks. Large weights are below `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()
@@ -185,7 +185,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return the names, shapes and dtypes of graph inputs or outputs. `lora` has the encodings that give LoRA inputs a scale."""
+    """Return the names, shapes and dtypes of graph inputs or outputs. LoRA inputs also get their scales, from `lora`."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

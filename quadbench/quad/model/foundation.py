@@ -79,7 +79,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Raise if a model's files do not have the tensors of its configuration; libraries would fill in random ones."""
+    """Raise if a model's files lack tensors of its configuration or have other shapes; libraries would use random ones."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
@@ -142,7 +142,7 @@ class Foundation:
         return self._part("text_encoder")
 
     def release(self) -> None:
-        """Free the memory of the weights. Parts are loaded again on their next use."""
+        """Free the memory of the model's weights. Each part is loaded again on its next use."""
         self._parts.clear()
         gc.collect()  # traced modules have reference cycles
 
@@ -214,7 +214,7 @@ def load_foundation(folder: Path) -> Foundation:
 
 
 def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
-    """Open a single-file model in the original Stable Diffusion layout, through diffusers' reader, without network access.
+    """Open a single-file model in the original Stable Diffusion layout by diffusers' reader, without network access.
 
     Such a file has no tokenizer and no scheduler; those of Stable Diffusion 1 are used.
     """
@@ -296,7 +296,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check_configs(folder: Path) -> None:
-    """Raise if a model folder is for another pipeline, or if a configuration that libraries would seek online is unreadable."""
+    """Raise if a model folder is for another pipeline or has an unreadable configuration, which libraries would seek online."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")
@@ -323,7 +323,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
-    """Refuse a model whose U-Net does not predict noise, or has inputs besides latent, text and time."""
+    """Refuse a model whose U-Net does not predict noise, or has inputs other than latent, text and time."""
     prediction = scheduler.config.prediction_type
     if prediction != "epsilon":
         raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")

@@ -1,4 +1,4 @@
-"""Initializers: reading, running and saving ONNX graphs with weights in an external file, never with two copies in memory.
+"""Initializers: reading, running and saving ONNX graphs with weights in an external file, without a second copy in memory.
 
 A protobuf is limited to 2 GB, and every copy costs as much memory. So the graph of a large model stays small: its initializers
 refer to a file and an offset. In memory, the file is given by its absolute path.
@@ -58,7 +58,7 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
 
 
 def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    """Return the keys and values of a tensor's external data reference; ValueError for unknown or repeated keys."""
+    """Return the keys and values of a tensor's reference to external data; ValueError for unknown or repeated keys."""
     place: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
@@ -70,7 +70,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
-    """Raise if a tensor's external values end beyond the file, or if their length does not match the tensor's shape."""
+    """Raise if a tensor's external data would end beyond the file, or if its length does not match the tensor's shape."""
     size, name = _size_bytes(tensor), quote(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
@@ -109,7 +109,7 @@ def file_of(model: onnx.ModelProto) -> Path | None:
 
 
 def discard(model: onnx.ModelProto) -> None:
-    """Remove the files that `save_with_file` made for a graph, if any; the graph is unusable afterwards."""
+    """Remove the weights files that `save_with_file` wrote for a graph, if any; the graph cannot be used afterwards."""
     if file := file_of(model):
         file.unlink()
         file.with_name(_GRAPH).unlink()
@@ -151,7 +151,7 @@ def transpose(initializer: onnx.TensorProto) -> None:
 
 
 def move_to_file(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
-    """Move initializers of a graph to a safetensors file below `scratch`, under the same names."""
+    """Move named initializers of a graph to a safetensors file below `scratch`, under the same tensor names."""
     path = Path(tempfile.mkdtemp(dir=scratch.resolve())) / "weights.safetensors"
     moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
     save_file({name: numpy_helper.to_array(initializer) for name, initializer in moved.items()}, path)

@@ -1,4 +1,4 @@
-"""LoRA as input: wrapping a U-Net so that its LoRA weights are arguments of forward.
+"""LoRA as input: wrapping a U-Net so that its LoRA weights are arguments of `forward`.
 
 `y = W x + up (down x)` (QUAD, arXiv 2603.29535, eq. 3; `down` is its B and PEFT's lora_A, `up` its A and PEFT's lora_B).
 """
@@ -16,12 +16,12 @@ GraphInputs = dict[str, torch.Tensor]
 
 
 def input_names(site: str) -> tuple[str, str]:
-    """Return the names of a LoRA site's two graph inputs, `lora.<site>.down` and `lora.<site>.up`."""
+    """Return the names of a LoRA layer's two graph inputs: `lora.<site>.down` and `lora.<site>.up`, where site is the layer."""
     return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
 
 
 def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a site's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1)."""
+    """Return the shapes of a LoRA layer's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1)."""
     down, up = input_names(site)
     if isinstance(module, nn.Linear):
         return {down: (rank, module.in_features), up: (module.out_features, rank)}
@@ -62,7 +62,7 @@ class TimeFeatures(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel as the graph of docs/formats.md: time features and LoRA weights are inputs.
+    """A diffusers UNet2DConditionModel as the graph in docs/formats.md: time features and LoRA weights are inputs.
 
     It takes over the modules of `unet`, whose attention is already plain, and replaces some; weights do not change.
     """

@@ -12,7 +12,7 @@ LEAST = 1e-30  # below this, the scale of 16-bit integers is close to float32's 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFault:
-    """A reason why a tensor's numbers cannot be used, with a hint on what to do."""
+    """A reason why a tensor's numbers cannot be used, with a hint for the user on how to solve the problem."""
 
     holds: str
     hint: str
@@ -24,7 +24,7 @@ TOO_SMALL = ValueFault(holds=f"only magnitudes below {LEAST:g} beside zeros", hi
 
 
 def fault_of(tensor: torch.Tensor) -> ValueFault | None:
-    """Return why a weight tensor is unusable: no floating point, NaN, Inf, or implausible magnitudes; None if it is fine."""
+    """Return why a weight tensor is unusable (not floating point, NaN, Inf, or implausible magnitudes); None if usable."""
     if tensor.dtype not in FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
         return ValueFault(holds=f"values of type {kind}", hint="weights are floating-point numbers; save it in float16")
@@ -44,7 +44,7 @@ def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list
 
 
 def _greatest(tensor: torch.Tensor) -> float:
-    """Return a tensor's greatest magnitude in float32, as weights are used; NaN if any value is NaN."""
+    """Return a tensor's greatest magnitude after conversion to float32; NaN if any value is NaN."""
     if not tensor.numel():
         return 0.0
     low, high = torch.aminmax(tensor.float())

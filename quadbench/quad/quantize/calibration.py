@@ -1,4 +1,4 @@
-"""Calibration: ranges and histograms of a float graph's tensors, quantization ranges from them, and counts of clipped values."""
+"""Calibration: value ranges and histograms of a float graph's tensors, quantization ranges, and counts of clipped values."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -69,7 +69,7 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def _observed(
     model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], constants: Constants, output: onnx.ValueInfoProto
 ) -> onnx.ModelProto:
-    """Return a copy of the graph with nodes and constants added, and `output` in place of the graph's own outputs."""
+    """Return a copy of the graph with added nodes and constants, and with `output` as its only output."""
     observed = deepcopy(model)
     graph = observed.graph
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
@@ -115,7 +115,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that compute the histogram bin of each value of a tensor, and a tensor with as many ones."""
+    """Return nodes that compute two tensors of a tensor's size: the histogram bin of each value, and a one for each value."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -132,7 +132,7 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """The rule for a tensor's quantization range: an estimator, and the headroom factor for both ends.
+    """The rule for a tensor's quantization range: an estimator, and the headroom factor that scales both ends.
 
     Without an estimator, the range is from the least to the greatest value, and needs no histogram.
     """
@@ -152,7 +152,7 @@ PLAIN_RULES = {"uint16": RangeRule(), "uint8": RangeRule()}
 
 
 def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) -> Range:
-    """Return the range that contains `percent` % of the values, with equal shares left out at both ends.
+    """Return the range with `percent` % of the values; equally many values are left out below and above.
 
     Bins are cut off at either end while they hold no more than half of the values to leave out.
     """
@@ -164,7 +164,7 @@ def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) 
 
 
 def least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
-    """Return the range with the least squared error of clipping and rounding together, for the encoding's bits.
+    """Return the range with the least squared error from clipping and rounding together, at the encoding's bit width.
 
     ENDS positions are tried for each end. A value outside costs its squared distance; a value inside costs a twelfth of the
     squared step.
@@ -189,7 +189,7 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds, and count the values outside the encodings. Moved copies of tensors do not count.
+    """Run the float graph on the feeds and count values outside the encodings, without outputs of nodes that only move values.
 
     The values are counted in a second pass, only for tensors whose observed range exceeds the encoding.
     """
@@ -231,7 +231,7 @@ def range_within(encoding: Encoding) -> Range:
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return a copy of the graph whose only output counts, for each tensor, the values outside its range."""
+    """Return a copy of the graph with a single output: for each tensor, the number of values outside its range."""
     nodes: list[onnx.NodeProto] = []
     constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):

@@ -18,7 +18,7 @@ _LIMITS = {
 
 
 def limits(dtype: str) -> tuple[int, int]:
-    """Return the least and greatest integer that encodings with this NumPy dtype use."""
+    """Return the least and greatest integer that quantized values of this NumPy dtype may have."""
     return _LIMITS[dtype]
 
 
@@ -48,7 +48,7 @@ class Encoding:
 
     @property
     def limit(self) -> int:
-        """Return the greatest integer that this encoding uses."""
+        """Return the greatest integer that a value in this encoding may have."""
         return _LIMITS[self.dtype][1]
 
     @property

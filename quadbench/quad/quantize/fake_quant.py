@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Describe the unsupported mode or factors of a Resize node; None if it is supported. `x` has only the constant inputs."""
+    """Describe why a Resize node's mode or factors are unsupported; None if supported. `x` has only the constant inputs."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
@@ -49,7 +49,7 @@ def _gemm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _reshape(x: Operands, _: Attributes) -> torch.Tensor:
-    """Reshape with the batch size of the data, as graphs are exported with batch size 1."""
+    """Reshape a tensor with the batch size of the data instead of the graph's batch size 1."""
     batch, *shape = x[1].tolist()
     return x[0].reshape(x[0].shape[0] if batch in (0, 1) else batch, *shape)
 
@@ -117,7 +117,7 @@ OPERATORS: dict[str, Operator] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """An ONNX node prepared for torch: its operator, tensor names and attributes."""
+    """An ONNX node parsed for execution in torch: its operator, tensor names and attributes."""
 
     name: str
     op_type: str
@@ -190,7 +190,7 @@ class FakeQuantGraph:
 
 
 def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int) -> torch.Tensor:
-    """Dequantize integers, (q - z) s, with one scale for the whole tensor or one for each index of an axis."""
+    """Dequantize integers q as (q - z) s, with one scale for the whole tensor or one for each index of an axis."""
     if scale.ndim:
         shape = [1] * integers.ndim
         shape[axis] = -1

@@ -44,7 +44,7 @@ class MergeableUnet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A LoRA site in a float graph: the layer, its reshaped result `own`, and the sum `total` with the LoRA's product."""
+    """A LoRA layer in a float graph: the base layer, its reshaped result `own`, and `total`, the sum with the LoRA product."""
 
     name: str
     layer: onnx.NodeProto
@@ -53,12 +53,12 @@ class _Site:
 
     @property
     def weight(self) -> str:
-        """Return the prefix of the names that the layer's weight and its scales have in the quantized graph."""
+        """Return the name prefix of the base layer's weight and scales in the quantized graph."""
         return weight_key(self.layer.input[1], axis=0)
 
     @property
     def bias(self) -> str | None:
-        """Return the prefix of the bias's tensor names in the quantized graph without LoRA inputs; None without bias."""
+        """Return the name prefix of the base layer's bias in the quantized graph without LoRA inputs; None without bias."""
         output = self.layer.output[0]
         return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
 
@@ -78,7 +78,7 @@ def make_mergeable(
 
 
 def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
-    """Return the U-Net with an adapter merged as a device does it on loading. `lora` has integers for every LoRA input."""
+    """Return the U-Net with an adapter merged as on a device when it loads the adapter. `lora` has all LoRA inputs' integers."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float graph without LoRA inputs: each site's layer result replaces its sum with the LoRA product."""
+    """Return a copy of a float graph without LoRA inputs: the base layer's result replaces its sum with the LoRA product."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
@@ -144,7 +144,7 @@ def _merge_graph(
 
 @dataclass(frozen=True, kw_only=True)
 class _Merge:
-    """The part of the merge graph for one site. `constants` are the U-Net's."""
+    """The part of the merge graph for one LoRA layer (site). `constants` are the constants of the U-Net."""
 
     site: _Site
     constants: Mapping[str, onnx.TensorProto]
@@ -152,18 +152,18 @@ class _Merge:
 
     @property
     def outputs(self) -> list[str]:
-        """Return the names of the U-Net's tensors at this site that change when an adapter is merged."""
+        """Return the names of the U-Net's tensors for this layer that change when an adapter is merged."""
         weight, bias = self.site.weight, self.site.bias
         has_bias = bias is not None and f"{bias}.int32" in self.constants
         return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
 
     @property
     def residual(self) -> str:
-        """Return the name of the tensor with the rounding error of the base's weight at this site."""
+        """Return the name of the tensor with the rounding error of the base model's INT8 weight at this layer."""
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return the rounding error of a weight (O, I) or (O, I, k, k) as INT8, in steps of scale / RESIDUAL_STEPS."""
+        """Return the rounding error of an INT8 weight (O, I[, k, k]), itself as INT8 in steps of scale / RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS
@@ -171,7 +171,7 @@ class _Merge:
         return numpy_helper.from_array(lacking.round().clip(low, high).astype(np.int8), self.residual)
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes that add the LoRA product to a site's weights, as (O, I k k), and requantize weights and bias."""
+        """Yield the nodes that add the LoRA product to a layer's weights, as (O, I k k), and requantize weights and bias."""
         (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")
@@ -204,7 +204,7 @@ class _Merge:
         return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)
 
     def own_constants(self) -> Iterator[onnx.TensorProto]:
-        """Yield the constants of this site's nodes. The base's weights refer to the U-Net's external file."""
+        """Yield the constants of this layer's nodes. The base weights refer to the U-Net's external file."""
         down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
         shape = list(self.constants[f"{self.site.weight}.int8"].dims)
         values = {

@@ -34,7 +34,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
 
 
 def _replace_each(model: onnx.ModelProto, op_type: str, nodes_for: Callable[[onnx.NodeProto], list[onnx.NodeProto]]) -> None:
-    """Replace each node of one operator by the nodes that `nodes_for` returns."""
+    """Replace each node of one operator type by the nodes that the function `nodes_for` returns for it."""
     replace_nodes(model, [n for node in model.graph.node for n in (nodes_for(node) if node.op_type == op_type else [node])])
 
 
@@ -115,7 +115,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """A linear layer as tensor names: x (1, T, D), weight (O, D), bias (O), output (1, T, O), and tensors that become unused."""
+    """The tensor names of a linear layer: x (1, T, D), weight (O, D), bias (O), output (1, T, O), and `replaced` ones."""
 
     name: str
     x: str
@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return a MatMul node that multiplies by a weight matrix as a linear layer, with its bias, if any; None for other nodes."""
+    """Return the linear layer that a MatMul with a weight matrix and its bias, if any, form; None for other nodes."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -167,7 +167,7 @@ def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> 
 
 
 def clamp_mask_constants(model: onnx.ModelProto) -> None:
-    """Replace the minus infinity in attention masks by MASKED_SCORE."""
+    """Replace minus infinity in the constants of attention masks by the finite number MASKED_SCORE."""
     for initializer in model.graph.initializer:
         if initializer.data_type == onnx.TensorProto.FLOAT:
             value = weights.value(initializer)
@@ -176,12 +176,12 @@ def clamp_mask_constants(model: onnx.ModelProto) -> None:
 
 
 def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the static shapes of all inputs, outputs and intermediate values."""
+    """Return the static shapes of a graph's inputs, outputs and intermediate values by name."""
     return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred_values(model)}
 
 
 def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return all inputs, intermediate values and outputs, with inferred types and shapes."""
+    """Return a graph's inputs, intermediate values and outputs, with inferred types and shapes."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     return [*inferred.input, *inferred.value_info, *inferred.output]
 

@@ -27,12 +27,12 @@ ONE_WIDTH = {"Conv", "Gemm", "MatMul", "InstanceNormalization"}
 
 
 def weight_key(name: str, *, axis: int) -> str:
-    """Return the name prefix of a weight's integers (`.int8`), `.scales` and `.zero_points` in the QDQ graph."""
+    """Return the name prefix of a weight's tensors in the QDQ graph: integers (`.int8`), `.scales` and `.zero_points`."""
     return f"{name}.axis{axis}"
 
 
 def bias_key(name: str, output: str) -> str:
-    """Return the name prefix of a bias's integers (`.int32`) and `.scales`, for the node that computes `output`."""
+    """Return the name prefix of a bias's tensors (`.int32`, `.scales`) in the QDQ graph; `output` is the result of its node."""
     return f"{name}.for.{output}"
 
 
@@ -85,7 +85,7 @@ def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onn
 
 @dataclass(kw_only=True)
 class _Writer:
-    """The state of writing a QDQ graph, node by node of `model`, with all tensors quantized and dequantized so far."""
+    """A writer of a QDQ graph, node by node of the float graph `model`, with the tensors quantized and dequantized so far."""
 
     model: onnx.ModelProto
     activations: Mapping[str, Encoding]
@@ -154,7 +154,7 @@ class _Writer:
         return enc.widen(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
     def _operand(self, node: onnx.NodeProto, index: int, name: str) -> str:
-        """Return the name that a node reads for one of its inputs: a dequantized tensor, or an unchanged constant."""
+        """Return the tensor name that a QDQ node reads as one of its inputs: a dequantized tensor, or an unchanged constant."""
         initializer = self._initializers.get(name)
         if initializer is None:
             if index == 0 and self._is_widened(node, name):

@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, or 8-bit ones where they cost least. No torch."""
+"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, or 8-bit where they lose least. No torch needed."""
 
 import math
 import os
@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer. `data` and `result` name the tensors whose encodings its input and its output use."""
+    """A convolution or linear layer. `data` and `result` name the tensors whose encodings the layer's input and output use."""
 
     name: str
     data: str
@@ -59,14 +59,14 @@ def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Lay
 
 
 def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Layer]:
-    """Return the layers whose data and result are both 8-bit, given the names of all 8-bit tensors."""
+    """Return the layers with 8-bit input and output, given the names of all 8-bit tensors."""
     return [layer for layer in layers if layer.data in narrow and layer.result in narrow]
 
 
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Count the layers, parameters, operations and LoRA products in 8 bits. A LoRA product needs 8-bit weights too."""
+    """Count layers, parameters, multiply-accumulates and LoRA products in 8 bits. A LoRA product needs 8-bit weights too."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -85,7 +85,7 @@ def _share(chosen: Sequence[Layer], layers: Sequence[Layer], count: Callable[[La
 
 
 def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Return whether a node is a convolution or matrix product with constant weights that mixes channels."""
+    """Return whether a node is a convolution or matrix product with constant weights, other than a depthwise convolution."""
     if node.op_type not in WEIGHT_AXIS or node.input[1] not in sizes:
         return False
     groups = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
@@ -93,20 +93,20 @@ def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int], shapes: Mapping[st
 
 
 def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
-    """Return the number of output channels, of a filter's result (N, C, h, w) or a matrix's (..., C)."""
+    """Return the number of output channels, given the result's shape: (N, C, h, w) of a Conv or (..., C) of a matrix product."""
     return result[1] if node.op_type == "Conv" else result[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
-    """The cost of running one layer in 8 bits: the SQNR in dB of the graph's output; None if the output does not change."""
+    """The cost of running one layer in 8 bits: the SQNR in dB of the whole graph's output; None if the output does not change."""
 
     layer: Layer
     sqnr_db: float | None
 
     @property
     def per_parameter(self) -> float:
-        """Return the noise-to-signal ratio divided by the layer's parameters."""
+        """Return the graph output's noise-to-signal ratio divided by the number of the layer's parameters."""
         return 0.0 if self.sqnr_db is None else 10 ** (-self.sqnr_db / 10) / self.layer.parameters
 
 
@@ -116,7 +116,7 @@ def layer_noise(
     encodings: Mapping[str, Encoding],
     feeds: Sequence[Mapping[str, np.ndarray]],
 ) -> tuple[LayerNoise, ...]:
-    """Measure the output noise of rounding one layer at a time, over all feeds; return the least noise per parameter first.
+    """Measure the graph output's noise when one layer at a time is rounded to 8 bits. The least noise per parameter comes first.
 
     `encodings` is keyed by source (`qdq.encoding_sources`), so nodes that only move values move rounded ones. The graph must have
     one output.
@@ -132,7 +132,7 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors to make 8-bit: those of the first layers, so that about `percent` % of all parameters are 8-bit.
+    """Return the tensors to make 8-bit: those of the first layers in `noise`, so that about `percent` % of parameters are 8-bit.
 
     A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
@@ -146,7 +146,7 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Consecutive nodes of the graph, with the layers that begin there, and the rest of the graph up to the output."""
+    """Consecutive nodes of the graph, the layers whose input or output they compute first, and the rest of the graph."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
@@ -180,17 +180,17 @@ class _Segment:
 
 
 def _energy(values: np.ndarray) -> float:
-    """Return the sum of squares, in float64."""
+    """Return the sum of squares of the values, computed in float64."""
     return float(np.square(values, dtype=np.float64).sum())
 
 
 def _inputs(model: onnx.ModelProto, values: Values) -> Values:
-    """Return those of the known values that are inputs of the graph, by name."""
+    """Return only those known values that are inputs of the graph, by name."""
     return {v.name: values[v.name] for v in model.graph.input if v.name in values}
 
 
 def _segments(model: onnx.ModelProto, layers: Sequence[Layer], encodings: Mapping[str, Encoding]) -> Iterator[_Segment]:
-    """Yield the graph cut into SEGMENTS parts with equal numbers of nodes."""
+    """Yield the graph cut into SEGMENTS consecutive segments with equally many nodes."""
     cutter = _Cutter(model)
     nodes, results = list(model.graph.node), [value.name for value in model.graph.output]
     place = {name: i for i, node in enumerate(nodes) for name in node.output}
@@ -214,7 +214,7 @@ def _switch_of(tensor: str) -> str:
 
 
 def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return the nodes that round a tensor if its switch is on, and their constants."""
+    """Return the nodes and constants that round a tensor if its boolean switch is on."""
     scale, zero_point = f"{tensor}.scale", f"{tensor}.zero_point"
     nodes = [
         helper.make_node("QuantizeLinear", [exact, scale, zero_point], [f"{tensor}.integers"]),
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A helper that makes smaller ONNX models from nodes of one model."""
+    """A helper that cuts smaller ONNX models out of one model's nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -236,7 +236,7 @@ class _Cutter:
     def part(
         self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
     ) -> onnx.ModelProto:
-        """Return a model of these nodes. Its inputs are the tensors that they read but neither compute nor have as constants."""
+        """Return a model of the given nodes. Its inputs are the tensors that they read but do not compute, except constants."""
         known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
         graph = helper.make_graph(
@@ -272,14 +272,14 @@ class _Cutter:
         return self.part(switched, outputs, constants)
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
-        """Return the type information of a tensor. A switch, which turns rounding on, is one boolean."""
+        """Return the type information of a tensor; a switch that turns rounding on is a single boolean."""
         if name.endswith(_switch_of("")):
             return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
         return self._values[name]
 
 
 class ObservedGraph:
-    """A float graph with the observed ranges of its tensors over some feeds. Histograms are computed on first use."""
+    """A float graph with the ranges of its tensors observed over some feeds. Histograms are computed on first use."""
 
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
         self.model, self.feeds = model, feeds
@@ -309,12 +309,12 @@ class CalibratedGraph:
         return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
-        """Return the encodings of all activations in one dtype."""
+        """Return the encodings of all activations, either all 16-bit or all 8-bit as `dtype` says."""
         return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
     def noise(self) -> tuple[LayerNoise, ...]:
-        """The noise of each base layer in 8 bits, on NOISE_SAMPLES of the feeds, least noise per parameter first."""
+        """The noise of each base layer in 8 bits, measured on NOISE_SAMPLES feeds; the least noise per parameter comes first."""
         feeds, layers = self._observed.feeds, base_layers(self.model, self.sources)
         few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
         return layer_noise(self.model, layers, self.encodings("uint8"), few)
@@ -343,7 +343,7 @@ def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | 
 def write_qdq(
     calibrated: CalibratedGraph, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
 ) -> QuantizedGraph:
-    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: the least noisy layers.
+    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: those of the least noisy layers.
 
     At 100 %, all activations have 8 bits, including those between layers.
     """

@@ -15,7 +15,7 @@ def ed_table(
     strength: float = 1.0,
     is_image_to_image: bool = False,
 ) -> SamplerTable:
-    """Return the Euler table with `leading` time steps, as in Stable Diffusion. The sample is x_0 + sigma * noise."""
+    """Return the Euler sampler's table with `leading` time steps, as in Stable Diffusion. Samples are x_0 + sigma * noise."""
     all_sigmas = torch.sqrt((1 - alphas_cumprod) / alphas_cumprod).numpy()
     spacing = len(alphas_cumprod) // steps
     timesteps = (np.arange(steps) * spacing).round()[::-1].astype(np.float64) + STEPS_OFFSET

@@ -19,7 +19,7 @@ SEARCH_ROUNDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerInput:
-    """A calibration input for fitting a sampler: U-Net call, latent (1, 4, h, w), noise (1, 4, h, w), mask (1, 1, h, w)."""
+    """A calibration input for fitting a sampler: a U-Net call, a latent and noise (1, 4, h, w), and a mask (1, 1, h, w)."""
 
     denoise: table.Denoise
     latent: torch.Tensor
@@ -35,13 +35,13 @@ class SamplerInput:
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the values (n,) in float64 that the sampler determines; for inpainting, only those inside the mask."""
+        """Return in float64 the values (n,) that are fitted: all, or for inpainting only those inside the mask."""
         return x.double().flatten() if self.mask is None else x[(self.mask > 0).expand_as(x)].double()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherTrajectory:
-    """The teacher's run over all inputs: samples x (T + 1, n) and predictions eps (T, n), n fitted values a step, float64."""
+    """The teacher sampler's run over all inputs: samples x (T + 1, n) and predictions eps (T, n) for n fitted values, float64."""
 
     x: torch.Tensor
     eps: torch.Tensor
@@ -54,7 +54,7 @@ def ddim_table(
     strength: float = 1.0,
     is_image_to_image: bool = False,
 ) -> table.SamplerTable:
-    """Return the teacher table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers'."""
+    """Return the teacher sampler's table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers'."""
     spacing = len(alphas_cumprod) // steps
     timesteps = [i * spacing + table.STEPS_OFFSET for i in reversed(range(steps))]
     timesteps = timesteps[steps - table.executed_steps(steps, strength) :]
@@ -94,7 +94,7 @@ def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, s
 
 
 def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the teacher on one input and return every sample (T + 1, n) and prediction (T, n)."""
+    """Run the teacher sampler on one input. Return its samples (T + 1, n) and predictions (T, n)."""
     x = sampler_input.start(teacher.start)
     samples, predictions = [sampler_input.fitted(x)], []
     for i, step in enumerate(teacher.steps):
@@ -108,7 +108,7 @@ def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torc
 def _fit(
     teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[table.Step, ...], float]:
-    """Fit the steps along `path`, each to the samples of earlier steps. Return the steps and the final mean square error."""
+    """Fit each step along the teacher's steps in `path`. Return the fitted steps and the final mean square error."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
@@ -141,7 +141,7 @@ def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Return at most `steps` indices of teacher steps, from 0 on, found by bisection on the largest error of a step."""
+    """Choose at most `steps` of the teacher's steps, from 0 on, by bisection on the largest error of a single step."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))

@@ -16,7 +16,7 @@ Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """The weights of an input's latent and of the initial noise in a sample."""
+    """The weights with which an input's latent and the initial noise are added to make a sample."""
 
     latent: float
     noise: float
@@ -71,7 +71,7 @@ def run_table(
 
 
 def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
-    """Return whether a run starts from pure noise, as in diffusers' pipelines.
+    """Return whether a sampler run starts from pure noise, by the same rule as in diffusers' pipelines.
 
     Text-to-image does, and inpainting at full strength. Image-to-image always mixes in the image, as the noise of the first time
     step does not quite hide it.
@@ -80,7 +80,7 @@ def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
 
 
 def first_sample(alpha: float, strength: float, *, is_image_to_image: bool) -> Blend:
-    """Return the weights of latent and noise in the first sample, given the alpha-bar of the first time step."""
+    """Return the weights of latent and noise in a run's first sample, given the alpha-bar of the first time step."""
     if is_noise_alone(strength, is_image_to_image=is_image_to_image):
         return Blend(latent=0.0, noise=1.0)
     return Blend(latent=math.sqrt(alpha), noise=math.sqrt(1 - alpha))
