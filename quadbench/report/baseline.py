@@ -239,7 +239,7 @@ def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[s
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
-    """Return a sentence that counts a device's figures by verdict and names those that got worse."""
+    """Return a sentence that counts a device's figures by verdict (better, worse, same) and names the worse ones."""
     by_verdict = {verdict: [f for f in figures if (f.device, f.verdict) == (address, verdict)] for verdict in _WORDS}
     counts = [f"{plural(len(these), 'figure')} {_WORDS[verdict]}" for verdict, these in by_verdict.items() if these]
     if not counts:

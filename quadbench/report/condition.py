@@ -133,7 +133,7 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A pass/fail condition with its figure names, each split into a task (None if it names no task) and the rest."""
+    """A pass/fail condition and its figure names, each split into a task (None if absent) and the rest of the name."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]

@@ -124,7 +124,7 @@ def mark_figure(figure: str) -> str:
 
 
 def pieces(sentence: str) -> list[str]:
-    """Split a sentence at the markers around figures. Every second piece is a marked figure."""
+    """Split a sentence at the marker characters around figures. Every second piece is a marked figure."""
     return _MARKS.split(sentence)
 
 
@@ -175,7 +175,7 @@ class TextTable:
 
     @classmethod
     def of_words(cls, title: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Self:
-        """Build a table without numbers, whose columns are all left-aligned."""
+        """Build a table whose columns hold text only and are all left-aligned."""
         return cls(title=title, columns=tuple(columns), numeric=(False,) * len(columns), rows=tuple(rows))
 
 

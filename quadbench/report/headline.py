@@ -34,7 +34,7 @@ ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
-    """Return the summary of a report as sentences with marked figures; empty if no device has figures.
+    """Return the summary of a report as sentences whose figures are marked for bold; empty if no device has figures.
 
     The first sentence states gains and costs of one shared base, as far as verdicts support them. The next one names
     inconclusive figures. The others report file sizes, task switches, image times and image quality.

@@ -42,7 +42,7 @@ _CHARTS = (
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
-    """Write a run's HTML report and return its path. Raises the errors of `write_view`."""
+    """Write a run's HTML report and return its path; raise the same errors as `write_view`."""
     return write_view(report_view(result, layout, baseline), layout)
 
 
@@ -74,7 +74,7 @@ def render_view(view: ReportView) -> str:
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
-    """Write the HTML report of a sweep or comparison atomically; return its path."""
+    """Write the HTML report of a sweep or comparison atomically, and return the report's path."""
     path = study_report(study, layout)
     write_atomic(path, render_study(study, layout.root_arguments), end="")
     return path
@@ -88,7 +88,7 @@ def study_report(study: Sweep | Versus, layout: Layout) -> Path:
 
 
 def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
-    """Return a sweep's or comparison's report as HTML. `where` holds the words that name the results folder in its commands."""
+    """Return a sweep's or comparison's report as HTML. Commands in it name the results folder by `where`."""
 
     def command(*words: str) -> str:
         return shlex.join(("quadbench", *words, *where))

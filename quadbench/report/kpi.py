@@ -73,7 +73,7 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that adds the times of each switch to the task and of the next image, which may be a warm-up."""
+    """Return a function that adds, for each switch to the task, the time of the switch and of the next image (even warm-up)."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -116,14 +116,14 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that sums the file sizes of all components except LoRAs; no sum if the U-Net is missing."""
+    """Return a function that sums the file sizes of all components except LoRAs; no sum without a U-Net."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that sums the file sizes of the task's LoRA adapters; empty unless all sizes are known."""
+    """Return a function that sums the file sizes of the task's LoRA adapters; no sum if any size is unknown."""
     files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -134,7 +134,7 @@ def _sum_at(places: Sequence[int]) -> Reading:
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
-    """Return the components (graphs) that a task runs, U-Net first; with `on_disk`, all components on the device."""
+    """Return the components (graphs) that a task runs, U-Net first. With `on_disk`, return all components on the device."""
     has_encoder = on_disk or task.kind is not TaskKind.TEXT_TO_IMAGE
     encoder = (Component.VAE_ENCODER,) if has_encoder else ()
     return (Component.UNET, Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
@@ -215,7 +215,7 @@ class KpiRow:
 
     @property
     def is_apart(self) -> bool:
-        """Return whether the verdict says that one variant takes less than the other."""
+        """Return whether the verdict says that one variant takes less time, memory or bytes than the other."""
         return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
@@ -259,7 +259,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the launch medians of both variants of a KPI row, per-graph first; None if the variants do not compare."""
+    """Return the launch medians of both variants of a KPI row, per-graph first; None if they cannot be compared."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians
@@ -362,7 +362,7 @@ def count(figure: Figure) -> str:
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """Format a figure's range in `unit`: its lowest and highest launch median, or sample if there is one launch."""
+    """Format a figure's range in `unit`: its lowest and highest launch median (or sample, if there is only one launch)."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 

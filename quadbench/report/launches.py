@@ -53,7 +53,7 @@ def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedLaunches:
-    """A device's launches that enter the comparison of two variants: those of complete blocks, else all OK launches.
+    """A device's launches that enter the comparison of two variants: those of complete A B B A blocks, else all OK ones.
 
     `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
     blocks.
@@ -221,7 +221,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of the 8-bit share of each quantized U-Net; None for old bundles without these counts.
+    """Return a table of the 8-bit layers, parameters and products of each quantized U-Net; None for old bundles without them.
 
     `where` names the devices of the bundle; empty if all devices ran it.
     """

@@ -75,7 +75,7 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 
 def directions(key: str | None) -> tuple[str, str]:
-    """Return two words for a figure that grew and for one that shrank, such as slower and faster."""
+    """Return the two words for a grown and a shrunk value of a figure, such as slower and faster."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
@@ -140,7 +140,7 @@ def is_ratio(value: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NightStep:
-    """A recommended shell command and its purpose, which is a sentence without its full stop."""
+    """A recommended shell command and its purpose, as a sentence without full stop."""
 
     purpose: str
     command: str
@@ -365,7 +365,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with a verdict's new files or, if files are unchanged, this environment; None if unknown."""
+    """Return the first night with a verdict's new files or, for unchanged files, its new environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -448,7 +448,7 @@ class NightView:
 
     @property
     def outcome(self) -> RulingKind:
-        """Return the worst kind of verdict of the night."""
+        """Return the night's worst kind of verdict, such as regression."""
         return self.findings[0].kind if self.findings else RulingKind.CLEAN
 
     @property
@@ -462,7 +462,7 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Return sentences on why the worst finding and other measurements may be unreliable, or `None is known`."""
+        """Return sentences on why the worst finding and other measurements may be unreliable, or that no reason is known."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
@@ -477,7 +477,7 @@ class NightView:
 
     @property
     def _worst_addresses(self) -> list[str]:
-        """Return the addresses of the devices that share the worst finding."""
+        """Return the addresses of the devices that have the night's worst finding."""
         return [one.address for one in self.findings if (one.kind, one.cases) == (self.findings[0].kind, self.findings[0].cases)]
 
     def _worst(self) -> str:

@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A named value about a run, such as a tool version, and the devices, bundle or target that it holds for."""
+    """A named value about a run, such as a tool version, and the devices, bundle or target to which the value applies."""
 
     name: str
     value: str
@@ -85,7 +85,7 @@ def settings(result: RunResult) -> tuple[Fact, ...]:
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return each distinct name and value of launch records once, with its devices. `texts` maps record ids to them."""
+    """Return each distinct (name, value) pair of launch records once, with its devices. `texts` maps record ids to pairs."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.records_in_order:
         for name, value in texts[record.record_id].items():

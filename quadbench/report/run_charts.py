@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory use over time in a variant's first launch: (ns spent loading, switching and painting so far, bytes)."""
+    """Memory use over time in a variant's first launch: (ns spent so far in loads, switches and images, bytes)."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, .
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return a task's image time by component as a single-entry list; empty if end-to-end time was not measured."""
+    """Return a list with a task's image time by component; the list is empty if end-to-end time was not measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -135,7 +135,7 @@ def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
 
 
 def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return at most 300 memory readings for a chart: the highest of each interval."""
+    """Return at most 300 memory readings for a chart: the highest reading of each time interval."""
     every = -(-len(readings) // _MAX_READINGS) or 1
     stretches = (readings[start : start + every] for start in range(0, len(readings), every))
     return tuple(max(stretch, key=lambda reading: reading[1]) for stretch in stretches)
@@ -162,7 +162,7 @@ def strip_chart(task: TaskStrips) -> str:
 
 
 def memory_chart(courses: Sequence[MemoryTimeline], address: str) -> str:
-    """Draw resident memory in the first launch of each variant, over time spent loading, switching and painting."""
+    """Draw resident memory in the first launch of each variant, over time spent in loads, switches and images."""
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
     ticks, seconds = chart.nice_ticks(max(size for _, size in spots)), chart.nice_ticks(max(max(s for s, _ in spots), 0.1))

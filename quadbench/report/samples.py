@@ -51,7 +51,7 @@ def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
 
 def write_samples(table: "pd.DataFrame", path: Path) -> None:
-    """Write the table atomically as CSV or Parquet, by the file's extension.
+    """Write the samples table atomically as CSV or Parquet, depending on the file's extension.
 
     Raises:
         UserError: the extension is neither .csv nor .parquet.

@@ -276,7 +276,7 @@ def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
 
 
 def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
-    """Return the SQNR curves of every task on every emulated Qualcomm HTP."""
+    """Return every task's SQNR over sampler steps on every emulated Qualcomm HTP."""
     return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
 
 

@@ -152,7 +152,7 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
 
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
-    """Return the fastest ways to serve, from frequent to rare switches, each with the most images at which it wins.
+    """Return the fastest ways to serve, each with the most images between switches for which it wins, in rising order.
 
     `times` maps a way to its image and switch times. The number of images between switches is at least one; None means any.
     """

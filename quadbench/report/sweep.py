@@ -1,4 +1,4 @@
-"""Result of a sweep, which runs one recipe with several values of some keys: figures at each setting, and best settings."""
+"""Result of a sweep (runs of a recipe with several values of some keys): figures at each setting, and best settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +161,7 @@ def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return the PSNR of each evaluation input, from the first launch that has it, as launches of a graph paint the same."""
+    """Return each evaluation input's PSNR in dB, from the first launch that has it: a graph's launches give equal images."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:

@@ -46,7 +46,7 @@ class Side:
     tasks: tuple[TaskAssets, ...]
 
     def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
-        """Return the values of a task's figure in each launch, in nanoseconds, bytes or decibels."""
+        """Return a task's figure in each launch of this build, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
@@ -55,7 +55,7 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return a figure's median in each launch; None if a launch has no value, or a median that is not above 0."""
+        """Return a figure's median in each launch; None if any launch has no value, or has a median of 0 or less."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
@@ -216,7 +216,7 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. Without interleaved launches, `looks` (interim analyses) is None.
+    """The result of a comparison on one device. Without interleaved launches, it has no verdicts and `looks` is None.
 
     `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
     are those that count, in order of time.

@@ -59,7 +59,7 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest difference between pixels of the harness's and Python's float images, in 1/255, or why it is unknown."""
+    """The largest pixel difference (in 1/255) between the harness's and Python's float images, or why it is unknown."""
 
     device: DeviceFacts
     task: str

@@ -80,7 +80,7 @@ class AccessRules:
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
-    """Return the access rules of a page served at an address. An address that other hosts reach needs a token.
+    """Return the access rules of a page served at an address. A token is required if other hosts can reach the address.
 
     Raises:
         UserError: the token is invalid, or is missing although other hosts reach the address.

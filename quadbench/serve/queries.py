@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Raise an error if an image or its reference lies outside the results folder, as through a symbolic link."""
+    """Raise an error if an image or its reference lies outside the results folder, for example through a symbolic link."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -107,7 +107,7 @@ class CasePage:
 
 
 class ResultsQueries:
-    """All queries of web pages to one results folder and its database. Every method passes on read errors."""
+    """All queries of web pages to one results folder and its database. Read errors are raised unchanged."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path

@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return the distance beyond a margin that is detected with 90 % power, in standard deviations of a block's difference."""
+    """Return how far beyond a margin an effect is detected with 90 % power, in standard deviations of block differences."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
