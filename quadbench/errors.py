@@ -125,7 +125,7 @@ class AdapterError(UserError):
 
 
 class ArtifactError(QuadbenchError):
-    """Raised for a bundle, manifest or cached build product that is damaged, or that does not fit what it is to be used for."""
+    """Raised for a bundle, manifest or cached build product that is damaged, or that is unsuitable for its intended use."""
 
     exit_code = 3
 
@@ -227,7 +227,7 @@ class ConditionError(QuadbenchError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C after a run has begun. Its measurements are stored, and the run with this id can be resumed."""
+    """Raised for Ctrl-C after a run has begun. Its measurements are stored, and the run with this id can be resumed."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -235,7 +235,7 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class FarmWaitInterrupted(KeyboardInterrupt):
-    """Ctrl-C while waiting for a farm. The farm finishes the job; the message says so and how to cancel or follow it."""
+    """Raised for Ctrl-C while waiting for a farm. The farm finishes the job; the message says how to cancel or follow it."""
 
 
 @contextmanager

@@ -175,7 +175,7 @@ class AdbCommands:
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
     def retry_once(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Run an idempotent action. If the device is lost meanwhile, wait until it is back and run the action once more."""
+        """Run an idempotent action. If the device is lost meanwhile, wait until the device is back and run the action again."""
         for tries_left in reversed(range(TRIES)):
             try:
                 result = action()
@@ -409,7 +409,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the lost device answers again. If it has rebooted, store the error, which `_output` raises later."""
+        """Wait until the lost device answers again. If the device has rebooted, store an error for `_output`."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

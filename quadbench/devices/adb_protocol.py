@@ -158,7 +158,7 @@ class AdbServer:
 
 
 def lost_error(peer: str, reason: str) -> DeviceLostError:
-    """Return the error for a device or server whose connection broke. `peer` is its name in the message."""
+    """Return the error for a device or adb server whose connection broke. `peer` is the name to use in the message."""
     return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
 
 

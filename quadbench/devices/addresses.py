@@ -183,7 +183,7 @@ def parse_address(text: str) -> Address:
 
 
 def with_target(address: Address, target: str | None) -> Address:
-    """Return an address with its `target` option set, other options unchanged. If the target is None, return it unchanged.
+    """Return an address with its `target` option set, other options unchanged. If the target is None, change nothing.
 
     Raises:
         UserError: the address is this machine's or AI Hub's, which take no target.

@@ -107,7 +107,7 @@ class CoolingDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
-    """A device's temperatures and throttling. A `status` of None means that the device reports none, not that it is cool."""
+    """A device's temperatures and throttling. A `status` of None means unreported, not cool."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]

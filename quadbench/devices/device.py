@@ -167,7 +167,7 @@ def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) ->
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
-    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code; it is closed then."""
+    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code; we close it."""
     stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:

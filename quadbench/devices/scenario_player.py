@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a virtual device while the block runs. Yield its adb server as reached through the simulated link."""
+    """Play a scenario on a virtual device while the block runs. Yield its adb server, reached through a simulated slow link."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():
@@ -230,7 +230,7 @@ def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbSer
 
 
 def _write_boot_id(folder: Path) -> None:
-    """Write a new boot id into the existing file, which is mounted into the sandbox and so must not be replaced."""
+    """Write a new boot id into the existing file. The file is mounted into the sandbox, so it must not be replaced."""
     (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
 

@@ -142,7 +142,7 @@ class SandboxLayout:
 
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start the virtual device that an address describes. Its /data lies in the results folder, unless it is a RAM disk."""
+    """Start the virtual device that an address describes. Its /data is a folder of the results folder, or a RAM disk."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = load_scenario(address.scenario) if address.scenario else None

@@ -51,7 +51,7 @@ class Held:
         return partial(self.leases.check, lease=lease) if lease else None
 
     def note_left_out(self, device: Device, error: QuadbenchError) -> None:
-        """Record that the job continues without this device. If the reason is a DeviceError, the device's health suffers."""
+        """Record that the job continues without this device. A DeviceError counts against the device's health."""
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 

@@ -127,7 +127,7 @@ def stop_on_ctrl_c(stop: StopFlag) -> Iterator[None]:
 
 
 class LaunchAborted(KeyboardInterrupt):
-    """Ctrl-C during a launch; its harness has been killed. `record` has the status ABORTED and the samples received so far."""
+    """Raised for Ctrl-C during a launch; its harness is killed. `record` has the status ABORTED and all samples received."""
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(record.reason)
@@ -135,7 +135,7 @@ class LaunchAborted(KeyboardInterrupt):
 
 
 class LaunchNotStarted(KeyboardInterrupt):
-    """Ctrl-C while a launch waited for the device to become ready. There is no record to store."""
+    """Raised for Ctrl-C while a launch waits until the device is ready. There is no record to store."""
 
 
 @dataclass(frozen=True, kw_only=True)

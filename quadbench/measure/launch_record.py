@@ -111,7 +111,7 @@ class LaunchResult:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Record that the device was lost during the launch, unless the error says that it will not come back."""
+        """Record that the device was lost during the launch, unless the error says that the device will not come back."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
@@ -257,7 +257,7 @@ def _crash_reason(event_log: EventLog, ended: CommandError) -> str:
 
 
 def _errors(event_log: EventLog) -> str:
-    """Join the harness's error messages of a launch. Each starts with its location, unless the message has it already."""
+    """Join the harness's error messages of a launch. A message that lacks its source location gets it as prefix."""
     messages = []
     for error in event_log.errors:
         has_place = not error.where or error.message.startswith(error.where)

@@ -107,7 +107,7 @@ class _LaunchRunner:
         return not_run
 
     def _steps(self, queue: DeviceQueue) -> Generator[Callable[[], object], None, NotRun]:
-        """Run the launches of one device in order. When the device is lost, yield a function that waits for it."""
+        """Run the launches of one device in order. When the device is lost, yield a function that waits for its return."""
         entry, remaining = _next_launch(queue.schedule, None)
         while entry is not None and not self.stop.is_requested:
             try:

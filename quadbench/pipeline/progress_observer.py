@@ -72,7 +72,7 @@ def _flush(progress_observer: "_ProgressObserver", layout: Layout, name: str, do
 
 
 class _ProgressObserver:
-    """An observer that forwards all events to another one and keeps the latest progress for the thread that writes it to disk."""
+    """Forwards all events to another observer, and keeps the latest progress for the thread that writes the progress file."""
 
     def __init__(self, observer: Observer, progress: Progress) -> None:
         self._observer = observer

@@ -48,7 +48,7 @@ class MeasureResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
-    """The result of one run. `failures` maps the address of each device that failed or was unavailable to its error."""
+    """The result of one run. `failures` has the errors of failed or unavailable devices by address."""
 
     result: RunResult
     report: Path
