@@ -161,7 +161,7 @@ def job_failure(name: str, status: JobStatus) -> JobFailedError:
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Return the options of a compile job. They name the graph and its outputs; else the service would choose the names."""
+    """Return a compile job's options. They fix the names of graph and outputs, which the service would otherwise choose."""
     # A context binary is linked from DLCs, because the service no longer compiles to context binaries directly.
     runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(

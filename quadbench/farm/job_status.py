@@ -173,7 +173,7 @@ def _stuck(connection: sa.Connection) -> list[str]:
 
 
 def _open_faults(connection: sa.Connection) -> list[str]:
-    """Return a message about each damaged row among the oldest open jobs."""
+    """Check the oldest open jobs, and return a message for each whose database row is damaged."""
     query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
     return list(read_jobs(connection, query).faults.values())
 

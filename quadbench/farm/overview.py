@@ -49,7 +49,7 @@ class FarmPhone:
 
     @property
     def claim(self) -> Claim | None:
-        """Return the lease of the job that uses the phone, or else the reservation, or None."""
+        """Return who holds the phone: the lease of the job that uses it, else a person's reservation, else None."""
         return self.claims.job or self.claims.reservation
 
     @property

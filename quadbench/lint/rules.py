@@ -139,7 +139,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit quantization by ONNX nodes in an opset before 21; com.microsoft nodes support 16 bits in any opset."""
+    """Find 16-bit QuantizeLinear nodes of ONNX in an opset before 21; those of com.microsoft support 16 bits in any opset."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(

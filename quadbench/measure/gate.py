@@ -57,7 +57,7 @@ class Clock:
 
     @property
     def is_capped(self) -> bool:
-        """Return True if the maximum frequency is known to be capped below the hardware's."""
+        """Return True if the CPU's frequency limit is known to be below its hardware maximum."""
         return self.cap_khz is not None and self.hardware_khz is not None and self.cap_khz < self.hardware_khz
 
     def __str__(self) -> str:

@@ -246,7 +246,7 @@ class FarmLauncher:
         return served
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
-        """Return an ended job's comparison result after storing its runs in this results folder; invalid ones as failed."""
+        """Store an ended job's runs here (invalid runs as failed), and return its comparison result."""
         came = CaseResult(case=work.case, word=work.word)
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")

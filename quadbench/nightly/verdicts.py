@@ -1,4 +1,4 @@
-"""Detection of changes in a night against earlier nights, and the verdicts on them after confirming launches."""
+"""Detect figures that changed since earlier nights, and judge each change by extra launches that repeat it."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The plan of a run, its options for lost devices and time, and the checks before an interrupted run resumes."""
+"""The plan of a run, its options for lost devices and for a time budget, and checks before an interrupted run resumes."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

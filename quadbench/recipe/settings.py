@@ -239,7 +239,7 @@ class RangesByBits(Spec):
 
 
 class _Profile(Spec):
-    """The settings that both schemes of a LoRA profile (the LoRA encodings shared by all adapters) have in common."""
+    """Settings common to the unified and the anchor scheme of the LoRA profile, the LoRA encodings that all adapters share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """Every shared LoRA range is multiplied by this factor, 1 to 16; above 1 there is room for adapters yet to come and less

@@ -209,7 +209,7 @@ def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Check a condition's figure name; return its task (None if it names no task) and the rest of the name."""
+    """Check a figure's name in a `--fail-if` condition, and split it into its task (or None) and the rest."""
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))

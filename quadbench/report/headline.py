@@ -92,7 +92,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Format the relative difference of file sizes, such as `22 % `; return an empty string for a measured figure."""
+    """Return how much two file sizes differ, such as `22 % `, to stand before a word; empty if the figure is no size."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))

@@ -86,7 +86,7 @@ def removal_errors(folder: Path) -> Iterator[None]:
 
 
 def storage_fault(error: OSError, folder: Path) -> StorageError | None:
-    """Return the StorageError for a write that failed because of its folder; None if the failure has another cause."""
+    """Return a StorageError if a write failed because its folder is full, read-only or gone; None for any other cause."""
     place = Path(os.fsdecode(error.filename)) if error.filename else None
     if error.errno in _FULL:
         return _full(folder, str(error))

@@ -102,7 +102,7 @@ class NightStore:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return the digests of all bundles and kits, and the ids of all runs, that nights in the database name."""
+        """Return the bundle digests, kit digests and run ids to which the database's nights refer."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()

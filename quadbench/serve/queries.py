@@ -1,4 +1,4 @@
-"""Queries of web pages to database and results folder. Results are cached for seconds and shared by all viewers."""
+"""What the web pages read from the database and the results folder. Results are cached for seconds and shared by all viewers."""
 
 import threading
 import time

@@ -64,7 +64,7 @@ ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
 def resolve_beside(path: Path, info: pydantic.ValidationInfo) -> Path:
-    """Return a path of a spec file, resolved against the file's folder; ValueError if no file system allows the path."""
+    """Resolve a path written in a spec file against that file's folder; ValueError if no file system allows the path."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
         raise ValueError(f"expected a path that a file system takes, found {quote(text)}, {len(text)} characters")

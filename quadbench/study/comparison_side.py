@@ -154,7 +154,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise an error if a compared build needs graphs of a variant that is not among the existing variants `there`.
+    """Raise an error if `there`, the variants that exist, lacks one whose graphs a compared build needs.
 
     Raises:
         UserError: the graphs are missing; the message names the existing variants.

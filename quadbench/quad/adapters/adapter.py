@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize an omitted text encoder part, given its number of tensors and the energy of each layer's weight update."""
+        """Summarize the text encoder part of a LoRA, which builds omit: tensor count, and squared norm of each layer's update."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
