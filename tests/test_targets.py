@@ -1,6 +1,7 @@
 """Targets: they are found by key and address, and commands show and use them."""
 
 import json
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -58,7 +59,8 @@ def test_the_oldest_htp_counts_where_several_share_a_target() -> None:
 
 def test_the_lines_that_litert_s_page_gives_for_a_profile_name_a_target(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs/litert.md").read_text()
-    lines = yaml.safe_load(dedent(page[page.index("    target: {") : page.index("`targets` and `doctor`")]))
+    (block,) = re.findall(r"(?:^    .*\n)*^    target: \{.*\n(?:^    .*\n)*", page, re.MULTILINE)
+    lines = yaml.safe_load(dedent(block))
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load((PROFILES_FOLDER / "tabs11.yaml").read_text()), **lines, "name": "mine"}))
     assert find_target("litert-e9965", known_targets([load_profile(path)], "x86_64")).profiles == ("mine",)
