@@ -1,4 +1,4 @@
-"""The data that web pages read from the database and the results folder. Results are cached for seconds and shared by all viewers."""
+"""The data that web pages read from database and results folder. Results are cached for seconds and shared by all viewers."""
 
 import threading
 import time
