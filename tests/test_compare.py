@@ -378,7 +378,7 @@ def test_ctrl_c_keeps_both_runs_and_what_their_whole_blocks_come_to(tiny_recipe:
     document = json.loads(path.read_text())
     (on_device,) = document["devices"]
     assert on_device["blocks"] == 1
-    reads(on_device["broken"])
+    reads(on_device["broken"], "it was interrupted")
     assert path.with_suffix(".html").is_file()
     for side in "ab":
         assert document[side]["run_id"] in rest

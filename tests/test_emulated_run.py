@@ -45,7 +45,7 @@ def test_pictures_from_the_emulator_are_those_of_the_reference_and_its_times_are
     assert {record.variant for record in records if Caveat.EMULATED_NPU in record.caveats} == {Variant.SHARED}
     psnr_db = [value for record in records if record.variant is Variant.SHARED for value in _psnr_db(record)]
     assert sum(psnr_db) / len(psnr_db) > LEAST_DB
-    says(html.unescape(outcome.report.read_text()))
+    says(html.unescape(outcome.report.read_text()), "an emulator's time")
     (judged,) = score_run(layout, metrics=["psnr"], with_emulator=True).emulated.values()
     assert [(one.variant, len(one.steps)) for one in judged.trajectories] == [
         (HTP_TO_CPU, 2),

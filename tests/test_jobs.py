@@ -292,7 +292,7 @@ def test_a_running_job_whose_row_was_damaged_is_neither_finished_nor_waited_for(
         query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
         with raising(ArtifactError, damaged, snapshot=False):
             jobs.finish(attempt)
-        with raising(ArtifactError, snapshot=False):
+        with raising(ArtifactError, "the job has failed now", snapshot=False):
             jobs.cancel(damaged, "damaged")
         told = query(database, f"SELECT state, reason FROM jobs WHERE id IN ({damaged}, {behind}) ORDER BY id")
         assert [state for state, _ in told] == ["failed", "cancelled"], change

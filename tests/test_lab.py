@@ -105,7 +105,7 @@ def test_a_host_whose_cable_is_pulled_loses_its_jobs_to_others_and_works_again_w
     ids += submit(farm, 1, device_need("lab-a-0"), "later")
     farm.wait_until(lambda: farm.count("done") == 13, is_hurried=True)
     assert launches(farm) == ids
-    says(farm.log(first))
+    says(farm.log(first), "the queue is not reached")
 
 
 @pytest.mark.parametrize("away_s", [LEASE_S / 4, LEASE_S * 1.5, 60.0])
@@ -298,9 +298,9 @@ def test_in_a_night_of_three_workers_each_device_gets_the_ruling_that_its_fate_d
     causes = {one.address: one.cause for one in rulings if one.kind is RulingKind.MISSING and one.task is None}
     assert causes.keys() == {"virtual-tabs11", "virtual-s25-exynos"}
     assert "thermal status 3" in causes["virtual-tabs11"]
-    says(causes["virtual-s25-exynos"], 0, "virtual-s25-exynos")
+    says(causes["virtual-s25-exynos"], "the farm has 0 devices that fit", "virtual-s25-exynos")
     assert code == 2
-    says(farm.log(farm.lab.hosts[0]))
+    says(farm.log(farm.lab.hosts[0]), "the device is back")
 
 
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
@@ -334,7 +334,7 @@ def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_n
 
     unknown = submit_to("tabs11")
     assert unknown.returncode == 5
-    says(unknown.stderr, 0, "tabs11")
+    says(unknown.stderr, "the farm has 0 devices that fit", "tabs11")
     s3.deny(farm.store, "s3:PutObject")
     refused = submit_to("virtual:s25")
     assert refused.returncode == 3

@@ -130,7 +130,7 @@ def test_what_was_written_just_before_the_deadline_is_read(phone: Phone) -> None
 def test_what_was_written_just_before_a_reboot_is_read(phone: Phone) -> None:
     phone.later((1.0, phone.link.cut), (0.0, phone.link.reboot), (1.5, phone.link.mend))
     lines: list[str] = []
-    with raising(DeviceLostError):
+    with raising(DeviceLostError, "rebooted after"):
         lines += phone.lines(["sh", "-c", "echo first; sleep 2; echo last; sleep 60"])
     assert lines == ["first", "last"]
 

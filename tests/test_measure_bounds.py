@@ -59,7 +59,7 @@ def test_a_launch_with_other_samples_than_its_plan_is_not_ok(world: World, run: 
 def test_a_time_that_nobody_can_measure_fails_the_launch_and_is_not_kept(world: World, values: list[str]) -> None:
     lies = "".join(f'\nsample(value={value}, task="restyle", iteration=0, is_warmup=False)' for value in values)
     record = measured(world, GOOD.replace("run()", f"run(){lies}"))
-    says(reason_of(record))
+    says(reason_of(record), "of the harness's output")
     assert len([s for s in record.samples if s.metric != "rom_bytes" and s.metric.endswith(("_ns", "_bytes"))]) == SAMPLES
 
 

@@ -177,7 +177,8 @@ def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it
     plan = replace(plan_of(launcher, {"scene": OLD}), budget_s=0.0)
     for _ in range(2):
         night = perform("tonight", plan, launcher, layout=launcher.layout).night
-        reads({one.cause for one in night.rulings}, snapshot=False)
+        (cause,) = {one.cause for one in night.rulings}
+        reads(cause, "the time of the night was over", snapshot=False)
     assert launcher.asked == []
 
 

@@ -39,7 +39,7 @@ def test_a_server_that_never_answers_is_given_up_after_the_time_that_its_url_all
 
 
 def test_a_database_that_is_not_there_is_refused(postgresql: PostgresqlServer) -> None:
-    with raising(StorageError, snapshot=False):
+    with raising(StorageError, 'database "nowhere" does not exist', snapshot=False):
         open_records(postgresql.url("nowhere"))
 
 

@@ -83,10 +83,10 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     assert counted.status is Status.DISCARDED
     # A launch of the tiny model may be over, and its files be on their way, when the device goes.
     assert re.search(r"rebooted (after \d+ s|meanwhile)", str(counted.reason))
-    says(str(counted.reason), 1000)
+    says(str(counted.reason), "its block was broken off and repeated", 1000)
     (retry,) = outcome.result.retries
     assert "rebooted" in retry.reason
-    says(outcome.report.read_text())
+    says(outcome.report.read_text(), "was lost and waited for")
 
 
 def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
@@ -97,7 +97,7 @@ def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
     conduct = RunOptions(retries=1, wait_s=2.0)
     outcome = pipeline.run(recipe, parse_addresses([address, "virtual:tabs11"]), options=conduct, layout=layout, observer=watcher)
     assert list(outcome.failures) == [address]
-    says(str(outcome.failures[address]), 2)
+    says(str(outcome.failures[address]), "it was waited for 2 s")
     assert outcome.exit_code == DeviceError.exit_code
     assert outcome.result.is_cut_short
     assert address in outcome.result.left_out
@@ -127,7 +127,7 @@ def test_without_retries_a_device_that_is_lost_is_given_up_at_once(recipe: Recip
     outcome = pipeline.run(recipe, parse_addresses([address]), options=RunOptions(retries=0), layout=layout, observer=watcher)
     assert watcher.launches == ["float 0", *REPEATED[:2]]
     assert isinstance(outcome.failures[address], DeviceLostError)
-    says(str(outcome.failures[address]), 0)
+    says(str(outcome.failures[address]), "it is given up after 0 retries")
 
 
 def test_a_device_that_is_lost_while_files_are_pushed_is_pushed_to_again(
@@ -208,7 +208,7 @@ def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: La
     assert watcher.launches[-1] == "shared 1"
     assert outcome.exit_code == 0
     assert outcome.result.is_cut_short
-    reads(outcome.result.left_out, 2, "per-graph")
+    reads(outcome.result.left_out, "no time was left for 2 of shared, 2 of per-graph")
     assert json.dumps(outcome.result.left_out["local"])[1:-1] in outcome.report.read_text()
     again = Interfering()
     assert pipeline.resume(outcome.result.run_id, layout=layout, observer=again).is_ok

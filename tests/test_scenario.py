@@ -143,7 +143,7 @@ def test_a_reboot_ends_all_that_runs_and_keeps_the_files(tmp_path: Path) -> None
         plan = start_harness(connected, 300)
         lines = connected.stream(["sh", plan], PATIENCE_S, f"{connected.root}/runs")
         process = next(lines)
-        with raising(DeviceLostError):
+        with raising(DeviceLostError, "rebooted after"):
             next(lines)
         until_back(connected)
         assert connected.shell(BOOT_ID, 10).stdout not in ("", before)

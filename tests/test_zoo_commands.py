@@ -58,11 +58,11 @@ def test_wrong_numbers_are_refused(
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["vae", "base", "sticker", "sheet"],
+    ("command", "lacking"),
+    [("vae", "the photograph"), ("base", "the autoencoder"), ("sticker", "the model"), ("sheet", "the model")],
 )
-def test_a_command_names_what_it_lacks(call, data: Path, tmp_path: Path, command: str) -> None:
-    with raising(SystemExit, snapshot=False):  # its words name the machine's folders
+def test_a_command_names_what_it_lacks(call, data: Path, tmp_path: Path, command: str, lacking: str) -> None:
+    with raising(SystemExit, lacking, "there is no file '", snapshot=False):  # its words name the machine's folders
         call(command, *elsewhere(tmp_path))
     assert not (tmp_path / "work").exists()
     assert not (tmp_path / "docs").exists()

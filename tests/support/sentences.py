@@ -67,6 +67,7 @@ def raising(error: type[Exception], *names: object, snapshot: bool = True) -> It
 def reads(value: object, *names: object, snapshot: bool = True) -> None:
     """Assert that a text has these names and numbers, and as a whole is the snapshot's; lists and tables are lines."""
     text = _lines(value)
+    _check_asserted(names, snapshot)
     _has(text, names)
     if snapshot and _running:
         _running[-1].compare_whole(text)
@@ -79,6 +80,7 @@ def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapsh
     """
     text = _joined(_lines(value))
     wanted = tuple(map(_joined, (like,) if isinstance(like, str) else like))
+    _check_asserted(names, snapshot)
     _has(text, names)
     assert all(one in text for one in wanted), f"not all of {wanted} are in {text!r}"
     if snapshot and _running:
@@ -86,6 +88,11 @@ def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapsh
             _running[-1].compare_whole(text)
         else:
             _running[-1].compare_sentences(text, wanted or [str(name) for name in names if str(name) in text])
+
+
+def _check_asserted(names: tuple[object, ...], snapshot: bool) -> None:
+    """Refuse a call that compares neither names nor a sentence, as in a slow test, and so could never fail."""
+    assert names or (snapshot and _running and _running[-1].is_kept), "nothing is asserted: name a word of the text"
 
 
 class _Plain(AmberSnapshotExtension):
@@ -105,7 +112,7 @@ class _Snapshots:
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         marks = {mark.name for mark in request.node.iter_markers()}
-        self._is_kept = not marks & {"slow", "device"} and not getattr(request.node.obj, "is_hypothesis_test", False)
+        self.is_kept = not marks & {"slow", "device"} and not getattr(request.node.obj, "is_hypothesis_test", False)
         self._request = request
         self._compared: set[str] = set()
         self._opened: SnapshotAssertion | None = None
@@ -113,13 +120,13 @@ class _Snapshots:
     def compare_whole(self, text: str) -> None:
         """Compare all of a text; the same again, as in a loop, is not compared."""
         now = "\n".join(sentence for line in text.splitlines() for sentence in _SENTENCE_END.split(steady(line).rstrip()))
-        if self._is_kept and now not in self._compared:
+        if self.is_kept and now not in self._compared:
             self._compared.add(now)
             assert now == self._snapshot()
 
     def compare_sentences(self, text: str, first: Iterable[str]) -> None:
         """Compare those sentences of a text that are kept; where none are yet, those around some words."""
-        if not self._is_kept:
+        if not self.is_kept:
             return
         kept, page = self._stored(), steady(text)
         if kept is None:
