@@ -61,13 +61,16 @@ def raising(error: type[Exception], *names: object, snapshot: bool = True) -> It
     """
     with pytest.raises(error) as caught:
         yield caught
-    reads(str(caught.value), *names, snapshot=snapshot)
+    _read(str(caught.value), names, snapshot)
 
 
 def reads(value: object, *names: object, snapshot: bool = True) -> None:
     """Assert that a text has these names and numbers, and as a whole is the snapshot's; lists and tables are lines."""
-    text = _lines(value)
     _check_asserted(names, snapshot)
+    _read(_lines(value), names, snapshot)
+
+
+def _read(text: str, names: tuple[object, ...], snapshot: bool) -> None:
     _has(text, names)
     if snapshot and _running:
         _running[-1].compare_whole(text)
