@@ -310,7 +310,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStor
 
 
 def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return a case's nightly measurements by device, only of the devices in `words` (names or addresses) if given."""
+    """Return a case's nightly measurements by device. `words` (names or addresses) limits them to some devices."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

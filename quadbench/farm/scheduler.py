@@ -73,7 +73,7 @@ def assigned(
 
 
 class _Giving:
-    """An assignment in progress: the jobs and the seats (devices or hosts) that are not assigned yet."""
+    """Matching of farm jobs to seats (devices or hosts), with the jobs and the seats that are still unmatched."""
 
     def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now

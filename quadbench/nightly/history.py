@@ -131,7 +131,7 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a case on a device from its nights. At least one night must be given.
+    """Return the history of a nightly case on one device, computed from its nights, of which there is at least one.
 
     It covers the image time and the figures with rulings other than CLEAN, or all figures if `is_whole`.
     """

@@ -137,11 +137,11 @@ class ResultsQueries:
         return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
-        """Return the list entry of a run; None if it has no launch yet."""
+        """Return a run's entry for the list of runs; None if the run has no launch yet."""
         return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
-        """Return whether a run's files are in this results folder. A farm's run can be on other hosts only."""
+        """Return whether a run's files are in this results folder. The files of a farm's run may be on other hosts."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
     def written_report(self, run_id: str) -> BufferedReader | None:
