@@ -36,7 +36,7 @@ def test_a_block_in_which_the_device_heats_up_is_repeated_for_both_variants(tiny
     (discarded,) = [record for record in records if record.status is Status.DISCARDED]
     assert (discarded.variant, discarded.launch) == (Variant.SHARED, 0)
     assert discarded.reason is not None
-    says(discarded.reason, 3)
+    says(discarded.reason, "discarded, and its block is repeated: thermal status 3 (severe)")
     sound = [(record.variant, record.launch) for record in records if record.status is Status.OK]
     repeated = [(variant, launch) for launch in (1000, 1001) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
     assert sorted(sound) == sorted([(Variant.FLOAT, 0), *repeated])

@@ -196,7 +196,7 @@ def test_a_sample_that_cannot_be_is_a_problem_and_is_not_kept(words: Line) -> No
     good = next(line for line in samples() if line["metric"] == "unet_ns" and not line["is_warmup"])
     heard = heard_of([good | words], loaded=())
     assert heard.problem is not None
-    says(heard.problem, 2, snapshot=False)
+    says(heard.problem, "line 2 of the harness's output", snapshot=False)
     assert len(heard.problem) < 1000
     assert heard.samples == []
 

@@ -118,7 +118,7 @@ def test_a_reboot_in_a_launch_keeps_its_samples_is_the_devices_fault_and_the_nex
     )
     assert (record.status, record.error_class) == (Status.FAILED, ErrorClass.DEVICE)
     assert record.reason is not None
-    says(record.reason, "s25")
+    says(record.reason, "device 's25' rebooted after")
     assert len(of_metric(record, "end_to_end_ns")) == 3
     assert phone_world.launched(run_id="run-2").status is Status.OK
     assert phone_world.left() == []
@@ -163,7 +163,7 @@ def test_ctrl_c_without_a_connection_stores_the_launch_and_the_next_one_ends_its
     with pytest.raises(LaunchAborted) as caught:
         phone_world.launched(WAITING)
     assert caught.value.record.status == Status.ABORTED
-    reads(caught.value.record.reason, 1)
+    reads(caught.value.record.reason, "interrupted after 1 samples")
     process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
     assert state_of(phone.beside, process) not in ("", "Z")
     phone.link.mend()
@@ -186,6 +186,6 @@ def test_a_second_ctrl_c_ends_the_launch_of_a_phone_and_starts_no_other(phone: P
     assert time.monotonic() - began < 30
     (record,) = records
     assert (record.status, record.error_class) == (Status.ABORTED, ErrorClass.USER)
-    reads(record.reason, 1)
+    reads(record.reason, "interrupted after 1 samples")
     process = phone.beside.shell(["cat", f"{phone.device.root}/pid"], 10).stdout
     wait_until_gone(phone.beside, process)

@@ -258,7 +258,7 @@ def test_a_new_adapter_comes_from_its_file_to_its_figures_in_two_commands(
     results = ["--results", str(layout.root), "--json"]
     assert main(["adapter", "admit", str(new), "--recipe", str(tiny_recipe), "--like", "change", *results]) == 0
     output = capsys.readouterr()
-    says(output.err, "1/2", "2/2", snapshot=False)
+    says(output.err, "1/2 judge 2/2 paint", snapshot=False)
     folder = json.loads(output.out)["bundle"]
     assert main(["run", str(tiny_recipe), "--bundle", folder, "--devices", "local", *results]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -192,5 +192,5 @@ def test_each_device_runs_the_bundle_of_its_settings(tiny_recipe: Path, tmp_path
     assert [one.bundle for one in forecasts] == [*ran.values(), ran["virtual:tabs11"]]
     scores = score_run(layout, result.run_id, metrics=["psnr"], with_latents=True)
     assert {one.device for one in scores.compared if one.scores[0].metric.name == "eps_sqnr"} == ran.keys()
-    with raising(UserError, 2):
+    with raising(UserError, "the latest run has 2 bundles"):
         latest_bundle(layout)
