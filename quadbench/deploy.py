@@ -191,6 +191,8 @@ def _push_all(device: Device, folder: str, missing: Sequence[LocalFile], progres
     except DeviceLostError as error:
         sent = f"{done_bytes / MIB:.1f} of {total_bytes / MIB:.1f} MB were sent"
         raise DeviceLostError(f"{error.message} ({sent})", transient=error.transient, hint=error.hint) from error
+    except OSError as error:
+        raise ArtifactError(f"'{error.filename or 'a local file'}' cannot be read: {error.strerror}", hint=_REBUILD) from error
 
 
 def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> ArtifactError | DeviceError:

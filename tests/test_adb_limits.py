@@ -267,3 +267,17 @@ def test_files_are_sent_without_waiting_and_confirmed_in_order(tmp_path):
     assert confirmed == ["/there/0", "/there/1"]
     times = re.sub(rb"DONE....", b"DONE" + bytes(4), bytes(received), flags=re.DOTALL)
     assert times == sent
+
+
+def test_the_reason_of_a_peer_that_closes_while_files_come_is_read(tmp_path):
+    """It says why, closes and takes no more: the failure of its socket alone would look like a pulled cable."""
+    (tmp_path / "large").write_bytes(bytes(2**24))
+
+    def refuse(far: socket.socket) -> None:
+        far.recv(1)
+        far.sendall(FAIL)
+
+    with connection_to(refuse) as connection:
+        connection.has_answer = lambda: False  # the answer comes between the look for it and the next send
+        with pytest.raises(AdbError, match="full"):
+            list(connection.files().push_files({"/there": tmp_path / "large"}))

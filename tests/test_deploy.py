@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.sentences import raising, says
 
-from quadbench.deploy import LocalFile, deploy
+from quadbench.deploy import LocalFile, _push_all, deploy
 from quadbench.devices import Device, adb_commands
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
@@ -219,6 +219,27 @@ def test_a_device_that_is_unplugged_for_good_while_it_is_sent_to_is_lost_and_rec
         assert any(name.startswith(".tmp-") for name in objects_on(device))
         deploy([whole, cut], device)
         assert objects_on(device) == {file.sha256: file.size_bytes for file in (whole, cut)}
+
+
+def test_a_device_that_is_closed_while_it_is_sent_to_gets_no_more(tmp_path: Path) -> None:
+    """As by Ctrl-C, while another thread sends."""
+    sent_bytes: list[int] = []
+    with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "results")) as (device,):
+
+        def close(sent: int, _total: int) -> None:
+            sent_bytes.append(sent)
+            device.close()
+
+        with raising(DeviceLostError, "was closed", snapshot=False):
+            deploy([local_file(tmp_path, name, name.encode() * 4 * MIB) for name in ("a", "b")], device, progress=close)
+    assert len(sent_bytes) <= 2
+
+
+def test_a_local_file_that_vanishes_before_it_is_sent_is_named(device: Device, tmp_path: Path) -> None:
+    file = local_file(tmp_path, "gone", b"gone")
+    file.path.unlink()
+    with raising(ArtifactError, "gone", snapshot=False):
+        _push_all(device, device.root, [file], None)
 
 
 def test_ctrl_c_leaves_nothing_half_written(device: Device, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from quadbench.devices import device
 from quadbench.devices.adb_commands import AdbCommands, DetachedCommand
 from quadbench.devices.adb_protocol import STDOUT, AdbServer, errors_of, lost_error, packets
 from quadbench.devices.android_reports import parse_getprop
-from quadbench.errors import DeviceError
+from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.target.abi import Abi
 from quadbench.target.profile import DeviceProfile
 
@@ -56,7 +56,7 @@ class AdbDevice:
         return read_properties(self._server, self._transport, self._name)
 
     def push(self, files: Mapping[str, Path], progress: device.Progress | None = None) -> None:
-        missing = dict(files)
+        missing, sizes = dict(files), {remote: local.stat().st_size for remote, local in files.items()}
         confirmed_bytes = 0
 
         def send() -> None:
@@ -64,6 +64,7 @@ class AdbDevice:
             before_bytes = confirmed_bytes
 
             def report(sent_bytes: int) -> None:
+                self._commands.check_open()  # as Ctrl-C closes the device while another thread sends
                 if progress:
                     progress(before_bytes + sent_bytes)
 
@@ -75,9 +76,17 @@ class AdbDevice:
                 connection.limit(STALL_TIMEOUT_S)
                 with errors_of(self._name, silence=silence, refusal=refusal):
                     for remote in connection.files().push_files(dict(missing), progress=report):
-                        confirmed_bytes += missing.pop(remote).stat().st_size
+                        self._commands.check_open()
+                        del missing[remote]
+                        confirmed_bytes += sizes[remote]
 
-        self._commands.retry_once(send, over_reboots=True)
+        while missing:
+            before = len(missing)
+            try:
+                self._commands.retry_once(send, over_reboots=True)
+            except DeviceLostError:
+                if len(missing) == before:  # its tries are for each file that arrives, not for all of them
+                    raise
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = device.PULL_LIMIT_BYTES) -> None:
         def receive() -> None:

@@ -114,7 +114,7 @@ class AdbCommands:
 
     def open(self, service: str) -> "Connection":
         """Open an adb service of the device."""
-        self._check_open()
+        self.check_open()
         return self._server.open(self._transport, service, self.name)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
@@ -140,7 +140,7 @@ class AdbCommands:
                         stderr.feed(packet.data)
                     else:
                         is_over = True
-                        self._check_open()  # `close` may have killed it
+                        self.check_open()  # `close` may have killed it
                         return packet.data[0]
             raise AssertionError("packets end with an exit code")
         except DeviceLostError:
@@ -237,7 +237,8 @@ class AdbCommands:
                 self.kill(group)
             self._running.clear()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise DeviceLostError if `close` was called."""
         if self._closed.is_set():
             raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
 

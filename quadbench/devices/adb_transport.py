@@ -102,6 +102,12 @@ class Connection(AdbConnection):
             raise NotAdbError(f"{digits!r} instead of a length of four hexadecimal digits")
         return str(self.read_string(int(digits, 16)))
 
+    def has_answer(self) -> bool:
+        """Return whether bytes can be read, or the peer has closed."""
+        poll = select.poll()
+        poll.register(self._raw, select.POLLIN)
+        return bool(poll.poll(0))
+
     def packets(self) -> Iterator[Packet]:
         """Yield the packets of a `shell,v2` command as they arrive; the last is the exit code."""
         kind = 0
@@ -202,12 +208,17 @@ class FileSync(Sync):
         connection = self._connection
         awaited: deque[str] = deque()
         for batch in _batches(files, mode):
-            while select.select([connection.conn], [], [], 0)[0]:  # an early failure: skip the rest
+            while connection.has_answer():  # an early failure: the other files need not be sent
                 self._confirm()
                 if not awaited:
                     raise NotAdbError("OKAY before a file was whole")
                 yield awaited.popleft()
-            connection.send(batch.messages)
+            try:
+                connection.send(batch.messages)
+            except AdbConnectionError:
+                for _ in range(len(awaited) + 1):  # a peer that closed may have said why
+                    self._confirm()
+                raise
             awaited += batch.ended
             if progress:
                 progress(batch.sent_bytes)

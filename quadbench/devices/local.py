@@ -75,10 +75,10 @@ class LocalDevice:
                     progress(copied_bytes)
 
     def _copy(self, local: Path, remote: str) -> Iterator[int]:
-        partial = Path(f"{remote}.part")
+        partial, reader = Path(f"{remote}.part"), local.open("rb")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            with local.open("rb") as reader, partial.open("wb") as writer:
+            with reader, partial.open("wb") as writer:
                 while chunk := reader.read(CHUNK_BYTES):
                     writer.write(chunk)
                     yield len(chunk)

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from quadbench.spec.files import open_regular
 _MAX_FILES = 500  # files of a model or an adapter; Stable Diffusion 1.5 has about twenty
 MAX_BYTES = 2**36  # for files that are read completely: ten times the weights of Stable Diffusion in float32
 PACKAGE = Path(__file__).parents[1]
+_PARSING = threading.Lock()  # Python 3.11 fails with a SystemError if two threads parse at once
 
 
 def sha256_of(path: Path) -> str:
@@ -106,7 +108,9 @@ def _is_module(name: str) -> bool:
 
 def _imported(path: Path) -> Iterator[str]:
     """Yield the quadbench modules that a file imports, anywhere in its code."""
-    for node in _running(ast.parse(path.read_text())):
+    with _PARSING:
+        tree = ast.parse(path.read_text())
+    for node in _running(tree):
         match node:
             case ast.Import(names=names):
                 dotted = [alias.name for alias in names]
