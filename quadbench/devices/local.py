@@ -75,20 +75,21 @@ class LocalDevice:
                     progress(copied_bytes)
 
     def _copy(self, local: Path, remote: str) -> Iterator[int]:
-        partial, reader = Path(f"{remote}.part"), local.open("rb")
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with reader, partial.open("wb") as writer:
-                while chunk := reader.read(CHUNK_BYTES):
-                    writer.write(chunk)
-                    yield len(chunk)
-            partial.replace(remote)
-        except OSError as error:
-            kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
-            raise kind(f"cannot write '{remote}' on {_NAME}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+        partial = Path(f"{remote}.part")
+        with local.open("rb") as reader:
+            try:
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                with partial.open("wb") as writer:
+                    while chunk := reader.read(CHUNK_BYTES):
+                        writer.write(chunk)
+                        yield len(chunk)
+                partial.replace(remote)
+            except OSError as error:
+                kind = DeviceFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else DeviceError
+                raise kind(f"cannot write '{remote}' on {_NAME}: {error.strerror or error}") from error
+            finally:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
 
     def pull(self, remote: str, local: Path, *, limit_bytes: int = device.PULL_LIMIT_BYTES) -> None:
         partial = local.with_name(f".{local.name}.part")
