@@ -268,7 +268,7 @@ def test_a_virtual_device_of_a_given_size_can_be_full(tmp_path: Path) -> None:
 def test_a_device_in_use_names_the_process(tmp_path: Path) -> None:
     with (
         connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
-        raising(DeviceError, "virtual:s25", os.getpid()),
+        raising(DeviceError, "virtual:s25", f"in use by process {os.getpid()}, ", "--wait", snapshot=False),
         connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path)),
     ):
         pass
