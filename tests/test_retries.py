@@ -60,10 +60,10 @@ REPEATED = ["shared 0", "per-graph 0", "shared 1000", "per-graph 1000", "per-gra
 class Waiting(Interfering):
     """An observer that notes when devices were lost and when they were back, among the launches."""
 
-    def lost(self, device: str, reason: str, wait_s: float) -> None:
+    def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         self.launches.append(f"{device.partition('?')[0]} is lost")
 
-    def regained(self, device: str, away_s: float) -> None:
+    def device_back(self, device: str, away_s: float) -> None:
         self.launches.append(f"{device.partition('?')[0]} is back")
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_ends_the_wait_for_a_device_at_once(
     pressed: list[float] = []
 
     class Pressing(Waiting):
-        def lost(self, device: str, reason: str, wait_s: float) -> None:
+        def device_lost(self, device: str, reason: str, wait_s: float) -> None:
             def press() -> None:
                 time.sleep(1.5)
                 pressed.append(time.monotonic())
@@ -197,7 +197,7 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
 
 def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout) -> None:
     class Slow(Interfering):
-        def launch(self, *words: object) -> None:
+        def launch_started(self, *words: object) -> None:
             super().launch_started(*words)  # type: ignore[arg-type]
             if self.launches[-1] == "shared 1":
                 time.sleep(8)

@@ -119,11 +119,11 @@ def _struck(stage: str, spoil: Callable[[], None]) -> Iterator[list[str]]:
     class StruckConsole(RunConsole):
         """The console of a run, at whose steps the folder is spoilt."""
 
-        def step(self, stage: str, detail: str, share: float | None = None) -> None:
+        def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
             strike({"harness": "push"}.get(stage, stage))
             super().stage_step(stage, detail, share)
 
-        def launch(self, *words: Any) -> None:
+        def launch_started(self, *words: Any) -> None:
             strike("measure")
             super().launch_started(*words)
 
