@@ -83,7 +83,7 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     assert counted.status is Status.DISCARDED
     # A launch of the tiny model may be over, and its files be on their way, when the device goes.
     assert re.search(r"rebooted (after \d+ s|meanwhile)", str(counted.reason))
-    says(str(counted.reason), "its block was broken off and repeated", 1000)
+    says(str(counted.reason), "its block was interrupted and repeated", 1000)
     (retry,) = outcome.result.retries
     assert "rebooted" in retry.reason
     says(outcome.report.read_text(), "was lost and waited for")

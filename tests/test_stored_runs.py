@@ -141,9 +141,9 @@ UNKNOWN = [
     (["show", "20260102-030405-quickstar"], f"unknown run, sweep or comparison .*did you mean '{RUN}' \\(run\\)"),
     (["show", "aaaa"], r"unknown run, sweep or comparison 'aaaa'; known: .*did you mean '20260102-030405-aaaa' \(sweep\)"),
     (["report", "20260102-030405-bbb"], r"did you mean '20260102-030405-bbbb' \(comparison\)"),
-    (["report", "phones-2026-01-02"], "is a night; expected a run, sweep or comparison. Hint: quadbench history"),
+    (["report", "phones-2026-01-02"], "is a night; expected a run, sweep or comparison. Hint: .*quadbench history"),
     (["compare", "20260102-030405-quick", "quickstart"], rf"unknown run .*; known: {RUN}\. Hint: did you mean '{RUN}'\?"),
-    (["compare", "20260102-030405-aaaa", "quickstart"], "is a sweep; expected a run. Hint: quadbench show 20260102"),
+    (["compare", "20260102-030405-aaaa", "quickstart"], "is a sweep; expected a run. Hint: show it: quadbench show 20260102"),
     (["run", "--resume", "20260102-030405-bbbb"], "is a comparison; expected a run"),
     (["run", "quickstart", "--baseline", "20260102-030405-quick"], f"unknown run .*did you mean '{RUN}'"),
 ]

@@ -1,4 +1,4 @@
-"""The choice of stored launches that count in figures: a block of four compared launches counts as a whole, or not at all."""
+"""Selection of the stored launches that count in a run's figures: a block of four counts as a whole or not at all."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return all launch records, with the status changed to DISCARDED for launches that figures must not count."""
+    """Return all launch records, with the status changed to DISCARDED for launches that a run's figures must not count."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
@@ -23,7 +23,8 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
         times = latest[_origin(record)]
         if record.launch // MAX_LAUNCHES == times or record.status is Status.DISCARDED:
             return record
-        again = f"its block was broken off and repeated, this launch as {record.launch % MAX_LAUNCHES + times * MAX_LAUNCHES}"
+        number = record.launch % MAX_LAUNCHES + times * MAX_LAUNCHES
+        again = f"its block was interrupted and repeated; launch {number} repeats this launch"
         return replace(record, status=Status.DISCARDED, reason=f"{record.reason}; {again}" if record.reason else again)
 
     return tuple(map(superseded, records))
@@ -43,7 +44,7 @@ def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord
         cause = discarded.get(_block(record))
         if cause is None or record.status is not Status.OK or record.variant is Variant.FLOAT:
             return record
-        reason = f"discarded with its block, whose launch {cause.launch} of {cause.variant} was"
+        reason = f"discarded with its block, because launch {cause.launch} of {cause.variant} was discarded"
         return replace(record, status=Status.DISCARDED, error_class=cause.error_class, reason=reason)
 
     return tuple(map(with_block, records))

@@ -16,8 +16,8 @@ from quadbench.results.manifest import check_contents, link_file, publish, read_
 from quadbench.results.stored_runs import run_ids
 from quadbench.spec import NAME_EXPECTED, is_name
 
-_FROZEN_HINT = "remove it, and freeze the bundle again"
-_ADMITTED_HINT = "remove it: the next admission then starts from the bundle of the latest run"
+_FROZEN_HINT = "remove the file, and freeze the bundle again"
+_ADMITTED_HINT = "remove the file; the next admission then starts from the bundle of the latest run"
 
 
 def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
@@ -31,12 +31,7 @@ def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 
 def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Store a bundle in the results folder under its digest, by hard links or copies of its files; return the stored one.
-
-    Raises:
-        ArtifactError: the bundle is damaged.
-        StorageError: the results folder is full or cannot be written.
-    """
+    """Store a bundle in the results folder under its digest, by hard links or copies of its files; return the stored one."""
     own, files = layout.bundle(bundle.artifact.digest), tuple(dict.fromkeys(file_refs(bundle.artifact)))
 
     def fill(folder: Path) -> Bundle:
@@ -68,7 +63,7 @@ class FrozenBundle:
 def frozen_name(name: str) -> str:
     """Return the name if it is valid for a frozen bundle; raise UserError otherwise."""
     if not is_name(name):
-        raise UserError(f"no bundle can be frozen under the name {quote(name)}", hint=f"expected {NAME_EXPECTED}")
+        raise UserError(f"{quote(name)} is not a valid name for a frozen bundle", hint=f"use {NAME_EXPECTED}")
     return name
 
 
@@ -84,8 +79,8 @@ def freeze(name: str, bundle: StoredBundle, layout: Layout) -> FrozenBundle:
     if path.exists() and (there := read_frozen(name, layout)):
         if there.bundle != bundle.artifact.digest:
             raise UserError(
-                f"'{name}' is bundle {there.bundle[:12]} for good, and cannot become {bundle.artifact.digest[:12]}",
-                hint="give the other bundle a name of its own: series beside it begin anew",
+                f"'{name}' is permanently bundle {there.bundle[:12]}, and cannot become {bundle.artifact.digest[:12]}",
+                hint="freeze the other bundle under a new name; series measured against it start anew",
             )
         store_bundle(bundle, layout)
         return there
@@ -108,7 +103,7 @@ def frozen_bundle(name: str, layout: Layout) -> StoredBundle:
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
-        hint = f"bring it back: quadbench nightly freeze {name} FOLDER, or the recipe of which it was built"
+        hint = f"restore it: quadbench nightly freeze {name} SOURCE, with its folder or its recipe as SOURCE"
         raise ArtifactError(f"frozen bundle '{name}': {error.message}", hint=hint) from error
 
 

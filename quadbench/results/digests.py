@@ -26,11 +26,11 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 digest of a regular file's content.
 
     Raises:
-        OSError: the file is missing, no regular file, or larger than any file of a model.
+        OSError: the file is missing, not a regular file, or larger than any file of a model.
     """
     with open_regular(path) as file:
         if (size_bytes := os.fstat(file.fileno()).st_size) > MAX_BYTES:
-            raise OSError(errno.EINVAL, f"it has {size_bytes} bytes; expected at most {MAX_BYTES}", str(path))
+            raise OSError(errno.EINVAL, f"the file has {size_bytes} bytes; expected at most {MAX_BYTES}", str(path))
         try:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:  # a read error carries no path
@@ -56,11 +56,11 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
     """
     expected = f"at most {_MAX_FILES} files with {MAX_BYTES} bytes"
     if len(files) > _MAX_FILES:
-        raise UserError(f"'{next(iter(files.values()))}' and what lies beside it are {len(files)} files; expected {expected}")
+        raise UserError(f"'{next(iter(files.values()))}' and the files beside it are {len(files)} files; expected {expected}")
     sizes = {path: path.stat().st_size for path in files.values()}
     if sum(sizes.values()) > MAX_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
-        raise UserError(f"'{largest}' and what lies beside it are {sum(sizes.values())} bytes; expected {expected}")
+        raise UserError(f"'{largest}' and the files beside it have {sum(sizes.values())} bytes; expected {expected}")
     return {name: sha256_of(path) for name, path in sorted(files.items())}
 
 

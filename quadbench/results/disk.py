@@ -15,8 +15,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _BROKEN = (errno.EIO, errno.ESTALE)
 _NOTHING_LEFT_BYTES = 2 * MIB  # free space below which a library's failed write is blamed on a full disk
-_SPACE_HINT = "make room there, or keep results elsewhere with --results; results/README.md says what may be deleted"
-_PLACE_HINT = "give a folder that this user may write to, with --results"
+_SPACE_HINT = "free space there, or choose another folder with --results; results/README.md lists what may be deleted"
+_PLACE_HINT = "choose a folder with --results that this user can write to"
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
     Python raises OSError. Libraries raise errors of their own, so any failure counts while the disk is full or read-only.
 
     Raises:
-        StorageError: the folder is full, cannot be written, or is no folder.
+        StorageError: the folder is full, cannot be written, or is not a folder.
     """
     try:
         yield
@@ -64,11 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Raise an error after the block if the folder was moved or replaced meanwhile: files then went to another place.
-
-    Raises:
-        StorageError: the folder was moved or removed, even if another took its place.
-    """
+    """Raise StorageError after the block if the folder was moved, removed or replaced meanwhile: files then went elsewhere."""
     before = _identity(folder)
     failure: Exception | None = None
     try:
@@ -79,7 +75,7 @@ def removal_errors(folder: Path) -> Iterator[None]:
         reason = f": {failure.message if isinstance(failure, QuadbenchError) else failure}" if failure else ""
         raise StorageError(
             f"'{folder}' is gone: it was moved or removed while it was in use{reason}",
-            hint="put it back and run again; what was stored before is in it",
+            hint="move the folder back and run again; earlier results are still in it",
         ) from failure
     if failure:
         raise failure
@@ -90,7 +86,8 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
     place = Path(os.fsdecode(error.filename)) if error.filename else None
     if error.errno in _FULL:
         return _full(folder, str(error))
-    if place is None or not _is_below(place, folder):
+    root = folder.absolute()
+    if place is None or not (place.absolute().is_relative_to(root) or root.is_relative_to(place.absolute())):
         return None
     if error.errno in (*_CLOSED, *_BROKEN) or not os.path.isdir(folder):  # noqa: PTH112  (it raises nothing)
         return StorageError(f"'{folder}' cannot be written: {error.strerror}: '{place}'", hint=_PLACE_HINT)
@@ -98,26 +95,18 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise an error if nothing can be written to a folder, or to its nearest existing parent if it is missing.
-
-    Raises:
-        StorageError: the folder cannot be written, or is no folder.
-    """
+    """Raise StorageError if nothing can be written to a folder, or to its nearest existing parent if it is missing."""
     place = _nearest(folder)
     if not place.is_dir():
-        raise StorageError(f"'{folder}' cannot be written: '{place}' is no folder", hint=_PLACE_HINT)
+        raise StorageError(f"'{folder}' cannot be written: '{place}' is not a folder", hint=_PLACE_HINT)
     if not os.access(place, os.W_OK | os.X_OK):
         raise StorageError(f"'{folder}' cannot be written: '{place}' is read-only for this user", hint=_PLACE_HINT)
 
 
 def require_folder(folder: Path) -> None:
-    """Raise an error if the path of a results folder exists but is not a folder.
-
-    Raises:
-        StorageError: the path is a file.
-    """
+    """Raise StorageError if the path of a results folder exists but is not a folder."""
     if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112  (they raise nothing)
-        raise StorageError(f"'{folder}' is a file; expected a folder in which results are kept", hint=_PLACE_HINT)
+        raise StorageError(f"'{folder}' is a file; expected a folder for results", hint=_PLACE_HINT)
 
 
 def free_bytes(folder: Path) -> int:
@@ -142,9 +131,3 @@ def _nearest(folder: Path) -> Path:
 def _full(folder: Path, reason: str) -> StorageError:
     left = f"{free_bytes(folder) / MIB:.1f} MB are left"
     return StorageError(f"the file system of '{folder}' is full, {left}: {reason.rstrip('.')}", hint=_SPACE_HINT)
-
-
-def _is_below(place: Path, folder: Path) -> bool:
-    """Return whether a path lies below a folder, is that folder, or is a parent of that folder."""
-    place, folder = place.absolute(), folder.absolute()
-    return place.is_relative_to(folder) or folder.is_relative_to(place)

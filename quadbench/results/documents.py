@@ -18,7 +18,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind` from `others`, and other fields from attributes of the same name of `source`."""
+    """Build an instance of the dataclass `kind` from `others`; fields not in `others` are copied from attributes of `source`."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
@@ -42,7 +42,7 @@ def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VE
     """Read a JSON file as an instance of the dataclass `kind`.
 
     Raises:
-        ArtifactError: the file is missing, is no JSON, has another version, or does not fit the dataclass.
+        ArtifactError: the file is missing, is not JSON, has another version, or does not fit the dataclass.
     """
     raw = read_json(path, fault=ArtifactError, hint=hint)
     return document_of(raw, kind, name=f"'{path}'", version=version, hint=hint)

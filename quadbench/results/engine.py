@@ -27,7 +27,7 @@ def database_of(layout: Layout) -> Source:
     """Return the database of a results folder: the URL in $QUADBENCH_DATABASE, else a SQLite file in the folder.
 
     Raises:
-        UserError: the variable's value is no text.
+        UserError: the variable's value is not valid text.
     """
     return variable(DATABASE_VARIABLE) or layout.database
 
@@ -53,7 +53,7 @@ def open_engine(source: Source) -> sa.Engine:
     Raises:
         UserError: the URL is invalid, or of another kind of database.
         StorageError: the folder is full or cannot be written, or the server is not reached.
-        ArtifactError: the file is no database, is damaged, or is of a newer quadbench.
+        ArtifactError: the file is not a database, is damaged, or comes from a newer quadbench.
         MissingDependencyError: PostgreSQL needs the extra `farm`.
     """
     match _parsed(source):
@@ -86,7 +86,7 @@ def open_for_reading(source: Source) -> sa.Engine:
     try:
         with begin_read(engine) as connection:
             if schema.revision(connection, name) is None:
-                raise ArtifactError(f"{name} holds no records, not even their tables", hint="the next run makes them")
+                raise ArtifactError(f"{name} has no records and no tables yet", hint="start a run; it creates the tables")
             if schema.is_current(connection, name):
                 return engine
     except BaseException:
@@ -188,17 +188,13 @@ def name_of(engine: sa.Engine) -> str:
 
 
 def source_name(source: Source) -> str:
-    """Return the name for messages of a database given by path or URL: the file path, or the URL without its password.
-
-    Raises:
-        UserError: the source is no database.
-    """
+    """Return a database's path, or its URL without the password, for messages. Raise UserError if it is not a database."""
     parsed = _parsed(source)
     return str(parsed) if isinstance(parsed, Path) else sql_dialects.database_name(parsed)
 
 
 def has_password(source: Source) -> bool:
-    """Return whether a database's URL contains a password; raise UserError if the source is no database."""
+    """Return whether a database's URL contains a password; raise UserError if the source is not a database."""
     parsed = _parsed(source)
     return isinstance(parsed, sa.URL) and (parsed.password is not None or "password" in parsed.query)
 
@@ -211,7 +207,7 @@ def _database_errors(engine: sa.Engine) -> Iterator[None]:
         with told_by(name_of(engine)):
             yield
     except UnicodeEncodeError as error:
-        raise UserError(f"{quote(error.object)} is no text; expected one in UTF-8") from error
+        raise UserError(f"{quote(error.object)} is not valid text; expected UTF-8") from error
 
 
 def _is_file(engine: sa.Engine) -> bool:
@@ -229,7 +225,7 @@ def _parsed(source: Source) -> Path | sa.URL:
     if isinstance(source, Path):
         return source
     if "://" not in source and re.search(r"\b(password|passfile)\s*=", source):
-        raise UserError("the database is given in libpq's words; expected a SQLite file or postgresql://HOST/NAME")
+        raise UserError("the database is a libpq connection string; expected a SQLite file or postgresql://HOST/NAME")
     if "://" not in source:
         refuse_like_url(source, "the database", "a SQLite file or postgresql://HOST/NAME")
         return Path(source)
@@ -239,22 +235,22 @@ def _parsed(source: Source) -> Path | sa.URL:
         if url.get_backend_name() == "postgresql":
             url.get_dialect()().create_connect_args(url)  # it reads the query, as in ?host=/tmp&port=5432
     except (sa.exc.ArgumentError, ValueError):
-        hint = "expected one as postgresql://HOST/NAME"
+        hint = "write it as postgresql://HOST/NAME"
         raise UserError(f"the database's URL '{named}' cannot be read", hint=hint) from None  # the cause may contain the password
     match url.get_backend_name():
         case "postgresql" if "@" in f"{url.host}{url.database}" or ":" in (url.database or ""):
-            hint = "in a login write %40 for an @, %2F for a /; a login stands before a host"
+            hint = "write %40 for @ and %2F for / in a login; put the login before the host"
             raise UserError(f"the database's URL '{named}' has an @ or a colon in its host or name; expected neither", hint=hint)
         case "postgresql":
             return url
         case "sqlite" if url.host or url.username or url.password:
-            raise UserError(f"the database's URL '{named}' has a login or a host; expected sqlite:///PATH, of a file")
+            raise UserError(f"the database's URL '{named}' has a login or a host; expected sqlite:///PATH")
         case "sqlite" if url.database not in (None, "", ":memory:"):
             refuse_like_url(str(url.database), "the database", "a SQLite file or postgresql://HOST/NAME")
             return Path(str(url.database))
     raise UserError(
-        f"records cannot be kept in '{named}'; expected a SQLite file or postgresql://HOST/NAME",
-        hint="give a path, as results/quadbench.sqlite",
+        f"records cannot be stored in '{named}'; expected a SQLite file or postgresql://HOST/NAME",
+        hint="give a path, such as results/quadbench.sqlite",
     )
 
 
@@ -269,6 +265,6 @@ def _migrate(engine: sa.Engine) -> None:
             if not _is_file(engine):
                 sql_dialects.wait_for_migration(connection)
             if schema.upgrade(connection, name) and _is_file(engine) and (lost := sql_dialects.orphan_count(connection)):
-                raise ArtifactError(f"{name}: {lost} rows would lose their parent in the migration; nothing was changed")
+                raise ArtifactError(f"{name}: the migration would leave {lost} rows without a parent row; nothing was changed")
     finally:
         engine.dispose()

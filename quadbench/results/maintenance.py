@@ -89,7 +89,7 @@ def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
         count = records.remove(run_id)
         if aside.exists():
             shutil.rmtree(aside)
-    log.info("run %s: %d records are removed", run_id, count)
+    log.info("run %s: removed %d records", run_id, count)
     return count
 
 
@@ -148,7 +148,7 @@ def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
         if run is None or not run.has_own_report:
             yield run_id, report
     for path in layout.studies():
-        for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove it; then nothing refers to its runs")):
+        for run_id in _run_ids(read_json(path, fault=ArtifactError, hint="remove the file; its runs can then be removed too")):
             if run_id in own and not _is_kept_elsewhere(layout, run_id):
                 yield run_id, path
 
@@ -191,10 +191,10 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
     stored = present = 0
     refused: list[str] = []
     if folder := missing_folder(target):
-        raise UserError(f"'{folder}', where the target would lie, is no folder", hint="make it, or give another target")
+        raise UserError(f"'{folder}' is not a folder; expected the target's folder", hint="create it, or choose another target")
     with read_records(source) as old, open_records(target) as new:
         if name_of(old.engine) == name_of(new.engine):
-            raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="give another target")
+            raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="choose another target")
         for run_id in reversed(old.run_ids(limit=None)):
             notify(run_id)
             with _note_refusals(refused):

@@ -23,7 +23,7 @@ from quadbench.spec import is_file, read_file
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
-_NO_BUNDLE = "give the folder of a bundle, as results/bundles/<digest>; a recipe's own is built again when it is run"
+_NO_BUNDLE = "give a bundle's folder, such as results/bundles/<digest>; to rebuild a recipe's bundle, run the recipe"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 ArtifactT = TypeVar("ArtifactT", Bundle, CompiledBundle, Kit)
 
@@ -97,16 +97,12 @@ def _content(path: Path, state: tuple[int, ...]) -> str:
 def _rebuild_hint(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
     """Return the hint, shown with errors, on how to restore a damaged bundle, compiled bundle or kit."""
     if kind is Kit:
-        return f"quadbench runtime remove {folder.name}, then add or fetch it again"
-    return f"remove {folder} and run again: it is built anew"
+        return f"run quadbench runtime remove {folder.name}, then add or fetch the kit again"
+    return f"remove {folder} and run again: it is then rebuilt"
 
 
 def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files.
-
-    Raises:
-        ArtifactError: as for `read_manifest` and `check_contents`.
-    """
+    """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files."""
     stored = read_manifest(folder, kind)
     check_contents(stored, file_refs(stored.artifact))
     return stored

@@ -29,7 +29,7 @@ class NightStore:
         """Store that a nightly run begins or is resumed, with its planned cases and their devices; return the run.
 
         Raises:
-            ValueError: the id is no valid file name.
+            ValueError: the id is not a valid file name.
         """
         with begin_write(self._engine) as connection:
             row = {"id": check_file_name(night_id), "name": name, "version": version, "planned": [list(pair) for pair in planned]}
@@ -75,7 +75,7 @@ class NightStore:
             return True
 
     def add(self, rulings: Iterable[Ruling]) -> None:
-        """Add verdicts in one transaction. Of several verdicts on a figure in a night, the one added last counts."""
+        """Add verdicts in one transaction. If a metric has several verdicts in a night, the one added last counts."""
         with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
@@ -125,7 +125,7 @@ class NightStore:
     ) -> list[Measurement]:
         """Return the nightly measurements of a case in order of time, for one device or (None) for all.
 
-        `latest` keeps only that many of the newest, `key` only one figure of each. `until` is the last night to include.
+        `latest` keeps only that many of the newest, `key` only one metric of each. `until` is the last night to include.
         """
         query = sa.select(MeasurementRow.id).where(MeasurementRow.case_name == case)
         if device is not None:
@@ -136,7 +136,7 @@ class NightStore:
         return self._measurements(MeasurementRow.id.in_(query), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
-        """Return the current verdicts of a night: for each figure of a case on a device, the verdict added last."""
+        """Return the current verdicts of a night: for each metric of a case on a device, the verdict added last."""
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return all changes that a person accepted in one case or (None) all cases, also for a time now over."""
+        """Return the changes that people accepted, in one case or (None) in all cases. Expired acceptances are included."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return for each night id the number of current verdicts by kind. Only a figure's last verdict in a night is current."""
+    """Return for each night id the number of current verdicts by kind. Only a metric's last verdict in a night is current."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -218,7 +218,7 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the current verdicts: of all with the same night, case, device, task and figure, only the last."""
+    """Return the current verdicts: the last one for each night, case, device, task and metric."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 

@@ -122,7 +122,7 @@ def _known(layout: Layout, most: int | None = None) -> Iterator[tuple[Path, Prog
         try:
             yield path, read_document(path, Progress, version=SCHEMA_VERSION)
         except ArtifactError as error:
-            log.debug("%s; it is left out", error)
+            log.debug("%s; the progress file is skipped", error)
 
 
 def _share(part: float, whole: float) -> float:

@@ -1,6 +1,6 @@
 """Launch records in the database, and short summaries of runs for lists. The summaries are made without reading samples.
 
-Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per figure of a run):
+Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per metric of a run):
 
     SELECT device, task, variant, p50 / 1e6 AS ms FROM kpis WHERE run_id = '...' AND metric = 'end_to_end_ns';
 """
@@ -75,7 +75,7 @@ class RecordStore:
             for kind, value in zip(kinds.each, values, strict=True):
                 if fault := value_fault(kind.metric, value):
                     what = f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
-                    raise ArtifactError(f"record '{record.record_id}' holds a sample that cannot be stored: {what}")
+                    raise ArtifactError(f"record '{record.record_id}' has a sample that cannot be stored: {what}")
         with begin_write(self.engine) as connection:
             if guard is not None:
                 guard(connection)
@@ -86,8 +86,8 @@ class RecordStore:
                 (stored,) = _load(connection, RecordRow.record_id == record.record_id)
                 if stored != record:
                     raise ArtifactError(
-                        f"record '{record.record_id}' of run '{stored.run_id}' is stored already, with other contents",
-                        hint="records never change; give the new one an id of its own",
+                        f"record '{record.record_id}' of run '{stored.run_id}' is already stored with different contents",
+                        hint="give the new record its own id; stored records never change",
                     )
                 return False
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
@@ -107,7 +107,7 @@ class RecordStore:
         if not self._has_named_clock:
             self._has_named_clock = True
             seconds, name = offset.total_seconds(), name_of(self.engine)
-            log.warning("this host's clock is %+.0f s off that of %s; records have the database's time", -seconds, name)
+            log.warning("this host's clock is %+.0f s off the clock of %s; records use the database's time", -seconds, name)
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:

@@ -297,7 +297,7 @@ class PointRow(Table):
 
 
 class RulingRow(Table):
-    """Table `night_rulings`: verdicts on nightly figures. Rows are only added; the last one on a figure is current."""
+    """Table `night_rulings`: verdicts on nightly metrics. Rows are only added; a metric's last verdict is current."""
 
     __tablename__ = "night_rulings"
     __table_args__ = (
@@ -405,8 +405,8 @@ def is_current(connection: sa.Connection, name: str) -> bool:
     current, revisions = revision(connection, name), known_revisions()
     if current is not None and current not in revisions:
         raise ArtifactError(
-            f"{name} has schema '{current}', which this quadbench does not know; known: {', '.join(sorted(revisions))}",
-            hint="it was written by a newer quadbench, or before the first release; upgrade, or use another results folder",
+            f"{name} has schema '{current}', unknown to this version of quadbench; known: {', '.join(sorted(revisions))}",
+            hint="upgrade quadbench if a newer version wrote the database; otherwise use another results folder",
         )
     return current == revisions[0]
 
@@ -417,7 +417,7 @@ def revision(connection: sa.Connection, name: str) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
     except CommandError as error:
         raise ArtifactError(
-            f"{name} is damaged: its schema cannot be told: {error}", hint="restore it from a backup, or begin another database"
+            f"{name} is damaged: its schema cannot be read: {error}", hint="restore it from a backup, or use another database"
         ) from error
 
 

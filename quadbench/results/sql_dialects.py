@@ -14,9 +14,7 @@ from quadbench.errors import ArtifactError, StorageError, requires_extra
 from quadbench.results.disk import require_writable, storage_errors
 from quadbench.spec.files import require_regular_file
 
-DAMAGED_HINT = (
-    "copy it, then rescue what can be read: sqlite3 OLD .recover | sqlite3 NEW; or move it away, and a new one is begun"
-)
+DAMAGED_HINT = "copy the file, then recover its data: sqlite3 OLD .recover | sqlite3 NEW; or move it away to start a new database"
 _LOCK_TIMEOUT_S = 30.0
 # Both ends notice a lost connection within 20 s, well within a lease, not after TCP's two hours. Otherwise a server would keep
 # the locks of a lost client, or of a frozen one. A URL may set other values.
@@ -33,7 +31,7 @@ _SERVER_SETTINGS = (
 )
 _READ_ONLY = "-c default_transaction_read_only=on"
 _MIGRATION_LOCK = 0x7175_6164  # "quad": the advisory lock of quadbench's migrations
-_UNREACHED_HINT = "start it, or see that $QUADBENCH_DATABASE is right; without it, records are kept in the results folder"
+_UNREACHED_HINT = "start the server, or correct $QUADBENCH_DATABASE; unset it to store records in the results folder"
 # SQLSTATE codes: connection, read-only, login, names, deadlock, rights, disk space, locks, shutdown.
 _SERVER_FAULTS = ("08", "25", "28", "3D", "40", "42501", "53", "55P03", "57", "58")
 
@@ -41,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_file(path: Path) -> None:
-    """Create the folder for a SQLite file, and raise an error if the file's path exists but is no regular file."""
+    """Create the folder for a SQLite file, and raise an error if the file's path exists but is not a regular file."""
     require_writable(path.parent)
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,12 +48,12 @@ def prepare_file(path: Path) -> None:
 
 
 def require_database_file(path: Path) -> None:
-    """Raise an error if a SQLite file's path is no regular file: SQLite would hang on a pipe. The file is not opened."""
+    """Raise an error if a SQLite file's path is not a regular file: SQLite would hang on a pipe. The file is not opened."""
     require_regular_file(
         path,
         "results database",
         fault=ArtifactError,
-        hint="see that the path is right; the next run, or quadbench farm init, begins a new one where nothing lies",
+        hint="check the path; if nothing is there, the next run or quadbench farm init creates a database",
     )
 
 
@@ -74,7 +72,7 @@ def reading_engine(path: Path) -> sa.Engine:
     """Return a SQLAlchemy engine for only reading a SQLite file.
 
     SQLite creates a write-ahead log and its index beside a file even to read it. Without a log, or with an empty one, the file
-    is opened as immutable. It stays unchanged until a log is full and written back, which takes launches.
+    is opened as immutable. It stays unchanged until a new log is full and written back, which takes several launches.
     """
     log = path.with_name(f"{path.name}-wal")
     is_fixed = not log.exists() or log.stat().st_size == 0
@@ -103,21 +101,21 @@ def sqlite_errors(name: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:  # invalid text in a table's or column's name, or in SQLite's message
-        raise ArtifactError(f"{name} is damaged: a name in it is no text ({error.reason})", hint=DAMAGED_HINT) from error
+        raise ArtifactError(f"{name} is damaged: a name in it is not valid text ({error.reason})", hint=DAMAGED_HINT) from error
     except sa.exc.DatabaseError as error:
         reason = str(error.orig)
         match getattr(error.orig, "sqlite_errorname", "").split("_")[:2]:
             case ["SQLITE", "FULL" | "READONLY" | "CANTOPEN" | "IOERR"]:
-                hint = "make room there, or keep results elsewhere with --results"
+                hint = "check space and permissions there, or choose another folder with --results"
                 raise StorageError(f"{name} cannot be read or written: {reason}", hint=hint) from error
             case ["SQLITE", "BUSY" | "LOCKED"]:
-                hint = "another process holds it: wait until it has done its work"
+                hint = "wait until the other process that uses the database has finished"
                 raise StorageError(f"{name} cannot be read or written: {reason}", hint=hint) from error
             case ["SQLITE", "CORRUPT" | "ERROR" | "SCHEMA"] | [""]:  # the empty name stands for bytes that are no text
                 raise ArtifactError(f"{name} is damaged: {reason}", hint=DAMAGED_HINT) from error
         raise ArtifactError(
             f"{name} cannot be opened as a results database: {reason}",
-            hint="see that the path is right; if it is, move it away to begin a new one",
+            hint="check the path; if it is right, move the file away to start a new database",
         ) from error
 
 
@@ -176,12 +174,12 @@ def postgresql_errors(name: str) -> Iterator[None]:
         reason = " ".join(str(error.orig).split()).rstrip(".")
         state = getattr(error.orig, "sqlstate", None)
         if type(error.orig).__name__ == "ConnectionTimeout":
-            hint = f"{_UNREACHED_HINT}; a URL that ends with ?connect_timeout=30 waits longer"
-            raise StorageError(f"{name} does not answer within its connect_timeout", hint=hint) from error
+            hint = f"{_UNREACHED_HINT}; to wait longer, add ?connect_timeout=30 to the URL"
+            raise StorageError(f"{name} did not answer within its connect_timeout", hint=hint) from error
         if state is None and isinstance(error, sa.exc.OperationalError):
-            raise StorageError(f"{name} is not reached: {reason}", hint=_UNREACHED_HINT) from error
+            raise StorageError(f"{name} cannot be reached: {reason}", hint=_UNREACHED_HINT) from error
         if state and state.startswith(_SERVER_FAULTS):
             raise StorageError(f"{name} cannot be read or written: {reason}", hint=_UNREACHED_HINT) from error
         if state and state.startswith("42"):
-            raise ArtifactError(f"{name} is damaged: {reason}", hint="restore it, or give another database") from error
-        raise ArtifactError(f"{name} does not take this: {reason}") from error
+            raise ArtifactError(f"{name} is damaged: {reason}", hint="restore it, or use another database") from error
+        raise ArtifactError(f"{name} does not accept the data: {reason}") from error

@@ -32,7 +32,7 @@ from quadbench.results.records import Guard, RecordStore, read_records
 _LOOKED_AT = 100  # runs searched for one that was not interrupted
 RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
 _LISTED = 8  # of the latest ids
-_FOLDER_HINT = "quadbench runs lists what this folder holds; --results names another"
+_FOLDER_HINT = "list this folder's runs with quadbench runs, or choose another folder with --results"
 ItemT = TypeVar("ItemT")
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 class RunFile:
     """The content of run.json, which is written when a run begins and again when it ends.
 
-    `bundle` is the bundle's folder name below `bundles`; `others` has those of device profiles with another bundle. `planned`
-    is the number of launches per variant on a device; a side of a comparison plans none. `recipe` is the recipe's text, and
-    `swept` the values that a sweep set in it. For resuming, the file holds the settings, the `devices`, and the addresses
-    `hosted` at AI Hub. `contents` has the digest of each bundle's files. `has_own_report`: the only report is the run's own, so
-    both may be removed; a requested report keeps the run. `is_part`: a farm worker measured it for another results folder,
-    which keeps it. `retries` are devices that were lost and came back; `left_out` maps an address to the reason of missing
-    launches.
+    `bundle` is the bundle's folder name below `bundles`; `others` maps each device profile that uses another bundle to that
+    bundle's folder name. `planned` is the number of launches per variant on a device; it is empty for runs of a comparison.
+    `recipe` is the recipe's text, and `swept` has the values that a sweep set in it. The settings, the `devices`, and the
+    addresses `hosted` at AI Hub are stored for resuming. `contents` has the digest of each bundle's files. `has_own_report`:
+    no user requested the report, so the run and its report may be removed. `is_part`: a farm worker measured the run for
+    another results folder, which keeps it. `retries` are devices that were lost and came back; `left_out` maps an address to
+    the reason of missing launches.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -214,7 +214,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
             write_atomic(path, json.dumps(asdict(record), indent=1, default=str))
         except StorageError as second:
             log.warning("the record of %s could not be written either: %s", path.parent, second)
-            where = f"of the launch only what lies in '{path.parent}' is kept"
+            where = f"only the launch's files in '{path.parent}' are kept"
         else:
             where = f"the launch's record is kept in '{path}'"
         raise type(error)(f"{error.message}; {where}", hint=error.hint) from error
@@ -222,7 +222,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
     """Return the run.json content and launch records of a stored run; without an id, of the latest complete run."""
-    nothing = ArtifactError(f"'{layout.root}' holds no run yet", hint=f"{layout.command('run', 'quickstart')} makes one")
+    nothing = ArtifactError(f"'{layout.root}' has no runs yet", hint=f"create one: {layout.command('run', 'quickstart')}")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
         raise nothing
@@ -236,7 +236,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
             try:
                 run = read_run_file(layout, name)
             except ArtifactError as error:
-                log.warning("run %s is passed over: %s", name, error)
+                log.warning("run %s is skipped: %s", name, error)
                 fault = fault or error
                 continue
             stored = records.run_records(name)
@@ -246,7 +246,7 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
             cut_short = cut_short or (run, stored)
         if not cut_short:
             raise fault or nothing
-        log.warning("the latest runs were all interrupted; this is %s", cut_short[0].run_id)
+        log.warning("all latest runs were interrupted; run %s is used", cut_short[0].run_id)
         return cut_short
 
 
@@ -260,7 +260,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    hint = "without it the run has no report; its records are whole"
+    hint = "restore the file from a backup: the run's report needs it; the run's records are intact"
     return read_document(layout.run_file(run_id), RunFile, hint=hint)
 
 
@@ -275,8 +275,8 @@ def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
         return load_run(layout, run_id)
     except UnknownNameError as error:
         if can_name_file(error.name) and layout.run(error.name).exists():
-            reason = f"run {error.name} has a folder, '{layout.run(error.name)}', and no record in the database"
-            hint = "they were removed, none was measured yet, or they lie in another: see $QUADBENCH_DATABASE"
+            reason = f"run {error.name} has a folder, '{layout.run(error.name)}', but no records in the database"
+            hint = "check $QUADBENCH_DATABASE: the records may be in another database, removed, or not measured yet"
             raise ArtifactError(reason, hint=hint) from error
         raise unknown_id_error(error.name, layout, *wanted) from error
 
@@ -294,7 +294,7 @@ def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
-        hint = "quadbench history says what nights found" if kind == NIGHT else f"{layout.command('show', word)} shows it"
+        hint = "show what nights found: quadbench history" if kind == NIGHT else f"show it: {layout.command('show', word)}"
         return UserError(f"'{word}' is a {kind}; expected a {expected}", hint=hint)
     known = {name: kind for name, kind in kinds.items() if kind in (*others, last)}
     return UnknownNameError(expected, word, known, labels=known if others else {}, most=_LISTED, hint=_FOLDER_HINT)
@@ -316,7 +316,8 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
     if can_name_file(run_id) and layout.run_file(run_id).exists():
         return read_run_file(layout, run_id)
     if stored_ids(layout).get(run_id) == RUN:
-        raise ArtifactError(f"run {run_id} has lost '{layout.run_file(run_id)}', and cannot go on", hint="its records are whole")
+        reason = f"run {run_id} cannot be resumed: '{layout.run_file(run_id)}' is missing"
+        raise ArtifactError(reason, hint="restore the file from a backup; the run's records are intact")
     raise unknown_id_error(run_id, layout)
 
 

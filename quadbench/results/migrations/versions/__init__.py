@@ -1,1 +1,4 @@
-"""Alembic revisions of the database schema, numbered from the oldest."""
+"""Alembic revisions of the database schema, numbered from the oldest.
+
+0001_schema.py  the first schema, which new databases get directly
+"""
