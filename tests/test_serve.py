@@ -320,7 +320,7 @@ def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(
     assert first.status == 503
     says(first.text, 3, 4)
     text = Page(first.text).text
-    assert text.index("The farm cannot be read") < text.index("under way") < text.index("unknown devices to look at")
+    assert text.index("The farm cannot be read") < text.index("under way") < text.index("unknown devices with problems")
     says(text)
     assert "sign good" not in first.text
     assert "no night" not in text.lower()

@@ -73,7 +73,7 @@ def test_the_page_follows_a_run_on_its_devices_from_start_to_end(
     with served(layout) as site, opened(browser) as (page, asked):
         page.set_default_timeout(PATIENCE_S * 1000)
         page.goto(site.url)
-        page.get_by_text("Nothing runs.").wait_for()
+        page.get_by_text("Nothing is running.").wait_for()
         thread.start()
         try:
             for device in devices:
@@ -82,7 +82,7 @@ def test_the_page_follows_a_run_on_its_devices_from_start_to_end(
             page.get_by_text("launch 1 of").first.wait_for()
         finally:
             observer.seen.set()
-        page.get_by_role("link", name="The whole report").wait_for()
+        page.get_by_role("link", name="Full report").wait_for()
         thread.join(PATIENCE_S)
         assert outcomes
         assert outcomes[0].is_ok

@@ -1,1 +1,9 @@
-"""The live web page and its JSON API for people in one lab. Both only read the database and the results folder."""
+"""The live web page and its JSON API for people in one lab. Both only read the database and the results folder.
+
+app.py            the web application: routes of the API, sign-in, the uvicorn server
+auth.py           token, cookie, allowed host names, size limits, security headers
+pages.py          one handler for each page; error pages; reports streamed in pieces
+queries.py        data for pages, cached for seconds; pictures; lists of 25
+api_documents.py  JSON documents: running commands, farm, nights; schemas of all
+rendering.py      templates, words for device states, live updates to open pages
+"""

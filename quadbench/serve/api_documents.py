@@ -207,9 +207,9 @@ def activity_text(device: DeviceProgress) -> str:
             images = f", image {device.image} of {device.images}" if device.images else ""
             return f"launch {device.launch} of {device.launches}{images}{f', {which}' if which else ''}"
         case Stage.WAIT:
-            return f"lost, and waited for: {device.reason}"
+            return f"lost, waiting for its return: {device.reason}"
         case Stage.DONE:
-            return f"all {device.launches} launches done" if device.launches != 1 else "its launch is done"
+            return f"all {device.launches} launches done" if device.launches != 1 else "the launch is done"
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:

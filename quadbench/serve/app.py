@@ -41,7 +41,7 @@ def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -
     app = FastAPI(
         title="quadbench",
         version="1",
-        summary="What quadbench measures, and what the farm does. Everything is only read.",
+        summary="Results of quadbench, and the state of the farm. The API is read-only.",
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -59,8 +59,8 @@ def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -
         return problem(request, UnknownNameError("page", request_target(request)))
 
     def unexpected(request: Request, error: Exception) -> Response:
-        log.error("'%s' cannot be answered", request.url.path, exc_info=error)
-        return JSONResponse({"error": "unexpected; the server's log says what"}, 500)
+        log.error("the request for '%s' failed", request.url.path, exc_info=error)
+        return JSONResponse({"error": "unexpected error; see the server's log"}, 500)
 
     app.add_exception_handler(QuadbenchError, problem)
     app.add_exception_handler(404, unknown)
@@ -95,23 +95,23 @@ def _place(text: str) -> str:
     return text if is_path else "/"
 
 
-Page = Annotated[int, Query(ge=1, le=MAX_PAGES, description="The latest stand on page 1.")]
+Page = Annotated[int, Query(ge=1, le=MAX_PAGES, description="The number of the page. Page 1 has the latest entries.")]
 Name = Annotated[str, Path(max_length=200)]
 
 
 def api_routes(queries: ResultsQueries) -> APIRouter:
     """Return the routes of the JSON API. Times are in nanoseconds, sizes in bytes; null stands for NaN and infinities."""
-    router = APIRouter(prefix="/api", responses={401: {"description": "a token is needed"}, 404: {"description": "unknown name"}})
+    router = APIRouter(prefix="/api", responses={401: {"description": "token required"}, 404: {"description": "unknown name"}})
 
-    @router.get("/work", response_model=ActiveWork, summary="What commands do at this moment")
+    @router.get("/work", response_model=ActiveWork, summary="The commands that are running now")
     def work() -> Response:
         return _json(ActiveWork, queries.work())
 
-    @router.get("/farm", response_model=FarmNow, summary="Devices, workers and jobs at this moment")
+    @router.get("/farm", response_model=FarmNow, summary="The current devices, workers and jobs")
     def farm() -> Response:
         return _json(FarmNow, queries.farm())
 
-    @router.get("/runs", response_model=RunList, summary="Stored runs, latest first, without their figures")
+    @router.get("/runs", response_model=RunList, summary="Stored runs, latest first, without figures")
     def runs(page: Page = 1) -> Response:
         return _json(RunList, queries.runs(page - 1))
 
@@ -123,15 +123,15 @@ def api_routes(queries: ResultsQueries) -> APIRouter:
     def nights(page: Page = 1) -> Response:
         return _json(NightList, queries.nights(page - 1))
 
-    @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with what it ruled")
+    @router.get("/nights/{night_id}", response_model=NightDocument, summary="A night with its rulings")
     def night(night_id: Name) -> Response:
         return Response(night_json(queries.night(night_id)), media_type="application/json")
 
-    @router.get("/history", response_model=CaseList, summary="Cases of nights on each device, and how they stand")
+    @router.get("/history", response_model=CaseList, summary="Nightly cases on each device, with their latest state")
     def cases(page: Page = 1) -> Response:
         return _json(CaseList, queries.cases(page - 1))
 
-    @router.get("/history/{case}", response_model=CaseDocument, summary="What changed of a case since when")
+    @router.get("/history/{case}", response_model=CaseDocument, summary="The changes of a case, and since when")
     def case(case: Name) -> Response:
         return _json(CaseDocument, queries.case(case).document)
 
@@ -146,21 +146,21 @@ def listen(address: str, port: int) -> socket.socket:
     """Return a socket that listens at an address; port 0 means any free port.
 
     Raises:
-        UserError: the address is not of this host, or the port is taken or forbidden to this user.
+        UserError: this host does not have the address, or the port is taken or forbidden to this user.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return socket.create_server((address, port), family=family)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"nothing can be served at {address}, port {port}: {reason}", hint="see --host and --port") from error
+        raise UserError(f"cannot listen at {address}, port {port}: {reason}", hint="change --host or --port") from error
 
 
 def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath | None = None) -> uvicorn.Server:
     """Return the uvicorn server of an application, with TLS if a certificate is given. Requests are not logged.
 
     Raises:
-        UserError: the certificate or key cannot be read, or they do not fit.
+        UserError: the certificate or key cannot be read, or the key does not match.
     """
     config = uvicorn.Config(
         app,
@@ -181,5 +181,5 @@ def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath 
     try:
         config.load()
     except OSError as error:  # an ssl.SSLError is one
-        raise UserError(f"TLS cannot be used with these files: {error}", hint="give PEM files: --certfile, --keyfile") from error
+        raise UserError(f"the TLS files cannot be used: {error}", hint="give PEM files with --certfile and --keyfile") from error
     return uvicorn.Server(config)

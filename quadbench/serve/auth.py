@@ -55,10 +55,7 @@ class AccessRules:
     names: frozenset[str] = frozenset()
 
     def knows_host(self, host: str) -> bool:
-        """Return whether the Host header names this host, as a guard against DNS rebinding.
-
-        In such an attack, the attacker's own name points to this host; it cannot be an IP address.
-        """
+        """Return whether the Host header is an IP address or a name of this host, as a guard against DNS rebinding."""
         name = _PORT.sub("", host.lower()).removeprefix("[").removesuffix("]").removesuffix(".")
         return name == "localhost" or name in self.names or is_address(name)
 
@@ -80,20 +77,16 @@ class AccessRules:
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
-    """Return the access rules of a page served at an address. A token is required if other hosts can reach the address.
-
-    Raises:
-        UserError: the token is invalid, or is missing although other hosts reach the address.
-    """
+    """Return the access rules. Raise UserError if the token is invalid, or is missing although other hosts reach the address."""
     if token is None and not is_loopback(address):
         raise UserError(
-            f"whoever reaches '{address}' would see the page; expected a token for another address than 127.0.0.1",
-            hint="give one in $QUADBENCH_SERVE_TOKEN or with --token-file, as of: openssl rand -hex 32",
+            f"other hosts could see the page at '{address}'; expected a token for any address except 127.0.0.1",
+            hint="set one in $QUADBENCH_SERVE_TOKEN or with --token-file; to create one: openssl rand -hex 32",
         )
     if token is not None and not (MIN_TOKEN <= len(token) <= _MAX_TOKEN and token.isascii() and token.isprintable()):
         raise UserError(
-            f"the token has {len(token)} characters; expected {MIN_TOKEN} to {_MAX_TOKEN} printable ones of ASCII",
-            hint="openssl rand -hex 32 makes one",
+            f"the token has {len(token)} characters; expected {MIN_TOKEN} to {_MAX_TOKEN} printable ASCII characters",
+            hint="create one: openssl rand -hex 32",
         )
     return AccessRules(token=token, names=frozenset(name.lower().removesuffix(".") for name in (address, *names)))
 
@@ -146,23 +139,23 @@ class AuthMiddleware:
         method, path = request.scope["method"], request.scope["path"]
         head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
         if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MAX_HEAD_BYTES:
-            return PlainTextResponse(f"a head of more than {MAX_HEAD_BYTES} bytes is not read", 400)
+            return PlainTextResponse(f"the request line and headers have more than {MAX_HEAD_BYTES} bytes", 400)
         if not self._access.knows_host(request.headers.get("host", "")):
-            return PlainTextResponse("this is no name of this host; see --name of quadbench serve", 421)
+            return PlainTextResponse("the Host header is not a name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
-            return PlainTextResponse("everything here is only read", 405, {"allow": "GET, HEAD"})
+            return PlainTextResponse("only GET and HEAD are allowed", 405, {"allow": "GET, HEAD"})
         max_bytes = _MAX_FORM_BYTES if method == "POST" else 0
         length = int(request.headers.get("content-length", "0"))  # uvicorn has checked that it is a number
         if length > max_bytes:
-            return PlainTextResponse(f"a body of {length} bytes is not read; at most {max_bytes} are", 413)
+            return PlainTextResponse(f"the body has {length} bytes; at most {max_bytes} are allowed", 413)
         if "transfer-encoding" in request.headers:
-            return PlainTextResponse("a body of unknown length is not read", 411 if max_bytes else 413)
+            return PlainTextResponse("a body without Content-Length is not allowed", 411 if max_bytes else 413)
         if method == "HEAD" and path.startswith(_ENDLESS):
-            return PlainTextResponse("events have no end, and their head tells nothing", 405, {"allow": "GET"})
+            return PlainTextResponse("HEAD is not allowed for event streams", 405, {"allow": "GET"})
         if path in _OPEN or self._access.lets_in(request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")):
             return None
         if path.startswith(_FOR_PROGRAMS):
-            return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
+            return JSONResponse({"error": "a token is required"}, 401, {"www-authenticate": "Bearer"})
         return RedirectResponse(f"{SIGN_IN}?to={quote(request_target(request))}", 303)
 
 

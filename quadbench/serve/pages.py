@@ -25,7 +25,7 @@ from quadbench.serve.rendering import LiveParts, packaged_file, page, render_tem
 
 _MAX_DIGITS = 6  # of a number in a URL
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
-_UNREAD = "cannot be read; the log of quadbench serve says why"
+_UNREAD = "cannot be read; see the log of quadbench serve"
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,8 @@ class Pages:
         if line is None and part is None and not problems:
             raise UnknownNameError("run", run_id)
         is_here = queries.is_here(run_id)
-        view = self._try_query(lambda: queries.view(run_id), "its figures", problems) if line and is_here and not part else None
-        title = next((work.what for work in queries.work().work if work.run_id == run_id), (line and line.recipe) or "A run")
+        view = self._try_query(lambda: queries.view(run_id), "the figures", problems) if line and is_here and not part else None
+        title = next((work.what for work in queries.work().work if work.run_id == run_id), (line and line.recipe) or "Run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
         content["fetching"] = queries.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
@@ -150,13 +150,13 @@ class Pages:
         """Return the error page for an exception. The page may show a mistyped name, but no file path."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
-            return ErrorPage(status=404, title="There is no such thing here", text=text)
+            return ErrorPage(status=404, title="Not found", text=text)
         if isinstance(error, TooLargeError):
-            return ErrorPage(status=413, title="Too large to be shown", text=error.message)
+            return ErrorPage(status=413, title="Too large to show", text=error.message)
         if self._queries.is_empty:
-            return ErrorPage(status=404, title="Nothing yet", text="there is none yet; begin with quadbench run")
+            return ErrorPage(status=404, title="No results yet", text="there are no results yet; start with quadbench run")
         self._log_once(error)
-        return ErrorPage(status=503, title="Nothing to be seen", text=f"it {_UNREAD}")
+        return ErrorPage(status=503, title="Not available", text=f"the data {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
         """Render the part of a page that updates live, given its template and run id; None if the run has ended."""
@@ -223,7 +223,7 @@ def _farm_sentence(farm: FarmNow) -> str:
     busy = sum(device.job is not None for device in farm.devices)
     waits = f", the oldest for {farm.oldest_waits_s / 60:.0f} min" if farm.oldest_waits_s is not None else ""
     queue = f"{plural(farm.states.get('waiting', 0), 'job')} waiting{waits}, {farm.states.get('running', 0)} running"
-    return f"{plural(len(farm.devices), 'device')}, {busy} busy, {broken} to look at; {queue}."
+    return f"{plural(len(farm.devices), 'device')}, {busy} busy, {broken} with problems; {queue}."
 
 
 def _page_number(request: Request) -> int:
@@ -236,7 +236,7 @@ def _page_number(request: Request) -> int:
 
 
 def _number(kind: str, text: str) -> int:
-    """Parse a number in a URL. Raise UnknownNameError for text that is no number or has too many digits."""
+    """Parse a number in a URL. Raise UnknownNameError for text that is not a number or has too many digits."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)
@@ -247,10 +247,7 @@ def _report(html: bytes) -> Response:
 
 
 class ReportFile(StreamingResponse):
-    """A response that streams a stored report, in which the folder's name replaces the path of the results folder.
-
-    Only one piece is in memory, however slowly the client reads. The file is closed at the end.
-    """
+    """A response that streams a stored report in small pieces, with the results folder's path replaced by the folder's name."""
 
     def __init__(self, report: BufferedReader, folder: Path) -> None:
         self._report = report
@@ -268,7 +265,7 @@ def _with_folder_name(report: BufferedReader, folder: Path) -> Iterator[bytes]:
     rest = b""
     while piece := report.read(PIECE_BYTES):
         whole = (rest + piece).replace(path, name)
-        rest = whole[max(0, len(whole) - len(path) + 1) :]  # may hold the beginning of the path
+        rest = whole[max(0, len(whole) - len(path) + 1) :]  # may contain the beginning of the path
         yield whole[: len(whole) - len(rest)]
     yield rest
 

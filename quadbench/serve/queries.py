@@ -38,7 +38,7 @@ from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 A_PAGE = 25
 MAX_PAGES = 4000
-_LINE_NIGHTS = 40  # per case, to find since when its level holds
+_LINE_NIGHTS = 40  # per case, to find since when its level is stable
 _MAX_NIGHTS = 1000  # per case, in its history
 _MAX_DEVICES = 20  # per case
 _MAX_PICTURE_BYTES = 16 * 2**20
@@ -82,7 +82,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
         content = read_file(path, fault=ArtifactError, max_bytes=_MAX_PICTURE_BYTES)
         png_size(content)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{path}' is no picture: {error}") from error
+        raise ArtifactError(f"'{path}' is not a picture: {error}") from error
     return content
 
 
@@ -152,14 +152,14 @@ class ResultsQueries:
         require_inside(path, self.layout.root, fault=ArtifactError)
         if (size_bytes := path.stat().st_size) > MAX_BYTES:
             place, most = path.relative_to(self.layout.root), MAX_BYTES // MIB
-            raise TooLargeError(f"'{place}' of the results folder has {size_bytes / MIB:.1f} MB; at most {most} are shown here")
+            raise TooLargeError(f"'{place}' in the results folder has {size_bytes / MIB:.1f} MB; at most {most} MB are shown")
         try:
             return open_regular(path)
         except OSError as error:
             raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
 
     def night_report(self, night_id: str) -> bytes:
-        commands = {"The same again, of its file": self.layout.command("nightly", "run", "FILE")}
+        commands = {"Run the night file again": self.layout.command("nightly", "run", "FILE")}
         return render_night(self.night(night_id), commands).encode()
 
     def _farm(self) -> FarmNow:
@@ -198,7 +198,7 @@ class ResultsQueries:
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
         except ArtifactError:
-            return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="its file cannot be read")
+            return RunLine(run_id=head.run_id, status=RunStatus.DAMAGED, reason="run.json cannot be read")
         stored = {address: sum(states.values()) for address, states in head.launches.items()}
         is_cut_short = run is not None and (not run.is_ended or bool(run.missing_launches(stored)))
         is_at_work = head.run_id in at_work
@@ -222,7 +222,7 @@ class ResultsQueries:
     def _studies(self) -> tuple[StudyLine, ...]:
         """Return list entries of the latest sweeps and comparisons. Errors are shortened, so that they reveal no paths."""
         lines = study_lines(self.layout, A_PAGE)
-        return tuple(replace(line, reason="it cannot be read") if line.reason else line for line in lines)
+        return tuple(replace(line, reason="its file cannot be read") if line.reason else line for line in lines)
 
     def _study_report(self, study_id: str) -> bytes:
         path = find_study(self.layout, study_id)
@@ -265,7 +265,7 @@ class ResultsQueries:
     def _database(self) -> Iterator[sa.Engine]:
         """Open the database for one query. If the database is a file, the query sees a single snapshot."""
         if self.is_empty:
-            raise UserError("nothing was measured here yet", hint="quadbench run quickstart")
+            raise UserError("nothing was measured here yet", hint="start with quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))
         try:
             yield engine

@@ -80,7 +80,7 @@ def device_status(device: FarmDevice) -> str:
     if device.is_unreached:
         return device.state
     if device.health not in (None, "healthy"):
-        return {"quarantined": "in quarantine", "probation": "on probation"}.get(device.health or "", "not well")
+        return {"quarantined": "in quarantine", "probation": "on probation"}.get(device.health or "", "unhealthy")
     if device.job:
         return "busy"
     if device.reservation:
@@ -129,7 +129,7 @@ class LiveParts(Generic[KeyT]):
     async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one more viewer and stream a page part to that viewer, or answer 503 if there are too many viewers."""
         if self._viewers >= self._most:
-            full = PlainTextResponse("too many look at this; reload the page by hand", 503, {"retry-after": "30"})
+            full = PlainTextResponse("too many viewers; reload the page manually", 503, {"retry-after": "30"})
             await full(scope, receive, send)
             return
         self._viewers += 1
@@ -168,7 +168,7 @@ class LiveParts(Generic[KeyT]):
                 part.show(_OVER if text is None else "".join(f"data: {line}\n" for line in text.splitlines()) + "\n")
                 await asyncio.sleep(_PERIOD_S)
         except Exception:
-            log.exception("what is looked at cannot be told")
+            log.exception("a live part of a page cannot be rendered")
             part.show(_LOST)
         finally:
             del self._tasks[key], self._parts[key]
