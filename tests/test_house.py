@@ -24,6 +24,7 @@ RULES = (
     house.long_imports,
     house.crowded_top,
     house.open_folders,
+    house.unlisted_files,
     house.riddles,
     house.other_raises,
     house.no_names,
@@ -77,6 +78,16 @@ def test_the_rule_sees_a_folder_that_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     (tmp_path / "room/module.py").touch()
     assert house.open_folders(tmp_path) == ["room"]
+
+
+def test_the_rule_sees_a_file_that_its_package_does_not_list_and_one_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "room/inner").mkdir(parents=True)
+    for name in ("room/module.py", "room/inner/__init__.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "room/__init__.py").write_text('"""A room.\n\nmodule.py  one thing\ninner/     more\n"""\n')
+    assert house.unlisted_files(tmp_path) == []
+    (tmp_path / "room/module.py").rename(tmp_path / "room/other.py")
+    assert house.unlisted_files(tmp_path) == ["room/__init__.py: module.py, other.py"]
 
 
 def test_what_a_host_that_only_measures_imports_brings_neither_torch_nor_onnx() -> None:

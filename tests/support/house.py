@@ -26,6 +26,7 @@ FAMILIES = ("quad/samplers/", "results/migrations/", *(f"cli/{name}.py" for name
 UNDER_CHANGE = ("farm/", "dispatch/")  # an existing engine takes their place
 _NO_ENTRIES = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
 _RIDDLE = re.compile(r"(What|Whether|Of|Those|In which|Which|Whose|How|Why|Where|As|By|Under)\b")
+_LISTED = re.compile(r"^(\w+(?:\.py|/)) {2,}\S", re.MULTILINE)
 _ONE_LINE_RAISES = re.compile(r"Raises:[ \t]*\S")
 _NO_NAMES = re.compile(r"(found|made)")
 
@@ -117,6 +118,19 @@ def open_folders(package: Path) -> list[str]:
     return [_name(package, folder) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
+def unlisted_files(package: Path) -> list[str]:
+    """Packages whose docstring does not list each of their files and packages in a line of its own. The top lists files alone."""
+    breaches = []
+    for parsed in _parsed_modules(package):
+        if parsed.name.endswith("__init__.py") and not parsed.name.startswith(UNDER_CHANGE):
+            folder = (package / parsed.name).parent
+            files = {path.name for path in folder.glob("*.py") if path.name not in _NO_ENTRIES}
+            packages = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py") if folder != package}
+            if wrong := set(_LISTED.findall(parsed.docstring)) ^ (files | packages):
+                breaches.append(f"{parsed.name}: {', '.join(sorted(wrong))}")
+    return breaches
+
+
 def riddles(package: Path) -> list[str]:
     """Docstrings that cannot be read alone, because they open with half a sentence."""
     return [f"{path}: {name}: {text[:60]}" for path, name, text in _docstrings(package) if _RIDDLE.match(text)]
@@ -142,6 +156,7 @@ class _Parsed:
     """A module: its definitions and imports, and what it binds outside the fields of classes."""
 
     name: str
+    docstring: str
     nodes: tuple[ast.AST, ...]
     bound: tuple[ast.Name | ast.arg, ...]
 
@@ -161,6 +176,7 @@ def _module(name: str, tree: ast.Module) -> _Parsed:
     fields = {id(inner) for body in places for field in body if isinstance(field, ast.AnnAssign) for inner in ast.walk(field)}
     return _Parsed(
         name=name,
+        docstring=ast.get_docstring(tree) or "",
         nodes=tuple(node for node in nodes if isinstance(node, Definition | ast.Module | ast.Import | ast.ImportFrom)),
         bound=tuple(node for node in nodes if _is_bound(node) and id(node) not in fields),
     )

@@ -66,8 +66,9 @@ def raising(error: type[Exception], *names: object, snapshot: bool = True) -> It
 
 def reads(value: object, *names: object, snapshot: bool = True) -> None:
     """Assert that a text has these names and numbers, and as a whole is the snapshot's; lists and tables are lines."""
-    _check_asserted(names, snapshot)
-    _read(_lines(value), names, snapshot)
+    text = _lines(value)
+    _check_asserted(text, names, snapshot)
+    _read(text, names, snapshot)
 
 
 def _read(text: str, names: tuple[object, ...], snapshot: bool) -> None:
@@ -83,7 +84,7 @@ def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapsh
     """
     text = _joined(_lines(value))
     wanted = tuple(map(_joined, (like,) if isinstance(like, str) else like))
-    _check_asserted(names, snapshot)
+    _check_asserted(text, names, snapshot)
     _has(text, names)
     assert all(one in text for one in wanted), f"not all of {wanted} are in {text!r}"
     if snapshot and _running:
@@ -93,9 +94,10 @@ def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapsh
             _running[-1].compare_sentences(text, wanted or [str(name) for name in names if str(name) in text])
 
 
-def _check_asserted(names: tuple[object, ...], snapshot: bool) -> None:
+def _check_asserted(text: str, names: tuple[object, ...], snapshot: bool) -> None:
     """Refuse a call that compares neither names nor a sentence, as in a slow test, and so could never fail."""
-    assert names or (snapshot and _running and _running[-1].is_kept), "nothing is asserted: name a word of the text"
+    is_compared = any(map(str, names)) or (snapshot and _running and _running[-1].is_kept)
+    assert is_compared, f"nothing is asserted of {text!r}: name a word of it"
 
 
 class _Plain(AmberSnapshotExtension):
