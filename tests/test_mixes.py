@@ -169,7 +169,7 @@ def test_the_loaded_integers_of_a_mix_are_those_of_its_floats(
 def test_a_mix_that_the_graph_has_no_room_for_is_refused(outcome: pipeline.RunOutcome) -> None:
     stored, inputs = outcome.result.stored, lora_inputs_of(outcome.result.stored)
     path = stored.path(adapters_of(stored.artifact, Variant.SHARED, stored.artifact.tasks)["second"].file)
-    with raising(ArtifactError, "or a smaller rank, of which rank 6 is taken"):
+    with raising(ArtifactError, "or a smaller rank, as 6 ranks are already in use"):
         mixed_inputs([(path, 1.0)] * 2, inputs)
 
 

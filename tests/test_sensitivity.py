@@ -379,7 +379,7 @@ def test_all_adapters_are_scored_on_the_inputs_of_all_tasks(tiny_recipe: Path) -
         assert one.sites
         assert None not in (one.site_agreement.mse, one.site_agreement.sqnr)
     assert sensitivity.choice.anchor is None
-    says(sensitivity.choice.reason, "cannot be told apart with 3 inputs; at least 6 are needed")
+    says(sensitivity.choice.reason, "cannot be compared with 3 inputs; at least 6 are needed")
     json.loads(json.dumps(asdict(sensitivity), allow_nan=False))
 
 

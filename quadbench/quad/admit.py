@@ -34,7 +34,7 @@ from quadbench.spec import NAME_EXPECTED, is_name
 from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 _NOISE_TOLERANCE = 1e-5  # for normally distributed noise, whose last bit may differ between machines
-_OF_WHICH = "give the recipe of which the bundle was built, as it was then"
+_OWN_RECIPE = "give the recipe that built the bundle, unchanged"
 _PARTS = (0.75, 0.5, 0.25)  # factors to try on the weight of a refused adapter
 Painting = Callable[[int, int], None]  # progress callback: number of the reference image being started, and total
 
@@ -56,11 +56,11 @@ class Admission:
 
 def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
     """Judge how well an adapter fits the frozen LoRA encodings of a bundle, without writing anything."""
-    name, weight = candidate.name or adapter_name(candidate.source, hint="give it one with --name"), candidate.weight
+    name, weight = candidate.name or adapter_name(candidate.source, hint="give a name with --name"), candidate.weight
     if not is_name(name):
-        raise UserError(f"'{name}' is no name for an adapter; expected at most {MAX_NAME_LENGTH} characters: {NAME_EXPECTED}")
+        raise UserError(f"'{name}' is not an adapter name; expected at most {MAX_NAME_LENGTH} characters: {NAME_EXPECTED}")
     if not 0.0 < weight <= MAX_WEIGHT:
-        raise UserError(f"{weight:g} is no weight to admit an adapter at; expected more than 0 and at most {MAX_WEIGHT:g}")
+        raise UserError(f"weight {weight:g} is out of range; expected more than 0 and at most {MAX_WEIGHT:g}")
     encodings = lora_encodings_of(bundle)
     adapter = _load(name, candidate, bundle.artifact, encodings).at_weight(weight)
     return Admission(
@@ -86,8 +86,8 @@ def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = la
     """
     admission = judge_candidate(candidate, bundle)
     if admission.name in {adapter.name for adapter in bundle.artifact.adapters}:
-        hint = "give the new one another, with --name"
-        raise UserError(f"bundle {bundle.artifact.digest[:12]} has an adapter '{admission.name}' already", hint=hint)
+        hint = "give the new adapter another name with --name"
+        raise UserError(f"bundle {bundle.artifact.digest[:12]} already has an adapter '{admission.name}'", hint=hint)
     if candidate.task:
         template_task(candidate.task, bundle.artifact, admission.name)
     if not admission.judgement.acceptance.is_admitted:
@@ -101,9 +101,7 @@ def inspect_candidate(
     source: Path, *, recipe: Recipe | None = None, bundle: StoredBundle | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
     """Describe an adapter file. With a recipe, also check that it fits the model; with a bundle, also judge it for the bundle.
-
-    Raises:
-        AdapterError: the adapter cannot be read, or does not fit the bundle.
+    Raise AdapterError if the adapter cannot be read, or does not fit the bundle.
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
     candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
@@ -150,11 +148,11 @@ def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
-    hint = "give the adapter another name, with --name"
+    hint = "give the adapter another name with --name"
     if name == NO_TASK:
-        raise UserError(f"no task can be called '{name}', which stands for no task where a launch begins", hint=hint)
+        raise UserError(f"a task cannot be named '{name}'; a launch uses that name before its first task", hint=hint)
     if name in tasks:
-        raise UserError(f"bundle {bundle.digest[:12]} has a task '{name}' already", hint=hint)
+        raise UserError(f"bundle {bundle.digest[:12]} already has a task '{name}'", hint=hint)
     return tasks[new.like]
 
 
@@ -167,7 +165,6 @@ def new_task(
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
     """Return a new task for one adapter, and write the reference images that diffusers or PEFT makes for it.
-
     Inputs, noise and sampler are those of the task `new.like`, without that task's true images. A fitted sampler is not fitted
     again. `sources` and `weights` both have that adapter as their only key.
     """
@@ -207,8 +204,8 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
             return task
     raise UserError(
         f"task '{like.name}' of the bundle has {like.steps} steps of {like.scheme} with guidance {like.guidance:g}; "
-        "in the recipe it has another sampler, strength or guidance",
-        hint=_OF_WHICH,
+        "in the recipe the task has another sampler, strength or guidance",
+        hint=_OWN_RECIPE,
     )
 
 
@@ -217,8 +214,8 @@ def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, n
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):
-        first = f", as '{others[0]}'" if others else f": {len(items)} of them, where the bundle has {len(like.items)}"
-        raise UserError(f"task '{like.name}' has other inputs in the recipe than in the bundle{first}", hint=_OF_WHICH)
+        first = f": input '{others[0]}' differs" if others else f": {len(items)} instead of {len(like.items)}"
+        raise UserError(f"task '{like.name}' has other inputs in the recipe than in the bundle{first}", hint=_OWN_RECIPE)
 
 
 def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], foundation: Foundation, steps: int) -> bool:

@@ -35,15 +35,13 @@ def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
 def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> StoredBundle:
     """Return the bundle in a folder, after checking that its base (shared graph and encodings) is the one that the recipe builds.
 
-    Raises:
-        UserError: the bundle has another base, or the recipe's own bundle is missing, so this cannot be checked.
-        ArtifactError: the bundle is damaged.
+    Raise UserError if the base differs or the recipe's own bundle is missing, ArtifactError if the bundle is damaged.
     """
     bundle = read_manifest(folder, Bundle)
     if all(bundle.artifact.base != own.artifact.base for own in _bundles_of(recipe, layout)):
         raise UserError(
-            f"bundle '{folder}' has base {bundle.artifact.base.graph[:12]}; recipe '{recipe.name}' builds another",
-            hint="give the recipe of which it was built",
+            f"bundle '{folder}' has base {bundle.artifact.base.graph[:12]}; recipe '{recipe.name}' builds another base",
+            hint="give the recipe that built the bundle",
         )
     return bundle
 
@@ -65,7 +63,7 @@ def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
     bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]
     if not bundles:
         raise UserError(
-            f"recipe '{recipe.name}' has no bundle in '{layout.root}' yet", hint="run the recipe first, which builds it"
+            f"recipe '{recipe.name}' has no bundle in '{layout.root}' yet", hint="run the recipe first to build its bundle"
         )
     return bundles
 
@@ -73,6 +71,6 @@ def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
 def _only(bundles: Sequence[StoredBundle], whose: str) -> StoredBundle:
     if len(bundles) > 1:
         folders = ", ".join(str(bundle.folder) for bundle in bundles)
-        hint = "say which, as --bundle FOLDER"
-        raise UserError(f"{whose} has {len(bundles)} bundles, and an adapter is admitted to one: {folders}", hint=hint)
+        hint = "choose one with --bundle FOLDER"
+        raise UserError(f"{whose} has {len(bundles)} bundles; expected one to add the adapter to: {folders}", hint=hint)
     return bundles[0]

@@ -1,7 +1,4 @@
-"""Cache: digests of everything that a recipe's bundle depends on, and the search for a bundle that was already built.
-
-This module does not import torch, so that runs without a build start quickly.
-"""
+"""Cache: digests of all that a recipe's bundle depends on, and the search for a built bundle. This module has no torch."""
 
 from dataclasses import dataclass
 
@@ -30,22 +27,14 @@ class RecipeDigests:
 
 
 def find_bundle(recipe: Recipe, layout: Layout) -> StoredBundle | None:
-    """Return the recipe's bundle if it was already built, else None.
-
-    Raises:
-        ArtifactError: the bundle is damaged.
-    """
+    """Return the recipe's bundle if it was already built, else None. Raise ArtifactError if the bundle is damaged."""
     folder = layout.bundle(digests_of(recipe).bundle)
     return read_manifest(folder, Bundle) if folder.is_dir() else None
 
 
 def digests_of(recipe: Recipe) -> RecipeDigests:
-    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code of the build.
-
-    Settings of measurement and display are not covered.
-
-    Raises:
-        UserError: a file that the recipe names is missing, of the wrong kind or unreadable.
+    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code of the build, but without settings
+    of measurement and display. Raise UserError if a file that the recipe names is missing, of the wrong kind or unreadable.
     """
     check_references(recipe)
     try:
@@ -64,7 +53,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
             "code": code_digests("quadbench.quad.build"),
         }
     except OSError as error:
-        raise UserError(f"'{error.filename}', which recipe '{recipe.name}' names, cannot be read: {error.strerror}") from error
+        raise UserError(f"'{error.filename}' of recipe '{recipe.name}' cannot be read: {error.strerror}") from error
     built = recipe.model_dump(mode="json", exclude={"measure", "runtime", "published", "devices"})
     built["baselines"] = sorted(
         name for name in recipe.baselines if Variant(name).graph_variant == name

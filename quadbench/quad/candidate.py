@@ -21,10 +21,7 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter to be added to a bundle: its file, name (by default from the file) and weight.
-
-    `weight` is the greatest weight that tasks will give the adapter. Without `task`, no task uses it.
-    """
+    """An adapter to be added to a bundle: file, name (None: from the file), greatest weight in any task, and maybe a new task."""
 
     source: Path
     name: str | None = None
@@ -37,7 +34,7 @@ def adapter_name(source: Path, *, hint: str) -> str:
     """Derive an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`. Raise if that is empty."""
     name = name_after(source)
     if not name:
-        raise UserError(f"no adapter's name can be made of '{source}'", hint=hint)
+        raise UserError(f"the name of '{source}' has no letters or digits for an adapter name", hint=hint)
     return name
 
 

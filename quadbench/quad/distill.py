@@ -32,7 +32,6 @@ VALIDATION_EXAMPLES = 32
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A training example: U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's noise prediction.
-
     `noise` (1, 4, h, w) is the noise added to a clean latent; None for samples from a sampler's trajectory.
     """
 
@@ -51,7 +50,6 @@ class DataSplit:
 
 def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
     """Split the calibration inputs of the adapter's tasks: the last third of each task is used for validation.
-
     If no task uses the adapter, all tasks count. Repeated prompts are split by name; a single input is used for validation.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
@@ -68,7 +66,6 @@ def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
     """Run the float model with the adapter on the inputs, once per seed offset, and return each U-Net call as a training example.
-
     With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
     """
     lora = prepared.feed(adapter)
@@ -132,7 +129,6 @@ class Evaluation:
 @dataclass(kw_only=True)
 class Training:
     """The state of training one adapter. LoRA tensors are divided by their greatest initial weight, so one step size fits all.
-
     `limits` are the shared ranges in the same scale; they are far from 1 if another adapter widened the range.
     """
 
@@ -235,7 +231,7 @@ class Training:
         with torch.no_grad():
             for name, tensor in state["weights"].items():
                 self.weights[name].copy_(tensor)
-        log.info("distill: goes on from step %d", self.step)
+        log.info("distill: resuming from step %d", self.step)
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:

@@ -94,7 +94,6 @@ class HeldOutInputs:
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
     """Return a task's LoRA inputs as a device computes them: the integers of the adapter files, scaled by the task's weights.
-
     Clipped values come out smaller than integers of the scaled floats would.
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
@@ -105,7 +104,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR in dB of the predictions `other` against `exact`, over all steps and per step; `steps` has their steps."""
+    """Return the SQNR in dB of the predictions `other` against `exact`, over all and by step; `steps` has the step of each."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

@@ -24,8 +24,8 @@ from quadbench.spec import read_json
 from quadbench.spec.files import require_file
 from quadbench.target.profile import profile_names
 
-_HINT = "docs/recipe.md shows what the folder holds"
-_PICTURE_HINT = "docs/recipe.md says which pictures are read"
+_HINT = "see docs/recipe.md for the format of the folder"
+_PICTURE_HINT = "see docs/recipe.md for the supported images"
 _MAX_PICTURE_BYTES = 64 * 2**20  # more than an uncompressed image of 4096 x 4096 pixels
 _ENDINGS = ("", ".mask", ".blend", ".truth")  # the files of an evaluation input in a bundle
 MASKED_FROM = 127.5
@@ -64,7 +64,7 @@ def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
-            f"task '{task.name}' has {count} inputs, calibration takes {calibration_samples}; none is left to evaluate",
+            f"task '{task.name}' has {count} inputs and calibration uses {calibration_samples}; no input is left for evaluation",
             hint="add inputs, or lower quad.calibration.samples",
         )
     return left
@@ -80,9 +80,9 @@ def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: ModelSizes) -> tup
     mask = np.asarray(read_picture(mask_path, "L", sizes.image)) if mask_path else None
     scale = sizes.image // sizes.latent
     if mask is not None and not (mask[::scale, ::scale] >= MASKED_FROM).any():  # nearest-neighbour downsampling as in diffusers
-        reduced = f"at the {sizes.latent}x{sizes.latent} of a latent its mask '{mask_path}' has nothing to replace"
+        reduced = f"mask '{mask_path}' has no white pixel at the latent size {sizes.latent}x{sizes.latent}"
         raise UserError(
-            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="what is white is replaced: draw it larger"
+            f"input '{entry.name}' of task '{task.name}': {reduced}", hint="draw the white area larger; white pixels are replaced"
         )
     return image, mask
 
@@ -96,7 +96,7 @@ def read_picture(path: Path, mode: str, size: int) -> Image.Image:
         raise UserError(f"image '{path}' cannot be read: {error}", hint=_PICTURE_HINT) from error
     height, width = pixels.shape[:2]
     if (width, height) != (size, size):
-        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize it before")
+        raise UserError(f"image '{path}' is {width}x{height}; the model takes {size}x{size}", hint="resize the image first")
     return Image.fromarray(pixels)
 
 
@@ -125,7 +125,7 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
     """Return an input's image, mask and ground-truth files by kind. Raise UserError if a file is bad or outside the folder."""
     files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
     pictures = {kind: folder / file for kind, file in files.items() if file}
-    hint = f"{folder / 'inputs.json'} names it; {_HINT}"
+    hint = f"correct the file or its path in {folder / 'inputs.json'}; {_HINT}"
     for kind, path in pictures.items():
         what = f"{kind} of input '{entry.name}':"
         require_file(path, what, fault=UserError, hint=hint, max_bytes=_MAX_PICTURE_BYTES)
@@ -140,11 +140,7 @@ def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
 
 
 def check_references(recipe: Recipe) -> None:
-    """Check that everything named by a recipe exists, and that every task has enough inputs with images of the right size.
-
-    Raises:
-        UserError: one line for each problem.
-    """
+    """Check that a recipe's files exist, and its tasks have enough inputs of the right size; list all problems in a UserError."""
     sizes, samples = known_sizes(recipe.foundation), recipe.quad.calibration.samples
     sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
     checks: list[Callable[[], object]] = [
@@ -165,11 +161,7 @@ def check_references(recipe: Recipe) -> None:
 
 
 def check_devices(recipe: Recipe) -> None:
-    """Check that a recipe's device settings name existing device profiles.
-
-    Raises:
-        UserError: one line for each unknown profile.
-    """
+    """Check that a recipe's device settings name existing device profiles; list all unknown ones in a UserError."""
     if problems := list(_unknown_devices(recipe)):
         raise UserError("\n".join(problems))
 
@@ -204,6 +196,6 @@ def _undivided(recipe: Recipe) -> Iterator[str]:
         if all(min(len(read_inputs(task)), samples) < MIN_DISTILL_SAMPLES for task in own):
             named = ", ".join(f"'{task.name}'" for task in own)
             yield (
-                f"quad.distill: adapter '{name}' has one input alone in each of its tasks, {named}; "
-                f"needs {MIN_DISTILL_SAMPLES}, to judge by others than it trains on"
+                f"quad.distill: adapter '{name}' has only one input in each of its tasks, {named}; "
+                f"distillation needs {MIN_DISTILL_SAMPLES}, for training and for validation"
             )

@@ -29,7 +29,6 @@ Unet = Callable[[Feed], torch.Tensor]
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced.
-
     `blend` is the weight of the decoded picture in each pixel, 8-bit grey; None to use the decoded picture alone.
     """
 
@@ -65,10 +64,7 @@ class ItemSplit:
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
     """Read a task's inputs. The last `calibration_samples` are for calibration only; prompts serve both uses, with other noise.
-
-    Raises:
-        UserError: there are too few inputs, a needed image or mask is missing, an image is unreadable or of the wrong size, or a
-            mask replaces nothing.
+    Raise UserError for too few inputs, for missing, unreadable or wrongly sized images or masks, and for masks without white.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -219,7 +215,7 @@ def _finite(task: Task, unet: Unet) -> Unet:
         eps = unet(feed)
         if not torch.isfinite(eps).all():
             of = f"with adapter '{mix_name(task.adapter)}'" if task.adapter else "without adapter"
-            hint = "weights or guidance are too large; `quadbench adapter inspect` shows an adapter's greatest"
+            hint = "lower the guidance or adapter weight; `quadbench adapter inspect` shows an adapter's greatest weights"
             raise UserError(f"task '{task.name}': the U-Net {of} predicts NaN or Inf in float32", hint=hint)
         return eps
 

@@ -149,7 +149,7 @@ def adapter_files(path: Path) -> dict[str, Path]:
 def foundation_files(folder: Path) -> dict[str, Path]:
     """Return the files that a build reads from a model's diffusers folder, by relative path."""
     if not _is_folder(folder):
-        raise UserError(f"foundation model '{folder}' is no folder; expected one in diffusers' layout")
+        raise UserError(f"foundation model '{folder}' is not a folder; expected a folder in diffusers' layout")
     missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
     missing += [] if is_file(folder / DIFFUSERS_INDEX) else [DIFFUSERS_INDEX]
     if missing:
@@ -174,17 +174,17 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
         data_bytes = size_bytes - _LENGTH_BYTES - length
         if length > _MAX_HEADER_BYTES or data_bytes < 0:
-            raise ValueError(f"it has {size_bytes} bytes, and its header would have {length}")
+            raise ValueError(f"the file has {size_bytes} bytes, but claims a header of {length}")
         header = from_json(file.read(length), allow_inf_nan=False)
     if not isinstance(header, dict):
-        raise ValueError("its header holds no tensors by name")
+        raise ValueError("the header is not a JSON object")
     header.pop(_METADATA, None)
     if len(header) > MAX_TENSORS:
-        raise ValueError(f"it has {len(header)} tensors; expected at most {MAX_TENSORS}")
+        raise ValueError(f"the file has {len(header)} tensors; expected at most {MAX_TENSORS}")
     places = {name: _place(name, entry) for name, entry in header.items()}
     end = max((end for _, end in places.values()), default=0)
     if end != data_bytes:
-        raise ValueError(f"its tensors end after {end} bytes of {data_bytes}: it is cut off, or more than that")
+        raise ValueError(f"the header describes {end} bytes of tensors, but the file has {data_bytes}")
     start = size_bytes - data_bytes
     return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
 
@@ -195,21 +195,21 @@ def _place(name: str, entry: object) -> tuple[int, int]:
         case {"data_offsets": [int(begin), int(end)]}:
             return begin, end
         case _:
-            raise ValueError(f"its tensor '{name[:64]}' has no place in it")
+            raise ValueError(f"tensor '{name[:64]}' has no valid data_offsets")
 
 
 def check_checkpoint(path: Path) -> None:
     """Refuse a path that is no valid single-file model."""
     if path.suffix != SAFETENSORS:
         raise UserError(
-            f"foundation model '{path}' is no .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
-            hint="save it as safetensors, or give its diffusers folder with source: diffusers",
+            f"foundation model '{path}' is not a .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
+            hint="save the model as safetensors, or give its diffusers folder with source: diffusers",
         )
     require_weights(path)
     try:
         tensor_places(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"foundation model '{path}' is no whole safetensors file: {_reason(error)}") from error
+        raise UserError(f"foundation model '{path}' is not a valid safetensors file: {_reason(error)}") from error
 
 
 def check_adapter(name: str, source: AdapterSource) -> None:
@@ -220,7 +220,7 @@ def check_adapter(name: str, source: AdapterSource) -> None:
     if is_folder is not (source.format is AdapterFormat.PEFT):
         a_file = f"a {SAFETENSORS} file, or a folder with {DIFFUSERS_TENSORS}"
         expected = a_file if is_folder else f"a folder with {PEFT_CONFIG} and {PEFT_TENSORS}"
-        raise AdapterError(f"adapter '{name}': '{path}' is {'a folder' if is_folder else 'no folder'}; expected {expected}")
+        raise AdapterError(f"adapter '{name}': '{path}' is {'a folder' if is_folder else 'not a folder'}; expected {expected}")
     if is_folder:
         require_file(path / PEFT_CONFIG, f"adapter '{name}':", fault=AdapterError)
     check_tensor_file(name, path / PEFT_TENSORS if is_folder else path)
@@ -236,8 +236,8 @@ def check_tensor_file(name: str, path: Path) -> None:
     """Refuse an invalid tensor file of an adapter, reading only its header."""
     if path.suffix in PICKLES:
         raise AdapterError(
-            f"adapter '{name}': '{path}' is a pickle, which is never opened: it can run any program",
-            hint="save it as safetensors; load it where you trust it, then safetensors.torch.save_file",
+            f"adapter '{name}': '{path}' is a pickle, which is never opened, as it can run any code",
+            hint="load the file where you trust it, and save it with safetensors.torch.save_file",
         )
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
@@ -245,9 +245,9 @@ def check_tensor_file(name: str, path: Path) -> None:
     try:
         places = tensor_places(path)
     except (OSError, ValueError) as error:
-        raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {_reason(error)}") from error
+        raise AdapterError(f"adapter '{name}': '{path}' is not a valid safetensors file: {_reason(error)}") from error
     if not places:
-        raise AdapterError(f"adapter '{name}': '{path}' holds no tensors")
+        raise AdapterError(f"adapter '{name}': '{path}' has no tensors")
 
 
 def _is_folder(path: Path) -> bool:

@@ -16,7 +16,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 _TEXT = """\
 # quadbench run {file} --devices local
 #
-# The least that a recipe says. docs/recipe.md has every key; defaults are left out here.
+# A minimal recipe: keys with default values are left out. docs/recipe.md describes every key.
 schema_version: 1
 name: {name}
 
@@ -25,30 +25,30 @@ foundation: {foundation}
 adapters:
 {adapters}
 
-# A task for each adapter. Each prompt paints one picture: write your own. Tasks that start from a picture take
+# One task for each adapter. Each prompt makes one image: write your own prompts. Tasks that start from an image need
 # kind: image-to-image with strength: 0.7, or kind: inpaint, and inputs: {{source: folder, path: FOLDER}} instead of prompts.
 tasks:
 {tasks}
 
-# lora: int8 halves the adapters and takes them less exactly.
+# lora: int8 halves the size of the adapters, and rounds them more coarsely.
 precision: {{weights: int8, activations: {{scheme: w8a16}}, lora: int16}}
 
-# One set of encodings for all adapters, from the ranges that all of them need.
+# One set of encodings for all adapters, from the ranges of all of them.
 quad:
   profile: {{scheme: unified}}
   calibration: {{scheme: joint}}
 
-# What the shared graph is compared with: a graph for each task, its adapter merged. Leave it out to build in less time.
+# The baseline of the shared graph: one graph per task, with its adapter merged. Without a baseline, builds are faster.
 baselines: [per-graph]
 
-# Two launches of each show the sizes of things; a verdict takes 12.
+# Two launches of each variant give rough values; a verdict needs 12.
 measure: {{launches: 2}}
 """
 _TASK = """\
   - name: {name}
     kind: text-to-image
     adapter: {name}
-    # Fitted to this very task when the bundle is built. An adapter that was trained for few steps takes scheme: lcm.
+    # The build fits this sampler to the task. Adapters that were trained for few steps need scheme: lcm.
     sampler: {{scheme: olss, steps: 8}}
     guidance: 3.0
     prompts: {prompts}"""
@@ -59,16 +59,14 @@ _CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # like the traini
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
     """Return the YAML text of a recipe to be saved at `path`; files below its folder are named by relative paths.
 
-    Adapters of the same name are numbered: `style`, `style-2`.
-
-    Raises:
-        UserError: an adapter is given twice, or has a file name without letters or digits.
+    Adapters of the same name are numbered: `style`, `style-2`. Raise UserError if an adapter is given twice, or its file name has
+    no letters or digits.
     """
     named: dict[str, AdapterSource] = {}
     for adapter in adapters:
         if any(adapter.path.resolve() == other.path.resolve() for other in named.values()):
-            raise UserError(f"adapter '{adapter.path}' is given twice", hint="give each once")
-        named[_free(adapter_name(adapter.path, hint="rename the file: recipes name adapters after theirs"), named)] = adapter
+            raise UserError(f"adapter '{adapter.path}' is given twice", hint="give each adapter once")
+        named[_free(adapter_name(adapter.path, hint="rename the file, as recipes name adapters after files"), named)] = adapter
     prompts = _CAPTIONS if _is_builtin(foundation) else _PROMPTS
     return _TEXT.format(
         file=path.name,

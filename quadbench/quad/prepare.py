@@ -54,7 +54,7 @@ class BuildSteps:
         yield
         release_memory()
         self.seconds[name] = round(time.monotonic() - started, 3)
-        log.info("%s, %.1f s, %.2f GB at most so far", name, self.seconds[name], peak_memory_bytes() / 1e9)
+        log.info("%s: %.1f s, peak memory so far %.2f GB", name, self.seconds[name], peak_memory_bytes() / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,6 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
     """Return the calibration inputs of every component; none for the VAE encoder if no task takes an image.
-
     The shared U-Net's inputs include each task's LoRA weights; in joint calibration, each is also used without LoRA.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
@@ -220,7 +219,6 @@ def per_graph_unets(
     recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
     """Yield for each task its name, the float U-Net with the task's adapter merged, and the same U-Net quantized.
-
     Large weights are files below `scratch` until the next U-Net is requested.
     """
     for task in recipe.tasks:

@@ -108,7 +108,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
             spec, axis = specs.get(name), 1 if name.endswith(".up") else 0
             if spec is None or tensor.dtype != spec.dtype or not _has_place(tensor.shape, spec.shape, axis, filled[name]):
                 expected = f"{spec.dtype} {spec.shape} or a smaller rank" if spec else "no such tensor"
-                taken = f", of which rank {filled[name]} is taken" if filled[name] else ""
+                taken = f", as {filled[name]} ranks are already in use" if filled[name] else ""
                 raise ArtifactError(
                     f"{adapter} has '{name}' as {tensor.dtype} {tensor.shape}; the graph takes {expected}{taken}",
                     hint="build the bundle again",

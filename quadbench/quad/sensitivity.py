@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of a ranking (adapters or layers) by Jensen-Shannon divergence with those by MSE and SQNR; None without."""
+    """The agreement (Kendall's tau) of a ranking of adapters or layers by Jensen-Shannon divergence with those by MSE or SQNR."""
 
     mse: float | None
     sqnr: float | None
@@ -101,10 +101,10 @@ class AdapterComparison:
         """Return a sentence that says whether the two adapters differ significantly, with the numbers."""
         names, of = f"'{self.first}' and '{self.second}'", self.difference_db
         if of.pairs < MIN_BLOCKS:
-            return f"{names} cannot be told apart with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
+            return f"{names} cannot be compared with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
         p = "" if of.sign_flip_p is None else f", p = {of.sign_flip_p:.2g}"
-        figures = f"{of.mean:+.1f} dB of noise, 95 % from {of.low:+.1f} to {of.high:+.1f}{p}, {of.pairs} inputs"
-        return f"{names} {'are told apart' if of.is_told_apart else 'cannot be told apart'}: {figures}"
+        figures = f"{of.mean:+.1f} dB of noise, 95 % interval {of.low:+.1f} to {of.high:+.1f}{p}, {of.pairs} inputs"
+        return f"{names} {'differ' if of.is_told_apart else 'do not differ'} significantly: {figures}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
         scores.append(adapter_sensitivity(adapter, samples, unet=unet, shapes=shapes, dtype=dtype, site_inputs=site_inputs))
-        log.info("sensitivity: %s, %.1f dB over %d samples", adapter.name, -scores[-1].score.noise_db, len(samples))
+        log.info("sensitivity: %s, SQNR %.1f dB over %d samples", adapter.name, -scores[-1].score.noise_db, len(samples))
     agreement = _agreement([s.score for s in scores])
     return Sensitivity(lora=dtype, bins=BINS, adapters=tuple(scores), agreement=agreement, choice=choose_anchor(scores))
 
@@ -165,7 +165,7 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Score an adapter: run the U-Net with float and rounded LoRA weights on all samples, then on some layer by layer.
+    """Score an adapter: run the U-Net with float and rounded LoRA weights on all samples, then on a few for each layer alone.
 
     Sample i uses rotation i of the adapter's balanced factors, so that no two samples share rounding errors.
     """
@@ -214,7 +214,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
     noise_db = {scored.adapter: [own.score.noise_db for own in scored.inputs] for scored in scores}
     first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
     if not rest:
-        return AnchorChoice(anchor=first, reason="it is the only adapter")
+        return AnchorChoice(anchor=first, reason="the recipe has only this adapter")
     differences = {
         other: compare_paired([a - b for a, b in zip(noise_db[first], noise_db[other], strict=True)]) for other in rest
     }
@@ -264,12 +264,10 @@ def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
 
 def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = ignore_step) -> Sensitivity:
     """Score how sensitive a recipe's adapters are to rounding their weights to the type `lora` (None: the recipe's type).
-
-    Raises:
-        UserError: the recipe has no adapters, or something that it names is missing or does not fit.
+    Raise UserError if the recipe has no adapters, or something that it names is missing or does not fit.
     """
     if not recipe.adapters:
-        raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is that of adapters")
+        raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is measured for adapters")
     with torch.no_grad(), tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(recipe, BuildSteps(notify), Path(scratch))
         notify("scores")

@@ -121,7 +121,6 @@ def profile_content(
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
     """Return the content of profile.json; `lora` has the adapters before distillation.
-
     `sensitivity` is None if the recipe names the anchor, and `noise` is empty if no layers were chosen for 8 bits.
     """
     narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}

@@ -1,1 +1,11 @@
-"""Adapters: reading LoRA files of PEFT, diffusers and kohya as low-rank pairs per site, and as inputs of the shared graph."""
+"""Adapters: reading LoRA files of PEFT, diffusers and kohya as low-rank pairs per site, and as inputs of the shared graph.
+
+loading.py       recognition of a file's format; matching of sites, shapes and ranks
+lora_pairs.py    pairing of down and up per site; refusal of DoRA and OFT
+peft.py          PEFT and diffusers files: configuration, rank_pattern, alpha_pattern, rsLoRA
+kohya.py         kohya's key names and alpha; LoHa, LoKr and full differences
+adapter.py       adapters in memory: mixes, weights, balancing, merging, random adapters
+lora_profile.py  shared LoRA ranges, gauge, admission limits and judgement
+inspection.py    summary of an adapter file: sites, ranks, sizes, outlier, problems
+convert.py       LoHa, LoKr or full differences cut down to a LoRA
+"""

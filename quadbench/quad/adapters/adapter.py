@@ -83,7 +83,7 @@ class OmittedPart:
 
     def __str__(self) -> str:
         share = f"{self.energy_share:.1%} of the adapter's energy"
-        return f"left out for the text encoder: {self.sites} sites ({self.tensors} tensors), {share}"
+        return f"left out the text encoder's part: {self.sites} sites ({self.tensors} tensors), {share}"
 
 
 @dataclass(frozen=True, kw_only=True)

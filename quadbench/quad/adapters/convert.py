@@ -81,7 +81,7 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
         done[site] = _truncated(site, difference.method, weights, base.slots[site], rank)
     kept = {site: pair for site, (pair, _) in done.items() if pair is not None}
     if not kept:
-        raise AdapterError(f"adapter '{source.name}' changes nothing: all of its {len(done)} differences are zero")
+        raise AdapterError(f"adapter '{source.name}' changes nothing: all {len(done)} weight updates are zero")
     biases = [one.biases for one in read.by_site.values() if one.biases is not None and one.biases.any()]
     return Conversion(
         adapter=Adapter(
@@ -99,13 +99,11 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
 
 
 def write_conversion(conversion: Conversion, path: Path) -> None:
-    """Write a converted LoRA as a safetensors file in kohya's format, with its source and error as JSON metadata.
-
-    Raises:
-        UserError: the path exists already, or cannot be written.
+    """Write a converted LoRA as a safetensors file in kohya's format, with its source and error as JSON metadata. Raise
+    UserError if the path exists already or cannot be written.
     """
     if path.suffix != ".safetensors":
-        raise UserError(f"'{path}' does not end in .safetensors", hint="by that ending others know the format")
+        raise UserError(f"'{path}' does not end in .safetensors", hint="give a file name with that ending")
     tensors: dict[str, torch.Tensor] = {}
     for site, pair in conversion.adapter.pairs.items():
         name = PREFIX + flat_name(site)
@@ -115,7 +113,7 @@ def write_conversion(conversion: Conversion, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         if path.exists():
-            raise UserError(f"'{path}' is there already", hint="give another --output, or remove it")
+            raise UserError(f"'{path}' already exists", hint="give another --output, or remove the file")
         temporary.write_bytes(save(content, {METADATA: json.dumps(origin(conversion))}))
         temporary.rename(path)
     except OSError as error:
@@ -175,7 +173,7 @@ def _in_shape(adapter: str, site: str, weights: torch.Tensor, slot: SiteShape) -
     flat, expected = weights.flatten(1), (slot.up[0], math.prod(slot.down))
     if tuple(flat.shape) != expected or (weights.ndim == 4 and weights.shape[2:] != (*slot.down[1:], 1, 1)[:2]):
         shape = (slot.up[0], *slot.down)
-        raise AdapterError(f"adapter '{adapter}' changes weights {tuple(weights.shape)} at site '{site}'; the base's are {shape}")
+        raise AdapterError(f"adapter '{adapter}' changes weights {tuple(weights.shape)} at site '{site}'; the base has {shape}")
     return flat
 
 

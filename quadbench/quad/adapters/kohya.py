@@ -111,14 +111,11 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdate:
-    """The tensors of one layer's weight update (LoHa, LoKr or full) and their scale. Unfactored updates have no rank.
-
-    `biases` is the update of the biases, which a LoRA cannot hold.
-    """
+    """One layer's weight update: its tensors (LoHa, LoKr or full), rank and scale, and its bias update, which LoRAs lack."""
 
     method: Method
     parts: Parts
-    rank: int | None
+    rank: int | None  # None for updates without factors
     scale: float
     biases: torch.Tensor | None = None
 
@@ -191,7 +188,7 @@ def _weight_update(site: str, parts: dict[str, torch.Tensor], scale_of: ScaleOf)
         if any(part.startswith(start) for part in parts)
     }
     if len(methods) != 1:
-        raise ValueError("has several methods" if methods else "has an update of biases alone")
+        raise ValueError("has tensors of several methods" if methods else "has only a bias update")
     (method,) = methods
     if "alpha" in parts and parts["alpha"].numel() != 1:
         raise ValueError("has an alpha that is not one number")
@@ -216,21 +213,21 @@ _FORMS: dict[Method, tuple[tuple[str, ...], ...]] = {
 
 def _check_parts(parts: Parts, method: Method) -> None:
     if not any(set(form) == parts.keys() - {"alpha"} for form in _FORMS[method]):
-        raise ValueError(f"has other tensors than {method} has ({', '.join(sorted(parts.keys() - {'alpha'}))})")
+        raise ValueError(f"has tensors that do not form a {method} update ({', '.join(sorted(parts.keys() - {'alpha'}))})")
     for first, second, third in _PRODUCTS:
         if first not in parts:
             continue
         # (out, r) and (r, in[, k, k]), or (r, out), (r, in) and a core (r, r, k, k)
         a, b, core = parts[first], parts[second], parts.get(third)
         if a.ndim != 2 or b.ndim not in (2, 4) or 0 in (*a.shape, *b.shape):
-            raise ValueError("has factors that are no matrices")
+            raise ValueError("has factors that are not matrices")
         rank = a.shape[0] if core is not None else a.shape[1]
         if b.shape[0] != rank or (core is not None and (core.ndim != 4 or b.ndim != 2 or tuple(core.shape[:2]) != (rank, rank))):
-            raise ValueError("has factors that do not fit each other")
+            raise ValueError("has factors of incompatible shapes")
     if any(parts[name].ndim not in (2, 4) for name in ("diff", "lokr_w2") if name in parts):
-        raise ValueError("has a tensor of neither 2 nor 4 dimensions")
+        raise ValueError("has a tensor that does not have 2 or 4 dimensions")
     if "lokr_w1" in parts and parts["lokr_w1"].ndim != 2:
-        raise ValueError("has a lokr_w1 that is no matrix")
+        raise ValueError("has a lokr_w1 that is not a matrix")
     if method is Method.LOHA and _product_shape(parts, *_PRODUCTS[0]) != _product_shape(parts, *_PRODUCTS[1]):
         raise ValueError("has factors of different shapes")
     if len({parts[second].shape[0] for _, second, _ in _PRODUCTS if second in parts}) > 1:

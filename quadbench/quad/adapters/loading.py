@@ -21,8 +21,8 @@ from quadbench.quad.adapters.lora_pairs import LoraReading, refuse, split_text_e
 from quadbench.quad.model.lora import input_names, input_shapes
 from quadbench.quad.model_files import PEFT_CONFIG, PEFT_TENSORS, AdapterFormat, adapter_file, check_tensor_file
 
-_NEW_BASE = "list it in the recipe, of which quadbench run RECIPE builds a base that has a place for it"
-_OTHER_NAMES = "its sites have the names of the original Stable Diffusion code, which only a recipe can resolve: build it in one"
+_NEW_BASE = "list the adapter in a recipe, and build a base that has room for it with quadbench run RECIPE"
+_OTHER_NAMES = "list the adapter in a recipe; only recipes resolve site names of the original Stable Diffusion code"
 Shape = tuple[int, ...]
 _IS_LORA = re.compile(r"\.lora|_lora\.(down|up)\.")  # the current naming, and that of attention processors
 Read = Callable[[Mapping[str, torch.Tensor]], LoraReading]
@@ -76,7 +76,7 @@ def load_adapter(
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
-            f"adapter '{name}': '{path}' is of format {content.format} ({content.because}); the recipe says {expected}",
+            f"adapter '{name}': '{path}' has format {content.format} ({content.because}); the recipe says {expected}",
             hint=f"write source: {content.format}",
         )
     refuse(name, content.reading.problems)
@@ -86,16 +86,14 @@ def load_adapter(
 def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterReading:
     """Read an adapter from a PEFT folder, diffusers folder, or safetensors file; the content determines the format.
 
-    `unet_only` leaves out the text encoder's part and summarizes it. PEFT files have no such part, as each holds one model.
-
-    Raises:
-        AdapterError: nothing can be read, or the format is unknown. Other problems are listed in the reading.
+    `unet_only` leaves out the text encoder's part and summarizes it; PEFT files have no such part. Raise AdapterError if nothing
+    can be read, or the format is unknown. Other problems are listed in the reading.
     """
     path = adapter_file(path)
     if os.path.isdir(path):  # noqa: PTH112  (it raises nothing)
         config = peft.read_config(name, path)
         file = read_tensor_file(name, path / PEFT_TENSORS)
-        because = f"the folder holds {PEFT_CONFIG}"
+        because = f"the folder contains {PEFT_CONFIG}"
         return AdapterReading(format=AdapterFormat.PEFT, because=because, path=path, reading=peft.read_peft(file.tensors, config))
     file = read_tensor_file(name, path)
     form, because = _format_of(name, file)
@@ -103,8 +101,8 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
         case AdapterFormat.PEFT:
             if path.name != PEFT_TENSORS:
                 raise AdapterError(
-                    f"adapter '{name}': '{path}' has PEFT's tensors, but not the name {PEFT_TENSORS}",
-                    hint=f"PEFT's scale stands in {PEFT_CONFIG}: put both into a folder, and give the folder",
+                    f"adapter '{name}': '{path}' has PEFT's tensors, but is not named {PEFT_TENSORS}",
+                    hint=f"put the file into a folder with {PEFT_CONFIG}, which has the scale, and give the folder",
                 )
             return read_adapter(name, path.parent)
         case AdapterFormat.DIFFUSERS:
@@ -151,7 +149,7 @@ def _format_of(name: str, file: TensorFile) -> tuple[AdapterFormat, str]:
         return AdapterFormat.DIFFUSERS, f"{count} of its {len(keys)} tensors have the names of a U-Net's modules"
     raise AdapterError(
         f"adapter '{name}': '{file.path}' has tensors like '{keys[0]}', which no known format has",
-        hint="known are PEFT folders, and files whose tensors begin with unet. or down_blocks. (diffusers) or lora_unet_ (kohya)",
+        hint="use a PEFT folder, or a file whose tensors begin with unet. or down_blocks. (diffusers) or lora_unet_ (kohya)",
     )
 
 
@@ -163,7 +161,7 @@ def read_tensor_file(name: str, path: Path) -> TensorFile:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
-        raise AdapterError(f"adapter '{name}': '{path}' is not a whole safetensors file: {error}") from error
+        raise AdapterError(f"adapter '{name}': '{path}' is not a valid safetensors file: {error}") from error
     return TensorFile(path=path, tensors=tensors, metadata=metadata)
 
 
@@ -206,21 +204,21 @@ def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[s
     if absent:
         shown = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
         fitting = f"{len(names) - len(absent)} of its {len(names)} sites"
-        hint = "it was trained for another foundation model"
+        hint = "use the foundation model that the adapter was trained for"
         if base.layers_per_block is None:
-            hint += f", or for sites that no adapter of this base has; then {_NEW_BASE}"
+            hint += f", or {_NEW_BASE}"
         if base.layers_per_block is None and any(map(is_ldm, absent)):
             hint = _OTHER_NAMES
-        raise AdapterError(f"adapter '{adapter}' fits {fitting}; the base has no {shown}", hint=hint)
+        raise AdapterError(f"adapter '{adapter}' fits at {fitting}; the base has no {shown}", hint=hint)
     by_site: dict[str | None, list[str]] = {}
     for name, site in sites.items():
         by_site.setdefault(site, []).append(name)
     if twice := {site: both for site, both in by_site.items() if len(both) > 1}:
         site, both = next(iter(twice.items()))
-        more = f", and {len(twice) - 1} more sites so" if len(twice) > 1 else ""
+        more = f"; {len(twice) - 1} more sites have several names" if len(twice) > 1 else ""
         raise AdapterError(
             f"adapter '{adapter}' has site '{site}' under {len(both)} names: {' and '.join(map(repr, both))}{more}",
-            hint="loaders differ in what they do then; keep the pair that belongs to the adapter",
+            hint="keep the pair that belongs to the adapter; loaders choose different ones",
         )
     return {name: site for name, site in sites.items() if site}
 
@@ -240,7 +238,7 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: SiteShape) -> LoraPair
     if slot.rank is not None and pair.rank > slot.rank:
         raise AdapterError(
             f"adapter '{name}' has rank {pair.rank} at site '{site}'; the base takes {slot.rank}",
-            hint=f"train it with that rank, or {_NEW_BASE}",
+            hint=f"train the adapter with that rank, or {_NEW_BASE}",
         )
     expected = slot.shapes(pair.rank)
     down, up = _reshaped(pair.down, expected[0]), _reshaped(pair.up, expected[1])

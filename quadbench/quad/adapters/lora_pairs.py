@@ -14,11 +14,11 @@ from quadbench.quad.model.weight_faults import FLOATS, ValueFault, fault_of
 MAX_SITES = 512  # Stable Diffusion's U-Net has 278
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MAX_SITE_LENGTH = 128  # characters; Stable Diffusion's longest has 63
-_PLAIN = "train it as plain LoRA"
-_CONVERT = "quadbench adapter convert makes a LoRA of it, and says what is lost"
-_EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain one"
+_PLAIN = "train the adapter as plain LoRA"
+_CONVERT = "let quadbench adapter convert make a LoRA of it; the command prints what is lost"
+_EXTRACT = "extract a LoRA from it (an SVD of the merged weights' difference), or train a plain LoRA"
 _METHODS = {
-    r"dora_scale|lora_magnitude_vector": ("DoRA", f"its magnitudes depend on the base weights; {_PLAIN} (use_dora=False)"),
+    r"dora_scale|lora_magnitude_vector": ("DoRA", f"{_PLAIN} (use_dora=False); DoRA's magnitudes depend on the base weights"),
     r"\bhada_": ("LoHa", _CONVERT),
     r"\blokr_": ("LoKr", _CONVERT),
     r"\.diff(_b)?$": ("a full difference of weights", _CONVERT),
@@ -135,14 +135,14 @@ _HALF = {
     for part in LoraPart
 }
 _SHAPES = FaultKind(
-    before="has shapes that are no pair at site", after="; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
+    before="has shapes that form no pair at site", after="; expected (r, in) and (out, r), or (r, in, k, k) and (out, r, 1, 1)"
 )
-_RANKS = FaultKind(before="has unequal ranks at site", after="; expected equal ones above 0")
+_RANKS = FaultKind(before="has unequal ranks at site", after="; expected equal ranks above 0")
 _ALPHAS = FaultKind(before="has an alpha that is not one number at site")
-_TWICE = FaultKind(before="has two tensors for", hint="only one would have an effect; keep the one that belongs to it")
-_SILENT = FaultKind(before="changes nothing: up*down is zero at", hint="it was saved before it was trained; save it again")
-_MANY = FaultKind(before="has", after=f"; expected at most {MAX_SITES}", hint="it is no LoRA of a Stable Diffusion U-Net")
-_LONG = FaultKind(before=f"has names of sites with more than {MAX_SITE_LENGTH} characters, as")
+_TWICE = FaultKind(before="has two tensors for", hint="keep the tensor that belongs to the adapter")
+_SILENT = FaultKind(before="changes nothing: up*down is zero at", hint="save the adapter again after its training")
+_MANY = FaultKind(before="has", after=f"; expected at most {MAX_SITES}", hint="give a LoRA of a Stable Diffusion U-Net")
+_LONG = FaultKind(before=f"has site names of more than {MAX_SITE_LENGTH} characters, such as")
 
 
 class Faults:
@@ -158,7 +158,7 @@ class Faults:
     def add_value(self, fault: ValueFault | None, place: str) -> None:
         """Record that a tensor holds invalid numbers; do nothing if `fault` is None."""
         if fault:
-            self.add(FaultKind(before=f"holds {fault.holds} in", hint=fault.hint), place)
+            self.add(FaultKind(before=f"has {fault.holds} in", hint=fault.hint), place)
 
     def problems(self) -> tuple[AdapterProblem, ...]:
         """Return one problem per kind, with the names where it occurs, in the order in which the kinds were first recorded."""
@@ -179,13 +179,11 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
     others = [name for name in unread if name not in methods]
     text = [name for name in others if TEXT_ENCODER.match(name)]
     if text:
-        hint = (
-            "only the U-Net takes LoRA inputs; --unet-only (in a recipe unet_only: true) leaves them out and says how much it is"
-        )
+        hint = "leave that part out with --unet-only (in a recipe unet_only: true); only the U-Net has LoRA inputs"
         faults.add(FaultKind(before="adapts the text encoder:", hint=hint), *map(quoted, text))
     unknown = [name for name in others if not TEXT_ENCODER.match(name)]
     if unknown:
-        faults.add(FaultKind(before="has tensors that are no part of its format:"), *map(quoted, unknown))
+        faults.add(FaultKind(before="has tensors that its format does not have:"), *map(quoted, unknown))
     return bool(methods)
 
 

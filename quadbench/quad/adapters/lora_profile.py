@@ -169,14 +169,14 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
     """Decide how well an adapter fits fixed LoRA encodings, which must cover every layer that the adapter changes."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
-        acceptance, reason = Acceptance.ADMITTED, "every site is within the limits as it is"
+        acceptance, reason = Acceptance.ADMITTED, "every site is within the limits"
     elif not gauged.missing:
-        acceptance, reason = Acceptance.ADMITTED_AFTER_GAUGE, f"without the gauge {_shown(plain)}"
+        acceptance, reason = Acceptance.ADMITTED_AFTER_GAUGE, f"without the gauge, {_shown(plain)}"
     elif gauged.sqnr_db >= MIN_KEPT_DB:
-        acceptance, reason = Acceptance.NEEDS_DISTILLATION, f"even gauge-aligned {_shown(gauged)}"
+        acceptance, reason = Acceptance.NEEDS_DISTILLATION, f"even gauge-aligned, {_shown(gauged)}"
     else:
-        kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, at least {MIN_KEPT_DB:g} dB"
-        acceptance, reason = Acceptance.REFUSED, f"the profile's ranges keep too little of it to start from: {kept} expected"
+        kept = f"SQNR over all sites {gauged.sqnr_db:.1f} dB, expected at least {MIN_KEPT_DB:g} dB"
+        acceptance, reason = Acceptance.REFUSED, f"the shared ranges lose too much of the adapter: {kept}"
     return Judgement(acceptance=acceptance, reason=reason, plain=plain, gauged=gauged)
 
 
@@ -208,14 +208,14 @@ def _missed(fit: SiteFit) -> str | None:
     if fit.sqnr_db == math.inf:
         return None
     if not fit.clipped <= MAX_CLIPPED * fit.weights:
-        return f"{fit.clipped / fit.weights:.2%} of its weights clip, at most {MAX_CLIPPED:.1%}"
+        return f"{fit.clipped / fit.weights:.2%} of its weights clip, expected at most {MAX_CLIPPED:.1%}"
     if not fit.effective_bits >= MIN_EFFECTIVE_BITS:
-        return f"{fit.effective_bits:.1f} effective bits, at least {MIN_EFFECTIVE_BITS:g}"
+        return f"{fit.effective_bits:.1f} effective bits, expected at least {MIN_EFFECTIVE_BITS:g}"
     if not fit.sqnr_db >= MIN_SQNR_DB:
-        return f"SQNR {fit.sqnr_db:.1f} dB, at least {MIN_SQNR_DB:g} dB"
+        return f"SQNR {fit.sqnr_db:.1f} dB, expected at least {MIN_SQNR_DB:g} dB"
     return None
 
 
 def _shown(fit: AdapterFit) -> str:
     first = fit.missing[0]
-    return f"{len(fit.missing)} of {len(fit.sites)} sites miss a limit, as {first.site}: {_missed(first)} expected"
+    return f"{len(fit.missing)} of {len(fit.sites)} sites violate a limit, such as {first.site}: {_missed(first)}"

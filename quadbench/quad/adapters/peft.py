@@ -26,7 +26,7 @@ from quadbench.spec.yaml_document import describe
 MAX_LENGTH = 256  # characters of a key; Stable Diffusion's longest site has 63
 MAX_CHOICES = 16
 EXPECTED = (
-    f"a site's name, its end, or at most {MAX_CHOICES} alternatives of these, with .* at the beginning and once more at most"
+    f"a site's name, its end, or at most {MAX_CHOICES} alternatives of these, with .* at the beginning and at most once more"
 )
 _PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
 _GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
@@ -36,7 +36,7 @@ MAX_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Ne
 MAX_BRANCHES = 512  # over all keys of a pattern; each of Stable Diffusion's 278 sites is compared with all
 MAX_STARS = 32  # branches with .*, which cost more to compare
 MAX_REASONS = 5  # in a message
-OF_DIFFERENT_ADAPTERS = "tensors and configuration are of different adapters; put those together that belong together"
+OF_DIFFERENT_ADAPTERS = "use tensors and configuration of the same adapter"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """LoRA initializations that also change the base weights, so that the LoRA does not fit the foundation model."""
 _UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_replication")
@@ -122,7 +122,7 @@ _Key = Annotated[str, AfterValidator(_checked)]
 def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
     branches = [branch for key in values or {} for branch in SitePattern(key).branches]
     if len(branches) > MAX_BRANCHES or sum(branch.head is not None for branch in branches) > MAX_STARS:
-        raise ValueError(f"expected at most {MAX_BRANCHES} sites or alternatives, {MAX_STARS} of them with .*")
+        raise ValueError(f"expected at most {MAX_BRANCHES} sites or alternatives, at most {MAX_STARS} of them with .*")
     return values
 
 
@@ -135,10 +135,7 @@ class PeftType(StrEnum):
 
 
 class AdapterConfig(BaseModel):
-    """The ranks and scales in a PEFT LoHaConfig or LoKrConfig; other fields are ignored.
-
-    If several patterns match a site, the first one counts, as in PEFT.
-    """
+    """The ranks and scales in a PEFT LoHaConfig or LoKrConfig. If several patterns match a site, the first counts, as in PEFT."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -198,7 +195,7 @@ class _LoraConfig(AdapterConfig):
     def problems(self) -> tuple[AdapterProblem, ...]:
         asked = {name: getattr(self, name) for name in _UNSUPPORTED}
         problems = [
-            AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train it as plain LoRA")
+            AdapterProblem(message=f"uses {feature}, which has no graph inputs", hint="train the adapter as plain LoRA")
             for feature, is_on in asked.items()
             if is_on
         ]
@@ -227,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Add to a file's reading the problems of its PEFT configuration, and ranks that differ from the configuration."""
+    """Return a file's reading with the problems of its PEFT configuration added, and with ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -270,7 +267,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
         config = _config(metadata.get(METADATA), prefix)
     except (ValueError, RecursionError) as error:
         problem = AdapterProblem(
-            message=f"has metadata '{METADATA}' that is no LoraConfig: {error}", hint="save it again with diffusers"
+            message=f"has metadata '{METADATA}' that is not a LoraConfig: {error}", hint="save the adapter again with diffusers"
         )
         return LoraReading(pairs={}, scales={}, problems=(problem,))
 
@@ -288,7 +285,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
     if text is None:
         return None
     if len(text) > MAX_BYTES:
-        raise ValueError(f"{len(text)} characters, expected at most {MAX_BYTES}")
+        raise ValueError(f"found {len(text)} characters, expected at most {MAX_BYTES}")
     configs = json.loads(text)
     if not isinstance(configs, dict):
         raise ValueError("expected keys and values")
@@ -312,26 +309,28 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
     """Read the PEFT configuration from a folder's adapter_config.json."""
     path = folder / PEFT_CONFIG
     if not is_file(path):
-        hint = f"a PEFT folder holds {PEFT_CONFIG} and {PEFT_TENSORS}; one of diffusers {DIFFUSERS_TENSORS}"
+        hint = f"give a folder with {PEFT_CONFIG} and {PEFT_TENSORS}, or with {DIFFUSERS_TENSORS}"
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=hint)
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise AdapterError(f"adapter '{name}': '{path}' has more than {MAX_BYTES} bytes, which is no LoraConfig")
+        raise AdapterError(f"adapter '{name}': '{path}' has more than {MAX_BYTES} bytes; expected a LoraConfig")
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"adapter '{name}': '{path}' is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise AdapterError(f"adapter '{name}': '{path}' holds {describe(values)}; expected keys and values")
+        raise AdapterError(f"adapter '{name}': '{path}' contains {describe(values)}; expected keys and values")
     if (kind := values.get("peft_type")) not in list(PeftType):
         shown = kind[:64] if isinstance(kind, str) else describe(kind)
-        hint = "only LoRA has graph inputs; quadbench adapter convert makes one of LOHA and LOKR"
+        hint = "convert LOHA or LOKR to LoRA with quadbench adapter convert; only LoRA has graph inputs"
         raise AdapterError(f"adapter '{name}' is a {shown} adapter; expected LORA", hint=hint)
     try:
         return adapter_config(values, PeftType(kind))
     except ValueError as error:
-        raise AdapterError(f"adapter '{name}': '{path}': {error}", hint="let PEFT write it: save_pretrained(folder)") from error
+        raise AdapterError(
+            f"adapter '{name}': '{path}': {error}", hint="let PEFT write the file with save_pretrained(folder)"
+        ) from error
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> LoraReading:

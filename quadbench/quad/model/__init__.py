@@ -1,1 +1,8 @@
-"""Model: loading a foundation model in float, with its LoRA weights as inputs, and exporting it as float ONNX graphs."""
+"""Model: loading a foundation model in float, with its LoRA weights as inputs, and exporting it as float ONNX graphs.
+
+foundation.py     reading and checking models, random models, tokenizer, time features
+weight_faults.py  NaN, infinite and implausible weights, integers in place of floats
+lora.py           the U-Net with LoRA weights as inputs; their names and shapes
+float_graphs.py   ONNX export of text encoder, VAE and U-Net; plain attention
+initializers.py   graphs whose weights are in an external file; ONNX Runtime sessions
+"""

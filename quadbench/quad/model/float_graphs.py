@@ -23,10 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class PlainAttention:
-    """An attention processor that exports to plain MatMul and Softmax nodes.
-
-    Its inputs are those of diffusers' attention processors: (B, T, D), or (B, D, h, w) in the VAE.
-    """
+    """A diffusers attention processor that exports to MatMul and Softmax nodes. Inputs: (B, T, D), or (B, D, h, w) in the VAE."""
 
     def __call__(
         self,
@@ -106,7 +103,6 @@ def export_graph(
     module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
     """Trace a module with static shapes and return its ONNX graph. Each element of a list argument becomes its own input.
-
     Weights of more than INLINE_LIMIT_BYTES are saved to a file below `scratch`, which must exist as long as the graph is used.
     """
     with torch.no_grad(), warnings.catch_warnings():

@@ -71,21 +71,21 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
     tensors = module.state_dict()
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
-        place = f"'{absent[0]}'{_more(absent)} of its {part}"
-        raise UserError(f"foundation model '{foundation}' lacks {place}; expected every tensor of it", hint=SAVE_AGAIN)
+        place = f"'{absent[0]}'{_more(absent)} in its {part}"
+        raise UserError(f"foundation model '{foundation}' lacks {place}; expected all tensors", hint=SAVE_AGAIN)
     for fault, names in faults_by_name(tensors).items():
         place = f"'{names[0]}'{_more(names)} of its {part}"
-        raise UserError(f"foundation model '{foundation}' holds {fault.holds} in {place}", hint=fault.hint)
+        raise UserError(f"foundation model '{foundation}' has {fault.holds} in {place}", hint=fault.hint)
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
     """Raise if a model's files lack tensors of its configuration or have other shapes; libraries would use random ones."""
-    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape of")):
+    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
             raise UserError(
-                f"foundation model '{foundation}' {what} '{names[0]}'{_more(names)} of its {part}; "
-                "expected the tensors that its configuration asks for",
+                f"foundation model '{foundation}' {what} '{names[0]}'{_more(names)} in its {part}; "
+                "expected the tensors of its configuration",
                 hint=SAVE_AGAIN,
             )
 
@@ -99,7 +99,7 @@ def check_types(foundation: str, part: str, module: nn.Module, files: Sequence[P
         odd = [name for name, kind in kinds.items() if not kind.startswith(("F", "BF"))]
         if odd:
             raise UserError(
-                f"foundation model '{foundation}' has '{odd[0]}'{_more(odd)} of its {part} as {kinds[odd[0]]}; "
+                f"foundation model '{foundation}' has '{odd[0]}'{_more(odd)} in its {part} as {kinds[odd[0]]}; "
                 "expected floating-point numbers",
                 hint=SAVE_AGAIN,
             )
@@ -165,11 +165,7 @@ class Foundation:
 
 
 def open_foundation(spec: FoundationSpec) -> Foundation:
-    """Open the foundation model that a recipe names.
-
-    Raises:
-        UserError: the model lacks a part, cannot be read, or has an unsupported kind of U-Net.
-    """
+    """Open the foundation model that a recipe names; UserError if it cannot be read or its U-Net is unsupported."""
     match spec:
         case BuiltinFoundation(name=name):
             return load_foundation(zoo.foundation_folder(name))
@@ -215,7 +211,6 @@ def load_foundation(folder: Path) -> Foundation:
 
 def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
     """Open a single-file model in the original Stable Diffusion layout by diffusers' reader, without network access.
-
     Such a file has no tokenizer and no scheduler; those of Stable Diffusion 1 are used.
     """
     model_files.check_checkpoint(path)
@@ -302,14 +297,14 @@ def _check_configs(folder: Path) -> None:
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
         raise UserError(
-            f"foundation model '{folder}' is a '{pipeline}', says {listing}; expected {' or '.join(_PIPELINES)}",
-            hint="quadbench takes Stable Diffusion 1.x",
+            f"foundation model '{folder}' is a '{pipeline}' according to {listing}; expected {' or '.join(_PIPELINES)}",
+            hint="use a Stable Diffusion 1.x model",
         )
     for part, expected in _CLASSES.items():
         entry = index.get(part)
         listed = entry[-1] if isinstance(entry, list) and entry else entry
         if listed != expected:
-            raise UserError(f"foundation model '{folder}' has '{listed}' as its {part}, says {listing}; expected {expected}")
+            raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {listing}; expected '{expected}'")
     for part in _MODULES:
         _config(folder / part / "config.json")
     _config(folder / "scheduler" / "scheduler_config.json")
@@ -318,7 +313,7 @@ def _check_configs(folder: Path) -> None:
 def _config(path: Path) -> dict[str, Any]:
     config = read_json(path, fault=UserError, hint=SAVE_AGAIN)
     if not isinstance(config, dict):
-        raise UserError(f"'{path}' holds {type(config).__name__}; expected keys and values")
+        raise UserError(f"'{path}' contains {type(config).__name__}; expected keys and values")
     return config
 
 
@@ -326,13 +321,13 @@ def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
     """Refuse a model whose U-Net does not predict noise, or has inputs other than latent, text and time."""
     prediction = scheduler.config.prediction_type
     if prediction != "epsilon":
-        raise UserError(f"foundation model '{name}' predicts '{prediction}'; the sampler tables take 'epsilon'")
+        raise UserError(f"foundation model '{name}' predicts '{prediction}'; expected 'epsilon'")
     if not isinstance(unet.config.sample_size, int):
         size = quote(str(unet.config.sample_size))
-        raise UserError(f"the U-Net of '{name}' has the sample_size {size}; expected one whole number", hint=SAVE_AGAIN)
+        raise UserError(f"the U-Net of '{name}' has sample_size {size}; expected an integer", hint=SAVE_AGAIN)
     if unet.config.in_channels != unet.config.out_channels:
         shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
-        hint = "inpainting works by blending latents, so a plain text-to-image U-Net serves it"
-        raise UserError(f"the U-Net of '{name}' has {shape}; expected as many of either", hint=hint)
+        hint = "use a text-to-image U-Net; quadbench inpaints by blending latents"
+        raise UserError(f"the U-Net of '{name}' has {shape}; expected equal numbers", hint=hint)
     if unet.config.addition_embed_type or unet.config.class_embed_type or unet.config.time_cond_proj_dim:
-        raise UserError(f"the U-Net of '{name}' takes conditions besides text and time, which the graph has no inputs for")
+        raise UserError(f"the U-Net of '{name}' has conditions besides text and time; the graph has no inputs for them")

@@ -39,8 +39,7 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
     """Read a graph without loading its external weights, which must be in the file `weights` beside it.
 
     Raises:
-        ArtifactError: the file is no graph, refers to another file, or has an invalid reference to weights: an offset or length
-            that is no number, given twice, outside the file, or in conflict with the tensor's shape.
+        ArtifactError: the file is not a graph, or an offset, length or file name of its external weights is invalid.
     """
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
@@ -48,12 +47,12 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
             place = _place(tensor)
             location = place.get("location", "")
             if weights is None or location != weights.name:
-                whose = f"in '{weights.name}' alone" if weights else "in itself"
+                whose = f"only in '{weights.name}'" if weights else "inside the graph"
                 raise ArtifactError(f"graph '{path}' has weights in {quote(location)}; expected them {whose}")
             _check_place(tensor, place, weights.stat().st_size)
             _set_location(tensor, str(weights.resolve().relative_to(ROOT)))
     except (OSError, DecodeError, ValueError) as error:
-        raise ArtifactError(f"graph '{path}' cannot be read: {error}", hint="build its bundle anew") from error
+        raise ArtifactError(f"graph '{path}' cannot be read: {error}", hint="build the bundle again") from error
     return model
 
 
@@ -63,8 +62,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
             known = ", ".join(sorted(_PLACE_KEYS))
-            says = f"tensor {quote(tensor.name)} says by {quote(entry.key)} where it lies"
-            raise ValueError(f"{says}; expected one each of {known}")
+            raise ValueError(f"tensor {quote(tensor.name)} has an extra key {quote(entry.key)}; expected one each of {known}")
         place[entry.key] = entry.value
     return place
 
@@ -77,18 +75,18 @@ def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: in
             raise ValueError(f"tensor {name} has {key} {quote(text)}; expected a number of bytes")
     offset, length = int(place.get("offset", "0")), int(place.get("length", size))
     if length != size:
-        raise ValueError(f"tensor {name} has length {length}; expected {size}, of its shape and type")
+        raise ValueError(f"tensor {name} has length {length}; expected {size} for its shape and type")
     if offset + size > file_bytes:
-        raise ValueError(f"tensor {name} ends at byte {offset + size}; expected at most {file_bytes}, as its file has")
+        raise ValueError(f"tensor {name} ends at byte {offset + size}; expected at most {file_bytes}, the size of its file")
 
 
 def _size_bytes(tensor: onnx.TensorProto) -> int:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except KeyError as error:
-        raise ValueError(f"tensor {quote(tensor.name)} has the type {tensor.data_type}, which ONNX does not have") from error
+        raise ValueError(f"tensor {quote(tensor.name)} has type {tensor.data_type}, which is not an ONNX type") from error
     if any(dimension < 0 for dimension in tensor.dims):
-        raise ValueError(f"tensor {quote(tensor.name)} has the shape {list(tensor.dims)[:8]}; expected dimensions of 0 or more")
+        raise ValueError(f"tensor {quote(tensor.name)} has shape {list(tensor.dims)[:8]}; expected dimensions of 0 or more")
     return prod(tensor.dims) * dtype.itemsize
 
 

@@ -27,7 +27,7 @@ def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int
         return {down: (rank, module.in_features), up: (module.out_features, rank)}
     if isinstance(module, nn.Conv2d) and module.groups == 1:
         return {down: (rank, module.in_channels, *module.kernel_size), up: (module.out_channels, rank, 1, 1)}
-    raise AdapterError(f"site '{site}' is a {type(module).__name__}; LoRA as input takes Linear and ungrouped Conv2d")
+    raise AdapterError(f"site '{site}' is a {type(module).__name__}; expected Linear or ungrouped Conv2d")
 
 
 class LoraSite(nn.Module):

@@ -12,22 +12,22 @@ LEAST = 1e-30  # below this, the scale of 16-bit integers is close to float32's 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFault:
-    """A reason why a tensor's numbers cannot be used, with a hint for the user on how to solve the problem."""
+    """A reason why a tensor's numbers cannot be used: what the tensor `holds`, and a hint for the user on how to solve it."""
 
     holds: str
     hint: str
 
 
-NOT_FINITE = ValueFault(holds="NaN or Inf", hint="the training diverged; take an earlier step")
-TOO_LARGE = ValueFault(holds=f"magnitudes above {GREATEST:g}", hint="the training diverged, or the file is damaged")
-TOO_SMALL = ValueFault(holds=f"only magnitudes below {LEAST:g} beside zeros", hint="they add nothing; save zeros in their place")
+NOT_FINITE = ValueFault(holds="NaN or Inf", hint="use an earlier checkpoint, as the training diverged")
+TOO_LARGE = ValueFault(holds=f"magnitudes above {GREATEST:g}", hint="use an earlier checkpoint, or another copy of the file")
+TOO_SMALL = ValueFault(holds=f"only zeros and magnitudes below {LEAST:g}", hint="save zeros instead; such weights have no effect")
 
 
 def fault_of(tensor: torch.Tensor) -> ValueFault | None:
     """Return why a weight tensor is unusable (not floating point, NaN, Inf, or implausible magnitudes); None if usable."""
     if tensor.dtype not in FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
-        return ValueFault(holds=f"values of type {kind}", hint="weights are floating-point numbers; save it in float16")
+        return ValueFault(holds=f"values of type {kind}", hint="save the weights as floating-point numbers, such as float16")
     greatest = _greatest(tensor)
     if 0 < greatest < LEAST:
         return TOO_SMALL

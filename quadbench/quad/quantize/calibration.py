@@ -42,7 +42,7 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, R
         np.maximum(high, greatest, out=high)
     if not np.isfinite([low, high]).all():
         bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
-        raise ValueError(f"calibration saw no finite range at {bad[:5]}")
+        raise ValueError(f"calibration found no finite range for {bad[:5]}")
     return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 

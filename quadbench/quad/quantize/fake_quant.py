@@ -174,13 +174,11 @@ class FakeQuantGraph:
         if node.op_type == "QuantizeLinear":
             self._roundings[node.outputs[0]] = self._rounding(node)
         elif node.op_type not in OPERATORS:
-            raise BuildError(f"node '{node.name}' is a {node.op_type}, for which there is no torch function here")
+            raise BuildError(f"node '{node.name}' is a {node.op_type}, which fake quantization does not support")
         constants = [self._constants.get(name) for name in node.inputs]
         if node.op_type == "Resize" and (fault := resize_fault(constants, node.attributes)):
             forms = "' or '".join(RESIZE_FORMS)
-            raise BuildError(
-                f"node '{node.name}' is a Resize: found '{fault}'; accepted '{forms}', by whole factors (1, 1, h, w)"
-            )
+            raise BuildError(f"node '{node.name}' is a Resize with '{fault}'; expected '{forms}', by whole factors (1, 1, h, w)")
         return node
 
     def _rounding(self, node: _Node) -> Rounding:

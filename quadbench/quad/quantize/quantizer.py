@@ -146,7 +146,7 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Consecutive nodes of the graph, the layers whose input or output they compute first, and the rest of the graph."""
+    """A part of the graph (consecutive nodes), the layers that it computes first, and the graph from this part to the end."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A helper that cuts smaller ONNX models out of one model's nodes."""
+    """A source of smaller ONNX models, each cut out of one model's nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -322,10 +322,7 @@ class CalibratedGraph:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedGraph:
-    """A QDQ graph with its activation encodings, which are empty if activations stay float.
-
-    `noise` was used to choose 8-bit layers; it is empty if all activations have the same bits.
-    """
+    """A QDQ graph, its activation encodings (empty if these stay float), and the noise by which 8-bit layers were chosen."""
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]

@@ -132,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Replace a trajectory's vectors by the R factor of their QR decomposition: smaller systems with the same errors."""
+    """Replace a trajectory's vectors by the R factor of their QR decomposition: smaller least squares, same errors."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R

@@ -95,5 +95,5 @@ def executed_steps(steps: int, strength: float) -> int:
     """Return how many steps of a schedule an image-to-image run executes, counted as in diffusers' pipelines."""
     executed = min(int(steps * strength), steps)
     if executed < 1:
-        raise UserError(f"a strength of {strength:g} leaves none of {steps} steps", hint="take more steps or a greater strength")
+        raise UserError(f"strength {strength:g} leaves none of {steps} steps", hint="use more steps or a greater strength")
     return executed
