@@ -106,8 +106,8 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
     if (is_bundle or of_run) and of_recipe:
         what = "bundle" if is_bundle else "run"
         raise UserError(
-            f"'{source}' is a {what}, and {next(iter(of_recipe))} is a key of a recipe",
-            hint=f"name the recipe instead; of a {what} {', '.join(_OWN)} can be changed",
+            f"'{source}' is a {what}, but {next(iter(of_recipe))} is a key of a recipe",
+            hint=f"name the recipe instead; a {what} only allows changes to {', '.join(_OWN)}",
         )
     if is_bundle:
         return replace(chosen, bundle=read_manifest(Path(source), Bundle))
@@ -123,14 +123,10 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise if two builds to compare share no task (among `wanted`, if given). `called` holds their names in messages.
-
-    Raises:
-        UserError: there is no common task; the message names the tasks of both.
-    """
+    """Raise UserError if two builds to compare share no task (among `wanted`, if given). `called` has their names in messages."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
-        only = f", of {', '.join(wanted)}" if wanted else ""
+        only = f" among {', '.join(wanted)}" if wanted else ""
         has = "; ".join(f"{name} has {', '.join(side.tasks)}" for name, side in zip(called, (a, b), strict=True))
         raise UserError(f"the sides have no task in common{only}: {has}")
 
@@ -146,29 +142,25 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
         values = [getattr(measure, key) for measure in asked]
         if values[0] != values[1]:
             raise UserError(
-                f"measure.{key} is {values[0]} for A and {values[1]} for B; both sides have to be measured alike",
-                hint=f"--a and --b take the same measure.{key}",
+                f"measure.{key} is {values[0]} for A and {values[1]} for B; expected the same value for both",
+                hint=f"set measure.{key} with --a or --b",
             )
     of_runs = [side.terms.measure for side in (a, b) if side.run]
     return next(iter((*asked, *of_runs)), a.terms.measure)
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise an error if `there`, the variants that exist, lacks one whose graphs a compared build needs.
-
-    Raises:
-        UserError: the graphs are missing; the message names the existing variants.
-    """
+    """Raise UserError if `there`, the variants with graphs, lacks one whose graphs a compared build needs."""
     if chosen.variant.graph_variant not in there:
         raise UserError(
-            f"'{chosen.source}' has no graphs of {chosen.variant}; it has {', '.join(sorted(there))}",
-            hint=f"baselines: [{chosen.variant}] in the recipe builds them",
+            f"'{chosen.source}' has no graphs of {chosen.variant}; found {', '.join(sorted(there))}",
+            hint=f"set baselines: [{chosen.variant}] in the recipe, and build again",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A figure of a task that a comparison must decide. `limit` is the smallest relevant change, as a logarithm of a ratio."""
+    """A metric of a task that a comparison must decide. `limit` is the smallest relevant change, as a logarithm of a ratio."""
 
     task: str
     key: str

@@ -1,4 +1,4 @@
-"""Comparison of two builds: interleaved launches (A B B A) until there is a verdict, or figures of two stored runs."""
+"""Comparison of two builds: interleaved launches (A B B A) until there is a verdict, or the metrics of two stored runs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,14 +85,15 @@ def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
     """Compare two stored runs. Their launches were not interleaved, so there are no verdicts.
 
     Raises:
-        UserError: a side is no run or has changes that need launches, both are the same launches, or no device or task is common.
+        UserError: a build is not a run or has changes that need launches, or the runs are the same or share no device or task.
     """
     if a.run is None or b.run is None:
         which = a.source if a.run is None else b.source
-        raise UserError(f"'{which}' is no stored run, so it has to be measured", hint="name the devices: --devices local")
+        raise UserError(f"'{which}' is not a stored run, so it must be measured", hint="name devices, such as --devices local")
     for side in (a, b):
         if side.harness or side.kit:
-            raise UserError("a stored run ran with its own harness and kit", hint="name devices to measure it again with others")
+            hint = "name devices with --devices to measure the run again with these"
+            raise UserError("the harness and kit of a stored run cannot be changed", hint=hint)
     if a.run.run_id == b.run.run_id and a.variant is b.variant:
         hint = "name another run, or --b variant=per-graph"
         raise UserError(f"both sides are the {a.variant} launches of run {a.run.run_id}", hint=hint)
@@ -212,7 +213,7 @@ def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock],
 
 
 def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
-    """Return the verdict on each goal whose figure every launch has. Without goals, return the verdict on image time."""
+    """Return the verdict on each goal whose metric every launch has. Without goals, return the verdict on image time."""
     if not options.goals:
         verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
         return [verdict.verdict] if verdict else []
@@ -257,7 +258,7 @@ def _save_on_interrupt(
         write_comparison(comparison, layout)
         for device in comparison.devices:
             log.warning("%s", versus.sentence(device))
-        log.warning("A: %s; B: %s; '%s' has the comparison", comparison.a, comparison.b, write_study_report(comparison, layout))
+        log.warning("A: %s; B: %s; comparison: '%s'", comparison.a, comparison.b, write_study_report(comparison, layout))
         raise
 
 
@@ -276,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return one of two compared builds as comparison.json holds it. `of` names a stored run's recipe and swept values."""
+    """Return one of two compared builds for comparison.json. `of` names a stored run's recipe and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -338,8 +339,9 @@ def _stored_device(a: SideSpec, b: SideSpec, on_a: DeviceFacts, on_b: DeviceFact
     ]
     for (run, variant, _), side in zip(runs, records, strict=True):
         if not side:
-            hint = f"it has: {', '.join(sorted({record.variant for record in only_ok(run.records)})) or 'none'}"
-            raise UserError(f"run {run.run_id} has no sound launch of {variant} on '{on_a.address}'", hint=hint)
+            known = ", ".join(sorted({record.variant for record in only_ok(run.records)})) or "none"
+            hint = f"name a variant with OK launches: {known}"
+            raise UserError(f"run {run.run_id} has no OK launch of {variant} on '{on_a.address}'", hint=hint)
     tasks = versus.common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
     held = [[workload(run.bundle_on(device), of_side)] for (run, _, device), of_side in zip(runs, tasks, strict=True)]
     first, second = (Side(records=side, tasks=of_side) for side, of_side in zip(records, tasks, strict=True))

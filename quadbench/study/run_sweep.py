@@ -1,4 +1,4 @@
-"""Sweep: runs of a recipe with several values of some of its keys, and the figures of all settings in one table."""
+"""Sweep: runs of a recipe with several values of some of its keys, and the metrics of all settings in one table."""
 
 import itertools
 import logging
@@ -52,10 +52,7 @@ class SweepAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """A finished sweep, and the folder with its tables, charts and report.
-
-    `failures` maps a setting, or setting and address, to the error that prevented its figures.
-    """
+    """A finished sweep, the folder with its tables, charts and report, and the failures by setting, or setting and address."""
 
     sweep: Sweep
     folder: Path
@@ -82,9 +79,11 @@ def parse_axis(text: str) -> SweepAxis:
     key, _, listed = text.partition("=")
     values = tuple(value.strip() for value in listed.split(","))
     if not key or not all(values):
-        raise UserError(f"--over {text}: expected KEY=V1,V2", hint="--over precision.activations.int8=0,50,100, for one")
+        raise UserError(
+            f"--over {text}: expected KEY=V1,V2", hint="write, for example, --over precision.activations.int8=0,50,100"
+        )
     if len(set(values)) < len(values):
-        raise UserError(f"--over {text}: a value stands more than once")
+        raise UserError(f"--over {text}: a value is given more than once")
     return SweepAxis(key=key.strip(), values=values)
 
 
@@ -92,7 +91,7 @@ def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]
     """Return the recipe with each combination of swept values. Baselines are dropped: settings are compared."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
-        raise UserError(f"--over {max(keys, key=keys.count)} stands twice", hint="give all of its values in one, as KEY=V1,V2")
+        raise UserError(f"--over {max(keys, key=keys.count)} is given twice", hint="give all values in one --over KEY=V1,V2")
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_RUNS:
         sizes = " x ".join(str(len(axis.values)) for axis in axes)
@@ -111,8 +110,8 @@ def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]
         alone = [v for v in variations if all(v.setting[key] == first.setting[key] for key in v.setting.keys() - {axis.key})]
         if len({recipe_digest(variation.recipe.for_device(profile)) for variation in alone}) < len(alone):
             raise UserError(
-                f"--over {axis.key}: changes nothing on '{profile}', whose value stands under devices.{profile}",
-                hint=f"take the value out there, or sweep over a key of devices.{profile}",
+                f"--over {axis.key} changes nothing on '{profile}': the recipe sets the value in devices.{profile}",
+                hint=f"remove the value there, or sweep over a key of devices.{profile}",
             )
     return tuple(variations)
 
@@ -180,7 +179,7 @@ class _RunningSweep:
                 published=first.recipe.published,
                 points=tuple(self.points),
                 touched=changed_tasks(self.variations),
-                left_out=self.left_out | {name: str(self.failures.get(name, "the sweep was broken off")) for name in missing},
+                left_out=self.left_out | {name: str(self.failures.get(name, "the sweep was interrupted")) for name in missing},
                 command=self.command,
             )
         )
@@ -193,7 +192,7 @@ def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[No
         yield
     except (KeyboardInterrupt, QuadbenchError):
         if under_way.points:
-            log.warning("'%s' has the settings that came to their end", _write(under_way.sweep, layout) / "sweep.html")
+            log.warning("the completed settings are in '%s'", _write(under_way.sweep, layout) / "sweep.html")
         raise
 
 

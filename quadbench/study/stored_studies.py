@@ -41,7 +41,7 @@ def read_study(path: Path) -> Study:
         ArtifactError: the file is damaged, or has another version.
     """
     kind, version = _KINDS[path.name]
-    hint = f"remove '{path.parent}', and sweep or compare again; the runs are whole"
+    hint = f"remove '{path.parent}', and sweep or compare again; its runs are still there"
     return read_document(path, kind, version=version, hint=hint)
 
 
@@ -58,7 +58,7 @@ def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
-    """Return a published paper's table beside the measured figures of all runs of a sweep.
+    """Return a published paper's table beside the measured values of all runs of a sweep.
 
     Raises:
         UserError: the study is a comparison, or the table is not from a paper.
@@ -94,8 +94,8 @@ def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | N
     if word == LATEST:
         return _latest(layout, later_run)
     if not run_ids(layout, 1):
-        hint = "--results names the folder with the baseline, which a CI job keeps from one run to the next"
-        raise UserError(f"'{layout.root}' holds no run that could be a baseline", hint=hint)
+        hint = "name the folder with the baseline in --results; a CI job has to keep it from one run to the next"
+        raise UserError(f"'{layout.root}' has no run that could be the baseline", hint=hint)
     baseline = find_run(layout, word)
     require_comparable(baseline, later_run.tasks, later_run.addresses, later_run.run_id)
     return baseline
@@ -112,7 +112,7 @@ def _latest(layout: Layout, later_run: LaterRun) -> RunResult | None:
             if is_whole and _fits(run := load_run(layout, run_id), later_run):
                 return run
         except ArtifactError as error:
-            log.warning("run %s is passed over: %s", run_id, error)
+            log.warning("run %s is skipped: %s", run_id, error)
     return None
 
 
