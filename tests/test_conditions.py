@@ -50,7 +50,7 @@ def test_an_expression_means_what_it_says(text: str, holds: bool) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_expression_is_refused(text: str) -> None:
-    with raising(UserError, "expression", snapshot=False):
+    with raising(UserError, "condition", snapshot=False):
         read_expression(text)
 
 

@@ -36,7 +36,7 @@ def test_a_slower_machine_on_one_side_is_told_by_the_file_that_both_run(tmp_path
     rows = unequal_rows(kpi_rows(result))
     assert {row.key for row in rows} == {"vae_decoder"}
     assert [row.task for row in rows] == [task.name for task in result.bundle.tasks]
-    told = [gap for gap in missing_figures(result, kpi_rows(result)) if "met different conditions" in gap]
+    told = [gap for gap in missing_figures(result, kpi_rows(result)) if "ran under different conditions" in gap]
     assert len(told) == 1
     for gap in told:
         says(gap, " and ".join(row.task for row in rows))

@@ -224,7 +224,7 @@ def test_figures_count_whole_blocks_and_what_that_leaves_out_is_said(tmp_path: P
     assert row.ratio == pytest.approx(1.0, abs=0.001)
     assert row.judged is not None
     assert row.judged.ratio == pytest.approx(1.0)
-    (gap,) = (gap for gap in report_view(result, Layout(tmp_path)).gaps if "not in any figure" in gap)
+    (gap,) = (gap for gap in report_view(result, Layout(tmp_path)).gaps if "no figure includes them" in gap)
     says(gap, 9, "virtual:s25")
 
 
@@ -243,7 +243,7 @@ def test_without_whole_blocks_all_launches_count_and_nothing_is_judged(tmp_path:
     row = row_of(result, "restyle", "end_to_end")
     assert figure_of(row.shared).launches == variants.count(Variant.SHARED)
     assert (row.blocks, row.judged, row.claim) == (0, None, Verdict.INCONCLUSIVE)
-    assert not any("not in any figure" in gap for gap in report_view(result, Layout(tmp_path)).gaps)
+    assert not any("no figure includes them" in gap for gap in report_view(result, Layout(tmp_path)).gaps)
 
 
 def test_a_block_in_which_a_launch_lacks_a_figure_counts_in_no_side_of_it(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def test_what_accepts_a_finding_accepts_it_on_its_device_alone(view: NightView) 
 
 
 def test_the_head_says_the_doubt_and_the_next_step_with_what_each_command_is_for(view: NightView) -> None:
-    head = " ".join(Page(render_night(view, {})).text.partition("What changed, or is not known")[0].split())
+    head = " ".join(Page(render_night(view, {})).text.partition("What changed, or is unknown")[0].split())
     says(head, "s25", "tabs11", 7, 38, "quadbench history", "restyle", "--devices", "--acknowledge")
 
 

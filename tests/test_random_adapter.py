@@ -111,4 +111,4 @@ def test_the_caveat_of_random_weights_reaches_records_and_report(random_run: pip
     assert all(Caveat.RANDOM_WEIGHTS in record.caveats for record in random_run.result.records)
     page = random_run.report.read_text()
     assert Caveat.RANDOM_WEIGHTS.advice in page
-    says(page, "The weights are random, so pictures were compared with nothing.")
+    says(page, "The weights are random, so there are no reference pictures.")

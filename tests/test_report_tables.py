@@ -125,7 +125,7 @@ def test_libraries_that_run_graphs_stand_with_their_builds_and_the_systems_are_c
     records = tuple(replace(record, versions=record.versions | loaded) for record in result.records)
     facts = {fact.name: fact.value for fact in versions(replace(result, records=records))}
     reads(facts["loaded libonnxruntime.so"])
-    reads(facts["loaded beside them"], 2)
+    reads(facts["other loaded libraries"], 2)
     assert not any(name.startswith("library.") for name in facts)
 
 

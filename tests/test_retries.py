@@ -86,7 +86,7 @@ def test_a_device_that_rebooted_repeats_the_block_and_the_run_is_as_good_as_any(
     says(str(counted.reason), "its block was interrupted and repeated", 1000)
     (retry,) = outcome.result.retries
     assert "rebooted" in retry.reason
-    says(outcome.report.read_text(), "was lost and waited for")
+    says(outcome.report.read_text(), "was lost and came back after")
 
 
 def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(

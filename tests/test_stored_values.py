@@ -123,8 +123,8 @@ def test_a_run_that_was_killed_is_not_the_latest_and_says_how_far_it_came(
     assert main(["report", "later", "--results", str(old_run.root)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     says(said, 1, 5)
-    assert "hold no samples" not in said
-    assert "asks for no baseline" not in said
+    assert "have no samples" not in said
+    assert "does not request" not in said
     save_run(old_run, replace(killed, is_ended=True))
     assert (load_run(old_run).run_id, load_run(old_run).planned) == ("later", planned)
 

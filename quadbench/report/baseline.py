@@ -1,4 +1,4 @@
-"""Comparison of a run with an earlier run (its baseline): figures that got worse, got better or stayed the same."""
+"""Comparison of a run with an earlier run (its baseline): metrics that got worse, got better or stayed the same."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import compare_unpaired
 
 DOUBT = (
-    "The two runs were measured at different times, not launched in turn: an interval knows how the launches of each run differ,"
-    " and nothing of what else changed on the device meanwhile."
+    "The two runs were measured at different times, not launched in turn: an interval covers how the launches of each run differ,"
+    " but not what else changed on the device in between."
 )
 _TELLING = ("end_to_end", "unet_run")
 _SIDES = {Variant.SHARED: "shared", Variant.PER_GRAPH: "per_graph"}
@@ -26,17 +26,17 @@ _WORDS = {
     Verdict.WORSE: "got worse",
     Verdict.BETTER: "got better",
     Verdict.SAME: "stayed the same",
-    Verdict.INCONCLUSIVE: "cannot be told",
+    Verdict.INCONCLUSIVE: "gave no clear result",
 }
 _NAMED = 4  # figures that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A figure (time, memory, bytes or PSNR) of a task in two runs: `before` in the baseline, `now` in the current run.
+    """A metric (time, memory, bytes or PSNR) of a task in two runs: `before` in the baseline, `now` in the current run.
 
     Values are nanoseconds, bytes or, without a unit, decibels. `ratio` is now / before with its 95 % interval, None for
-    decibels and missing figures. `is_exact` marks file sizes and PSNR, which need no statistics.
+    decibels and missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
     """
 
     device: str
@@ -55,7 +55,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Return whether a short table includes this figure, because it is a main figure or has changed."""
+        """Return whether a short table includes this metric, because it is a main one or has changed."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class ChangedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """An earlier run with which the current run is compared, and how each figure changed.
+    """An earlier run with which the current run is compared, and how each metric changed.
 
     Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
     changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that interleaves both.
@@ -85,7 +85,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether some measured figure seems better or worse; runs at different times cannot prove a change."""
+        """Return whether some measured metric seems better or worse; runs at different times cannot prove a change."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -99,15 +99,15 @@ def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Seq
     name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
     its_addresses = [device.address for device in baseline.devices]
     if baseline.run_id == run_id:
-        raise UserError(f"{name} would be its own baseline", hint="name an earlier one; quadbench runs lists them")
+        raise UserError(f"{name} cannot be its own baseline", hint="name an earlier run; quadbench runs lists them")
     if set(its_tasks).isdisjoint(tasks):
         raise UserError(
-            f"{name} is no baseline, as it has the tasks {', '.join(its_tasks)}; expected some of {', '.join(tasks)}",
+            f"{name} cannot be the baseline: it has the tasks {', '.join(its_tasks)}; expected some of {', '.join(tasks)}",
             hint="name a run of the same recipe; quadbench runs lists them",
         )
     if missing := [address for address in addresses if address not in its_addresses]:
         raise UserError(
-            f"{name} is no baseline for {', '.join(missing)}, as it ran on {', '.join(its_addresses)}",
+            f"{name} cannot be the baseline for {', '.join(missing)}: it ran on {', '.join(its_addresses)}",
             hint="name a run on the same devices; quadbench runs lists them",
         )
 
@@ -117,7 +117,7 @@ def compare_with(
 ) -> Baseline:
     """Compare a run with its baseline over their common tasks, given the KPI rows of both.
 
-    `where` holds the command-line words that name the results folder.
+    `where` holds the command-line options that name the results folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -143,7 +143,7 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return two tables per device: settings that differ from the baseline run, and figures of both runs (all or main ones)."""
+    """Return two tables per device: settings that differ from the baseline run, and metrics of both runs (all or main ones)."""
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
@@ -160,7 +160,7 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 
 
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
-    """Yield the comparison of each KPI figure in both runs. A figure that neither run has is skipped."""
+    """Yield the comparison of each KPI of both runs. A KPI that neither run has measured is skipped."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
     together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count the measured figures that both runs have: only the main figures if `is_main`, else only the others."""
+    """Count the values that both runs have measured: those of the main metrics if `is_main`, else those of the others."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -239,11 +239,11 @@ def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[s
 
 
 def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> str:
-    """Return a sentence that counts a device's figures by verdict (better, worse, same) and names the worse ones."""
+    """Return a sentence that counts a device's metrics by verdict (better, worse, same) and names the worse ones."""
     by_verdict = {verdict: [f for f in figures if (f.device, f.verdict) == (address, verdict)] for verdict in _WORDS}
     counts = [f"{plural(len(these), 'figure')} {_WORDS[verdict]}" for verdict, these in by_verdict.items() if these]
     if not counts:
-        return f"On {address} there are no figures to hold against run {run_id}."
+        return f"On {address} there are no figures to compare with run {run_id}."
     worse = by_verdict[Verdict.WORSE]
     more = f", and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
     named = f" Worse: {'; '.join(map(str, worse[:_NAMED]))}{more}." if worse else ""
@@ -253,7 +253,7 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield sentences that name these, compare exact figures, and say how to compare times."""
+    """If two runs have different tasks, yield sentences that name these, compare bytes and PSNR, and say how to compare times."""
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return
@@ -263,8 +263,9 @@ def _of_tasks(
     if exact and all(figure.verdict is Verdict.SAME for figure in exact):
         common = " and ".join(dict.fromkeys(figure.task for figure in exact))
         is_same_base = baseline.bundle.base == result.bundle.base
-        yield f"Unchanged are the bytes and the pictures of {common}{': base and encodings have the same digest' * is_same_base}."
-    yield f"What became of their times, {settled_by} tells: it launches the tasks of both runs in turn."
+        same_base = ": base and encodings have the same digest" * is_same_base
+        yield f"The bytes and the pictures of {common} are unchanged{same_base}."
+    yield f"To compare their times, use {settled_by}, which launches the tasks of both runs in turn."
 
 
 def _cells(figure: ChangedFigure) -> tuple[str, ...]:

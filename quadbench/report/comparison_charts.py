@@ -25,7 +25,7 @@ _SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # CSS clas
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """A row of a comparison's forest plot: a figure of both builds (A and B), its change with an interval, and the verdict."""
+    """A row of a comparison's forest plot: a metric of both builds (A and B), its change with an interval, and the verdict."""
 
     task: str
     title: str
@@ -46,7 +46,7 @@ class ForestPlot:
 
 
 def forest_plot(versus: Versus) -> ForestPlot:
-    """Return the forest plot of a comparison. Figures without interleaved launches have a ratio but no drawing."""
+    """Return the forest plot of a comparison. Metrics without interleaved launches have a ratio but no drawing."""
     diffs = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     # The scale covers all ratios, and the intervals of all decided figures.
     decided = [one for one in diffs if one.verdict is not Verdict.INCONCLUSIVE]
@@ -78,7 +78,7 @@ def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
 
 
 def _change(row: SideRow) -> str:
-    """Return in words how a figure changes from compared build A to B: as a ratio, or in decibels for PSNR."""
+    """Return in words how a metric changes from compared build A to B: as a ratio, or in decibels for PSNR."""
     (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
     ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:

@@ -1,4 +1,4 @@
-"""Parser and evaluator of pass/fail conditions on a run's figures, such as `shared.end_to_end_ms.p50 > 200`."""
+"""Parser and evaluator of pass/fail conditions (`--fail-if`) on a run's metrics, such as `shared.end_to_end_ms.p50 > 200`."""
 
 import ast
 import itertools
@@ -40,7 +40,7 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are figures. `alone` lists names without a comparison."""
+    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists names without a comparison."""
 
     text: str
     names: tuple[str, ...]
@@ -48,17 +48,17 @@ class Expression:
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Return whether the condition holds for these values. Raise ArithmeticError if a part is not a finite number."""
+        """Return whether the condition is true for these values. Raise ArithmeticError if a part is not a finite number."""
         return bool(_value(self.tree, values))
 
 
 def read_expression(text: str) -> Expression:
     """Parse a condition: comparisons joined by `and` and `or`. Python's parser reads the text, but nothing is executed."""
     if len(text) > _MAX_LENGTH:
-        raise UserError(f"found an expression of {len(text)} characters; expected at most {_MAX_LENGTH}")
+        raise UserError(f"found a condition of {len(text)} characters; expected at most {_MAX_LENGTH}")
     other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
     if other:
-        raise _refused(text, "a name as shared.end_to_end_ms.p50, a number or a sign", other[0])
+        raise _refused(text, "a name such as shared.end_to_end_ms.p50, a number or an operator", other[0])
     names = _NAME.findall(text)
     try:
         tree = _parsed(text, names)
@@ -66,13 +66,13 @@ def read_expression(text: str) -> Expression:
         for part in parts:
             _require_comparison(text, part)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise _refused(text, "comparisons, joined by and and or", text) from error
+        raise _refused(text, "comparisons, joined by 'and' or 'or'", text) from error
     alone = tuple(part.id for part in parts if isinstance(part, ast.Name))
     return Expression(text=text, names=tuple(dict.fromkeys(names)), alone=alone, tree=tree)
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. While parsing, Python identifiers stand for figure names with dots and hyphens."""
+    """Parse a condition to a syntax tree. While parsing, Python identifiers stand for metric names with dots and hyphens."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -100,16 +100,16 @@ def _require_comparison(text: str, part: ast.expr) -> None:
         case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _COMPARISONS:
             sums = (*ast.walk(left), *ast.walk(right))
         case _:
-            raise _refused(text, "a comparison, as < or >=", ast.unparse(part))
+            raise _refused(text, "a comparison such as < or >=", ast.unparse(part))
     for node in sums:
         is_number = isinstance(node, ast.Constant) and type(node.value) in (int, float)
         is_sum = isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC
         if not (is_number or is_sum or isinstance(node, ast.Name | ast.operator | ast.Load)):
-            raise _refused(text, "a name, a number or a sum of them, by + - * /", ast.unparse(node))
+            raise _refused(text, "names and numbers, combined with + - * /", ast.unparse(node))
 
 
 def _refused(text: str, expected: str, instead: str) -> UserError:
-    return UserError(f"'{text}' is no expression: expected {expected}, found {quote(instead) if instead else 'its end'}")
+    return UserError(f"'{text}' is not a condition: expected {expected}, found {quote(instead) if instead else 'nothing'}")
 
 
 def _value(node: ast.expr, values: Mapping[str, float]) -> float:
@@ -120,7 +120,7 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
         case ast.Compare(left=left, ops=[sign], comparators=[right]):
             sides = _value(left, values), _value(right, values)
             if not all(map(math.isfinite, sides)):
-                raise ArithmeticError(f"{sides} are no finite numbers")
+                raise ArithmeticError(f"{sides} are not finite numbers")
             return _COMPARISONS[type(sign)](*sides)
         case ast.BinOp(left=left, op=sign, right=right):
             return _ARITHMETIC[type(sign)](_value(left, values), _value(right, values))
@@ -128,44 +128,46 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
             return values[name]
         case ast.Constant(value=int() | float() as number):
             return float(number)
-    raise TypeError(f"{ast.dump(node)} was not refused")
+    raise TypeError(f"{ast.dump(node)} was not rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A pass/fail condition and its figure names, each split into a task (None if absent) and the rest of the name."""
+    """A pass/fail condition and its metric names, each split into a task (None if absent) and the rest of the name."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]
 
 
 def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
-    """Parse a pass/fail condition on the figures of a run with these tasks.
+    """Parse a pass/fail condition on the metrics of a run with these tasks.
 
     Raises:
-        UserError: the text is no expression, names no figure, or names a baseline although there is none.
-        UnknownNameError: the text names an unknown figure or task; the message lists the known ones.
+        UserError: the text is not a condition, names no metric, or needs a baseline although there is none.
+        UnknownNameError: the text names an unknown metric or task; the message lists the known ones.
     """
     expression, known = read_expression(text), tuple(tasks)
     if not expression.names:
-        raise UserError(f"'{text}' names no figure", hint="as 'shared.end_to_end_ms.p50 > 200'; docs/commands.md has the names")
+        hint = "write, for example, 'shared.end_to_end_ms.p50 > 200'; docs/commands.md lists the names"
+        raise UserError(f"'{text}' does not name a figure", hint=hint)
     names = {name: _read_name(name, known) for name in expression.names}
     for name in expression.alone:
         rest = names[name][1]
         if rest.rpartition(".")[2] not in _VERDICTS or rest.startswith(f"{_BASELINE}."):  # `baseline.worse` is a count
-            hint = f"as '{name} > 200'; a verdict stands alone, as 'shared.end_to_end_ms.worse'"
-            raise UserError(f"'{name}' is no condition alone: expected a comparison", hint=hint)
+            hint = f"write '{name} > 200'; only a verdict needs no comparison, such as 'shared.end_to_end_ms.worse'"
+            raise UserError(f"'{name}' alone is not a condition: expected a comparison", hint=hint)
     if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
-        raise UserError(f"'{text}' names a baseline, and there is none", hint="--baseline latest, or the id of an earlier run")
+        hint = "add --baseline latest, or --baseline with the id of an earlier run"
+        raise UserError(f"'{text}' needs a baseline, but none was given", hint=hint)
     return Criterion(expression=expression, names=names)
 
 
 def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Return a message for each device and task on which the condition holds. A missing figure counts as if it held.
+    """Return a message for each device and task on which the condition is true. A missing value counts as true.
 
-    A task is skipped if a figure does not apply to it, as the VAE encoder without an input image. It is also skipped if the
+    A task is skipped if a metric does not apply to it, as the VAE encoder without an input image. It is also skipped if the
     baseline lacks it. If all tasks are skipped, the condition counts as met.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
@@ -185,7 +187,7 @@ def met_places(
 
 
 def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[_Place, float]) -> str | None:
-    """Return a message if the condition holds for a device and task, or cannot be evaluated there; else None."""
+    """Return a message if the condition is true for a device and task, or cannot be evaluated there; else None."""
     values = {name: figures.get(place, math.nan) for name, place in places.items()}
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
@@ -194,11 +196,11 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
     try:
         return f": {values_text}" if condition.expression.holds(values) else None
     except ArithmeticError:
-        return f": it is no number, as it divides by 0 or is too large; {values_text}"
+        return f": the result is not a number (division by 0, or too large); {values_text}"
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a condition's figure as text: its name and value. A verdict is shown as the ratio now / before with interval."""
+    """Return a condition's metric as text: its name and value. A verdict is shown as the ratio now / before with interval."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -209,7 +211,7 @@ def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Check a figure's name in a `--fail-if` condition, and split it into its task (or None) and the rest."""
+    """Check a metric's name in a `--fail-if` condition, and split it into its task (or None) and the rest."""
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
@@ -220,7 +222,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Check the variant and all later parts of a dotted figure name; remove them from `words` and return them."""
+    """Check the variant and all later parts of a dotted metric name; remove them from `words` and return them."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -269,7 +271,7 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield values for conditions on a baseline: its own figures, their changes in this run, and the counts of verdicts."""
+    """Yield values for conditions on a baseline: its own metrics, their changes in this run, and the counts of verdicts."""
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
@@ -286,7 +288,7 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield a KPI row's condition names if its figure does not apply to its task, such as VAE encoder time in text-to-image."""
+    """Yield a KPI row's condition names if its metric does not apply to its task, such as VAE encoder time in text-to-image."""
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:

@@ -1,4 +1,4 @@
-"""Formatting of figures for reports: numbers with units, explanations of terms, and tables as text, CSV or data frames."""
+"""Formatting of measured values for reports: numbers with units, explained terms, and tables as text, CSV or data frames."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ _MAX_NAMES = 3  # of a list in a sentence
 
 SIDES = (
     "One base with LoRAs, called shared: one quantized U-Net that takes the LoRAs as inputs. One graph per task, called"
-    " per-graph: a quantized U-Net for each task, its LoRA merged into the weights, which is loaded at each switch of tasks."
+    " per-graph: a quantized U-Net for each task with its LoRA merged into the weights, loaded at each task switch."
 )
 RATIO = "Ratio: per-graph / shared; above 1 the shared graph takes less."
-RESIDUAL = "Residual: what an image takes beyond its components."
-FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task runs but LoRAs."
-TRUTH = "The truth is the picture that would be right. The float model itself paints another, so that figures against it are low."
+RESIDUAL = "Residual: the time of an image beyond that of its components."
+FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a task needs, except LoRAs."
+TRUTH = "The truth is the ground-truth picture. Even the float model's picture differs from it, so PSNR against it is low."
 
 _MARKS = re.compile("[\ue000\ue001]")  # private-use characters of Unicode
 _MAX_CELL_LENGTH = 20_000  # characters; a LaTeX caption holds all notes of a table
@@ -37,7 +37,7 @@ RowT = TypeVar("RowT")
 
 
 class Unit(StrEnum):
-    """The display unit of a figure (ms or MB). Stored records hold nanoseconds and bytes."""
+    """The unit in which reports show a value: ms or MB. Stored records have nanoseconds and bytes."""
 
     MILLISECONDS = "ms"
     MEGABYTES = "MB"
@@ -106,7 +106,7 @@ def display(value: float | None, unit: Unit | None) -> str:
 
 
 def labelled(title: str, unit: str | None) -> str:
-    """Return a figure's title followed by its unit, if it has one."""
+    """Return a metric's title followed by its unit, if it has one."""
     return f"{title}, {unit}" if unit else title
 
 
@@ -119,12 +119,12 @@ def seconds(value: float) -> str:
 
 
 def mark_figure(figure: str) -> str:
-    """Enclose a figure's text in marker characters, so that a page can set it in bold."""
+    """Enclose the text of a measured value in marker characters, so that a page can set it in bold."""
     return f"\ue000{figure}\ue001"
 
 
 def pieces(sentence: str) -> list[str]:
-    """Split a sentence at the marker characters around figures. Every second piece is a marked figure."""
+    """Split a sentence at the marker characters around measured values. Every second piece is a marked value."""
     return _MARKS.split(sentence)
 
 
@@ -197,7 +197,7 @@ def csv_cell(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureTable:
-    """A table of figures in two forms: text for people, and named values (None if missing) with full precision."""
+    """A table of measured values in two forms: text for people, and named values (None if missing) with full precision."""
 
     text: TextTable
     fields: tuple[str, ...]
@@ -214,7 +214,7 @@ def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(csv_cell, fields))
-    writer.writerows(map(_cell, row) for row in rows)
+    writer.writerows([csv_cell(v) if isinstance(v, str) else "" if v is None else repr(v) for v in row] for row in rows)
     return out.getvalue()
 
 
@@ -223,9 +223,3 @@ def to_frame(tables: Sequence[FigureTable]) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame.from_records([row for table in tables for row in table.values], columns=list(tables[0].fields))
-
-
-def _cell(value: Value) -> str:
-    if isinstance(value, str):
-        return csv_cell(value)
-    return "" if value is None else repr(value)

@@ -1,4 +1,4 @@
-"""Sentences of a report: the result with its gains and losses, missing figures, and the recommended next step."""
+"""Sentences of a report: the result with its gains and losses, missing values, and the recommended next step."""
 
 import shlex
 from collections import Counter
@@ -34,11 +34,7 @@ ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
-    """Return the summary of a report as sentences whose figures are marked for bold; empty if no device has figures.
-
-    The first sentence states gains and costs of one shared base, as far as verdicts support them. The next one names
-    inconclusive figures. The others report file sizes, task switches, image times and image quality.
-    """
+    """Return the summary of a report as sentences whose numbers are marked for bold; empty if no device was measured."""
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
     sentences = (
@@ -57,7 +53,7 @@ def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Seque
 
 
 def plain_text(sentences: Sequence[str]) -> str:
-    """Join report sentences to one text, without the marker characters around figures."""
+    """Join report sentences to one text, without the marker characters around measured values."""
     return " ".join("".join(pieces(sentence)) for sentence in sentences)
 
 
@@ -92,7 +88,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Return how much two file sizes differ, such as `22 % `, to stand before a word; empty if the figure is no size."""
+    """Return how much file sizes differ, such as `22 % `, to stand before a word; empty if the metric `key` is not a size."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -117,7 +113,7 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
 
 
 def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on image time or memory with inconclusive verdicts: the reason, and how many launches are needed."""
+    """Return a clause on inconclusive verdicts about image time or memory: the reason, and how many launches are needed."""
     unknown, nouns = list[KpiRow](), list[str]()
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -126,24 +122,24 @@ def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
             nouns.append(f"more {noun}{_part(these, compared, devices)}")
     if not unknown:
         return ""
-    return f"whether an image takes {' or '.join(nouns)} than with one graph per task cannot be told{_why_unknown(unknown)}"
+    return f"it is unknown whether an image takes {' or '.join(nouns)} than with one graph per task{_why_unknown(unknown)}"
 
 
 def _why_unknown(rows: Sequence[KpiRow]) -> str:
     launches = min(min(side.launches for side in (row.shared, row.per_graph) if isinstance(side, Figure)) for row in rows)
     judged = [row.judged for row in rows if row.judged]
     if not judged:
-        few = f" from {plural(launches, 'launch')} of each variant: a verdict needs {ENOUGH}"
-        return few if launches < LAUNCHES_PER_BLOCK else ", as the launches of the two sides were not in turn"
+        few = f" ({plural(launches, 'launch')} of each variant; a verdict needs {ENOUGH})"
+        return few if launches < LAUNCHES_PER_BLOCK else ", as the launches of the two variants did not alternate"
     launches = min(one.blocks for one in judged) * LAUNCHES_PER_BLOCK
     needed = [one.launches_needed for one in judged if one.launches_needed is None or one.launches_needed > launches]
-    opening = f" from {plural(launches, 'launch')} of each variant"
+    opening = f" ({plural(launches, 'launch')} of each variant"
     if None in needed:
-        return f"{opening}: even {MAX_BLOCKS * LAUNCHES_PER_BLOCK} would not show {percent(TO_TELL, 0)}"
+        return f"{opening}; even {MAX_BLOCKS * LAUNCHES_PER_BLOCK} would not show {percent(TO_TELL, 0)})"
     if needed:
-        return f"{opening}: {max(filter(None, needed))} would show {percent(TO_TELL, 0)}"
+        return f"{opening}; {max(filter(None, needed))} would show {percent(TO_TELL, 0)})"
     ends = [end - 1 for one in judged for end in (one.low, one.high)]
-    return f"{opening}: at 95 % it is {_change(ends)}, and under {percent(EQUIVALENCE_MARGIN, 0)} counts as the same"
+    return f"{opening}; 95 % interval: {_change(ends)}; under {percent(EQUIVALENCE_MARGIN, 0)} counts as the same)"
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
@@ -164,7 +160,7 @@ def _bytes(storages: Sequence[Storage]) -> str:
     change = mark_figure(_change([one / other - 1 for one, other in zip(shared, own, strict=True)]))
     least, since = max(map(_break_even, with_base)), ""
     if least == inf:
-        since = f"; no number of tasks up to {EXTRAPOLATE_TO} would take less"
+        since = f"; one base would not take less with up to {EXTRAPOLATE_TO} tasks"
     elif least > ends[0].count:
         since = f"; with {least} tasks one base would take less"
     elif least > 1:
@@ -197,10 +193,10 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
     if own:
         # A per-graph load is not cold: the harness has read the file to check its digest.
         sizes = [step.unet_bytes for storage in storages for step in storage.measured if step.unet_bytes]
-        load = f", which load a graph of {_range(sizes, Unit.MEGABYTES)} that the page cache holds" if sizes else ""
+        load = f", which load a graph of {_range(sizes, Unit.MEGABYTES)} from the page cache" if sizes else ""
         text += f" instead of {mark_figure(_range(own, Unit.MILLISECONDS))}{load}"
     there = tuple(dict.fromkeys(row.device for row in every))
-    where = "" if len(there) == len(devices) else f" on {_device_names(there)}, which alone can tell"
+    where = "" if len(there) == len(devices) else f" on {_device_names(there)}, measured only there"
     return f"{_condition(every)}a switch to another task takes {text}{where}"
 
 
@@ -223,7 +219,7 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return the KPI rows of a figure that both variants have; rows of times only where conditions were equal."""
+    """Return a metric's KPI rows in which both variants have a value; for times, only rows measured under equal conditions."""
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
         return of_key
@@ -247,7 +243,7 @@ def _pictures(quality: Sequence[Quality], devices: Sequence[DeviceFacts]) -> str
     if not shared:
         return ""
     text = f"pictures reach {_decibels(shared)} PSNR against the float model's on average"
-    return f"{text}, with one graph per task {_decibels(own)}; more is nearer" if own else text
+    return f"{text}, with one graph per task {_decibels(own)}; higher is better" if own else text
 
 
 def _means(devices: Sequence[DeviceFacts], cells: Sequence[tuple[DeviceFacts, float | str]]) -> Iterator[float]:
@@ -281,7 +277,7 @@ def _percent(change: float) -> str:
 
 
 def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """Return a sentence for each group of figures that is missing from a report, with the reason."""
+    """Return a sentence for each kind of values that a report lacks, with the reason, and for events such as a lost device."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = [*_run_events(result)]
@@ -295,22 +291,22 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
         why = (
             "no launch of them was OK"
             if Variant.PER_GRAPH in tried
-            else "the run did not come to them"
+            else "the run did not reach them"
             if Variant.PER_GRAPH in (result.planned or {})
-            else "the recipe does not ask for them (baselines: [per-graph])"
+            else "the recipe does not request them (baselines: [per-graph])"
         )
         missing.append(f"One graph per task was not compared: {why}.")
     elif admitted := shared_only_tasks(result.bundle):
         missing.append(
             f"Per-graph figures of {', '.join(admitted)} are missing: an admitted adapter has no graph of its own; "
-            "with the adapter in the recipe, quadbench run RECIPE builds one."
+            "to build one, add the adapter to the recipe and use quadbench run RECIPE."
         )
     if ran and not has_references(result.bundle):
-        missing.append("The weights are random, so pictures were compared with nothing.")
+        missing.append("The weights are random, so there are no reference pictures.")
     elif ran and Variant.FLOAT not in ran:
-        missing.append("The float graph did not run, so that device and Python reference were not compared.")
+        missing.append("The float graph did not run, so the device was not compared with the Python reference.")
     if ran and has_references(result.bundle) and not any(item.truth for task in result.bundle.tasks for item in task.items):
-        missing.append("No truth images, the pictures that would be right, were given: only the float reference counts.")
+        missing.append("No truth (ground-truth pictures) was given, so pictures are only compared with the float reference.")
     measured_devices = {row.device for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)}
     for device in result.devices if measured_devices else ():  # the headline leaves out devices without figures
         if device not in measured_devices:
@@ -323,7 +319,7 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
         missing.append(_unequal([row for row in unequal if row.device == device]))
     compared = ran & {Variant.SHARED, Variant.PER_GRAPH}
     if compared and not any(isinstance(cell, Figure) for row in rows for cell in (row.shared, row.per_graph)):
-        missing.append("The launches hold no samples.")
+        missing.append("The launches have no samples.")
     return tuple(missing)
 
 
@@ -331,13 +327,13 @@ def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
     """Return a sentence on a device's launches that are in no complete A B B A block; None if there are none."""
     counts = paired(result, device)
     if counts.left_out:
-        which = f"{plural(counts.left_out, 'launch')} on {device.address} that ended OK"
-        return f"{which}: not in any figure, since blocks A B B A count whole, and theirs lack a launch that is OK."
+        which = f"{plural(counts.left_out, 'launch')} on {device.address} ended OK"
+        return f"{which}, but no figure includes them: only complete blocks A B B A of OK launches count."
     if counts.blocks or min(len(counts.shared), len(counts.per_graph)) < LAUNCHES_PER_BLOCK:
         return None
     return (
-        f"On {device.address} no block of launches A B B A is whole, so that a drift of the device may count on one side alone: "
-        "no difference of times or memory is claimed. This takes measure.order: abba."
+        f"On {device.address} no block of launches A B B A is complete. Drift of the device may affect one variant only, "
+        "so the report claims no difference of times or memory. Set measure.order: abba."
     )
 
 
@@ -346,8 +342,8 @@ def _unequal(rows: Sequence[KpiRow]) -> str:
     first, tasks = rows[0], " and ".join(row.task for row in rows)
     shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
     return (
-        f"On {first.device.address} the two sides met different conditions in {tasks}: {first.title}, the same file on both, "
-        f"took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. These times do not compare."
+        f"On {first.device.address} the two variants ran under different conditions in {tasks}: {first.title}, the same file "
+        f"in both, took {shared} {first.unit.value} shared and {own} {first.unit.value} per graph. Do not compare these times."
     )
 
 
@@ -358,11 +354,11 @@ def _run_events(result: RunResult) -> Iterator[str]:
         planned = sum((result.planned or {}).values()) * len(devices)
         stored = sum(not record.device.is_hosted and record.status is not Status.DISCARDED for record in result.records)
         count = f": {stored} of {planned} planned launches are stored" if planned else ""
-        yield f"The run was cut short, or still goes on{count}."
+        yield f"The run was cut short, or is still running{count}."
     for address, reason in result.left_out.items():
         yield f"{address}: {reason.rstrip('.')}."
     for retry in result.retries:
-        yield f"{retry.address} was lost and waited for, {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
+        yield f"{retry.address} was lost and came back after {retry.away_s:.0f} s: {retry.reason.rstrip('.')}."
 
 
 def next_step(
@@ -376,21 +372,20 @@ def next_step(
 ) -> str:
     """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats.
 
-    `is_unequal`: two compared variants ran under different conditions. `launches` of each variant are needed for verdicts.
-    `words` name the results folder in a command.
+    `launches` of each variant are needed for verdicts. `words` are the options that name the results folder in a command.
     """
     if result.is_cut_short:
-        return f"Go on with the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
+        return f"Resume the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
     if any(not record.status.is_fine for record in result.records):
-        return "See the reasons of the launches that failed (quadbench doctor --device NAME tries a device), and run again."
+        return "Read why launches failed, check the device with quadbench doctor --device NAME, and run again."
     doubted = set(caveats)
     steps = []
     if not ELSEWHERE.isdisjoint(doubted):
-        steps.append("Attach a phone, see its name with quadbench devices, and run the same with --devices NAME.")
+        steps.append("Attach a phone, look up its name with quadbench devices, and run again with --devices NAME.")
     else:
         steps += [caveat.remedy for caveat in _CURED if caveat in doubted]
     if is_unequal:
-        steps.append("Run again while nothing else runs: the two sides met different conditions.")
+        steps.append("Run again while nothing else runs: the two variants ran under different conditions.")
     settings = []
     if _launches(result, launches) < launches:
         settings.append(f"set measure.launches to {launches} for verdicts on times and memory")
@@ -401,7 +396,7 @@ def next_step(
     if settings:
         steps.append(f"In the recipe, {' and '.join(settings)}.")
     if baseline and baseline.is_in_doubt:
-        steps.append(f"To settle what changed, launch both in turn: {baseline.settled_by}")
+        steps.append(f"To find out what changed, launch both in turn: {baseline.settled_by}")
     return " ".join(steps)
 
 
@@ -409,14 +404,14 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
     """Return the recommended next step after a comparison, as text that ends with a colon if a command follows."""
     doubted = set(caveats)
     if not is_in_turn:
-        return "To know, launch both in turn:"
+        return "To get a verdict, launch both in turn:"
     steps = remedies(doubted)
     if not ELSEWHERE.isdisjoint(doubted):
-        steps.append("Attach a phone, see its name with quadbench devices, and put it where NAME stands:")
+        steps.append("Attach a phone, look up its name with quadbench devices, and replace NAME with it:")
     elif steps:
         steps.append("Then:")
     elif not is_decided:
-        return "Ask for a larger difference with --to-see, or find a quieter hour for the same again:"
+        return "Set a larger difference with --to-see, or repeat the comparison at a quieter time:"
     return " ".join(steps) or "Nothing has to be done."
 
 

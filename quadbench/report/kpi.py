@@ -1,4 +1,4 @@
-"""KPI rows: one for each device, task and figure, which compares the shared graph with one graph per task."""
+"""KPI rows: one for each device, task and metric, which compares the shared graph with one graph per task."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 Reading = Callable[[Sequence[float]], Sequence[float]]  # extracts a figure's values from all values of a launch
 
 NO_INPUT_IMAGE = "does not apply: no input image"
-NO_ADAPTER = "does not apply: the base alone"
+NO_ADAPTER = "does not apply: no adapter"
 MERGED = "merged into the U-Net"
 NO_OWN_GRAPH = "does not apply: admitted later, without a graph of its own"
 NOT_APPLICABLE = (NO_INPUT_IMAGE, NO_ADAPTER, MERGED, NO_OWN_GRAPH)
@@ -159,7 +159,7 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured figure with its spread: the median of launch medians, in nanoseconds or bytes.
+    """The measured value of a metric with its spread: the median of launch medians, in nanoseconds or bytes.
 
     `low` and `high` are the extreme launch medians, or the extreme samples of a single launch. `p90` is over all samples, None
     with too few. `medians` has one median per launch, in the order measured.
@@ -178,11 +178,11 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table: a figure of a task on a device, for both variants. A text explains a missing figure.
+    """One row of the KPI table: a metric of a task on a device, with both variants' values. A text explains a missing value.
 
     `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
     `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict on the
-    shared graph against one graph per task; None for exact and incomparable figures.
+    shared graph against one graph per task; None for exact and incomparable values.
     """
 
     device: DeviceFacts
@@ -220,7 +220,7 @@ class KpiRow:
 
 
 def exact_verdict(more: float) -> Verdict:
-    """Return the verdict on a difference of exact figures, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
+    """Return the verdict on a difference of exact values, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
     return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
 
 
@@ -315,12 +315,12 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Pair
 
 
 def published_name(key: str, unit: Unit) -> str:
-    """Return a figure's name in tables of published results, such as `end_to_end_ms`."""
+    """Return a metric's name in tables of published results, such as `end_to_end_ms`."""
     return f"{key}_{unit.value.lower()}"
 
 
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
-    """Return a task's values of the figure `key` in each launch, in nanoseconds or bytes."""
+    """Return a task's values of the metric `key` in each launch, in nanoseconds or bytes."""
     return _values(next(kpi for kpi in _KPIS if kpi.key == key), by_kind(records), task)
 
 
@@ -356,13 +356,13 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format a figure's sample count: launches × samples per launch, such as `3 × 20`, or `3 launches, 55` if launches differ."""
+    """Format the number of samples of a value: launches × samples per launch, `3 × 20`, or `3 launches, 55` if they differ."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """Format a figure's range in `unit`: its lowest and highest launch median (or sample, if there is only one launch)."""
+    """Format a value's range in `unit`: its lowest and highest launch median (or sample, if there is only one launch)."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
@@ -425,9 +425,9 @@ def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The verdict on one figure of the shared graph against one graph per task; `ratio` is per-graph / shared.
+    """The verdict on one metric of the shared graph against one graph per task; `ratio` is per-graph / shared.
 
-    `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` figures of the report.
+    `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` metrics of the report.
     `verdict` is None below six blocks. About `launches_needed` launches per variant would show 5 % where the verdict is open;
     None if no affordable number would.
     """
@@ -445,7 +445,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return a device's verdicts on the main figures of each task, from the KPI rows of the whole report."""
+    """Return a device's verdicts on the main metrics of each task, from the KPI rows of the whole report."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(
@@ -485,12 +485,12 @@ def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
 
 
 def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
-    """Return a note that explains how verdicts were computed and how many figures were tested together."""
+    """Return a note that explains how verdicts were computed and how many metrics were tested together."""
     count = verdicts[0].together
     return (
         "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals "
-        f"are Student's t at 95 %, each for itself. {count} figures of this report were judged together: p is of a t-test "
-        f"and adjusted for all (Holm). A verdict needs {MIN_BLOCKS} blocks; BETTER and WORSE need the whole interval beyond "
+        f"are Student's t at 95 %, without adjustment. {count} figures of this report were tested together: p is from a t-test, "
+        f"adjusted for all (Holm). A verdict needs {MIN_BLOCKS} blocks; BETTER and WORSE need the whole interval beyond "
         f"{EQUIVALENCE_MARGIN:.0%}, p of at most 0.05 and an exact sign-flip test that agrees."
     )
 

@@ -28,7 +28,7 @@ SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
 EMULATED = "an emulator's time"
 EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
 
-_NOTE = "In 8 bits: data and result have 8 bits (W8A8), as the weights have; of a LoRA product its weights, too."
+_NOTE = "In 8 bits: inputs and outputs have 8 bits, like the weights (W8A8); in a LoRA product, the LoRA's weights too."
 
 
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
@@ -47,7 +47,7 @@ def is_on(record: RunRecord, device: DeviceFacts) -> bool:
 
 
 def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the launches that ended OK. Only their figures count."""
+    """Return the launches that ended OK. Reports only use the values of these."""
     return tuple(record for record in records if record.status is Status.OK)
 
 
@@ -83,10 +83,7 @@ def paired(result: RunResult, device: DeviceFacts) -> PairedLaunches:
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the complete blocks of four launches, in the order A B B A or B A A B, all of them OK.
-
-    Launches of other variants between them are ignored.
-    """
+    """Return the complete blocks of four OK launches, in the order A B B A or B A A B. Other variants' launches are ignored."""
     a, b = Variant.SHARED, Variant.PER_GRAPH
     measured = [record for record in records if record.variant in (a, b) and record.status is not Status.DISCARDED]
     size = 2 * LAUNCHES_PER_BLOCK
@@ -96,7 +93,7 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
 
 
 def absence_reason(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
-    """Return the reason why launches give no figure, as text to print in its place."""
+    """Return the reason why launches give no value of a metric, as text to print in its place."""
     if not records:
         return "not run"
     if not only_ok(records):
@@ -125,7 +122,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n so that every n-th launch is at most `most` launches, and includes each of up to four alternating variants."""
+    """Return n so that every n-th launch selects at most `most` launches, and some of each of up to four alternating variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -134,7 +131,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same sample kinds, so that a figure's values have the same positions in each launch."""
+    """Consecutive launches with the same sample kinds, so that a metric's values have the same positions in each launch."""
 
     kinds: SampleKinds
     variant: Variant
@@ -200,7 +197,7 @@ def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
         for address in each.addresses
     )
     columns = ("Device", "Activations", "LoRA", *tasks)
-    return TextTable.of_words("where the recipe's `devices` tell them apart", columns, rows)
+    return TextTable.of_words("as set by the recipe's `devices`", columns, rows)
 
 
 def title_on(title: str, where: str) -> str:
@@ -221,10 +218,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of the 8-bit layers, parameters and products of each quantized U-Net; None for old bundles without them.
-
-    `where` names the devices of the bundle; empty if all devices ran it.
-    """
+    """Return a table of the 8-bit layers, parameters and products of each quantized U-Net; None for old bundles without them."""
     shares = {labelled(graph.variant.value, graph.task): _shares(graph.int8) for graph in bundle.graphs if graph.int8}
     rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")

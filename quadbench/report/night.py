@@ -1,4 +1,4 @@
-"""Findings of a nightly regression run in words: changed figures, first night of a change, next steps, device summaries."""
+"""Findings of a nightly regression run in words: changed metrics, first night of a change, next steps, device summaries."""
 
 import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def count_text(kind: RulingKind, count: int) -> str:
 
 
 def figure_name(key: str | None, task: str | None) -> str:
-    """Return the display name of a figure, such as `End to end, restyle`. A verdict on all figures has no key and no name."""
+    """Return the display name of a metric, such as `End to end, restyle`; empty without a key, as in a verdict on all metrics."""
     if key is None:
         return ""
     title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or tidy(key)
@@ -75,7 +75,7 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 
 def directions(key: str | None) -> tuple[str, str]:
-    """Return the two words for a grown and a shrunk value of a figure, such as slower and faster."""
+    """Return the two words for a grown and a shrunk value of a metric, such as slower and faster."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
@@ -83,12 +83,12 @@ def directions(key: str | None) -> tuple[str, str]:
 
 
 def value_words(point: Point | None) -> str:
-    """Format a figure's value in a night's measurement; return an empty string if it is missing or implausible."""
+    """Format a metric's value in a night's measurement; return an empty string if it is missing or implausible."""
     return with_unit(point.value, point.key) if point and abs(point.value) < _MAX_VALUE else ""
 
 
 def with_unit(value: float, key: str) -> str:
-    """Format a figure's value with its unit; file sizes are exact byte counts."""
+    """Format a metric's value with its unit; file sizes are exact byte counts."""
     if key in SIZES:
         return f"{value:,.0f} bytes"
     unit = KPI_UNITS.get(key)
@@ -96,18 +96,18 @@ def with_unit(value: float, key: str) -> str:
 
 
 def unit_of(key: str) -> str | None:
-    """Return the unit in which charts show a figure, such as `ms`; None if the figure has none."""
+    """Return the unit in which charts show a metric, such as `ms`; None if the metric has none."""
     return "dB" if key == PSNR else KPI_UNITS.get(key)
 
 
 def in_unit(value: float, key: str) -> float:
-    """Convert a figure's value from nanoseconds or bytes to the unit in which charts show it."""
+    """Convert a metric's value from nanoseconds or bytes to the unit in which charts show it."""
     unit = KPI_UNITS.get(key)
     return value if unit is None else convert(value, unit)
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a figure's change: relative to the last good files if they were launched again, else to earlier nights."""
+    """Format a metric's change: relative to the last good files if they were launched again, else to earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the confidence interval of a change in a night's verdict; `exact` or `not confirmed` if there is none."""
+    """Format the interval of a metric's change in a night's verdict (ruling); `exact` or `not confirmed` if there is none."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -147,7 +147,7 @@ class NightStep:
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a night's verdict. `where` holds the words that name the results folder.
+    """Return the recommended command after a night's verdict. `where` holds the options that name the results folder.
 
     `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
     """
@@ -155,26 +155,28 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
     match ruling.kind:
         case RulingKind.MISSING:
-            return _step("See what the device lacks, so that the next night measures it", doctor, where)
+            return _step("Check what the device lacks, so that the next night measures the case", doctor, where)
         case RulingKind.ENVIRONMENT:
-            return _step("The files are not why. See what is wrong with the device", doctor, where)
+            return _step("The files are not the cause. Check the device", doctor, where)
         case RulingKind.INCONCLUSIVE if is_hot and tonight and last_good and tonight.subject != last_good.subject:
             bisect = (*history, "--bisect", last_good.night, tonight.night)
-            return _step(f"{_COOLING} launch it again in turn with the last good files", bisect, where)
+            return _step(f"{_COOLING} launch the case again in turn with the last good files", bisect, where)
         case RulingKind.INCONCLUSIVE if is_hot:
-            return _step(f"{_COOLING} see whether it is fit for the next night, which launches it again", doctor, where)
+            return _step(f"{_COOLING} check whether it is ready for the next night, which launches the case again", doctor, where)
         case RulingKind.REGRESSION:
-            return _step("If this is not intended, see since when and by which files", history, where)
+            return _step("If this is not intended, find out since when, and which files caused it", history, where)
         case RulingKind.IMPROVEMENT:
-            return _step("Nothing has to be done. To see since when and by which files", history, where)
+            return _step("Nothing has to be done. To find out since when, and which files caused it", history, where)
         case RulingKind.INCONCLUSIVE | RulingKind.CLEAN:
-            return _step("See how much it strayed in earlier nights; the next night rules on it again", history, where)
+            return _step("Check how much the case varied in earlier nights; the next night judges it again", history, where)
 
 
 def accept_step(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
     """Return the command by which a person accepts a regression as the new level; None for other verdicts of a night."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
-    return _step("If it is intended, take it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
+    return (
+        _step("If it is intended, accept it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
+    )
 
 
 def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightStep:
@@ -183,7 +185,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """The verdict of a night on one metric, in words: the figure, its change, the interval and the cause.
+    """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause.
 
     `value` is that of this night. `before` is the value in the last night with good files, and names that night.
     """
@@ -199,7 +201,7 @@ class FigureRow:
 
     @property
     def values(self) -> str:
-        """Return the figure's values of this night and of the last good night as text, each with its night, if known."""
+        """Return the metric's values of this night and of the last good night as text, each with its night, if known."""
         return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
@@ -259,7 +261,7 @@ class NightFinding:
 
     @property
     def result(self) -> str:
-        """Return a night's finding as a short clause without figures and cause, such as `portrait got worse on s25`."""
+        """Return a night's finding as a short clause without metrics and cause, such as `portrait got worse on s25`."""
         cases, address = join_names(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
@@ -267,17 +269,17 @@ class NightFinding:
             case RulingKind.IMPROVEMENT:
                 return f"{cases} got better on {address}"
             case RulingKind.INCONCLUSIVE:
-                return f"Whether {cases} changed on {address} cannot be told"
+                return f"It is unknown whether {cases} changed on {address}"
             case RulingKind.MISSING:
                 return f"{cases} {'was' if len(self.cases) == 1 else 'were'} not measured on {address}"
             case RulingKind.ENVIRONMENT:
-                return f"{address} itself changed, as {cases} {'tells' if len(self.cases) == 1 else 'tell'}"
+                return f"{address} itself changed, as {cases} {'shows' if len(self.cases) == 1 else 'show'}"
             case RulingKind.CLEAN:
                 return f"{cases} is as usual on {address}"
 
     @property
     def figure_reason(self) -> str:
-        """If the finding's first verdict is on all figures, return its first verdict on a single figure, with the cause."""
+        """If the finding's first verdict is on all metrics, return its first verdict on a single metric, with the cause."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
@@ -296,7 +298,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a night's verdict: its kind, then finding; within a finding, verdicts on all figures first."""
+    """Return the sort key of a night's verdict: its kind, then finding; within a finding, verdicts on all metrics first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
@@ -338,7 +340,7 @@ def _figured(ruling: Ruling, series: Series) -> FigureRow:
         change=change_words(ruling, point),
         interval=interval_words(ruling, point),
         value=value_words(point),
-        before=f"{before} in {tidy(good.night)}, the last one with good files" if good and before else "",
+        before=f"{before} in {tidy(good.night)}, the last night with good files" if good and before else "",
     )
 
 
@@ -456,7 +458,7 @@ class NightView:
         """Return the result of the night in words, the worst finding first."""
         counts = [count_text(kind, self.counts[kind]) for kind in unique((*_COUNTED, *self.counts)) if kind in self.counts]
         if self.open:
-            counts.append(f"{len(self.open)} not ruled, as the night goes on or was cut short")
+            counts.append(f"{len(self.open)} without a ruling, as the night is still running or was cut short")
         cases = plural(sum(self.counts.values()) + len(self.open), "case")
         return f"{self._worst()} {cases} on devices, each counted by its worst figure: {', '.join(counts)}."
 
@@ -469,7 +471,7 @@ class NightView:
         for address in sorted(doubted, key=lambda address: address not in worst):
             alike.setdefault(doubted[address], []).append(address)
         sentences = [f"On {join_names(addresses)}: {why}." for why, addresses in alike.items()]
-        more = [f"{len(sentences) - _MAX_DOUBTS} more stand below, device by device."] if len(sentences) > _MAX_DOUBTS else []
+        more = [f"{len(sentences) - _MAX_DOUBTS} more below, by device."] if len(sentences) > _MAX_DOUBTS else []
         if not doubted.keys().isdisjoint(worst):
             return " ".join((*sentences[:_MAX_DOUBTS], *more))
         about = f" about {join_names(worst)}" if sentences and worst else ""
@@ -484,18 +486,18 @@ class NightView:
         if self.findings:
             return replace(self.findings[0], address=join_names(self._worst_addresses)).sentence
         if not self.clean:
-            return "Nothing is ruled yet."
+            return "There is no ruling yet."
         if self.open:
-            return "Nothing that was ruled on got slower, bigger or worse."
+            return "No case with a ruling got slower, bigger or worse."
         if self.series and all([one.night for one in nights] == [self.night.night_id] for nights in self.series.values()):
-            return "This is the first night of all cases, so that nothing could get worse yet; the next one is held against it."
+            return "This is the first night of all cases, so nothing can be worse yet; the next night is compared with it."
         return "Nothing got slower, bigger or worse; nothing has to be done."
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
     """Return the content of a nightly report. A case counts as clean on a device only if measured there.
 
-    `where` holds the command-line words that name the results folder.
+    `where` holds the command-line options that name the results folder in the report's commands.
     """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]

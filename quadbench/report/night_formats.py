@@ -43,11 +43,11 @@ _FIGURES_SHOWN = 3
 _MAX_CHARTS = 12
 _CHARTS_EACH = 2
 _MEANINGS = {
-    RulingKind.REGRESSION: "It is slower, bigger or worse than with the last good files, by launches in turn, bytes or pictures.",
-    RulingKind.INCONCLUSIVE: "It looks different, and launches in turn could not tell.",
-    RulingKind.MISSING: "It was not measured.",
-    RulingKind.ENVIRONMENT: "What runs is the same; the device or what is around it changed.",
-    RulingKind.IMPROVEMENT: "It is faster, smaller or better than with the last good files.",
+    RulingKind.REGRESSION: "Slower, bigger or worse than with the last good files, as launches in turn, bytes or pictures show.",
+    RulingKind.INCONCLUSIVE: "The figure looks different, but launches in turn neither confirmed nor refuted it.",
+    RulingKind.MISSING: "The case was not measured.",
+    RulingKind.ENVIRONMENT: "The tested files are the same; the device or its environment changed.",
+    RulingKind.IMPROVEMENT: "Faster, smaller or better than with the last good files.",
 }
 
 
@@ -115,7 +115,7 @@ def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measu
 
 
 def _point(night: Measurement, figure: FigureRow) -> Point | None:
-    """Return a night's value of a figure; None if it is missing, or not comparable to the last night's value."""
+    """Return a night's value of a metric; None if it is missing, or not comparable to the last night's value."""
     point = next((one for one in night.points if (one.task, one.key) == (figure.ruling.task, figure.ruling.key)), None)
     if point is None or figure.point is None or (point.ratio is None) is not (figure.point.ratio is None):
         return None
@@ -166,7 +166,7 @@ def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A figure of a night's finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
+    """A metric of a night's finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
 
     case: str
     task: str | None
@@ -244,7 +244,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a night's finding as lines of terminal text: kind, figures, cause, first night, owner and next command."""
+    """Yield a night's finding as lines of terminal text: kind, metrics, cause, first night, owner and next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
@@ -269,8 +269,8 @@ def device_table(view: NightView) -> TextTable:
             for device in view.devices
         ),
         notes=(
-            "False alarms: the share of cases that were called worse though neither files nor device had changed, "
-            "over all nights so far; with its interval at 95 %.",
+            "False alarms: the share of cases that got the verdict worse although neither files nor device had changed, "
+            "over all nights so far, with its 95 % interval.",
         ),
     )
 
@@ -291,16 +291,14 @@ def rate_words(device: DeviceNight) -> str:
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
-    """Return the first figures of a night's finding as lines of text, then a line with the number of further figures."""
+    """Return the first metrics of a night's finding as lines of text, then a line with the number of further ones."""
     lines = [str(figured) for figured in finding.figures if figured.figure]
     more = len(lines) - _FIGURES_SHOWN
     return lines[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write a night's HTML report to `nights/<night id>/night.html` in the results folder; return its path.
-
-    `commands` maps a purpose to the command that repeats or shows the night. The file is written atomically.
+    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` maps a purpose to its command.
 
     Raises:
         StorageError: the folder is full or cannot be written.

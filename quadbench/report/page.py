@@ -21,10 +21,7 @@ _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z
 
 @cache
 def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environment:
-    """Return the Jinja environment of all HTML pages, with further filters; its global `css` holds the common style.
-
-    Templates lie beside this file, or in one of the folders. The same arguments give the same environment.
-    """
+    """Return the Jinja environment of all HTML pages, with the common style as `css`, further template folders and filters."""
     environment = Environment(
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
@@ -62,7 +59,7 @@ def _with_commands(sentence: str) -> Markup:
 
 
 def _with_figures(sentence: str) -> Markup:
-    """Format a sentence as HTML, with its marked figures in bold."""
+    """Format a sentence as HTML, with its marked measured values in bold."""
     tags = ("{}", "<b>{}</b>")
     return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(pieces(sentence)))
 

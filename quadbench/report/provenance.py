@@ -23,7 +23,7 @@ class Launch:
 
     @property
     def is_ok(self) -> bool:
-        """Return whether the launch ended OK, so that its figures count."""
+        """Return whether the launch ended OK; only the values of such launches count."""
         return self.record.status is Status.OK
 
 
@@ -65,10 +65,7 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return the versions of the build tools and of the launches' software, each with its devices.
-
-    Libraries that run graphs are listed with their build ids; system libraries that the harness loaded are only counted.
-    """
+    """Return the versions of build tools and of the launches' software, with their devices. System libraries are only counted."""
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     known_versions = {(fact.name, fact.value) for fact in launches}
     build = [
@@ -106,7 +103,7 @@ def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         else:
             of_system += 1
     if of_system:
-        yield "loaded beside them", f"{of_system} libraries, named in the record"
+        yield "other loaded libraries", f"{of_system}, named in the record"
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
@@ -153,7 +150,7 @@ def launch_list(launches: Sequence[Launch]) -> LaunchList:
     shown = sorted((*fine[::step], *wrong[:MAX_LISTED]), key=lambda launch: launch.position)
     words = []
     if step > 1:
-        words.append(f"of {plural(len(fine), 'launch')} that are OK one in {step} is listed")
+        words.append(f"of {plural(len(fine), 'OK launch')}, one in {step} is listed")
     if len(wrong) > MAX_LISTED:
-        words.append(f"of {plural(len(wrong), 'launch')} that are not the first {MAX_LISTED} are listed")
+        words.append(f"of {plural(len(wrong), 'failed launch')}, the first {MAX_LISTED} are listed")
     return LaunchList(launches=tuple(shown), left_out="; ".join(words))

@@ -169,7 +169,7 @@ def memory_chart(courses: Sequence[MemoryTimeline], address: str) -> str:
     plot = replace(_PLOT, xs=(0.0, seconds[-1]), ys=(0.0, ticks[-1]))
     body = [chart.text(_LEFT, 14, "resident memory, MB"), *plot.rows(ticks), *plot.columns(seconds)]
     body += [plot.line(v, line, VARIANT_COLOURS[v], ' stroke-width="1.5"') for v, line in lines.items()]
-    body.append(plot.caption("s of loading, switching and painting", _BOTTOM + 34))
+    body.append(plot.caption("s of loads, switches and images", _BOTTOM + 34))
     return chart.svg(_WIDTH, _BOTTOM + 40, f"Memory over the first launch of each variant on {address}", body)
 
 
@@ -235,7 +235,7 @@ def rom_chart(storage: Storage) -> str:
                 sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
                 total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
                 bars.append(chart.Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total))
-    return _stacked(bars, "What the bytes on the device are of, by number of use cases")
+    return _stacked(bars, "Bytes on the device by component, for each number of use cases")
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:
@@ -260,7 +260,7 @@ def serving_modes_chart(ways: ServingModes) -> str:
         for variant, points in ways.curves.items()
     ]
     title = f"Time of an image with its share of the switch on {ways.device.address}"
-    return chart.line_chart(series, title=title, x_label="images of a task before the next", y_label="ms")
+    return chart.line_chart(series, title=title, x_label="images between task switches", y_label="ms")
 
 
 def time_chart(shares: Sequence[TimeShare], address: str) -> str:

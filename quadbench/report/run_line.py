@@ -129,7 +129,7 @@ class RunList:
 
 
 def run_line(result: RunResult) -> RunLine:
-    """Return the list entry of a run: status, start, recipe, devices and main figures."""
+    """Return the list entry of a run: status, start, recipe, devices, and image time or PSNR."""
     wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK

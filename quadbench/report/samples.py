@@ -59,7 +59,7 @@ def write_samples(table: "pd.DataFrame", path: Path) -> None:
         StorageError: the file cannot be written.
     """
     if path.suffix not in FORMATS:
-        raise UserError(f"'{path}' ends with '{path.suffix}'; expected {' or '.join(FORMATS)}", hint="give another name")
+        raise UserError(f"'{path}' ends with '{path.suffix}'; expected {' or '.join(FORMATS)}", hint="change the extension")
     temporary = path.with_name(f".{path.name}.part")
     try:
         with storage_errors(path.parent):

@@ -75,7 +75,7 @@ class TaskPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """A task's mean PSNR in dB over its evaluation inputs on a device. A text in place of a figure says why it is missing."""
+    """A task's mean PSNR in dB over its evaluation inputs on a device. A text in place of a number says why it is missing."""
 
     device: DeviceFacts
     task: str
@@ -193,7 +193,7 @@ def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
 def score_notes(scores: RunScores) -> tuple[str, ...]:
     """Return notes that define each metric, or give the reason why it is unavailable."""
     every = [score for c in scores.compared for score in c.scores]
-    notes = ["↑ is better when higher, ↓ when lower; n is the number of images, of latents or of U-Net runs."]
+    notes = ["↑: higher is better; ↓: lower is better; n: the number of images, latents or U-Net runs."]
     for metric in _metrics(every):
         of_metric = [score for score in every if score.metric.name == metric.name]
         if any(_is_figure(score) for score in of_metric):
@@ -255,7 +255,7 @@ def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[Te
         return ()
     tables = [_trajectory_table(held_out, _ON_CPU, where)]
     if held_out.clippings:
-        columns = ("U-Net", "Values that clip", "Tensors", "Worst tensors: share of their values, widths of the range beyond it")
+        columns = ("U-Net", "Values that clip", "Tensors", "Worst tensors: share of values, excess in widths of the range")
         clipping = TextTable(
             title=title_on("Activations that clip", where),
             columns=columns,
@@ -263,7 +263,7 @@ def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[Te
             rows=tuple(map(_clipping_row, held_out.clippings)),
             notes=(
                 "Values of the float graph outside the ranges of the encodings, on the same inputs, none of which set a range. "
-                "What clips costs far more than rounding: quad.calibration.ranges has headroom against it.",
+                "Clipping costs far more than rounding: set headroom in quad.calibration.ranges against it.",
             ),
         )
         tables.append(clipping)
@@ -299,7 +299,7 @@ def _trajectory_table(held_out: HeldOutScores, inputs: str, where: str) -> TextT
         columns=("Task", "Variant", "All steps, dB", "Worst step, dB", "At step", "First step, dB", "Last step, dB"),
         numeric=(False, False, True, True, True, True, True),
         rows=tuple(_trajectory_row(one) for one in held_out.trajectories),
-        notes=(f"{inputs.format(inputs=held_out.inputs)}At every step the quantized U-Net is fed what the float one was.",),
+        notes=(f"{inputs.format(inputs=held_out.inputs)}At every step both U-Nets, quantized and float, get the same inputs.",),
     )
 
 
@@ -308,7 +308,8 @@ def _trajectory_row(one: TrajectorySqnr) -> tuple[str, ...]:
     at = f"{worst.step + 1} of {len(steps)}" if worst else "–"
     ends = (steps[0].sqnr_db, steps[-1].sqnr_db) if steps else ("–", "–")
     values = (one.sqnr_db, worst.sqnr_db if worst else None, at, *ends)
-    return (one.task, one.variant, *(value if isinstance(value, str) else _db(value) for value in values))
+    texts = (value if isinstance(value, str) else "nothing differs" if value is None else f"{value:.1f}" for value in values)
+    return (one.task, one.variant, *texts)
 
 
 def _clipping_row(one: Clipping) -> tuple[str, ...]:
@@ -320,7 +321,3 @@ def _clipping_row(one: Clipping) -> tuple[str, ...]:
 def _share(share: float) -> str:
     """Format a fraction as a percentage. A nonzero fraction is never shown as zero."""
     return "0" if share == 0 else f"{share:.2g}" if share < 1e-4 else f"{100 * share:.2g} %"
-
-
-def _db(value: float | None) -> str:
-    return "nothing differs" if value is None else f"{value:.1f}"

@@ -27,14 +27,14 @@ MAX_IMAGES = 12  # between task switches, the end of the curves
 _ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
 _QUALITY_COLUMNS = {"psnr": "PSNR, dB", "worst_psnr": "Worst PSNR, dB", "eps_sqnr": "SQNR of eps, dB"}
 _QUALITY_ADVICE = (
-    "PSNR is that of the way's own pictures against the float reference: the mean over the tasks of each task's mean, and the "
-    "worst picture of any task. SQNR of eps is the mean over the tasks of what the build saw on held-out inputs."
+    "PSNR compares the way's own pictures with the float reference: the mean over the tasks of each task's mean, and the worst "
+    "picture of any task. SQNR of eps is the mean over the tasks, as the build measured it on held-out inputs."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ServingMode:
-    """The figures of one way to serve (variant) on one device, in nanoseconds, bytes and decibels; None if missing."""
+    """The measured values of one way to serve (variant) on one device, in nanoseconds, bytes and decibels; None if missing."""
 
     figures: Mapping[str, float | None]
 
@@ -104,7 +104,7 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _ServingMode], timed: Map
     with_one.pop(Variant.RESIDENT, None)
     sentences = [_break_even(timed, "An")] if timed else []
     if Variant.RESIDENT in timed and len(with_one) > 1:
-        sentences.append(_break_even(with_one, "Of those with one U-Net in memory: an"))
+        sentences.append(_break_even(with_one, "Among ways with one U-Net in memory: an"))
     shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
     if shared and resident:
         more, word = show(abs(resident - shared), Unit.MEGABYTES), "more" if resident >= shared else "less"
@@ -147,8 +147,8 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
     if not later:
         return f"{beginning}, however often tasks are switched."
     ranges = [f"{named[variant]} up to {end}" if end else f"{named[variant]} beyond that" for variant, end in later]
-    paints = f"where a task paints at most {plural(until or 0, 'image')} before the next task comes"
-    return f"{beginning} {paints}, {', '.join(f'with {each}' for each in ranges)}."
+    at_most = f"for at most {plural(until or 0, 'image')} between task switches"
+    return f"{beginning} {at_most}, {', '.join(f'with {each}' for each in ranges)}."
 
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:

@@ -82,7 +82,7 @@ class Growth:
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
     """Return the stored file sizes of the recipe `ten-tasks` if a run has the same model and target, and fewer tasks.
 
-    `recipe` is the recipe's text as the run checked it; None where a bundle was run without one.
+    `recipe` is the text of the run's recipe; None if a bundle was run without one.
     """
     stored = _ten_tasks()
     steps = stored["steps"]

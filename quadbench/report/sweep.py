@@ -1,4 +1,4 @@
-"""Result of a sweep (runs of a recipe with several values of some keys): figures at each setting, and best settings."""
+"""Result of a sweep (runs of a recipe with several values of some keys): metrics at each setting, and best settings."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """One figure at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
+    """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
 
     `each` has the values behind it: PSNR by item, times and memory by launch.
     """
@@ -48,7 +48,7 @@ class SweepFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """The figures of one task on one device at one setting of a sweep, which has a value for each swept key.
+    """The metrics of one task on one device at one setting of a sweep, which has a value for each swept key.
 
     `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes and as good
     in the rest.
@@ -106,7 +106,7 @@ def sweep_points(
     scores: RunScores | None,
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
-    """Yield the figures of each task and device in a run of the shared graph at one setting.
+    """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep.
 
     `teacher` maps task and device to the PSNR of each item against the teacher's image. PSNR counts even if it is so low that
     the launch failed; times do not.
@@ -137,14 +137,14 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return the caveats that count of a launch: all of an OK one, those on images of a failed one, none of a repeated one."""
+    """Return a launch's caveats that count: all if it was OK, only those on images if it failed, none if it was repeated."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
-    """Return the key of the figure that ranks settings by image quality; None if no such figure was measured.
+    """Return the key of the metric that ranks settings by image quality; None if no such metric was measured.
 
     Settings with different samplers have different float references, so PSNR to the teacher or the truth comes first.
     """
@@ -221,7 +221,7 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """The difference of two settings in one figure, with a 95 % interval: dB for quality, a ratio for time and bytes.
+    """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes.
 
     BETTER and WORSE: the interval excludes no change, and times differ by more than the sweep's noise. SAME: the interval is
     within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
@@ -252,7 +252,7 @@ class NoiseScale:
 
 
 def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale()) -> dict[str, Delta]:
-    """Compare two settings of a task in quality, time and bytes; return the result by figure key."""
+    """Compare two settings of a task in quality, time and bytes; return the result by metric key."""
     quality, pairs = quality_of([one, other]), {}
     for key in filter(None, (quality, TIME, BYTES)):
         mine, theirs = one.figure(key), other.figure(key)
@@ -309,7 +309,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in one figure and as good in the rest, or this one has no quality figure."""
+    """Return whether another setting is better in one metric and as good in the rest, or this one has no quality metric."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True

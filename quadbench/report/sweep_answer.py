@@ -16,23 +16,25 @@ _Settings = Mapping[str, Sequence[SweepPoint]]  # the points of a device by sett
 _Row = tuple[SweepPoint, SweepPoint | None]  # a point and the one above it
 
 _NOTE = (
-    "Shared graph; PSNR is against the float reference of the same setting. ±: standard error over items. change: of the same "
-    "items' PSNR from the row above. Times: median of the launches' medians."
+    "Shared graph; PSNR is against the float reference of the same setting. ±: standard error over items. change: difference of "
+    "the same items' PSNR from the row above. Times: median of the launches' medians."
 )
-_TEACHER_NOTE = "PSNR to teacher: to the float pictures of 100 DDIM steps, which is what fewer steps and rounding cost together."
-_BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files and as good in the rest of them."
-_UNTOUCHED = ", which the sweep did not touch: its times show the noise"
+_TEACHER_NOTE = (
+    "PSNR to teacher: against the float pictures of 100 DDIM steps; shows what fewer steps and rounding cost together."
+)
+_BEST_NOTE = "*: no other row is known to be better in {quality}, end-to-end time or all files, and as good in the others."
+_UNTOUCHED = ", unchanged by the sweep: its times show the noise"
 _TELLING = (sweeps.PSNR, sweeps.PSNR_TEACHER, sweeps.PSNR_TRUTH, sweeps.TIME, sweeps.BYTES, sweeps.RAM)
 
 _DECIMALS = {"dB": 2, "ms": 1, "%": 1, "MB": 2}
 
 
 def sweep_answer(sweep: Sweep) -> tuple[str, ...]:
-    """Return sentences for each device: the best setting, differences from it, noise, and missing figures."""
+    """Return the result of a sweep in sentences for each device: the best setting, differences from it, noise, missing values."""
     devices = dict.fromkeys(point.device for point in sweep.points)
     sentences = [sentence for device in devices for sentence in _of_device(sweep, device)]
     failed = [f"{setting} was left out: {reason}" for setting, reason in sweep.left_out.items()]
-    return (*sentences, *failed) or ("No setting gave a figure.",)
+    return (*sentences, *failed) or ("No setting has a figure.",)
 
 
 def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
@@ -50,13 +52,13 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
         yield " ".join(sentences)
         yield _order(settings, scale)
     elif settings:
-        yield f"On {device}, there is one setting alone, and nothing to hold it against."
+        yield f"On {device}, there is only one setting, so there is nothing to compare."
     else:
-        yield f"On {device}, the keys change nothing that a task computes: what differs from row to row is noise."
+        yield f"On {device}, the keys change nothing that a task computes: differences between rows are noise."
     rest = dict.fromkeys(point.task for point in points if point.task not in sweep.touched)
     if rest and scale.noise is not None:
         apart = f"times of {', '.join(rest)}, which the keys do not change, differ by up to {percent(scale.noise - 1)}"
-        yield f"Noise on {device}: {apart} from row to row, so that no smaller difference of times counts."
+        yield f"Noise on {device}: {apart} between rows, so smaller differences of times do not count."
     if touched and not any(map(_quality, touched)):
         yield f"On {device}, no pictures were scored: quality is not in this comparison."
     if touched and not any(point.figure(sweeps.TIME) for point in touched):
@@ -107,7 +109,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Noi
 
 
 def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
-    """Format two settings' differences in a figure over tasks: known differences, equal tasks, and inconclusive tasks."""
+    """Format two settings' differences in a metric over tasks: known differences, equal tasks, and inconclusive tasks."""
     told_apart = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -136,7 +138,7 @@ def _not_established(these: Sequence[Delta], write: Callable[[float, float], str
     if all(one.is_noise for one in these):
         why = "the noise is as large"
     elif len(known) == len(these):
-        why = f"at 95 % anything from {write(min(low for low, _ in known), max(high for _, high in known))}"
+        why = f"the 95 % interval is {write(min(low for low, _ in known), max(high for _, high in known))}"
     else:
         why = "too few were measured for an interval"
     return f"{_range_text(sizes, write)} as measured, not established: {why}"
@@ -168,14 +170,14 @@ def _decibels(difference: float) -> str:
 
 
 def _order(settings: _Settings, scale: NoiseScale) -> str:
-    """Return a sentence on the settings that beat others. If none does, say whether figures differ between settings."""
+    """Return a sentence on the settings that beat others. If none does, say whether the settings differ in any metric."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
     beaten = [value for value in rated if value not in best]
     if beaten and len(best) == 1:
-        return f"{best[0]} beats the others: it is better in something, and as good in the rest."
+        return f"{best[0]} beats the others: it is better in at least one figure and as good in the rest."
     if beaten and best:
-        return f"Beaten, as another is better in something and as good in the rest: {', '.join(beaten)}."
+        return f"Beaten, as another is better in at least one figure and as good in the rest: {', '.join(beaten)}."
     bare = [value for value, points in settings.items() if not any(map(_is_comparable, points))]
     apart = _apart([points for value, points in settings.items() if value not in bare], scale)
     return f"{apart} Without a figure to compare: {', '.join(bare)}." if bare else apart
@@ -186,19 +188,19 @@ def _is_comparable(point: SweepPoint) -> bool:
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
-    """For a sweep in which no setting beats another, return a sentence on whether figures differ between settings."""
+    """For a sweep in which no setting beats another, return a sentence on whether the settings differ in any metric."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     diffs = [(key, one) for pair in pairs for key, one in deltas(*pair, scale).items()]
     if not diffs:
-        return "Nothing can be compared: no figure is of all settings."
+        return "Nothing can be compared: no figure was measured at every setting."
     if all(one.verdict is Verdict.SAME for _, one in diffs):
-        return "Nothing tells them apart: they are the same."
+        return "The settings do not differ in any figure."
     unknown = {key for key, one in diffs if one.verdict is Verdict.INCONCLUSIVE}
     more = " More inputs for each task make the intervals of pictures narrower." if unknown - {sweeps.TIME, sweeps.BYTES} else ""
     if not any(one.is_told for _, one in diffs):
         return f"No setting is shown to be better than another.{more}"
-    return f"None is shown to beat another: to be better in something and as good in the rest.{more}"
+    return f"No setting is shown to beat another, that is, to be better in one figure and as good in the rest.{more}"
 
 
 def settling_command(sweep: Sweep) -> tuple[str, ...]:
@@ -227,15 +229,12 @@ def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
 
 
 def sweep_tables(sweep: Sweep, *, is_whole: bool = True) -> tuple[TextTable, ...]:
-    """Return a table for each task and device, with settings as rows and figures as columns.
-
-    With `is_whole` false, a table has only the main figures and fits a terminal of 100 characters.
-    """
+    """Return a table for each task and device: a row per setting, a column per metric (only the main ones if not `is_whole`)."""
     return tuple(_table(sweep, points, is_whole) for points in sweeps.series_of(sweep))
 
 
 def sweep_csv(sweep: Sweep) -> str:
-    """Return the sweep as CSV: one line for each setting, task, device and figure, with full precision."""
+    """Return the sweep as CSV: one line for each setting, task, device and metric, with full precision."""
     fields = ("task", "device", "figure", "unit", "mean", "standard_error", "n", "published", "is_best", "run_id")
     rows = (
         (

@@ -36,10 +36,7 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the swept values. Numeric values have their place on a scale; other values are equally spaced.
-
-    A dashed line shows a paper's values for another model.
-    """
+    """Draw PSNR over the swept values, on a scale if they are numbers, else equally spaced. A paper's values are dashed."""
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
     ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
@@ -192,10 +189,7 @@ def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
 
 
 def _cost_labels(spots: Sequence[_Spot], plot: Plot, bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
-    """Draw the settings' names, moved up or down so that they cover no other name and, if possible, no error bar.
-
-    A name that would leave the plot on the right is drawn on the left of its point.
-    """
+    """Draw the settings' names inside the plot, moved so that they cover no other name and, if possible, no error bar."""
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     places = ((spot, plot.at(spot.cost, spot.quality)) for spot in spots)
     for spot, (x, y) in sorted(places, key=lambda pair: pair[1]):

@@ -1,4 +1,4 @@
-"""Tables of a run, with lookup by name: KPIs, component times, kernel counts, and a paper's figures beside the run's."""
+"""Tables of a run, with lookup by name: KPIs, component times, kernel counts, and a paper's values beside the run's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,15 +46,15 @@ _RUNS = {
     Component.VAE_DECODER: "vae_decoder_ns",
 }
 _NOTE = (
-    "Medians of the launches. First run: the first of a launch, warm-up or not; steady: the median of the others that are no "
-    "warm-up. A run is what an image takes of a component, of the U-Net one step."
+    "Medians of the launches. First run: the first of a launch, even in warm-up; steady: the median of the later runs without "
+    "warm-up. A run is the work of a component for one image, for the U-Net one step."
 )
 
 KPI = "kpi"
 
 _NEEDS = {
-    "comparison": "it takes a block of launches A B B A: measure.launches of 2 or more, and the baseline per-graph",
-    "ways": "it takes more baselines than per-graph, as resident",
+    "comparison": "set measure.launches to 2 or more for a block A B B A, with the baseline per-graph",
+    "ways": "add a baseline other than per-graph to the recipe, such as resident",
 }
 
 
@@ -69,9 +69,9 @@ class MeasuredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A figure from a paper beside the shared graph's measured figure, in the same unit.
+    """A value from a paper's table beside the value that a run measured with the shared graph, in the same unit.
 
-    A text in `here` gives the reason why the own figure is missing. `span` is its range over launches, None without spread.
+    A text in `here` gives the reason why the run's value is missing. `span` is its range over launches, None without spread.
     `other_sampler` is the run's sampler, if it is not the paper's.
     """
 
@@ -86,10 +86,7 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a published paper's table beside the measured figures of a run or of all runs of a sweep.
-
-    A row is repeated for each run and device that match it. Missing figures have a reason.
-    """
+    """Return a paper's table beside measured values of a run or of a sweep's runs: a row for each run and device that match."""
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]
     if table.int8_shares and len(runs) == 1:
@@ -110,7 +107,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return the figures of a paper's table beside measured ones, for each row, column, matching run and device."""
+    """Return the values of a paper's table beside measured ones, for each row, column, matching run and device."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
@@ -203,10 +200,7 @@ def _span(row: KpiRow | None) -> tuple[float, float] | None:
 
 
 def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
-    """Return a table of all KPIs of a run, in ms and MB. Values that are equal in all rows are in its title and notes.
-
-    With `is_whole` false, it fits a terminal of 100 characters, without spread and caveats.
-    """
+    """Return a table of all KPIs of a run, in ms and MB. If not `is_whole`, it lacks spread and caveats, and fits a terminal."""
     rows = kpi_rows(result)
     devices = dict.fromkeys(row.device.address for row in rows)
     doubts = {frozenset(caveat for row in rows if row.device.address == device for caveat in row.caveats) for device in devices}
@@ -230,7 +224,7 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
 
 
 def kpi_figures(result: RunResult) -> FigureTable:
-    """Return a table of all KPIs with the spread of both variants, and a note for each missing figure."""
+    """Return a table of all KPIs with the spread of both variants, and a note that explains each missing value."""
     sides = [f"{variant}_{field}" for variant in ("shared", "per_graph") for field in _FIELDS]
     return FigureTable(
         text=kpi_table(result),
@@ -352,23 +346,21 @@ def _kernels_table(result: RunResult, device: DeviceFacts) -> TextTable | None:
                     rows.setdefault(graph, {})[sample.labels["kind"]] = int(sample.value)
     if not rows:
         return None
-    note = "Nodes of the graphs as ONNX Runtime's optimizer leaves them; those that only move values are not counted. "
+    note = "Nodes of the graphs after ONNX Runtime's optimizer; nodes that only move values are not counted. "
     if any(counts.get("quantize") for counts in rows.values()):
-        note += "In float means between DequantizeLinear and QuantizeLinear: "
-        note += "values are rounded as on an NPU, and times are not an NPU's."
+        note += "In float: between DequantizeLinear and QuantizeLinear, where "
+        note += "values are rounded as on an NPU, but times are not those of an NPU."
     else:
-        note += "Activations are float, as the recipe asks; weights become float as a graph is loaded."
+        note += "Activations are float, as the recipe sets; weights are converted to float when a graph is loaded."
     return TextTable(
         title=f"How {device.address} computes",
         columns=("Graph", "Of", "In integers", "In float", "QuantizeLinear", "DequantizeLinear"),
         numeric=(False, False, True, True, True, True),
-        rows=tuple((*graph, *_numbers(counts)) for graph, counts in rows.items()),
+        rows=tuple(
+            (*graph, *(f"{counts[kind]:,}" if kind in counts else "–" for kind in KERNEL_KINDS)) for graph, counts in rows.items()
+        ),
         notes=(note,),
     )
-
-
-def _numbers(counts: dict[str, int]) -> list[str]:
-    return [f"{counts[kind]:,}" if kind in counts else "–" for kind in KERNEL_KINDS]
 
 
 _TABLES: Mapping[str, Callable[[RunResult], tuple[FigureTable, ...]]] = {
@@ -388,12 +380,12 @@ def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
     """
     tables = _tables(result, name)
     if not tables:
-        raise UserError(f"run {result.run_id} has nothing for the table '{name}'", hint=_NEEDS[name])
+        raise UserError(f"run {result.run_id} has no data for the table '{name}'", hint=_NEEDS[name])
     return tables
 
 
 def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
-    """Return a published paper's table beside the measured figures of one run, or of all runs of a sweep."""
+    """Return a published paper's table beside the measured values of one run, or of all runs of a sweep."""
     runs = [MeasuredRun(result=result, kpis=kpi_rows(result), quality=quality_rows(result)) for result in results]
     return published_comparison(runs, name)
 

@@ -1,4 +1,4 @@
-"""Comparison of two builds, A and B, from interleaved launches or stored runs: figures, verdicts, sentences and tables."""
+"""Comparison of two builds, A and B, from interleaved launches or stored runs: metrics, verdicts, sentences and tables."""
 
 import itertools
 import math
@@ -33,7 +33,7 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
     Caveat.LOADED_HOST: "on a loaded host",
     Caveat.THROTTLED: "on a hot device",
     Caveat.STILL_WARMING: "while still warming",
-    Caveat.CHANGED_ENVIRONMENT: "in an environment that changed",
+    Caveat.CHANGED_ENVIRONMENT: "in a changed environment",
     Caveat.DEBUG_BUILD: "with a debug build",
 }
 
@@ -46,7 +46,7 @@ class Side:
     tasks: tuple[TaskAssets, ...]
 
     def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
-        """Return a task's figure in each launch of this build, in nanoseconds, bytes or decibels."""
+        """Return a task's values of the metric `key` in each launch of this build, in nanoseconds, bytes or decibels."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
@@ -55,7 +55,7 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return a figure's median in each launch; None if any launch has no value, or has a median of 0 or less."""
+        """Return a metric's median in each launch; None if any launch has no value, or has a median of 0 or less."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
@@ -68,10 +68,10 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A figure of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
+    """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
 
     `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
-    figures: bytes, and PSNR in decibels, which has no unit.
+    metrics: bytes, and PSNR in decibels, which has no unit.
     """
 
     device: DeviceFacts
@@ -85,17 +85,17 @@ class SideRow:
 
     @property
     def is_exact(self) -> bool:
-        """Return whether the figure is exact (bytes or image quality), so that it needs no statistics."""
+        """Return whether the metric is exact (bytes or image quality), so that it needs no statistics."""
         return self.key in EXACT
 
     @property
     def values(self) -> tuple[float | None, float | None]:
-        """Return the figures of the compared builds A and B as numbers; None for a missing figure."""
+        """Return the metric's values for the compared builds A and B as numbers; None for a missing value."""
         return (self.a.value if self.a else None, self.b.value if self.b else None)
 
     @property
     def ratio(self) -> float | None:
-        """Return build B's figure divided by build A's; None for decibels and missing figures."""
+        """Return the metric's value for build B divided by that for build A; None for decibels and missing values."""
         a, b = self.values
         return b / a if a and b and self.unit else None
 
@@ -143,7 +143,7 @@ def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAsset
 
 
 def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare builds A and B in one figure of a task over interleaved launches; None if a launch lacks a value above 0."""
+    """Compare builds A and B in one metric of a task over interleaved launches; None if a launch lacks a value above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -159,7 +159,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the figures of builds A and B from interleaved launches on a device; the first row decides the comparison.
+    """Return the metrics of builds A and B from interleaved launches on a device; the first row decides the comparison.
 
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
@@ -171,7 +171,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return the figures of builds A and B from their OK launches, without verdicts. A figure that both lack is omitted."""
+    """Return the metrics of builds A and B from their OK launches, without verdicts. A metric that both lack is omitted."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -302,10 +302,10 @@ def sentence(device: VersusDevice) -> str:
     """Return the result of a comparison on a device as a sentence."""
     row, where = primary_row(device), f"On {device.device.address}"
     if device.looks is None:
-        return f"{where}, {_stored_sentence(row)}. Whether that is their doing is not known: the runs were not launched in turn."
+        return f"{where}, {_stored_sentence(row)}. Whether they caused it is unknown: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
-    early = f"; it ended early: {device.broken}" if device.broken else ""
+    early = f"; the comparison ended early: {device.broken}" if device.broken else ""
     circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # possible causes of the difference
     but = "and" if row.comparison.verdict is Verdict.INCONCLUSIVE else "but"
     undone = f", {but} measured {' and '.join(circumstances)}" if circumstances else ""
@@ -313,7 +313,7 @@ def sentence(device: VersusDevice) -> str:
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
-    """Return a comparison's result in sentences: one for each device, then those on exact figures."""
+    """Return a comparison's result in sentences: one for each device, then those on bytes and images."""
     return (*map(sentence, versus.devices), *exact_sentences(versus))
 
 
@@ -334,7 +334,7 @@ def exact_sentences(versus: Versus) -> tuple[str, ...]:
 
 
 def _shown_value(row: SideRow, side: Figure | None) -> str:
-    """Return an exact figure of a compared build as text: bytes, or decibels rounded as in reports; empty if missing."""
+    """Return a compared build's bytes or PSNR as text, decibels rounded as in reports; empty if missing."""
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
@@ -357,8 +357,9 @@ def _comparison_sentence(row: SideRow, result: Comparison, looks: Looks) -> str:
         case Verdict.SAME:
             return f"an image takes the same time on A and B, to within {percent(looks.margin)} ({within}): {result.verdict}"
         case Verdict.INCONCLUSIVE:
-            more = f"about {result.blocks_needed} blocks would" if result.blocks_needed else "no affordable number would"
-            return f"whether an image takes more time on B than on A cannot be told ({within}); {more}: {result.verdict}"
+            enough = f"about {result.blocks_needed} blocks" if result.blocks_needed else "no affordable number"
+            more = f"{within}; {enough} would show it"
+            return f"it is unknown whether an image takes more time on B than on A ({more}): {result.verdict}"
 
 
 def side_table(device: VersusDevice) -> TextTable:
@@ -366,7 +367,7 @@ def side_table(device: VersusDevice) -> TextTable:
     notes: tuple[str, ...] = ()
     if looks:
         others = sum(row.comparison is not None for row in device.rows[1:])
-        together = f" The {others} below the first were judged together (Holm)." if others > 1 else ""
+        together = f" The {others} below the first were tested together (Holm's method)." if others > 1 else ""
         interval = f"B / A with its interval at {looks.confidence:.1%}, over {plural(device.blocks, 'block')} A B B A."
         notes = (f"{interval}{together}",)
     return TextTable(
@@ -392,7 +393,7 @@ def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
 
 
 def versus_csv(versus: Versus) -> str:
-    """Return the comparison as CSV: one line for each device, task and figure, with full precision."""
+    """Return the comparison as CSV: one line for each device, task and metric, with full precision."""
     fields = ("device", "task", "figure", "unit", "a", "b", "ratio", "low", "high", "verdict", "run_a", "run_b")
     rows = []
     for device, row in ((one, row) for one in versus.devices for row in one.rows):

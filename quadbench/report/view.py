@@ -50,7 +50,7 @@ class DeviceKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """The main figures of a task on a device, for the overview of a report."""
+    """The main metrics of a task on a device, for the overview of a report."""
 
     device: DeviceFacts
     task: str
@@ -69,7 +69,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """A caveat and the addresses of devices whose figures it concerns. Without addresses, it concerns all figures."""
+    """A caveat and the addresses of devices whose measurements it concerns. Without addresses, it concerns all devices."""
 
     caveat: Caveat
     addresses: tuple[str, ...]
@@ -237,7 +237,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's figures. A failed launch has none, and a float launch never has FEW_SAMPLES."""
+    """Return the caveats on a launch's measurements. A failed launch has none, and a float launch never has FEW_SAMPLES."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT

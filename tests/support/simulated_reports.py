@@ -154,7 +154,7 @@ def _disagreement(rows: Sequence[KpiRow], claimed: dict[str, set[int]], sentence
         noun = "memory" if key == "peak_ram" else "time"
         if (f"the same {noun} within" in rest) != any(claim is Verdict.SAME for _, claim in claims):
             return f"{key}: {rest!r} but {claims}"
-        unknown = next((sentence for sentence in sentences if "cannot be told" in sentence), "")
+        unknown = next((sentence for sentence in sentences if "is unknown whether" in sentence), "")
         if (f"more {noun}" in unknown) != any(claim is Verdict.INCONCLUSIVE for _, claim in claims):
             return f"{key}: {unknown!r} but {claims}"
     return None
