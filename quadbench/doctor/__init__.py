@@ -1,1 +1,6 @@
-"""`quadbench doctor`: check this machine or one device, and say what to do about each problem."""
+"""`quadbench doctor`: check this machine or one device, and say what to do about each problem.
+
+machine.py   programs, packages, compilers and NDK of this machine, with install commands
+bring_up.py  checks of one device: shell, push, thermal status, harness, graphs on its NPU
+checks.py    a check's result without serials and home folders; failures stay isolated
+"""

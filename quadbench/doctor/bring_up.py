@@ -40,22 +40,20 @@ from quadbench.spec import variable
 from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, QnnTarget, RunTarget, target_key
 
 _TIMEOUT_S = 20.0
-_UNKNOWN = "unknown"
-_PROPERTIES = {
+_PROPERTIES = {  # these identify the device's system and driver versions
     "Android": "ro.build.version.release",
     "security patch": "ro.build.version.security_patch",
     "vendor": "ro.vendor.build.fingerprint",
     "platform": "ro.board.platform",
 }
-"""Properties that identify the device's system and driver versions."""
 
 _PUSHED_BYTES = 4 * MIB
 # Each command must fail: $1 is a folder that does not exist.
 _FAILING = ('chmod 755 "$1/a"', 'mkdir "$1/a/b"', 'mv "$1/a" "$1/b"', 'rm "$1/a"', 'sha256sum "$1/a"', 'stat "$1/a"')
 _TOOLS = tuple(command.split()[0] for command in _FAILING)
 _FAIL = "\n".join(("exec 2>/dev/null", *(f"{command}; echo {command.split()[0]} $?" for command in _FAILING), "exit 0"))
-_UNKNOWN_HINT = "records say unavailable, and what quadbench makes of it is left out"
-_LIAR_HINT = "what is pushed is compared by its content, so figures stay right; name it in a bug report"
+_UNKNOWN_HINT = "records mark this value as unavailable; quadbench omits figures that need it"
+_LIAR_HINT = "mention it in a bug report; quadbench checks pushed files by sha256, so figures stay right"
 
 _RUN_ID = "probe"
 _GRAPHS_TIMEOUT_S = 30.0
@@ -118,7 +116,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
     def system() -> Result:
         kernel, properties = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
-        read = {"kernel": one_line(kernel) or _UNKNOWN}
+        read = {"kernel": one_line(kernel) or "unknown"}
         read |= {name: one_line(properties[key]) for name, key in _PROPERTIES.items() if properties.get(key)}
         return Result(said=", ".join(f"{name} {text}" for name, text in read.items()), versions=read)
 
@@ -141,15 +139,14 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield checks of harness, kit and compiler for a device that could not be connected; its address names its profile."""
+    """Yield checks of harness, kit and compiler for a device that could not be connected. The address names its profile."""
     try:
         kind = kind_at(address)
     except UserError:
         return
 
     def harness() -> Result:
-        is_built = find_harness(layout.programs, kind.abi)
-        return Result(said=f"is {'built' if is_built else 'there to be built'} for {kind.abi}")
+        return Result(said=f"{'built' if find_harness(layout.programs, kind.abi) else 'not built yet'} for {kind.abi}")
 
     def kit() -> Result:
         choice = kit_for(kind, layout)
@@ -158,7 +155,7 @@ def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
     def compiler() -> Result:
         state = availability(kind.target)
         if not state.is_ready:
-            return skipped(f"to compile for {kind.key}, {state.missing} is needed", state.hint)
+            return skipped(f"compiling for {kind.key} needs {state.missing}", state.hint)
         return Result(said=f"{kind.key}, {' '.join(filter(None, (kind.target.backend, state.version)))}")
 
     yield PlannedCheck(name="harness", act=harness)
@@ -171,8 +168,8 @@ def _commands(device: Device) -> Result:
     result = device.shell(["sh", "-c", "echo out; echo err >&2; exit 7"], _TIMEOUT_S)
     ended = (result.exit_code, result.stdout, result.stderr)
     if ended != (7, "out\n", "err\n"):
-        return failed(f"a command ended with {ended}; expected {(7, 'out', 'err')}", "try another adb, and another cable")
-    return Result(said=f"output and exit codes arrive, in {time.monotonic() - began:.2f} s")
+        return failed(f"a command ended with {ended}; expected {(7, 'out', 'err')}", "try another adb version and another cable")
+    return Result(said=f"output and exit codes arrive within {time.monotonic() - began:.2f} s")
 
 
 def _exit_codes(device: Device) -> Result:
@@ -183,10 +180,10 @@ def _exit_codes(device: Device) -> Result:
     liars = [tool for tool in _TOOLS if codes.get(tool) == "0"]
     absent = [tool for tool in _TOOLS if codes.get(tool) in (None, "127")]
     if absent:
-        return failed(f"{', '.join(absent)} cannot be run", "the device's shell lacks what a push needs; name it in a bug report")
+        return failed(f"{', '.join(absent)} cannot be run", "mention it in a bug report; a push needs these commands")
     if liars:
         return failed(f"{', '.join(liars)} end with exit code 0 although they failed", _LIAR_HINT)
-    return Result(said=f"{', '.join(_TOOLS)} say when they fail")
+    return Result(said=f"{', '.join(_TOOLS)} return a nonzero exit code if they fail")
 
 
 def _detached(device: Device) -> Result:
@@ -194,8 +191,8 @@ def _detached(device: Device) -> Result:
         output = list(lines)
     device.shell(["rm", "-rf", f"{device.root}/doctor"], _TIMEOUT_S)
     if output != ["one", "two"]:
-        return failed(f"a command in a session of its own said {output}; expected ['one', 'two']")
-    return Result(said="a command runs in a session of its own, and its output is read from a file")
+        return failed(f"a command in its own session printed {output}; expected ['one', 'two']")
+    return Result(said="a command runs in its own session, and its output is read from a file")
 
 
 def _free_space(device: Device) -> Result:
@@ -203,8 +200,8 @@ def _free_space(device: Device) -> Result:
     free_bytes = device.free_bytes(device.root)
     message = f"{free_bytes / MIB:.0f} MB free at {device.root}"
     if free_bytes < SPACE_BYTES:
-        hint = f"make room; what lies below {device.root} may be deleted, it is sent again when it is needed"
-        return failed(f"{message}; a launch alone needs {SPACE_BYTES / MIB:g} MB, and before it graphs are pushed", hint)
+        hint = f"free some space, for example below {device.root}; quadbench sends deleted files again when needed"
+        return failed(f"{message}; a launch needs {SPACE_BYTES / MIB:g} MB, and the graphs need more", hint)
     return Result(said=message)
 
 
@@ -221,33 +218,33 @@ def _push(device: Device) -> Result:
         finally:
             device.shell(["rm", "-f", place], _TIMEOUT_S)
         if fetched.read_bytes() != sent.read_bytes():
-            return failed("what was pushed came back changed", "try another cable or port")
-    size = f"{_PUSHED_BYTES / MIB:g} MB"
-    return Result(said=f"{size} sent and checked there in {deployment.seconds:.1f} s, and fetched again unchanged")
+            return failed("the pushed file was changed when it was pulled back", "try another cable or port")
+    size_mb, seconds = _PUSHED_BYTES / MIB, deployment.seconds
+    return Result(said=f"{size_mb:g} MB pushed and checked in {seconds:.1f} s, and pulled back unchanged")
 
 
 def _thermal(state: DeviceState) -> Result:
     thermal = state.thermal
     if thermal.status is None:
-        return unknown("no thermal status that was measured", "no launch waits for the device to cool down")
+        return unknown("no measured thermal status", "launches do not wait for the device to cool down")
     return Result(said=f"status {thermal.status} ({thermal.status_name}), {len(thermal.temperatures)} temperatures")
 
 
 def _battery(state: DeviceState) -> Result:
     if state.battery.level_percent is None:
-        return unknown("no charge of a battery", "no launch waits for the battery")
+        return unknown("no battery level", "launches do not wait for the battery")
     return Result(said=f"{state.battery.level_percent:.0f} %")
 
 
 def _clocks(state: DeviceState) -> Result:
     if not any(clock.khz is not None for clock in state.clocks):
-        return unknown("no clock of any core", _UNKNOWN_HINT)
+        return unknown("no frequency of any core", _UNKNOWN_HINT)
     return Result(said=", ".join(map(str, state.clocks)))
 
 
 def _memory(state: DeviceState) -> Result:
     if state.memory_total_bytes is None or state.memory_available_bytes is None:
-        return unknown("no memory", _UNKNOWN_HINT)
+        return unknown("no memory size", _UNKNOWN_HINT)
     return Result(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
 
 
@@ -262,7 +259,7 @@ def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterato
 
     def paint(target: RunTarget, variant: Variant) -> Result:
         if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
-            return skipped("no NPU is emulated there unless its address asks for it", f"virtual:{device.profile.name}?target=qnn")
+            return skipped("this address does not emulate an NPU", f"use the address virtual:{device.profile.name}?target=qnn")
         settings = LaunchSettings(
             run_id=_RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
@@ -289,7 +286,7 @@ def _harness(device: Device, layout: Layout) -> Result:
     place = deploy([program], device).objects[program.sha256]
     result = device.shell([place, "--version"], _GRAPHS_TIMEOUT_S)
     if result.exit_code:
-        return failed(f"it ended with exit code {result.exit_code}: {result.stderr}", f"it is built for {device.abi}")
+        return failed(f"the harness ended with exit code {result.exit_code}: {result.stderr}", f"check that it runs {device.abi}")
     return Result(said=f"{result.stdout.strip()}, {program.size_bytes / MIB:.1f} MB for {device.abi}")
 
 
@@ -299,22 +296,22 @@ def _kit(own: DeviceKind, layout: Layout) -> Result:
     except MissingDependencyError as error:
         return failed(error.message, error.hint)
     if choice is None:
-        return Result(said=f"none is needed: the device has this machine's ABI, and takes its {runtime_library().name}")
+        return Result(said=f"not needed: the device has this machine's ABI and uses its {runtime_library().name}")
     kit = choice.kit.artifact
     versions = ", ".join(f"{name} {text}" for name, text in kit.versions.items())
-    return Result(said=f"{kit.digest[:12]} with {versions}; {', '.join(library.name for library in choice.libraries)} are pushed")
+    return Result(said=f"{kit.digest[:12]} with {versions}; pushed: {', '.join(library.name for library in choice.libraries)}")
 
 
 def _probe_outcome(record: RunRecord, most: int) -> Result:
     if record.status is not Status.OK:
-        return failed(record.reason or f"the launch is {record.status}", "docs/troubleshooting.md has what such messages mean")
+        return failed(record.reason or f"the launch is {record.status}", "see docs/troubleshooting.md for this message")
     difference = max(sample.value for sample in record.samples if sample.metric == "max_abs_difference")
     if difference > most:
         return failed(
-            f"its image differs from the known one by {difference:.0f}/255; expected at most {most}/255",
-            "these graphs compute something else on this device; no figure of it means anything until that is known",
+            f"the image differs from the known one by {difference:.0f}/255; expected at most {most}/255",
+            "use no figure from this device until the cause is known: its graphs compute something else",
         )
     libraries = sum(name.startswith(LIBRARY_PREFIX) for name in record.versions)
     version = record.versions.get("runtime", "unknown")
     runtime = version if record.settings.get("engine") else f"ONNX Runtime {version}"
-    return Result(said=f"its image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")
+    return Result(said=f"the image is the known one within {difference:.0f}/255; {runtime}, {libraries} libraries loaded")

@@ -37,11 +37,11 @@ class DeviceCheck(Spec):
     name: str
     """The check's name, a few words that never change."""
     status: CheckStatus
-    """The result: ok, failed, not told by the device, or not tried."""
+    """The result: ok, failed, not told (the device does not report the value), or not tried."""
     said: str
     """The finding, or the reason why the check failed or was not tried."""
     hint: str | None = None
-    """What to do about it. The default is null: nothing."""
+    """What to do about the problem. The default is null: nothing."""
     versions: dict[str, str] = Field(default={})
     """Versions of the device's system, or of the launch's tools and libraries; for a loaded library its path and build id. The
     default is none."""
@@ -61,7 +61,7 @@ class ExaminedDevice(Spec):
     abi: str
     """The ABI of programs that run on the device."""
     cpu: str
-    """The name of its chip."""
+    """The name of the device's chip."""
     android_release: str | None
     """The release of Android; null if not reported."""
     fingerprint: str | None
@@ -74,7 +74,7 @@ class BringUp(Spec):
     schema_version: Literal[1] = 1
     """The version of this document format is 1. The default is 1."""
     quadbench: str
-    """The version of quadbench that wrote it."""
+    """The version of quadbench that wrote this document."""
     started_at: str
     """The start time of the first check, in UTC."""
     address: str
@@ -136,10 +136,9 @@ class PlannedCheck:
             answer = Result(status=CheckStatus.NOT_TRIED, said=error.message, hint=error.hint)
         except QuadbenchError as error:
             answer = Result(status=CheckStatus.FAILED, said=error.message, hint=error.hint)
-        except Exception as error:
-            # An unexpected error in one check must not end the others.
+        except Exception as error:  # an unexpected error in one check must not end the others
             log.info("unexpected error in a check", exc_info=True)
-            said = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
+            said = f"unexpected error, a bug in quadbench (-v shows the traceback): {type(error).__name__}: {error}"
             answer = Result(status=CheckStatus.FAILED, said=said)
         log.info("check: %s: %s: %s", self.name, answer.status, answer.said)
         return DeviceCheck(name=self.name, seconds=round(time.monotonic() - began, 1), **vars(answer))

@@ -46,7 +46,6 @@ def _packages_and_programs() -> Iterator[Dependency]:
         hint = f"pip install 'quadbench[{extra}]'"
         for name in packages:
             yield _dependency(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
-
     groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", HOST_PROGRAMS))
     for purpose, programs in groups:
         for program, package in programs.items():
