@@ -107,7 +107,7 @@ def test_a_terminal_has_a_line_for_each_device(width: int, tmp_path: Path) -> No
     out = io.StringIO()
     run_on(Console(file=out, force_terminal=True, width=width, color_system=None), tmp_path)
     assert "tabs11 was lost" not in out.getvalue()
-    says(out.getvalue(), "wait tabs11: it is back after 12.0 s", snapshot=False)
+    says(out.getvalue(), "wait tabs11: the device is back after 12.0 s", snapshot=False)
 
 
 def test_a_pipe_has_lines_of_what_happened_alone(tmp_path: Path) -> None:

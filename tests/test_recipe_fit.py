@@ -12,7 +12,7 @@ from quadbench.rollout.forecast import device_problems
 
 RECIPE = recipe_file("quickstart").read_text()
 IN_8_BITS = "activations: {scheme: w8a8}"
-EXPECTED = "runs graphs by LiteRT, for which all activations have 16 bits; expected {scheme: w8a16}, found {scheme: "
+EXPECTED = "runs graphs with LiteRT, which needs 16 bits for all activations; expected {scheme: w8a16}, found {scheme: "
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
         interrupted = records.run_records(records.run_ids()[0])
     assert {record.status for record in interrupted} == {Status.OK}
     assert {record.device.address for record in interrupted} == {"virtual:tabs11"}
-    (command,) = re.findall("to go on: quadbench (.*)", rest)
+    (command,) = re.findall("to resume: quadbench (.*)", rest)
     assert main(command.split()) == 0
     again = load_run(results, interrupted[0].run_id)
     assert not again.is_cut_short
@@ -183,7 +183,7 @@ def test_a_run_whose_launches_are_removed_while_it_goes_on_does_not_end_well_and
     terms = replace(recipe.terms, baselines=())
     outcome = pipeline.run_bundle(bundle, terms, parse_addresses(["local"]), layout=results, observer=Interfering(3, remove))
     assert outcome.exit_code == ArtifactError.exit_code
-    says(outcome.result.left_out["local"], "2 of its launches were removed")
+    says(outcome.result.left_out["local"], "2 of its launches were deleted")
     assert outcome.result.is_cut_short
     again = pipeline.resume(outcome.result.run_id, layout=results, observer=Silent())
     assert (again.is_ok, again.result.is_cut_short, again.result.left_out) == (True, False, {})
@@ -277,7 +277,7 @@ def test_the_command_line_takes_a_run_or_something_to_run(
 ) -> None:
     folder = ["--results", str(results.root)]
     for words, said in {
-        (): "nothing to run was named",
+        (): "no recipe or bundle was named",
         ("quickstart", "--resume", run_id): "does not take quickstart",
         ("--resume", run_id, "--dry-run"): "does not take --dry-run",
         ("--resume", "nothing"): "unknown run 'nothing'; known: ",

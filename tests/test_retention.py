@@ -114,7 +114,7 @@ def test_of_a_run_without_records_it_is_said_that_they_are_gone(
     says(capsys.readouterr().err)
     save_run(layout, replace(BEGUN, is_ended=True))
     assert main(["run", "--resume", "run-a", *where]) != 0
-    assert "nothing of it is missing" not in capsys.readouterr().err
+    assert "no launch is missing" not in capsys.readouterr().err
 
 
 def test_what_killed_builds_and_runs_left_goes(layout: Layout) -> None:

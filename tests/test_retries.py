@@ -97,7 +97,7 @@ def test_a_device_that_stays_away_is_given_up_and_the_run_goes_on_later(
     conduct = RunOptions(retries=1, wait_s=2.0)
     outcome = pipeline.run(recipe, parse_addresses([address, "virtual:tabs11"]), options=conduct, layout=layout, observer=watcher)
     assert list(outcome.failures) == [address]
-    says(str(outcome.failures[address]), "it was waited for 2 s")
+    says(str(outcome.failures[address]), "quadbench waited 2 s")
     assert outcome.exit_code == DeviceError.exit_code
     assert outcome.result.is_cut_short
     assert address in outcome.result.left_out
@@ -127,7 +127,7 @@ def test_without_retries_a_device_that_is_lost_is_given_up_at_once(recipe: Recip
     outcome = pipeline.run(recipe, parse_addresses([address]), options=RunOptions(retries=0), layout=layout, observer=watcher)
     assert watcher.launches == ["float 0", *REPEATED[:2]]
     assert isinstance(outcome.failures[address], DeviceLostError)
-    says(str(outcome.failures[address]), "it is given up after 0 retries")
+    says(str(outcome.failures[address]), "quadbench gave up after 0 retries")
 
 
 def test_a_device_that_is_lost_while_files_are_pushed_is_pushed_to_again(

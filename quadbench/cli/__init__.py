@@ -1,6 +1,39 @@
 """The command line: parse arguments, call one function, print the result to stdout and everything else to stderr.
 
-Each command is a module of this package, and only the called one is imported.
+commands.py        names, groups and one-line descriptions of all commands
+options.py         common options such as --results; durations, numbers, output files
+console.py         live progress, JSON output, table layout, a closed or full stdout
+device_options.py  --devices, -s, --retries, --budget, --keep-going; waiting for busy devices
+run_source.py      recipe, bundle or interrupted run; farm submit, farm fetch and --farm
+result.py          printed figures of runs and studies; --fail-if and --baseline
+run.py             run a recipe or bundle, --resume, --dry-run
+compare.py         launch two recipes or builds in turn
+sweep.py           run a recipe with several values of its keys
+nightly.py         nights: run, plan, freeze, systemd schedule; JUnit, GitHub, webhook outputs
+history.py         changes of a nightly case; --acknowledge, --bisect, --html
+runs.py            list of stored runs, sweeps and comparisons
+show.py            a stored result again, without writing files
+report.py          a stored result's report again, or its figures as CSV, Markdown, LaTeX
+serve.py           start of the live page: host, port, token, TLS
+quality.py         scores of images against references
+samples.py         export of measured values as CSV or Parquet
+prune.py           removal of old runs and left-over files
+db.py              copy of all records between databases
+store.py           send, fetch, check and garbage-collect artifacts in the store
+recipe.py          check of a recipe, a new recipe, the JSON Schema
+compile.py         compilation for one target, with graph sizes
+lint.py            what compilers and NPUs would refuse in graphs
+adapter.py         inspect, convert and admit LoRA files
+sensitivity.py     quantization error of each adapter, choice of the anchor
+devices.py         list of devices; quarantine, release and forget phones
+reserve.py         reservation of a device for a person
+release.py         end of a reservation
+farm.py            farm set-up, status, jobs, logs, cancel, worker, systemd unit
+who.py             leases and reservations of devices
+targets.py         compile targets, and what each lacks
+doctor.py          printed checks of this machine or of one device
+harness.py         build of the native program for an ABI
+runtime.py         runtime kits: add, fetch, list, show, remove
 """
 
 import argparse
@@ -38,14 +71,14 @@ exit codes:
   5    device absent, lost or full
   6    the harness failed on a device
   7    a program or package is missing
-  8    a condition of --fail-if holds
+  8    a condition of --fail-if is true
   129  SIGHUP
   130  Ctrl-C
-  141  nobody reads the output any more
+  141  the reader of the output has exited
   143  SIGTERM
-nightly alone: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
+nightly only: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
 
-What was measured before a failure is stored.
+Launches measured before a failure are stored.
 `quadbench COMMAND --help` explains a command."""
 
 
@@ -58,7 +91,7 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
         epilog=_AFTERWORD,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="quadbench", help=argparse.SUPPRESS)
     for name, purpose in COMMANDS.items():
         if name in called:
@@ -121,7 +154,7 @@ def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     except (KeyboardInterrupt, ImportError) as error:  # a command takes half a second to be imported
         if not _is_interrupt(error):
             raise
-        sys.stderr.write(f"error: {_cause(received)}; nothing was begun\n")
+        sys.stderr.write(f"error: {_cause(received)}; nothing was started\n")
         return _interrupt_exit_code(received)
     try:
         root = options.layout.root
@@ -155,7 +188,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if "" in arg_strings and action.nargs != argparse.PARSER:  # a command's own arguments, which its parser checks
-            raise argparse.ArgumentError(action, "expected a word, found an empty one")
+            raise argparse.ArgumentError(action, "expected a value, found an empty string")
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
@@ -200,10 +233,10 @@ def _stored_run_message(options: argparse.Namespace, interrupt: BaseException) -
     if isinstance(interrupt, FarmWaitInterrupted):
         return str(interrupt)
     if not isinstance(interrupt, RunInterrupted):
-        return "what was finished is kept"
+        return "finished work is kept"
     run_id = interrupt.run_id
     again, report = next_command(options, "run", "--resume", run_id), next_command(options, "report", run_id)
-    return f"what was measured is stored as run {run_id}\nto go on: {again}\nto see what there is: {report}"
+    return f"measured launches are stored as run {run_id}\nto resume: {again}\nto see the results so far: {report}"
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:

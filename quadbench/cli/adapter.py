@@ -24,50 +24,48 @@ if TYPE_CHECKING:
     from quadbench.quad.adapters.inspection import Inspection
     from quadbench.quad.admit import Admission
 
-_UNET_ONLY = "leave out what the file has for the text encoder, and say what that comes to"
+_UNET_ONLY = "ignore the file's tensors for the text encoder, and print their share"
 _FILE = "a PEFT folder, or a .safetensors file of diffusers or kohya's scripts"
 MAX_RANK = 1024
 _NO_COMMAND = (
-    "no command gives it a place in this base: train it again with smaller changes, or list it in the recipe, with quad.distill "
-    "if need be, and build a base whose profile has room for it"
+    "no command can add the adapter to this base: train it again with smaller changes, or list it in the recipe, with "
+    "quad.distill if necessary, and build a new base"
 )
 
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "adapter")
-    inspect = add_action(actions, "inspect", run_inspect, "say what an adapter is made of, and everything that is wrong with it")
-    inspect.add_argument("--recipe", help="a recipe whose foundation model it shall fit")
-    inspect.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle whose profile it is judged by; nothing is written")
+    inspect = add_action(actions, "inspect", run_inspect, "show the contents of an adapter file and everything wrong with it")
+    inspect.add_argument("--recipe", help="also check that the adapter fits this recipe's foundation model")
+    inspect.add_argument("--bundle", type=Path, metavar="DIR", help="judge the adapter by this bundle's profile; writes nothing")
     admit = add_action(
         actions,
         "admit",
         run_admit,
-        "add one more adapter to a built bundle, if it fits the ranges that its adapters share, and push it",
+        "add an adapter to a built bundle if it fits the ranges that its adapters share, and push it",
     )
-    where = "the bundle's folder (default: what the latest admission made, or the latest run's)"
+    where = "the bundle's folder (default: the result of the latest admission, or the latest run's bundle)"
     admit.add_argument("--bundle", type=Path, metavar="DIR", help=where)
-    admit.add_argument("--recipe", help="the recipe of which the bundle was built; --like needs it")
-    admit.add_argument(
-        "--like", metavar="TASK", help="give the adapter a task of its own, with what this one has but the adapter"
-    )
-    admit.add_argument("--name", help="what the adapter shall be called (default: after the file)")
+    admit.add_argument("--recipe", help="the recipe from which the bundle was built; --like needs it")
+    admit.add_argument("--like", metavar="TASK", help="add a task for the adapter, which is otherwise a copy of this task")
+    admit.add_argument("--name", help="the adapter's name (default: from the file's name)")
     admit.add_argument(
         "--weight",
         type=float,
         default=1.0,
         metavar="W",
-        help="the greatest weight that tasks shall give it (default: 1)",
+        help="the greatest weight that tasks will give the adapter (default: 1)",
     )
     admit.add_argument("--devices", metavar="A,B", help="where to push it (default: nowhere)")
-    convert = add_action(actions, "convert", run_convert, "make a LoRA of a LoHa, LoKr or full difference, and say what is lost")
+    convert = add_action(actions, "convert", run_convert, "convert a LoHa, LoKr or full difference to a LoRA, with its error")
     convert.add_argument(
         "--rank",
         type=whole_number("rank", 1, MAX_RANK),
         required=True,
         metavar="N",
-        help="the greatest rank of a site, 1 to 1024",
+        help="the greatest rank of any site, 1 to 1024",
     )
-    convert.add_argument("--recipe", required=True, help="a recipe whose foundation model it was trained for")
+    convert.add_argument("--recipe", required=True, help="a recipe with the foundation model for which the adapter was trained")
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     of_lycoris = "a PEFT folder, or a .safetensors file of LyCORIS or kohya's scripts"
     for action, file in ((inspect, _FILE), (admit, _FILE), (convert, of_lycoris)):
@@ -126,7 +124,7 @@ def _remedy(options: Options, admission: "Admission") -> str:
     words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
     words += ["--unet-only"] if options.unet_only else []
     weaker = next_command(options, "adapter", "admit", str(options.file), "--weight", f"{admission.fits_at:g}", *words)
-    return f"{weaker} adds it for tasks that give it no greater weight than that. At {admission.weight:g}, {new_base}"
+    return f"{weaker} adds it for tasks that give it at most this weight. At {admission.weight:g}, {new_base}"
 
 
 def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
@@ -135,8 +133,8 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
     recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
         bundle = _judging_bundle(options, read_manifest(options.bundle, Bundle) if options.bundle else None)
-        hint = f"its model makes the new task's reference images: {_admit_command(options, bundle, options.like)}"
-        raise UserError("--like needs the --recipe of which the bundle was built", hint=hint)
+        hint = f"name it, as its model makes the new task's reference images: {_admit_command(options, bundle, options.like)}"
+        raise UserError("--like needs --recipe, the recipe from which the bundle was built", hint=hint)
     if options.bundle and recipe:
         bundle = fitting_bundle(options.bundle, recipe, options.layout)
     elif options.bundle:
@@ -177,7 +175,7 @@ def run_convert(options: Options) -> int:
         print_json(origin(conversion) | answer)
     else:
         worst = conversion.sites[0]
-        print_text(f"{conversion.source}: {len(conversion.sites)} sites as LoRA of rank {conversion.rank} at most")
+        print_text(f"{conversion.source}: {len(conversion.sites)} sites converted to a LoRA of rank {conversion.rank} at most")
         print_text(f"relative error {conversion.error:.2%} over all sites, {worst.error:.2%} at the worst, {worst.site}")
         shown = figures_table("site", "was", "rank", "error")
         for site in conversion.sites[:WORST_SITES]:
@@ -185,7 +183,7 @@ def run_convert(options: Options) -> int:
         stdout_console().print(shown)
         if conversion.biases:
             most = f"magnitudes up to {conversion.greatest_bias:.3g}"
-            print_text(f"left out: updates of biases, which no LoRA has, at {conversion.biases} sites ({most})")
+            print_text(f"left out: updates of biases, which a LoRA cannot contain, at {conversion.biases} sites ({most})")
         if conversion.adapter.left_out:
             print_text(str(conversion.adapter.left_out))
         print_text(f"written: {options.output}")
@@ -235,15 +233,13 @@ def _print_admission(admission: "Admission") -> None:
     judgement, base = admission.judgement, admission.base
     print_text(f"{mix_name({admission.name: admission.weight})}: {judgement.acceptance}; {judgement.reason}")
     shown = figures_table("", "clipped", "effective bits", "SQNR dB")
-    for label, fit in (("as it came", judgement.plain), ("gauge-aligned", judgement.gauged)):
+    for label, fit in (("unchanged", judgement.plain), ("gauge-aligned", judgement.gauged)):
         shown.add_row(f"{label}, all {len(fit.sites)} sites", *_cells(fit.clip_rate, fit.effective_bits, fit.sqnr_db))
         for site in fit.sites[:WORST_SITES]:
             shown.add_row(f"  {site.site}", *_cells(site.clipped / site.weights, site.effective_bits, site.sqnr_db))
         shown.add_section()
     stdout_console().print(shown)
-    print_text(
-        "gauge-aligned: its two matrices are scaled against each other to fill the shared ranges, which changes no picture"
-    )
+    print_text("gauge-aligned: its two matrices are scaled against each other to fill the shared ranges; pictures stay the same")
     if admission.left_out:
         print_text(str(admission.left_out))
     print_text(f"base {base.graph[:12]}, profile {base.profile[:12]}")

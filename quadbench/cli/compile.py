@@ -27,7 +27,7 @@ def add(commands: Subparsers) -> None:
         "--target",
         required=True,
         metavar="TARGET",
-        help="an address as for run (s25, virtual:s25, hub:s25), or a key of: targets",
+        help="a device's address (s25, virtual:s25, hub:s25), or a key of: targets",
     )
 
 

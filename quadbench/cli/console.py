@@ -139,12 +139,12 @@ class RunConsole:
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         with self._lock:
-            self._say("wait", f" {device}: {reason}; it is waited for, at most {wait_s:g} s")
+            self._say("wait", f" {device}: {reason}; waiting at most {wait_s:g} s for the device")
             self._set(device, "wait", reason, None)
 
     def device_back(self, device: str, away_s: float) -> None:
         with self._lock:
-            self._say("wait", f" {device}: it is back after {away_s:.1f} s")
+            self._say("wait", f" {device}: the device is back after {away_s:.1f} s")
             self._lines.drop(lambda name, _: name == device)
 
     def record_stored(self, record: RunRecord) -> None:
@@ -211,7 +211,7 @@ def print_broken_profiles() -> None:
     from quadbench.target.profile import broken_profiles
 
     for broken in broken_profiles():
-        print_error(f"the device profile '{broken.name}' is left out: {broken.error}")
+        print_error(f"the device profile '{broken.name}' cannot be used: {broken.error}")
 
 
 def print_note(message: str) -> None:
@@ -235,10 +235,7 @@ def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[
 
 
 def print_json(value: Any) -> None:
-    """Print a value on stdout as JSON, with dataclasses as objects.
-
-    Dates are in ISO 8601, paths are strings, and NaN and infinities become null.
-    """
+    """Print a value on stdout as JSON. Dataclasses become objects, dates ISO 8601, paths strings, NaN and infinities null."""
 
     def text(inner: Any) -> str:
         return inner.isoformat() if isinstance(inner, datetime) else str(inner)
@@ -364,17 +361,12 @@ class CheckedStream:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Write text to the stream and return the number of characters.
-
-        Raises:
-            StorageError: it cannot be written.
-            PipeClosedError: the pipe's reader has exited.
-        """
+        """Write text to the stream and return the number of characters."""
         with self._reporting_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush the stream. The errors are those of `write`."""
+        """Flush the stream. The errors are the same as for `write`."""
         with self._reporting_errors():
             self._stream.flush()
 
@@ -392,7 +384,7 @@ class CheckedStream:
                 os.close(nowhere)
             if isinstance(error, BrokenPipeError):
                 raise PipeClosedError from error
-            hint = "write it where there is room; what was measured is stored"
+            hint = "write the output to a disk with free space; measured launches are stored"
             raise StorageError(f"stdout cannot be written: {error.strerror}", hint=hint) from error
 
 
@@ -400,10 +392,7 @@ _UNBOUNDED = 100_000  # characters: as wide as a table would be
 
 
 def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
-    """Return a printable table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped.
-
-    If space is short, the widest other columns are wrapped first.
-    """
+    """Return a printable table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name in whole)

@@ -12,7 +12,7 @@ from quadbench.results.maintenance import copy_records
 def add(commands: Subparsers) -> None:
     copy = add_action(add_group(commands, "db"), "copy", run_copy, "copy all records and nights from one database to another")
     for name in ("source", "target"):
-        copy.add_argument(name, help="a SQLite file, as results/quadbench.sqlite, or postgresql://HOST/NAME")
+        copy.add_argument(name, help="a SQLite file such as results/quadbench.sqlite, or postgresql://HOST/NAME")
 
 
 def run_copy(options: Options) -> int:

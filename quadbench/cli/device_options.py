@@ -28,14 +28,14 @@ _FARM_HELP = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
     """Add the options `--devices` and `-s` to a command. With `of_farm`, they select a farm's devices instead of local ones."""
     parser.add_argument("--devices", metavar="A,B", help=_FARM_HELP if of_farm else _LOCAL_DEVICES)
-    parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, as adb's option of that name")
+    parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, like adb's option -s")
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
     """Return the device names given with `--devices`, or an empty list; raise if the option is given but empty."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
-        raise UserError(f"--devices '{devices}' names no device", hint="name one, or leave --devices out; see: quadbench devices")
+        raise UserError(f"--devices '{devices}' has no device", hint="name one, or leave --devices out; see: quadbench devices")
     return listed
 
 
@@ -62,24 +62,24 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
     name, *options = listed[0].partition("?")
     picked = f"{name}@{serial}{''.join(options)}"
     if len(listed) > 1:
-        raise UserError(f"-s {serial} picks one phone, but --devices names {len(listed)}", hint=f"write {picked}")
+        raise UserError(f"-s {serial} selects one phone, but --devices names {len(listed)} devices", hint=f"write {picked}")
     return [picked]
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume goes on") -> None:
+def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
     """Add the options --retries, --budget and --keep-going. `later` is help text on launches that the budget excludes."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
         default=DEFAULT_RUN.retries,
         metavar="N",
-        help=f"how often a lost device is waited for, up to {DEFAULT_RUN.wait_s / 60:g} minutes each time (default: %(default)s)",
+        help=f"how often to wait for a lost device, up to {DEFAULT_RUN.wait_s / 60:g} minutes each time (default: %(default)s)",
     )
     parser.add_argument(
-        "--budget", type=duration_s, metavar="TIME", help=f"begin nothing that would not end within this, as 2h; {later}"
+        "--budget", type=duration_s, metavar="TIME", help=f"start only launches that end within this, such as 2h; {later}"
     )
     parser.add_argument(
-        "--keep-going", action="store_true", help="leave out what cannot be had at the beginning, and name it at the end"
+        "--keep-going", action="store_true", help="leave out devices that are unavailable at the start, and name them at the end"
     )
 
 

@@ -26,22 +26,22 @@ def add(commands: Subparsers) -> None:
         "action",
         nargs="?",
         choices=["quarantine", "release", "forget"],
-        help="keep runs from a phone, let them go there again, or forget a phone",
+        help="keep runs away from a phone, allow them again, or remove a phone from the list",
     )
-    parser.add_argument("device", nargs="?", help="that phone: its name, address or serial")
+    parser.add_argument("device", nargs="?", help="the phone's name, address or serial")
     parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
 
 
 def run(options: Options) -> int:
     if options.why is not None and options.action != "quarantine":
         raise UserError(
-            "--why is the reason of a quarantine, and none is begun", hint="quadbench devices quarantine PHONE --why TEXT"
+            "--why is only for the action quarantine", hint="for example: quadbench devices quarantine PHONE --why TEXT"
         )
     rows, expected = list_devices(), expected_phones()
     phones = overview(rows, expected, options.layout)
     if options.action:
         if options.device is None:
-            raise UserError(f"quadbench devices {options.action} names no phone", hint="see: quadbench devices")
+            raise UserError(f"quadbench devices {options.action} needs a phone", hint="name a phone; see: quadbench devices")
         return (_forget if options.action == "forget" else _change)(options, phone_named(options.device, phones))
     others = [row for row in rows if not row.is_phone]
     print_answer(options, [*map(_phone_json, phones), *others], lambda: _print(phones, others))
@@ -69,7 +69,7 @@ def _change(options: Options, phone: FarmPhone) -> int:
 def _forget(options: Options, phone: FarmPhone) -> int:
     """Remove a phone that is not attached here from the phone inventory."""
     if phone.is_here:
-        raise UserError(f"'{phone.name}' is attached here, and would be noted again", hint="unplug it before")
+        raise UserError(f"'{phone.name}' is attached here and would be listed again", hint="unplug it first")
     with open_db(options.layout) as engine:
         Inventory(engine).forget(phone.seen.device)
     print_answer(options, {"forgotten": phone.name}, f"{phone.name}: forgotten")

@@ -25,14 +25,14 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--device",
         metavar="ADDRESS",
-        help="try this device: commands, push, harness, runtime, graphs on its CPU and NPU (s25, s25@SERIAL, virtual:s25)",
+        help="test this device: commands, push, harness, runtime, graphs on its CPU and NPU (s25, s25@SERIAL, virtual:s25)",
     )
 
 
 def run(options: Options) -> int:
     if options.device is not None:
         if "," in options.device:
-            raise UserError(f"--device '{options.device}' names several devices", hint="doctor tries one at a time")
+            raise UserError(f"--device '{options.device}' names several devices", hint="name only one of them")
         with RunConsole() as observer:
             result = bring_up(parse_address(options.device.strip()), layout=options.layout, observer=observer)
         print_answer(options, result.model_dump(mode="json"), lambda: _print_bring_up(stdout_console(), result))
@@ -44,7 +44,7 @@ def run(options: Options) -> int:
 
 def _print_bring_up(console: Console, result: BringUp) -> None:
     """Print a table of all checks of a device, then hints for the checks that are not ok."""
-    shown = empty_table("", "what", "found, or why not", "s", whole=("", "what", "s"))
+    shown = empty_table("", "check", "result or reason", "s", whole=("", "check", "s"))
     for check in result.checks:
         mark = Text(check.status, style=_COLOURS[check.status])
         shown.add_row(mark, check.name, check.said, f"{check.seconds:.1f}")

@@ -39,32 +39,32 @@ log = logging.getLogger(__name__)
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "farm")
-    worker = add_action(actions, "worker", run, "do the farm's jobs on this host, with its attached phones; SIGTERM drains it")
-    worker.add_argument("--name", type=_worker_name, help="the worker's name (default: that of the host)")
+    worker = add_action(actions, "worker", run, "run the farm's jobs on this host and its phones; SIGTERM drains the worker")
+    worker.add_argument("--name", type=_worker_name, help="the worker's name (default: the host's name)")
     worker.add_argument(
-        "--devices", default="", metavar="A,B", help="devices beside attached phones: local, virtual:s25 (default: none)"
+        "--devices", default="", metavar="A,B", help="devices in addition to attached phones: local, virtual:s25 (default: none)"
     )
     worker.add_argument(
         "--metrics",
         type=whole_number("port", 1, 65_535),
         metavar="PORT",
-        help="answer Prometheus at this port, on this host alone",
+        help="serve metrics for Prometheus at this port, only to this host",
     )
-    worker.add_argument("--log-json", action="store_true", help="log JSON, an object a line")
+    worker.add_argument("--log-json", action="store_true", help="log JSON, one object per line")
     run_source.add(actions)
-    add_action(actions, "init", run_init, "try the database and the store of a farm, and make their tables")
-    add_action(actions, "status", run_status, "say what waits, what runs, which workers are there and what is wrong")
+    add_action(actions, "init", run_init, "test the database and the store of a farm, and create the tables")
+    add_action(actions, "status", run_status, "show waiting and running jobs, workers, devices and problems")
     jobs = add_action(actions, "jobs", run_jobs, "list the latest jobs, or those of a run")
     jobs.add_argument("run_id", nargs="?", metavar="RUN", help="the id of a run")
-    logs = add_action(actions, "logs", run_logs, "say what became of a job, attempt by attempt")
+    logs = add_action(actions, "logs", run_logs, "show each attempt at a job, with its result and last log lines")
     logs.add_argument("job", type=int, metavar="JOB", help="the job's number")
-    cancel = add_action(actions, "cancel", run_cancel, "cancel a job or a run: what waits at once, what runs when it can stop")
+    cancel = add_action(actions, "cancel", run_cancel, "cancel a job or all jobs of a run; running jobs end when they can")
     cancel.add_argument("what", metavar="JOB|RUN", help="a job's number or the id of a run")
-    cancel.add_argument("--why", metavar="TEXT", help="a reason for those who look at it later")
-    unit = add_action(actions, "unit", run_unit, "print a systemd unit that keeps a worker on this host")
-    unit.add_argument("--user", default="quadbench", help="the user as whom it runs (default: %(default)s)")
+    cancel.add_argument("--why", metavar="TEXT", help="the reason, shown with the job")
+    unit = add_action(actions, "unit", run_unit, "print a systemd unit that keeps a worker running on this host")
+    unit.add_argument("--user", default="quadbench", help="the user that runs the worker (default: %(default)s)")
     unit.add_argument(
-        "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="how long its jobs may end (default: 1h)"
+        "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="time for running jobs to end (default: 1h)"
     )
 
 
@@ -72,7 +72,7 @@ def run_init(options: Options) -> int:
     source = database_of(options.layout)
     if isinstance(source, Path):
         raise UserError(
-            f"${DATABASE_VARIABLE} names no database, and hosts cannot share a results folder's",
+            f"${DATABASE_VARIABLE} is not set, and hosts cannot share the database of a results folder",
             hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
         )
     before = schema_of(source)
@@ -81,14 +81,14 @@ def run_init(options: Options) -> int:
     engine.dispose()
     after = schema_of(source)
     is_old = before not in (None, after)
-    tables = "made" if before is None else f"brought from schema {before} to {after}" if is_old else "there"
+    tables = "were created" if before is None else f"were upgraded from schema {before} to {after}" if is_old else "exist"
     store = required_store().name if store_of() is not None else None
     if options.json:
         print_json({"database": name, "schema_before": before, "schema": after, "store": store})
         return 0
-    print_text(f"database {name} is reached: its tables are {tables}")
-    without = f"no store: ${STORE_VARIABLE} is not set, and hosts share no bundles and pictures"
-    print_text(f"store {store} is reached" if store else without)
+    print_text(f"database {name} is reachable: its tables {tables}")
+    without = f"no store: ${STORE_VARIABLE} is not set, so hosts share no bundles and pictures"
+    print_text(f"store {store} is reachable" if store else without)
     return 0
 
 
@@ -120,7 +120,7 @@ def run_status(options: Options) -> int:
         _print(("worker", "host", "quadbench", "takes", "devices", "state", "last seen"), rows)
         _print(("device", "profile", "serial", "host", "worker"), devices)
         if not devices:
-            print_text("no device: a worker names its devices some seconds after its start")
+            print_text("no devices; a worker reports its devices some seconds after its start")
     return _fault_exit_code(status.faults)
 
 
@@ -132,7 +132,7 @@ def run_jobs(options: Options) -> int:
     elif read.jobs:
         _print(("job", "run", "kind", "needs", "owner", "state", "attempt", "where", "reason"), list(map(_job_words, read.jobs)))
     elif not read.faults:
-        print_text("there are no jobs")
+        print_text("no jobs")
     if len(read.jobs) == MOST_LISTED:
         print_error(f"only {MOST_LISTED} jobs are listed")
     return _fault_exit_code(list(read.faults.values()))
@@ -149,7 +149,7 @@ def run_logs(options: Options) -> int:
         if job.reason:
             print_text(one_line(job.reason))
         if job.state is JobState.WAITING and job.after:
-            print_text(f"it needs {', '.join(f'job {needed}' for needed in job.after)}")
+            print_text(f"job {job.id} waits for {', '.join(f'job {needed}' for needed in job.after)}")
     rows = [
         (str(past.number), past.worker, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
         for past in attempts
@@ -259,10 +259,10 @@ def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> 
     namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
     for one in namesakes:
         log.warning(
-            "a worker '%s' on host '%s' was here at %s: if it still runs, give one of the two another --name",
+            "another worker '%s' on host '%s' was seen at %s; if it still runs, give one of the two another --name",
             *(itself.name, one.worker.host, f"{one.last_seen:%H:%M:%S} UTC"),
         )
-    takes = ", ".join((*itself.capabilities, *devices)) or "nothing: no device is here, and nothing can be built or compiled"
+    takes = ", ".join((*itself.capabilities, *devices)) or "nothing: this host has no device, and can neither build nor compile"
     log.info("worker '%s' of quadbench %s takes jobs of %s for: %s", itself.name, itself.version, name_of(engine), takes)
 
 
@@ -279,5 +279,5 @@ def _stop_on_signals(worker: "Worker") -> Iterator[None]:
 
 def _worker_name(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > _MAX_NAME_LENGTH:
-        raise argparse.ArgumentTypeError(f"{quote(text)} names no worker; expected 1 to {_MAX_NAME_LENGTH} printable characters")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is not a name; expected 1 to {_MAX_NAME_LENGTH} printable characters")
     return text

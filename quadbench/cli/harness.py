@@ -9,7 +9,7 @@ from quadbench.target.abi import Abi, host_abi
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "harness")
-    build = add_action(actions, "build", run_build, "build it for this machine or an ABI, unless it is there, and print its path")
+    build = add_action(actions, "build", run_build, "build the harness for this machine or an ABI, and print its path")
     add_abi(build, host_abi(platform.machine()))
 
 

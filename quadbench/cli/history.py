@@ -44,45 +44,47 @@ _MAX_NAMED = 20  # nights listed in an error message
 _SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
 _SHORT = 12  # shortest prefix of a digest that is accepted
 _LIMIT = limit_of(PRIMARY, Limits())
-_NOT_CHANGED = "what changed then was the device, or another figure: quadbench history has both"
+_NOT_CHANGED = "look for a change of the device or of another figure: quadbench history"
 
 
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "history", run)
-    parser.epilog = "Its exit codes are those of every command: 0 whatever was ruled, 2 wrong input, 3 results that are damaged."
-    parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night's file (default: list them)")
-    parser.add_argument("--devices", metavar="A,B", help="only these devices, by the names that the list has (default: all)")
+    parser.epilog = "Exit codes: 0 for any verdict, 2 for wrong input, 3 for damaged results."
+    parser.add_argument("case", nargs="?", metavar="CASE", help="a case of a night file (default: list all cases)")
+    parser.add_argument("--devices", metavar="A,B", help="only these devices, by their names in the list (default: all)")
     parser.add_argument(
-        "--all", action="store_true", help="show every figure, not only the time of an image and what was ruled on"
+        "--all", action="store_true", help="show every figure, not only the time of an image and figures with a verdict"
     )
-    word = parser.add_argument_group("say that figures are as they shall be")
-    word.add_argument("--acknowledge", metavar="REASON", help="take them as the new level from a night on, and say why")
-    word.add_argument("--until", type=_until, metavar="WHEN", help="how long that stands, at most a year: 30d, or 2026-12-31")
-    word.add_argument("--night", metavar="NIGHT", help="the night from which on (default: the latest)")
-    word.add_argument("--figure", metavar="KEY", help="only this figure, as end_to_end or peak_ram (default: all)")
+    word = parser.add_argument_group("accept changed figures")
+    word.add_argument("--acknowledge", metavar="REASON", help="accept the figures from a night on, for this reason")
+    word.add_argument("--until", type=_until, metavar="WHEN", help="the end of the acceptance, in at most a year: 30d, or a date")
+    word.add_argument("--night", metavar="NIGHT", help="the first accepted night (default: the latest)")
+    word.add_argument("--figure", metavar="KEY", help="only this figure, such as end_to_end or peak_ram (default: all)")
     word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
     parser.add_argument(
-        "--html", type=output_file, metavar="FILE", help="also write a page there that can be forwarded: one file, no script"
+        "--html", type=output_file, metavar="FILE", help="also write a page to this file: self-contained, without scripts"
     )
     parser.add_argument(
         "--bisect",
         nargs=2,
         metavar=("GOOD", "BAD"),
-        help="launch what the case ran between two nights, or two bundles by their digests, in turn with GOOD, on the device that"
-        " --devices names, until the files are known with which the time of an image changed",
+        help="find the build that changed the time of an image: launch builds from GOOD to BAD (nights or bundle digests)"
+        " in turn with GOOD, on the device of --devices",
     )
 
 
 def run(options: Options) -> int:
     if options.acknowledge is None:
-        hint = "add --acknowledge REASON: they say what is acknowledged"
+        hint = "add --acknowledge REASON"
         refuse_given("history without an acknowledgement", options, "until", "night", "figure", "task", hint=hint)
     elif options.bisect:
-        raise UserError("--bisect finds files, and --acknowledge takes figures as they are", hint="give one of them")
+        raise UserError("--bisect and --acknowledge exclude each other", hint="give one of them")
     if options.case is None:
         return _list(options)
     if options.html and (options.bisect or options.acknowledge is not None):
-        raise UserError("--html is of what history shows", hint="leave it out, or leave --bisect and --acknowledge out")
+        raise UserError(
+            "--html excludes --bisect and --acknowledge", hint="leave it out, or leave --bisect and --acknowledge out"
+        )
     if options.bisect:
         return run_bisect(options)
     return _show(options) if options.acknowledge is None else _acknowledge(options)
@@ -91,8 +93,8 @@ def run(options: Options) -> int:
 def _list(options: Options) -> int:
     """Print one line for each pair of a nightly case and a device, with the latest result."""
     if options.acknowledge is not None or options.bisect:
-        raise UserError("no case is named", hint=next_command(options, "history", "CASE", "..."))
-    refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave it out")
+        raise UserError("no case was named", hint=next_command(options, "history", "CASE", "..."))
+    refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave the option out")
     with nights_of(options.layout) as nights:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # a series may be empty if all of its nights are damaged
@@ -105,7 +107,7 @@ def _list(options: Options) -> int:
         print_text_table(stdout_console(), case_table(lines))
         print_text(f"next: {next_command(options, 'history', lines[0].case)}")
     else:
-        print_text("no night yet; quadbench nightly run night.yaml performs one")
+        print_text("no night yet; to run one: quadbench nightly run night.yaml")
     return 0
 
 
@@ -132,7 +134,7 @@ def _acknowledge(options: Options) -> int:
     """Accept a changed figure level of a nightly case as normal from one night onwards, with a reason and an end date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
-        raise UserError("an acknowledgement needs a reason and an end", hint="--acknowledge 'four more steps' --until 30d")
+        raise UserError("an acknowledgement needs a reason and an end", hint="give --acknowledge 'four more steps' --until 30d")
     with nights_of(options.layout, is_written=True) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
         words = _acknowledgements(options, reason, devices)
@@ -146,7 +148,7 @@ def _acknowledge(options: Options) -> int:
         print_json({"schema_version": _SCHEMA_VERSION, "acknowledged": words})
     else:
         word = words[0]
-        print_text(f"{word.case} is as it shall be from {word.night} on, until {word.until:%Y-%m-%d %H:%M} UTC: {word.reason}")
+        print_text(f"{word.case} is accepted from {word.night} on, until {word.until:%Y-%m-%d %H:%M} UTC: {word.reason}")
         print_text(f"{counted(len(superseding), 'ruling')} superseded by CLEAN")
     return 0
 
@@ -188,9 +190,11 @@ def _until(text: str) -> datetime:
             else now + timedelta(seconds=duration_s(text))
         )
     except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{quote(text)} is no day; expected one as 2026-12-31, or a duration as 30d") from error
+        raise argparse.ArgumentTypeError(
+            f"{quote(text)} is not a date; expected one as 2026-12-31, or a duration, 30d"
+        ) from error
     if not now < until <= now + _MAX_LENGTH:
-        raise argparse.ArgumentTypeError(f"{quote(text)} is over, or more than a year from now")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is in the past, or more than a year from now")
     return until
 
 
@@ -199,28 +203,28 @@ def run_bisect(options: Options) -> int:
         devices = measurements_by_device(nights, options.case, options.devices)
     if len(devices) > 1:
         addresses = ", ".join(nights[-1].address for nights in devices.values())
-        raise UserError(f"launches in turn need one device, and the case was measured on {addresses}", hint="name it: --devices")
+        raise UserError(f"--bisect needs one device, but the case was measured on {addresses}", hint="name one: --devices")
     (measured,) = devices.values()
     good, bad = options.bisect
     begin, end = _index(measured, good), _index(measured, bad)
     subjects = subjects_of(measured[begin : end + 1])  # distinct, in the order of their first night
     if len(subjects) < 2 or subjects[-1] == subjects[0]:
-        message = f"{quote(good)} and {quote(bad)} have no other files, in this order"
+        message = f"{quote(good)} and {quote(bad)} have the same files, or are in the wrong order"
         raise UserError(message, hint="name the earlier, good one first")
-    print_note(f"{plural(len(subjects), 'subject')}, of which at most {(len(subjects) - 1).bit_length()} have to be launched")
+    print_note(f"{plural(len(subjects), 'build')}; at most {(len(subjects) - 1).bit_length()} have to be launched")
     with RunConsole() as observer:
         side = _BisectComparison(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)
         if side.is_changed(subjects[-1]) is not True:
-            raise UserError("BAD does not differ from GOOD, as far as can be told", hint=_NOT_CHANGED)
+            raise UserError("no difference between GOOD and BAD was found", hint=_NOT_CHANGED)
         bisection = bisect(subjects, side.is_changed)
     first = next(night for night in measured if night.subject == bisection.first_bad)
     if options.json:
         print_json({"schema_version": _SCHEMA_VERSION, "case": options.case, "night": first.night, **asdict(bisection)})
         return 0
     for subject in bisection.untold:
-        print_text(f"{subject_name(subject)} could not be told")
-    since = f"the change came with {subject_name(bisection.first_bad)}, which ran first in {first.night}"
-    print_text(f"{since}; {subject_name(bisection.last_good)} is as {subject_name(subjects[0])}")
+        print_text(f"{subject_name(subject)} could not be decided")
+    since = f"the change came with {subject_name(bisection.first_bad)}, which first ran in {first.night}"
+    print_text(f"{since}; {subject_name(bisection.last_good)} does not differ from {subject_name(subjects[0])}")
     return 0
 
 
@@ -236,7 +240,7 @@ class _BisectComparison:
     def is_changed(self, subject: Subject) -> bool | None:
         """Return True if a build's image time differs from the good build's, False if not, None if inconclusive."""
         if not is_file(self._folder(subject) / MANIFEST):
-            print_note(f"{subject_name(subject)} is not there any more; quadbench store fetch gets it where a store has it")
+            print_note(f"{subject_name(subject)} is gone; if a store has it, quadbench store fetch gets it")
             return None
         a, b = (side_of(str(self._folder(one)), {"kit": one.kit} if one.kit else {}, self.layout) for one in (self.good, subject))
         options = CompareOptions(to_see=Limits().time)
@@ -278,10 +282,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return suggested commands, by description, for the latest unwanted change that no person has accepted (acknowledged).
-
-    Without such a change, the only description says that nothing has to be done, and until when.
-    """
+    """Return next commands, by description, for the latest change that nobody accepted, else that nothing has to be done."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
@@ -292,11 +293,11 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
     bisect_it = (*on_it, "--bisect", latest.before.last, latest.segment.first)
     accept_it = (*on_it, "--acknowledge", "REASON", "--until", "30d")
     is_of_files = "files" in latest.segment.changed
-    what = "launch both again, in turn, to see whether the files are why" if is_of_files else "see what is wrong with the device"
+    what = "launch both again, in turn, to see whether the files are the cause" if is_of_files else "check the device"
     command = bisect_it if is_of_files else ("doctor", "--device", latest.history.address)
     return {
         f"If this is not intended, {what}": next_command(options, *command),
-        "If it is intended, take it as the new level": next_command(options, *accept_it),
+        "If it is intended, accept it as the new level": next_command(options, *accept_it),
     }
 
 
@@ -304,7 +305,7 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStore]:
     """Open the database of nightly results in a results folder, for reading or, with `is_written`, for writing."""
     if not database_exists(database_of(layout)):
-        raise UserError(f"'{layout.root}' has no nights", hint="quadbench nightly run night.yaml performs one")
+        raise UserError(f"'{layout.root}' has no nights", hint="run one: quadbench nightly run night.yaml")
     with open_db(layout, open_engine if is_written else open_for_reading) as engine:
         yield NightStore(engine)
 

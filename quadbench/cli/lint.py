@@ -16,8 +16,8 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "lint", run)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR", help="the bundle's folder, results/bundles/<digest>")
     of_whom = parser.add_mutually_exclusive_group()
-    of_whom.add_argument("--profile", metavar="NAME", help="a device profile, for the rules of its chip as well")
-    of_whom.add_argument("--target", metavar="KEY", help="a target that `targets` lists, for the rules of its compiler and chip")
+    of_whom.add_argument("--profile", metavar="NAME", help="also apply the rules for the chip of this device profile")
+    of_whom.add_argument("--target", metavar="KEY", help="also apply the rules for this target (a key of: targets)")
 
 
 def run(options: Options) -> int:

@@ -44,33 +44,33 @@ _MORNING = timedelta(hours=12)  # a night that begins in the evening has the nex
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "nightly")
     night = add_action(
-        actions, "run", run, "measure the cases of a night's file, and say what got worse; one that was cut short goes on"
+        actions, "run", run, "measure the cases of a night file and report what got worse; or resume an interrupted night"
     )
     add_file(night)
     night.add_argument(
-        "--night", metavar="WORD", help="what the night is called behind the file's name (default: the date of its morning)"
+        "--night", metavar="WORD", help="the night's name after the file's name (default: the date of its morning)"
     )
     night.add_argument(
-        "--dry-run", action="store_true", help="say what would be measured and what is wrong with the file, and measure nothing"
+        "--dry-run", action="store_true", help="list what would be measured and the file's problems, without measuring"
     )
     add_outputs(night)
-    frozen = add_action(actions, "freeze", run_freeze, "give a bundle a name for good, by which nights are compared with it")
-    frozen.add_argument("name", metavar="NAME", help="the name, as a night's file has it under `yardstick`")
-    frozen.add_argument("source", metavar="SOURCE", help="a recipe, which is built if it has to be, a bundle's folder or a run")
+    frozen = add_action(actions, "freeze", run_freeze, "give a bundle a permanent name, as the reference (yardstick) of nights")
+    frozen.add_argument("name", metavar="NAME", help="the name that night files have under `yardstick`")
+    frozen.add_argument("source", metavar="SOURCE", help="a recipe (built if necessary), a bundle's folder, or a run")
     schedule = add_action(
-        actions, "schedule", run_schedule, "print systemd's service and timer that run a night's file every night"
+        actions, "schedule", run_schedule, "print a systemd service and timer that run a night file every night"
     )
     add_file(schedule)
     add_report_files(schedule)
     schedule.add_argument("--at", default=_BEGIN, metavar="TIME", help="when the night begins (default: %(default)s)")
-    schedule.add_argument("--cron", action="store_true", help="print a line of a crontab instead")
+    schedule.add_argument("--cron", action="store_true", help="print a line for a crontab instead")
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
     """Add the night file as an argument to a command, and the options of its execution."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="the file of a night")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the night file")
     parser.add_argument(
-        "--budget", type=duration_s, metavar="TIME", help="begin nothing after this, counted from the night's beginning, as 6h"
+        "--budget", type=duration_s, metavar="TIME", help="start nothing later than this after the night's start, such as 6h"
     )
     add_farm(parser)
 
@@ -81,7 +81,7 @@ def run(options: Options) -> int:
     try:
         check_file_name(night_id)
     except ValueError as error:
-        raise UserError(f"no night can be called so: {error}") from error
+        raise UserError(f"the night's name is not valid: {error}") from error
     if options.dry_run:
         return print_plan(night_id, plan, as_json=options.json)
     require_writable(options.layout.root)
@@ -96,7 +96,7 @@ def run(options: Options) -> int:
             result = perform(night_id, plan, launcher, layout=options.layout)
         except KeyboardInterrupt:
             again = night_command(options, "--night", night_id.removeprefix(f"{plan.name}-"))
-            console.print_note(f"night {night_id} is not over; to go on: {again}")
+            console.print_note(f"night {night_id} has not ended; to resume: {again}")
             raise
         except OSError as error:
             raise StorageError(f"'{options.layout.root}' cannot be used: {error}") from error
@@ -123,7 +123,7 @@ def run_freeze(options: Options) -> int:
         chosen = side_of(options.source, {}, options.layout)
         (bundle,) = chosen.bundles([LOCAL_NAME], layout=options.layout, observer=observer).values()
     frozen = freeze(options.name, bundle, options.layout)
-    console.print_answer(options, frozen, f"'{options.name}' is bundle {frozen.bundle} for good")
+    console.print_answer(options, frozen, f"'{options.name}' is now the permanent name of bundle {frozen.bundle}")
     return 0
 
 
@@ -132,8 +132,8 @@ def run_schedule(options: Options) -> int:
     name = load(path, NightFile).name
     command = python_module("quadbench", "nightly", "run", str(path.resolve()), "--results", str(options.layout.root.resolve()))
     if options.farm and has_password(options.farm):
-        hint = "leave the password out, and put it into ~/.pgpass of the user who performs the night"
-        message = "the address of the farm's database has a password, which whoever reads the schedule would see"
+        hint = "remove the password, and put it into ~/.pgpass of the user who runs the night"
+        message = "the URL of the farm's database has a password, and every reader of the schedule would see it"
         raise UserError(message, hint=hint)
     budget = time_word(options.budget) if options.budget else None
     values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
@@ -154,7 +154,7 @@ def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
     else:
         rows = [(one.name, one.side.name, one.yardstick.name, ", ".join(one.words), one.owner or "–") for one in plan.cases]
-        table = TextTable.of_words(night_id, ("Case", "Runs", "Beside", "Devices", "Owner"), rows)
+        table = TextTable.of_words(night_id, ("Case", "Runs", "Yardstick", "Devices", "Owner"), rows)
         console.print_text_table(console.stdout_console(), table)
         console.print_text(f"{night_id} would measure {plural(len(plan.cases), 'case')} in {plural(plan.blocks, 'block')} each")
     print_faults(plan)
@@ -178,10 +178,10 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
 
 def add_report_files(parser: argparse.ArgumentParser) -> None:
     """Add the options that write a night's results as JUnit, Markdown or GitHub annotations."""
-    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML there: a suite for each device")
-    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a page in Markdown there")
+    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML to this file, one suite per device")
+    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a Markdown page to this file")
     parser.add_argument(
-        "--github", action="store_true", help=f"print GitHub's annotations, and add the page to ${SUMMARY_VARIABLE}"
+        "--github", action="store_true", help=f"print GitHub annotations, and append the Markdown page to ${SUMMARY_VARIABLE}"
     )
 
 
@@ -193,15 +193,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         type=_webhook_address,
         default=secret_variable(WEBHOOK_VARIABLE),  # argparse validates the default too
         metavar="URL",
-        help=f"send one message a night there, as Slack takes it (default: ${WEBHOOK_VARIABLE}, which other users cannot see)",
+        help=f"post one message per night there, in Slack's format (default: ${WEBHOOK_VARIABLE}, hidden from other users)",
     )
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write a night's report and JSON, print the night, and write all requested outputs. Return False if an output failed.
-
-    A failed output is reported on stderr and does not stop the others.
-    """
+    """Write all outputs of a night and print the night. Return False if an output failed; the others are written anyway."""
     view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
     word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
@@ -224,10 +221,7 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the shell command that runs this night file again with the same options.
-
-    The password of the farm's database is left out.
-    """
+    """Return the shell command that runs this night file again with the same options, without the database's password."""
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", time_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
@@ -246,7 +240,7 @@ def _add_summary(view: NightView) -> None:
     """Append a night's Markdown page to the file of GitHub's step summary. Other commands of the step may append too."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
-        raise UserError(f"${SUMMARY_VARIABLE} is not set, so that no summary was written", hint="GitHub sets it in a step")
+        raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(night_markdown(view))

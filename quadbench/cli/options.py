@@ -104,7 +104,7 @@ def duration_s(text: str) -> float:
     """Parse a duration such as `90s`, `30m`, `2h` or `7d` into seconds."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{quote(text)} is no duration; expected one above 0, as 30m, 2h or 7d")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is not a duration; expected one above 0, such as 30m, 2h or 7d")
     return int(match[1]) * _UNITS_S[match[2]]
 
 
@@ -113,7 +113,7 @@ def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{quote(text)} is no {noun}; expected {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{quote(text)} is not a {noun}; expected {low} to {high}")
         return int(text)
 
     return read
@@ -123,5 +123,5 @@ def output_file(text: str) -> Path:
     """Parse the path of an output file; return it with links resolved. If the path exists, it must be a regular file."""
     path = Path(text).resolve()
     if not text.strip() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"'{text}' is no file; expected the path of one, which need not be there")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a file; expected the path of a new or existing file")
     return path

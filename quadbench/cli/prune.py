@@ -9,8 +9,8 @@ from quadbench.results.records import open_records
 
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "prune", run)
-    parser.add_argument("--keep", type=duration_s, required=True, metavar="TIME", help="runs that ended within this stay, as 90d")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")
+    parser.add_argument("--keep", type=duration_s, required=True, metavar="TIME", help="keep runs that ended within this: 90d")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be removed, without removing it")
 
 
 def run(options: Options) -> int:
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     for run_id, path in sorted(old.referred.items()):
         print_text(f"{run_id} stays: {path} refers to it")
     for run_id in old.under_way:
-        print_text(f"{run_id} stays: it is under way")
+        print_text(f"{run_id} stays: it is still running")
     if not old.removable:
         count = len(old.referred.keys() | set(old.under_way))
         print_text(f"nothing to remove; {counted(count, 'old run')} {'stays' if count == 1 else 'stay'}")

@@ -12,16 +12,16 @@ from quadbench.report.scores import emulated_tables, score_notes, score_tables
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "quality", run)
     parser.add_argument("run_id", nargs="?", help="the run (default: the latest)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="images of any origin instead of a run's")
-    parser.add_argument("--reference", type=Path, metavar="DIR", help="what they should be, under the same names")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="what they were made from, for CLIP direction")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="score the images in this folder instead of a run's")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="the reference images, with the same names")
+    parser.add_argument("--source", type=Path, metavar="DIR", help="the input images, with the same names, for CLIP direction")
     parser.add_argument("--metrics", default="", metavar="A,B", help="psnr, ssim, st_lpips, kid, ... (default: all)")
     parser.add_argument(
         "--weights",
         action="append",
         default=[],
         metavar="NAME=PATH@sha256:HEX",
-        help="an ONNX file for clip, dino, inception or lpips; may be given more than once (docs/quality.md)",
+        help="an ONNX file for clip, dino, inception or lpips; can be repeated (docs/quality.md)",
     )
     parser.add_argument("--latents", action="store_true", help="also run the run's graphs here and compare eps and latents")
     parser.add_argument(
@@ -34,9 +34,9 @@ def run(options: Options) -> int:
     if options.images or options.reference or options.source:
         if not (options.images and options.reference):
             hint = "quadbench quality --images DIR --reference DIR"
-            raise UserError("--images and --reference go together, and --source with them", hint=hint)
+            raise UserError("--images and --reference must be given together; --source needs both", hint=hint)
         if options.run_id or options.latents or options.emulator:
-            raise UserError("a folder of images has no run, no latents and no U-Nets", hint="give either a run or --images")
+            raise UserError("--images excludes a run, --latents and --emulator", hint="give either a run or --images")
         with requires_extra("quality"):
             from quadbench.quality import score_folders
         scores = score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)

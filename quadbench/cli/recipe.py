@@ -14,12 +14,12 @@ from quadbench.spec import NAME_EXPECTED, is_name
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "recipe")
-    add_recipe(add_action(actions, "check", run_check, "say whether a recipe is right; every problem with its line"))
-    new = add_action(actions, "new", run_new, "write a short recipe, with comments, for a model and adapters of your own")
+    add_recipe(add_action(actions, "check", run_check, "check a recipe, and list every problem with its line"))
+    new = add_action(actions, "new", run_new, "write a short recipe with comments for your own model and adapters")
     new.add_argument("--foundation", required=True, metavar="DIR", help="a diffusers folder, a .safetensors file, or emoji-ldm")
     new.add_argument("--adapter", required=True, nargs="+", type=Path, metavar="FILE", help="PEFT folders or .safetensors files")
-    new.add_argument("--unet-only", action="store_true", help="leave out what files have for the text encoder")
-    new.add_argument("--output", type=Path, default=Path("mine.yaml"), metavar="FILE", help="where to (default: %(default)s)")
+    new.add_argument("--unet-only", action="store_true", help="ignore tensors for the text encoder")
+    new.add_argument("--output", type=Path, default=Path("mine.yaml"), metavar="FILE", help="the new file (default: %(default)s)")
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
@@ -36,7 +36,7 @@ def run_check(options: Options) -> int:
 def run_new(options: Options) -> int:
     path: Path = options.output
     if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
-        raise UserError(f"--output '{path}' names no recipe; expected NAME.yaml, of {NAME_EXPECTED}")
+        raise UserError(f"--output '{path}' is not a recipe file; expected NAME.yaml, with a NAME of {NAME_EXPECTED}")
     with requires_extra("quad"):
         from quadbench.quad.adapters.loading import read_adapter
     adapters = []
@@ -49,7 +49,7 @@ def run_new(options: Options) -> int:
         with path.open("x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError as error:
-        raise UserError(f"'{path}' is there already, and is not overwritten", hint="give another name, with --output") from error
+        raise UserError(f"'{path}' exists already and is not overwritten", hint="give another name with --output") from error
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
     try:
@@ -58,7 +58,7 @@ def run_new(options: Options) -> int:
         path.unlink()
         raise
     check = next_command(options, "recipe", "check", str(path))
-    print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write prompts of your own into it, then {check}")
+    print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write your own prompts into it, then {check}")
     return 0
 
 

@@ -13,7 +13,7 @@ from quadbench.results.engine import open_db
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "release", run)
     parser.add_argument("device", help="a device as `quadbench reserve` takes it")
-    parser.add_argument("--force", action="store_true", help="take it away from whoever has it, the job that runs there included")
+    parser.add_argument("--force", action="store_true", help="take it from any other person, and from a running job")
 
 
 def run(options: Options) -> int:

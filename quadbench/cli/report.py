@@ -24,18 +24,16 @@ _FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
 
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "report", run)
-    parser.add_argument(
-        "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
-    )
+    parser.add_argument("run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest finished run)")
     result.add_full(parser)
     result.add_fail_if(parser)
     result.add_baseline(parser)
-    parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="how the figures are printed")
+    parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="the output format of the figures")
     parser.add_argument(
         "--table",
         choices=TABLE_NAMES,
         metavar="NAME",
-        help=f"print this table alone: {', '.join(TABLE_NAMES)}; of a sweep, those of the paper",
+        help=f"print only this table: {', '.join(TABLE_NAMES)}; for a sweep, only the paper's tables",
     )
 
 

@@ -17,7 +17,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--for", type=duration_s, dest="for_s", default="2h", metavar="TIME", help="how long: 30m, 2h, 7d (default: 2h)"
     )
-    parser.add_argument("--why", metavar="TEXT", default="work by hand", help="what others are told")
+    parser.add_argument("--why", metavar="TEXT", default="work by hand", help="the reason that others see")
 
 
 def run(options: Options) -> int:
@@ -25,5 +25,5 @@ def run(options: Options) -> int:
     with open_db(options.layout) as engine:
         claim = Leases(engine).reserve(device, user_and_host(), one_line(options.why), options.for_s)
     answer = {"device": device, "owner": claim.owner, "purpose": claim.purpose, "until": claim.until.isoformat()}
-    print_answer(options, answer, f"{device} is kept for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC")
+    print_answer(options, answer, f"{device} is reserved for {claim.owner} until {claim.until:%Y-%m-%d %H:%M} UTC")
     return 0

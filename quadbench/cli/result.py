@@ -31,14 +31,11 @@ from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_st
 
 
 def add_full(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--full", action="store_true", help="print every figure, not only the most telling ones")
+    parser.add_argument("--full", action="store_true", help="print every figure, not only the most important ones")
 
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
-    """Print a run's figures as tables or JSON, and the path of its report, if there is one.
-
-    Return 0, or the exit code for `--fail-if` if a condition holds.
-    """
+    """Print a run's figures as tables or JSON, and its report's path. Return 0, or 8 if a condition of `--fail-if` is true."""
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(summary)
@@ -162,7 +159,7 @@ def print_study(options: Options, study: Study) -> None:
     for sentence in sentences:
         console.print(sentence, style="bold", highlight=False)
     if next_words:
-        print_text(f"next: {next_command(options, *next_words)} launches both in turn, which settles their times")
+        print_text(f"next: {next_command(options, *next_words)} launches both in turn, to decide which is faster")
     print_text(f"data: {page.with_suffix('.json')}")
     again = next_command(options, "report", page.parent.name)
     print_text(f"report: {page}" if page.is_file() else f"no report yet; {again} writes it")
@@ -175,7 +172,7 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="EXPR",
-        help="end with exit code 8 where this holds, as 'shared.end_to_end_ms.p50 > 200' (docs/commands.md); may be given often",
+        help="exit with code 8 if this is true, for example 'shared.end_to_end_ms.p50 > 200' (docs/commands.md); can be repeated",
     )
 
 
@@ -190,7 +187,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="RUN",
-        help="an earlier run of the same tasks and devices, or `latest`, the one before: say what got worse since",
+        help="report what got worse since this earlier run of the same tasks and devices; `latest` is the run before",
     )
 
 
@@ -199,8 +196,10 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
-        rest = "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has one"
-        print_note(f"no earlier whole run of {later_run.recipe_name}{where} is in '{options.layout.root}'; {rest}")
+        rest = (
+            "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has this one"
+        )
+        print_note(f"'{options.layout.root}' has no earlier whole run of {later_run.recipe_name}{where}; {rest}")
     return baseline
 
 

@@ -26,29 +26,29 @@ def add(commands: Subparsers) -> None:
         "source", nargs="?", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder"
     )
     parser.add_argument(
-        "--resume", metavar="RUN", help="go on with a run that was cut short, on its devices or those of them that are named"
+        "--resume", metavar="RUN", help="resume an interrupted run, on all of its devices or only on those of --devices"
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="run this bundle of the recipe, as one with an admitted adapter"
+        "--bundle", type=Path, metavar="DIR", help="run this bundle of the recipe, for example one with an admitted adapter"
     )
     add_devices(parser)
     add_full(parser)
     add_fail_if(parser)
     add_baseline(parser)
-    parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine has")
+    parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine uses")
     add_run_options(parser)
     add_farm(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be built, pushed and run on each device, and do nothing of it"
+        "--dry-run", action="store_true", help="print what would be built, pushed and run on each device, without doing it"
     )
 
 
 def run(options: Options) -> int:
     if options.farm:
-        refuse_given("a farm runs what its queue has, and", options, "wait", "dry_run", hint="leave it or --farm out")
+        refuse_given("a run on a farm", options, "wait", "dry_run", hint="leave the option or --farm out")
         use_farm(options.farm)
     if options.wait and options.keep_going:
-        raise UserError("--wait waits for devices that others have, and --keep-going leaves them out", hint="give one of them")
+        raise UserError("--wait and --keep-going exclude each other: wait for a device, or leave it out", hint="give one of them")
     source, run_options = _source(options), run_options_from(options)
     goes_on_there = options.resume and options.devices is None and options.serial is None  # on all of its own devices
     is_told = not goes_on_there and not options.farm
@@ -66,7 +66,7 @@ def run(options: Options) -> int:
             case BundleSource(bundle=bundle, terms=terms):
                 forecasts = forecast_of_bundle(bundle, terms, chosen, layout=options.layout)
             case RunSource():
-                raise UserError("--resume goes on with a run as it began, and does not take --dry-run", hint="leave it out")
+                raise UserError("--resume continues a run unchanged, and does not take --dry-run", hint="leave --dry-run out")
         answer = {"schema_version": _SCHEMA_VERSION, "devices": forecasts}
         print_answer(options, answer, "\n\n".join("\n".join(_lines(one)) for one in forecasts))
         return 0
@@ -96,10 +96,10 @@ def _source(options: Options) -> Source:
     if options.resume:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")
-            raise UserError(f"--resume goes on with a run as it began, and does not take {what}", hint=f"leave {what} out")
+            raise UserError(f"--resume continues a run unchanged, and does not take {what}", hint=f"leave {what} out")
         return RunSource(run_id=options.resume, bundle=pipeline.resumable_bundle(options.resume, options.layout))
     if not options.source:
-        raise UserError("nothing to run was named", hint="name a recipe, as quickstart, or a run to go on with: --resume RUN")
+        raise UserError("no recipe or bundle was named", hint="name one, such as quickstart, or resume a run: --resume RUN")
     return find_source(options.source, options.bundle, options.layout)
 
 
@@ -107,13 +107,13 @@ def _lines(one: Forecast) -> list[str]:
     pushed = {what: size_bytes for what, size_bytes in one.push_bytes.items() if size_bytes}
     sizes = [f"  {what.ljust(18)} {size_bytes / MIB:8.1f} MB" for what, size_bytes in pushed.items()]
     adapters = ", ".join(f"{name} {size_bytes / MIB:.2f} MB" for name, size_bytes in one.adapter_bytes.items())
-    push = [*([f"{sum(pushed.values()) / MIB:.1f} MB"] if pushed else []), *(["what is built"] if one.to_build else [])]
+    push = [*([f"{sum(pushed.values()) / MIB:.1f} MB"] if pushed else []), *(["built files"] if one.to_build else [])]
     there = f"bundle {one.bundle[:12]}" if one.bundle else "no bundle yet"
     launches = [f"run: {one.launches} launches, {one.images} images"] if one.launches else []
     return [
         f"{one.address}: {one.title}, {one.abi}, {one.target}; {there}",
         *(f"build: {what}" for what in one.to_build),
-        f"push: {' and '.join(push)}, less what is there already",
+        f"push: {' and '.join(push)}, except files that are there already",
         *sizes,
         *([f"adapters: {adapters}"] if adapters else []),
         *launches,

@@ -100,7 +100,7 @@ class RunSource:
         return pipeline.resume(self.run_id, chosen, options=options, layout=layout, observer=observer)
 
     def submit(self, request: "Request", farm: "Farm", *, layout: Layout, observer: Observer) -> str:
-        raise UserError("--resume goes on where a run began, and a farm goes on by itself", hint="leave --farm or --resume out")
+        raise UserError("--resume and --farm exclude each other: a farm resumes by itself", hint="leave --farm or --resume out")
 
 
 Source = RecipeSource | BundleSource | RunSource
@@ -110,14 +110,14 @@ def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource 
     """Return the run source that a text names: a bundle's folder or a recipe. `bundle` may be a bundle built from the recipe."""
     if folder := bundle_folder(text):
         if bundle:
-            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give one of them")
+            raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")
         return BundleSource(bundle=read_manifest(folder, Bundle), terms=RunSettings())
     try:
         recipe = read_recipe(text)
     except UnknownNameError as error:
         if not is_run(text, layout):
             raise
-        again = f"to go on with it: {layout.command('run', '--resume', text)}"
+        again = f"to resume it: {layout.command('run', '--resume', text)}"
         raise UserError(f"'{text}' is a run; expected a recipe or a bundle", hint=again) from error
     if not bundle:
         return RecipeSource(recipe=recipe, file=recipe_file(text))
@@ -125,19 +125,19 @@ def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource 
 
 
 def add(actions: Subparsers) -> None:
-    submit = add_action(actions, "submit", run_submit, "have the farm run a recipe or a bundle, and do not wait for it")
+    submit = add_action(actions, "submit", run_submit, "submit a recipe or bundle to the farm, without waiting for its results")
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit, of_farm=True)
-    add_run_options(submit, later="counted from when a device begins")
+    add_run_options(submit, later="counted from each device's start")
     submit.add_argument(
         "--priority",
         type=whole_number("priority", -100, 100),
         default=0,
         metavar="N",
-        help="from -100 to 100: each counts as a day of waiting (default: 0)",
+        help="from -100 to 100; each step counts like a day of waiting (default: 0)",
     )
-    fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch it, and report it here")
-    fetch.add_argument("run_id", metavar="RUN", help="the id of a run that was submitted")
+    fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch its results, and write its report")
+    fetch.add_argument("run_id", metavar="RUN", help="the id of a submitted run")
     add_full(fetch)
 
 
@@ -147,7 +147,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
         "--farm",
         type=_url,
         metavar="URL",
-        help="have the farm with this database run it, and wait for it; the store is that of $QUADBENCH_STORE",
+        help="run on the farm with this database and wait for the result; $QUADBENCH_STORE names the farm's store",
     )
 
 
@@ -155,7 +155,7 @@ def run_submit(options: Options) -> int:
     with RunConsole() as observer:
         run_id = submit_run(find_source(options.source, None, options.layout), options, observer, options.priority)
     command = next_command(options, "farm", "fetch", run_id)
-    text = f"run {run_id} is in the queue; its report, when it has ended: {command}"
+    text = f"run {run_id} is queued; to wait for its report: {command}"
     print_answer(options, {"run_id": run_id, "next": command}, text)
     return 0
 
@@ -181,7 +181,7 @@ def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOut
         return fetch_run(run_id, options.layout, observer)
     except KeyboardInterrupt as interrupt:
         fetch, cancel = (farm_command(options, word, run_id) for word in ("fetch", "cancel"))
-        raise FarmWaitInterrupted(f"the farm goes on with run {run_id}\nits report: {fetch}\nto end it: {cancel}") from interrupt
+        raise FarmWaitInterrupted(f"the farm continues run {run_id}\nits report: {fetch}\nto cancel it: {cancel}") from interrupt
 
 
 def farm_command(options: Options, *words: str) -> str:
@@ -191,11 +191,7 @@ def farm_command(options: Options, *words: str) -> str:
 
 
 def submit_run(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
-    """Submit a run to the farm of $QUADBENCH_DATABASE and $QUADBENCH_STORE, and return its id.
-
-    Raises:
-        QuadbenchError: the farm lacks the devices, cannot be reached, or the source is wrong; no job was submitted.
-    """
+    """Submit a run to the farm of $QUADBENCH_DATABASE and $QUADBENCH_STORE, and return the run's id."""
     from quadbench.dispatch.submission import Request, open_farm
 
     words = tuple(device_words(options.devices, options.serial))
@@ -205,11 +201,7 @@ def submit_run(source: Source, options: Options, observer: Observer, priority: i
 
 
 def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
-    """Wait until the jobs of a farm's run have ended, then fetch their results into the results folder.
-
-    Raises:
-        QuadbenchError: there is no such run, nothing of it was measured, or the farm cannot be reached.
-    """
+    """Wait until all jobs of a run on the farm have ended, then fetch their results into the results folder."""
     from quadbench.dispatch.gathering import gathered, wait_for
     from quadbench.dispatch.submission import open_farm
     from quadbench.farm.accounts import answers
@@ -222,5 +214,5 @@ def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
 
 def _url(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} names no database; leave --farm out to run here")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the URL of a database; leave --farm out to run here")
     return text

@@ -32,7 +32,7 @@ def add(commands: Subparsers) -> None:
         type=whole_number("number of runs", 1, 10_000),
         default=_SHOWN,
         metavar="N",
-        help="how many, latest first (default: %(default)s)",
+        help="how many runs to list, latest first (default: %(default)s)",
     )
 
 
@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     if lines:
         _print_lines(options, lines)
     if not studies and not lines:
-        print_text(f"no run yet; {next_command(options, 'run', 'quickstart')} makes one")
+        print_text(f"no run yet; to start one: {next_command(options, 'run', 'quickstart')}")
     return 0
 
 
@@ -81,10 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield the table rows of one run, one per device. Their cells are recipe with swept values, device, and image time.
-
-    With little room, the parts of a figure are stacked.
-    """
+    """Yield a run's table rows, one per device: recipe with swept values, device, and image time (stacked if space is short)."""
     recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
     devices = line.devices or ("–",)
     for words in zip_longest(recipe, devices, (line.figures.get(address, "–") for address in devices), fillvalue=""):

@@ -22,18 +22,18 @@ from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget, QnnTarget,
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "runtime")
-    adding = add_action(actions, "add", run_add, "make a kit of AARs, wheels, folders or .so files, and verify it")
-    adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".aar, .whl, .zip or lib*.so, or a folder with such")
+    adding = add_action(actions, "add", run_add, "create a kit from AARs, wheels, folders or .so files, and verify it")
+    adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".aar, .whl, .zip or lib*.so, or a folder with these")
     add_abi(adding, Abi.ARM64_V8A)
-    fetching = add_action(actions, "fetch", run_fetch, "make a kit of public packages, each with a pinned sha256")
+    fetching = add_action(actions, "fetch", run_fetch, "create a kit from public packages, each with a pinned sha256")
     maven = f"GROUP:ARTIFACT:VERSION#sha256=HEX of the Maven repository at ${MAVEN_VARIABLE} (default: {MAVEN_CENTRAL})"
     fetching.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(PINS)}, or {maven}")
     add_action(actions, "list", run_list, "list the kits")
-    showing = add_action(actions, "show", run_show, "print a kit, and whether its files are whole and fit compiler and device")
-    showing.add_argument("--profile", metavar="NAME", help="the profile of a device that shall run it")
+    showing = add_action(actions, "show", run_show, "print a kit, and check its files, its compiler and a device's targets")
+    showing.add_argument("--profile", metavar="NAME", help="also check that this device profile can run the kit")
     removing = add_action(actions, "remove", run_remove, "delete a kit")
     for action in (showing, removing):
-        action.add_argument("kit", metavar="KIT", help="the beginning of its digest")
+        action.add_argument("kit", metavar="KIT", help="the beginning of the kit's digest")
 
 
 def run_add(options: Options) -> int:
@@ -53,7 +53,7 @@ def run_list(options: Options) -> int:
         for folder, kit in kits.items()
     ]
     lines = [_line(kit) if isinstance(kit, StoredArtifact) else f"{folder.name}  damaged: {kit}" for folder, kit in kits.items()]
-    print_answer(options, rows, "\n".join(lines) or "no kits; make one with: quadbench runtime add, or fetch")
+    print_answer(options, rows, "\n".join(lines) or "no kits; create one with quadbench runtime add or quadbench runtime fetch")
     return 0 if all(isinstance(kit, StoredArtifact) for kit in kits.values()) else ArtifactError.exit_code
 
 
@@ -74,7 +74,7 @@ def run_remove(options: Options) -> int:
 
 def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
     """Return the reasons why a kit cannot run a device profile's targets, by target. AI Hub targets are not included."""
-    foreign = [] if kit.abi is PHONE_ABI else [f"it is for {kit.abi}; expected {PHONE_ABI}"]
+    foreign = [] if kit.abi is PHONE_ABI else [f"the kit is for {kit.abi}; expected {PHONE_ABI}"]
     run_by_harness = OnnxRuntimeTarget | QnnTarget | LiteRtTarget
     targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, run_by_harness)]
     build, htp_arch = compiler_build(), profile.soc.htp_arch
@@ -83,7 +83,7 @@ def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]
 
 def _print_addition(options: Options, addition: store.AddedKit) -> int:
     kit, left_out = addition.kit, addition.left_out
-    unused = [f"left out, as nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
+    unused = [f"left out because nothing in the kit needs them: {', '.join(left_out)}"] if left_out else []
     print_answer(options, {**_row(kit), "left_out": left_out}, "\n".join((_line(kit), *_details(kit.artifact), *unused)))
     return 0
 

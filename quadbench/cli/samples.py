@@ -10,9 +10,9 @@ from quadbench.report.samples import FORMATS, write_samples
 
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "samples", run)
-    parser.add_argument("run_ids", nargs="*", metavar="RUN", help="the runs (default: the latest that came to its end)")
+    parser.add_argument("run_ids", nargs="*", metavar="RUN", help="the runs (default: the latest finished run)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"the file to write; it ends with {' or '.join(FORMATS)}"
+        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"the file to write, ending with {' or '.join(FORMATS)}"
     )
 
 

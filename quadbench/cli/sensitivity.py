@@ -35,7 +35,7 @@ def run(options: Options) -> int:
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
     """Print each adapter's quantization error overall, at each step and at the worst layers (sites), then the conclusion."""
     for one in sensitivity.adapters:
-        title = f"{one.adapter}, {sensitivity.lora}, under encodings of its own"
+        title = f"{one.adapter}, {sensitivity.lora}, with its own encodings"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)
         shown.add_row(Text("all sites (QSS)", style="bold"), *_score_cells(one.score))
         shown.add_section()
@@ -45,16 +45,16 @@ def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
         for site in one.sites[:WORST_SITES]:
             shown.add_row(site.site, *_score_cells(site.score))
         console.print(shown)
-        console.print(f"order of its {len(one.sites)} sites: {_agreement(one.site_agreement)}", highlight=False)
+        console.print(f"ranking of its {len(one.sites)} sites: {_agreement(one.site_agreement)}", highlight=False)
         compared = [site.below_worst for site in one.sites if site.below_worst]
         alike = [difference for difference in compared if not difference.is_told_apart]
         inputs = f" with {compared[0].pairs} inputs" if compared else ""
-        line = f"{len(alike)} of {len(compared)} other sites cannot be told apart from the worst{inputs}"
+        line = f"{len(alike)} of {len(compared)} other sites cannot be distinguished from the worst{inputs}"
         console.print(f"{line}\n", highlight=False)
-    console.print(f"order of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
+    console.print(f"ranking of the adapters: {_agreement(sensitivity.agreement)}", highlight=False)
     for comparison in sensitivity.choice.comparisons:
         console.print(comparison.described, highlight=False)
-    console.print(f"anchor: {sensitivity.choice.anchor or 'none, take unified'}; {sensitivity.choice.reason}", highlight=False)
+    console.print(f"anchor: {sensitivity.choice.anchor or 'none, use unified'}; {sensitivity.choice.reason}", highlight=False)
 
 
 def _score_cells(score: "DivergenceScore") -> tuple[str, ...]:

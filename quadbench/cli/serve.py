@@ -20,25 +20,25 @@ _MAX_TOKEN_BYTES = 1000
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "serve", run)
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen at (default: %(default)s, this host alone)"
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen at (default: %(default)s, only this host)"
     )
     parser.add_argument(
         "--port",
         type=whole_number("port", 0, 65_535),
         default=_PORT,
-        help="the port, 0 for any that is free (default: %(default)s)",
+        help="the port, or 0 for any free one (default: %(default)s)",
     )
     parser.add_argument(
-        "--name", action="append", default=[], metavar="NAME", help="a name by which others reach this host; may be repeated"
+        "--name", action="append", default=[], metavar="NAME", help="a name by which others reach this host; can be repeated"
     )
     parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help=f"the token that who looks must have (default: ${TOKEN_VARIABLE}); needed but for this host alone",
+        help=f"a file with the token that viewers need (default: ${TOKEN_VARIABLE}); optional if only this host can connect",
     )
     parser.add_argument("--certfile", type=Path, metavar="FILE", help="the certificate for TLS, in PEM")
-    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="its key, where it is not in the same file")
+    parser.add_argument("--keyfile", type=Path, metavar="FILE", help="the certificate's key, if it is in another file")
 
 
 def run(options: Options) -> int:
@@ -46,12 +46,12 @@ def run(options: Options) -> int:
         from quadbench.serve.app import listen, live_page, server_of
         from quadbench.serve.auth import access_of, is_loopback
     if options.keyfile and not options.certfile:
-        raise UserError("--keyfile is of no use without --certfile", hint="give both")
+        raise UserError("--keyfile needs --certfile", hint="give both")
     token = secret_variable(TOKEN_VARIABLE)
     if options.token_file:
         content = read_file(options.token_file, fault=UserError, max_bytes=_MAX_TOKEN_BYTES)
         if options.token_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            message = f"'{options.token_file}' may be read by other users; expected by its owner alone"
+            message = f"'{options.token_file}' can be read by other users; expected only by its owner"
             raise UserError(message, hint=f"chmod 600 {options.token_file}")
         token = content.decode("ascii", "replace").strip()
     access = access_of(token, options.host, options.name)
@@ -62,7 +62,7 @@ def run(options: Options) -> int:
     url = f"{'https' if is_secure else 'http'}://{host}:{at.getsockname()[1]}/"
     print_answer(options, {"url": url, "needs_token": token is not None}, f"{url} shows {options.layout.root}; Ctrl-C ends it")
     if not is_loopback(options.host) and not is_secure:
-        print_note("without TLS others on the network can read the token: give --certfile, or put a proxy with TLS before it")
+        print_note("without TLS, others on the network can read the token: give --certfile, or use a proxy with TLS")
     os.nice(_POLITE)
     with suppress(KeyboardInterrupt):  # a script's background process may ignore Ctrl-C
         server.run(sockets=[at])

@@ -8,9 +8,7 @@ from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, find_run
 
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "show", run)
-    parser.add_argument(
-        "run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest run that came to its end)"
-    )
+    parser.add_argument("run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest finished run)")
     add_full(parser)
     add_baseline(parser)
 

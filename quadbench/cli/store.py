@@ -17,22 +17,22 @@ from quadbench.results.nights import NightStore
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "store")
-    add_action(actions, "status", run_status, "say where the store is and what lies there")
+    add_action(actions, "status", run_status, "show the store's address and contents")
     sending = add_action(actions, "send", run_send, "send bundles, compiled bundles or kits")
     sending.add_argument("folders", nargs="+", type=Path, metavar="BUNDLE_DIR", help="the folder of an artifact")
-    fetching = add_action(actions, "fetch", run_fetch, "fetch an artifact into the results folder and say where it lies")
-    fetching.add_argument("digest", metavar="DIGEST", help="the beginning of its digest")
+    fetching = add_action(actions, "fetch", run_fetch, "fetch an artifact into the results folder and print its folder")
+    fetching.add_argument("digest", metavar="DIGEST", help="the beginning of the artifact's digest")
     collecting = add_action(
-        actions, "collect", run_collect, "remove what nobody needs any more, a day after it was first seen so"
+        actions, "collect", run_collect, "remove files that nobody needs, a day after a first call found them unused"
     )
     collecting.add_argument(
-        "names", nargs="*", metavar="NAME", help="beginnings of digests and run ids that stay however old they are"
+        "names", nargs="*", metavar="NAME", help="beginnings of digests and run ids to keep, however old they are"
     )
     collecting.add_argument(
-        "--keep", type=duration_s, required=True, metavar="TIME", help="what was sent within this stays, as 90d"
+        "--keep", type=duration_s, required=True, metavar="TIME", help="keep what was sent within this time, such as 90d"
     )
-    collecting.add_argument("--dry-run", action="store_true", help="say what would be removed, and do nothing of it")
-    checking = add_action(actions, "check", run_check, "read every object and say which are damaged or missing")
+    collecting.add_argument("--dry-run", action="store_true", help="list what would be removed, without removing it")
+    checking = add_action(actions, "check", run_check, "read every object, and list damaged and missing ones")
     checking.add_argument("--remove", action="store_true", help="remove damaged objects, so that they can be sent again")
 
 
@@ -41,7 +41,7 @@ def run_status(options: Options) -> int:
     status = collection.status(store)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.artifacts.items())) or "no artifacts"
     size = f"{counted(status.objects, 'object')}, {_size(status.size_bytes)}"
-    text = f"{store.name} is reached: {size}; {kinds}; launches: {status.launches}"
+    text = f"{store.name} is reachable: {size}; {kinds}; launches: {status.launches}"
     print_answer(options, {"store": store.name, **asdict(status)}, text)
     return 0
 
@@ -53,7 +53,7 @@ def run_send(options: Options) -> int:
     if options.json:
         print_json([{"kind": kind, "digest": digest, **asdict(sent)} for kind, digest, sent in rows])
     for kind, digest, sent in () if options.json else rows:
-        there = f"{_size(sent.present_bytes)} were there"
+        there = f"{_size(sent.present_bytes)} there already"
         print_text(f"{one_line(f'{kind} {digest}')}: {counted(sent.files, 'file')} sent, {_size(sent.sent_bytes)}; {there}")
     return 0
 
@@ -81,7 +81,7 @@ def run_collect(options: Options) -> int:
     would = "would be " if options.dry_run else ""
     for what, keys, size_bytes in (
         ("removed", collected.removed, collected.removed_bytes),
-        ("condemned, for a collection in a day", collected.condemned, collected.condemned_bytes),
+        ("condemned, to be removed by a collection in a day", collected.condemned, collected.condemned_bytes),
     ):
         for key in keys:
             print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
@@ -91,7 +91,7 @@ def run_collect(options: Options) -> int:
 
 def run_check(options: Options) -> int:
     checked = collection.check(required_store(), is_removing=options.remove)
-    lines = [f"{key}: {fault}{'; it is removed' if key in checked.removed else ''}" for key, fault in checked.faults.items()]
+    lines = [f"{key}: {fault}{'; removed' if key in checked.removed else ''}" for key, fault in checked.faults.items()]
     size = f"{counted(checked.objects, 'object')}, {_size(checked.size_bytes)}"
     print_answer(options, checked, "\n".join([*map(one_line, lines), f"{size}, read; {counted(len(checked.faults), 'fault')}"]))
     return ArtifactError.exit_code if checked.faults else 0

@@ -16,12 +16,12 @@ def add(commands: Subparsers) -> None:
         required=True,
         action="append",
         metavar="KEY=V1,V2",
-        help="a key of a recipe, and values: precision.activations.int8=0,50,100 (percent), tasks.restyle.sampler.steps=4,8; "
-        "several keys, each with an --over of its own, make a grid",
+        help="a recipe's key and its values: precision.activations.int8=0,50,100 (percent), tasks.restyle.sampler.steps=4,8; "
+        "several --over options make a grid",
     )
     add_devices(parser)
     add_full(parser)
-    add_run_options(parser, later="the sweep ends with the settings that it came to, and names the others")
+    add_run_options(parser, later="the sweep names the settings that it did not measure")
 
 
 def run(options: Options) -> int:

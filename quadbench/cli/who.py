@@ -28,5 +28,5 @@ def run(options: Options) -> int:
     elif rows:
         print_rows(columns, [(*words, f"{until:%Y-%m-%d %H:%M} UTC") for *words, until in rows])
     else:
-        print_text("nobody has a device")
+        print_text("no device is in use or reserved")
     return 0
