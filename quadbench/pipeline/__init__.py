@@ -1,4 +1,10 @@
-"""Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of all stages."""
+"""Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of all stages.
+
+run_options.py        plan, retries, time budget; may an interrupted run resume, with which bundles
+session.py            connected and leased devices of a run; storing of each record
+steps.py              deploy, measure, end the run, report; the run's exit code
+progress_observer.py  progress files that the live page reads
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -94,13 +100,13 @@ def build_ahead(
     profiles = list(dict.fromkeys(address.profile for address in addresses))
     if all(find_bundle(recipe.for_device(profile), layout) for profile in profiles):
         return {}
-    purpose = f"look before a run of {recipe.name}"
+    purpose = f"check before a run of {recipe.name}"
     require_devices(addresses, purpose, options, cores=recipe.terms.runtime.cores, layout=layout)
     return ensure_bundles_for(recipe, profiles, layout=layout, observer=observer)
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return each device profile's bundle; build missing ones. The profile of an adb serial is known only after the leasing."""
+    """Return each device profile's bundle; build missing ones. The profile of an adb serial is only known once it is leased."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -134,8 +140,8 @@ def resume(
     """Resume an interrupted run: measure its missing launches, on all of its devices or only on the given ones.
 
     Raises:
-        UserError: there is no such run, it has ended, or it does not hold what resuming needs.
-        QuadbenchError: its bundle is gone or was changed, an address leads to another device now, or every device failed.
+        UserError: there is no such run, the run has ended, or its file lacks what resuming needs.
+        QuadbenchError: its bundle is gone or was changed, an address is now another device, or every device failed.
         KeyboardInterrupt: Ctrl-C; what was measured is stored.
     """
     begun = load_run_file(layout, run_id)

@@ -66,7 +66,7 @@ def _flush(progress_observer: "_ProgressObserver", layout: Layout, name: str, do
                 layout.at_work.mkdir(exist_ok=True)
                 save_progress(layout, name, replace(progress, updated_at=datetime.now(UTC)))
             except (ArtifactError, OSError) as error:
-                log.debug("others do not see how this goes on: %s", error)
+                log.debug("the progress file cannot be written: %s", error)
         if done.wait(_PERIOD_S):
             return
 

@@ -19,7 +19,7 @@ from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run_file
 from quadbench.rollout import equipment, recovery
 
-_BEGIN_ANEW = "begin a new run of the recipe; what was measured stays stored"
+_BEGIN_ANEW = "start a new run of the recipe; existing records stay stored"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class RecordHooks:
     """Callbacks of a farm: one copies the files of a run's launches, one decides whether a launch's record may still be stored.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
-    record's transaction and raises if we may no longer store it. `is_part`: the whole run is kept in another results folder.
+    record's transaction and raises if we may no longer store it. `is_part`: this is one job's part of a run of the farm.
     """
 
     keep_files: Callable[[RunRecord], object] = field(default=lambda _: None)
@@ -77,13 +77,13 @@ class RunPlan(RecordHooks):
 def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, StoredBundle]:
     """Return the bundles of an interrupted run by folder name, after checking that the run can resume on these addresses."""
     if not run_file.planned:
-        raise UserError(f"run {run_file.run_id} is a side of a comparison, which cannot go on", hint="compare anew")
+        raise UserError(f"run {run_file.run_id} belongs to a comparison and cannot be resumed", hint="compare again")
     _require_unfinished(run_file, layout)
     unknown = [address for address in addresses if address.text not in run_file.addresses]
     if unknown:
         known = ", ".join(run_file.addresses)
         raise UserError(
-            f"run {run_file.run_id} has no device '{unknown[0]}'", hint=f"its devices are {known}, or leave --devices out"
+            f"run {run_file.run_id} has no device '{unknown[0]}'", hint=f"name some of {known}, or leave --devices out"
         )
     return {name: _bundle(run_file, name, layout) for name in (run_file.bundle, *run_file.others.values())}
 
@@ -95,20 +95,20 @@ def _require_unfinished(run_file: RunFile, layout: Layout) -> None:
     with open_records(database_of(layout)) as records:
         stored = records.counts(run_file.run_id)
     if not stored:
-        raise ArtifactError(f"run {run_file.run_id} had come to its end, and its records are gone", hint=_BEGIN_ANEW)
+        raise ArtifactError(f"run {run_file.run_id} has ended, but its records are gone", hint=_BEGIN_ANEW)
     if not run_file.missing_launches(stored):
         hint = layout.command("report", run_file.run_id)
-        raise UserError(f"run {run_file.run_id} has come to its end: nothing of it is missing", hint=hint)
+        raise UserError(f"run {run_file.run_id} has ended, and no launch is missing", hint=hint)
 
 
 def _bundle(run_file: RunFile, name: str, layout: Layout) -> StoredBundle:
     folder = layout.bundles / name
     if not folder.exists():
-        raise ArtifactError(f"run {run_file.run_id} cannot go on: its bundle '{folder}' is gone", hint=_BEGIN_ANEW)
+        raise ArtifactError(f"run {run_file.run_id} cannot be resumed: its bundle '{folder}' is gone", hint=_BEGIN_ANEW)
     bundle = read_manifest(folder, Bundle)
     if content_digest(bundle.artifact) != run_file.contents.get(name):
-        reason = f"its bundle '{folder}' has other files than when the run began"
-        raise ArtifactError(f"run {run_file.run_id} cannot go on: {reason}", hint=_BEGIN_ANEW)
+        reason = f"files of its bundle '{folder}' have changed since the run began"
+        raise ArtifactError(f"run {run_file.run_id} cannot be resumed: {reason}", hint=_BEGIN_ANEW)
     return bundle
 
 
@@ -130,8 +130,8 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
         address = device.facts.address
         if (serial := serials.get(address, device.serial)) != device.serial:
             raise DeviceError(
-                f"'{address}' is another phone now: its serial is {device.serial}, that of the run's is {serial}",
-                hint="attach the run's, or go on without it: name its other devices with --devices",
+                f"'{address}' is now another phone: its serial is {device.serial}, but the run used {serial}",
+                hint="attach the run's phone, or name only the run's other devices with --devices",
             )
 
 

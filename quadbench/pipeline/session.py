@@ -184,7 +184,7 @@ class RunSession(Session[RunPlan]):
 
         def with_retry(run: RunFile | None) -> RunFile:
             if run is None:
-                raise ArtifactError(f"the file of the run on '{retry.address}' is gone")
+                raise ArtifactError(f"the run file of the run on '{retry.address}' is gone")
             return replace(run, retries=(*run.retries, retry))
 
         if self.layout.run_file(self.run_id).exists():

@@ -94,11 +94,7 @@ def deploy(bundles: Mapping[str, StoredBundle], session: RunSession) -> Deployed
 
 
 def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
-    """Measure on each device the launches that the run still lacks. Each launch's record is stored as soon as the launch ends.
-
-    Raises:
-        QuadbenchError: a file of a bundle is damaged, or no device could take part.
-    """
+    """Measure on each device the launches that the run still lacks. Each launch's record is stored as soon as the launch ends."""
     rollout, phones = deployed.rollout, session.leased.phones
     remaining: dict[str, NotRun] = {}
     if rollout.installations:
@@ -114,11 +110,7 @@ def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
 
 
 def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
-    """Write to the run's file whether the run has ended. Return for each failed or unavailable device's address the error.
-
-    Raises:
-        NoTimeError: the run's time budget ended before its first launch.
-    """
+    """Write to the run's file whether the run has ended. Return the errors of failed or unavailable devices by address."""
     failed, remaining, hosted, leased = deployed.rollout.failures, measured.remaining, measured.hosted, session.leased
     given_up = {address: rest.given_up for address, rest in remaining.items() if rest.given_up}
     removed = _removed(session)
@@ -136,8 +128,8 @@ def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -
 
     change_run(session.layout, session.run_id, ended)
     if not leased.records.has_run(session.run_id):
-        hint = f"give it more, or go on: {session.layout.command('run', '--resume', session.run_id)}"
-        raise NoTimeError("the time of the run was over before its first launch", hint=hint)
+        hint = f"increase the budget, or resume the run: {session.layout.command('run', '--resume', session.run_id)}"
+        raise NoTimeError("the time budget ended before the first launch of the run", hint=hint)
     return failures
 
 
@@ -221,7 +213,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
     gone = kept - Counter(session.leased.records.counts(session.run_id))
     hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
     return {
-        address: ArtifactError(f"{count} of its launches were removed from the database while the run went on", hint=hint)
+        address: ArtifactError(f"{count} of its launches were deleted from the database during the run", hint=hint)
         for address, count in gone.items()
     }
 
