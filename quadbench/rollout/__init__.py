@@ -1,4 +1,9 @@
-"""Install bundles on devices: compile each bundle once per target, then push it to every device."""
+"""Install bundles on devices: compile each bundle once per target, then push it to every device.
+
+equipment.py  a device's ABI, target, harness and runtime kit; files to push
+forecast.py   dry run: builds, push sizes, launches and obstacles, without connecting
+recovery.py   wait for a lost device; is it the same phone
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +79,7 @@ def roll_out(
     Unless `runs_float`, the float graphs and float adapters are not sent. With a `recovery`, a lost device is waited for.
 
     Raises:
-        UserError: the given harness is not a program, or a device cannot start it.
+        UserError: the given harness is not an executable file, or a device cannot start it.
         UnknownNameError: no kit, or more than one, has a digest with the given prefix.
         MissingDependencyError: a device's harness or kit is missing; nothing was pushed.
         ArtifactError: a file of the bundle or compiled bundle is damaged; nothing was pushed.
@@ -165,15 +170,14 @@ def install(
         QuadbenchError: the harness or a graph cannot be built, or the device fails.
     """
     choice, program = equipment.kit_for(kind, layout), ensure_harness(layout.programs, kind.abi)
-    work = _DeviceInstall(
+    return _DeviceInstall(
         device=device,
         kind=kind,
         harness=equipment.local_file(program, executable=True),
         choice=choice,
         bundle=bundle,
         compiled=compile_for(bundle, kind.target, kind.key, kind.profile.soc.htp_arch, layout=layout, observer=observer),
-    )
-    return work.install(observer, runs_float=True)
+    ).install(observer, runs_float=True)
 
 
 def _compile_all(
@@ -183,14 +187,12 @@ def _compile_all(
     layout: Layout,
     observer: Observer,
 ) -> list[StoredCompiled]:
-    """Return the compiled bundle of each device, in order. Devices with the same bundle and target share one.
-
-    The graphs are linted for the oldest HTP version among these devices, so that all of them can run the graphs.
-    """
+    """Return the compiled bundle of each device, in order. Devices with the same bundle and target share one."""
     products = dict(overrides.compiled)
     for bundle, kind in zip(bundles, kinds, strict=True):
         what = (bundle.artifact.digest, kind.key)
         if what not in products:
+            # Lint for the oldest HTP version among these devices, so that all of them can run the graphs.
             oldest = min(
                 (arch for other in kinds if other.key == kind.key and (arch := other.profile.soc.htp_arch)), default=None
             )
@@ -243,7 +245,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
     if result.exit_code:
         message = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
-        raise DeviceError(f"'{folder}' cannot be made on device '{device.facts.address}': {message}")
+        raise DeviceError(f"'{folder}' cannot be created on device '{device.facts.address}': {message}")
     return InstalledKit(folder=folder, kit=kit, libraries=tuple(libraries))
 
 

@@ -90,7 +90,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
     Raises:
         MissingDependencyError: says what is missing, and where to get it.
-        UserError: QUADBENCH_HARNESS names no program, or a device cannot start the named harness.
+        UserError: QUADBENCH_HARNESS is not an executable file, or a device cannot start the named harness.
         UnknownNameError: there is no such kit.
         ArtifactError: a kit is damaged.
     """
@@ -115,7 +115,7 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
     shared = [device.facts.address for device in devices if device.shares_host_cpu]
     if absent and shared:
         has = ", ".join(map(str, sorted(here)))
-        raise UserError(f"runtime.cores names core {absent[0]}, which '{shared[0]}' has not; it has {has}")
+        raise UserError(f"runtime.cores names core {absent[0]}, but '{shared[0]}' has only {has}")
 
 
 def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitChoice | None:
@@ -126,13 +126,11 @@ def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitCho
 def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
     """Return a device's default kit. None means that the device has this machine's ABI and can use its runtime libraries.
 
-    This machine has no runtime for LiteRT on an NPU, so such targets always need a kit.
-
     Raises:
         MissingDependencyError: no kit runs the device's target; the message says why, and where to get one.
         ArtifactError: a kit is damaged.
     """
-    is_on_npu = isinstance(kind.target, LiteRtTarget) and kind.target.soc is not None
+    is_on_npu = isinstance(kind.target, LiteRtTarget) and kind.target.soc is not None  # this machine has no such runtime
     if kind.abi is host_abi(platform.machine()) and not is_on_npu:
         return None
     stored, htp_arch, build = list_kits(layout), kind.profile.soc.htp_arch, compiler_build()
@@ -150,9 +148,9 @@ def find_named_kit(kind: DeviceKind, layout: Layout, digest: str) -> KitChoice:
     """Return the kit whose digest starts with `digest`; raise if it does not run the device's target."""
     kit = find_kit(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
-    wrong_abi = [] if kit.artifact.abi is kind.abi else [f"it is for {kit.artifact.abi}, not for {kind.abi}"]
+    wrong_abi = [] if kit.artifact.abi is kind.abi else [f"the kit is for {kit.artifact.abi}, not for {kind.abi}"]
     if problems := wrong_abi or target_problems(kit.artifact, kind.target, htp_arch, compiler_build()):
-        raise UserError(f"kit {digest} does not fit '{kind.address}': {'; '.join(problems)}", hint="quadbench runtime list")
+        raise UserError(f"kit {digest} does not fit '{kind.address}': {'; '.join(problems)}", hint="see: quadbench runtime list")
     return _choice_of(kit, kind)
 
 
@@ -170,10 +168,10 @@ def host_libraries(target: RunTarget) -> list[LocalFile]:
 
 def _where(kind: DeviceKind) -> str:
     if isinstance(kind.target, QnnTarget):
-        return "bring ONNX Runtime with Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
+        return "add ONNX Runtime and Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
     if isinstance(kind.target, LiteRtTarget) and (kind.target.soc or kind.abi not in _FETCHED_LITERT):
         dispatch = f" and '{vendor_of(kind.target.soc).dispatch}'" if kind.target.soc else ""
-        return f"bring ONNX Runtime with LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where they are"
+        return f"add ONNX Runtime and LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where to get them"
     fetched = _FETCHED_LITERT if isinstance(kind.target, LiteRtTarget) else _FETCHED
     return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/runtime.md"
 

@@ -84,7 +84,7 @@ def forecast_of_bundle(
 def _kinds(addresses: Sequence[Address]) -> list[DeviceKind]:
     """Return the profile, ABI, serial and target of each device address. Raise for an address that a run would refuse."""
     if not addresses:
-        raise UserError("a dry run does not look for attached phones", hint="name what it shall be about, as --devices s25")
+        raise UserError("a dry run does not look for attached phones", hint="name the devices, for example --devices s25")
     taken: dict[str, str] = {}
     kinds = []
     for address in addresses:
@@ -114,8 +114,8 @@ def _forecast(kind: DeviceKind, address: Address, bundle: StoredBundle | None, t
             adapters[adapter.name] += adapter.file.size_bytes if adapter.file.sha256 in pushed else 0
     needed_bytes = space_bytes(chain(*push.values()))
     if isinstance(address, VirtualAddress) and address.data_mb and needed_bytes > address.data_mb * MIB:
-        room = f"room: its /data has {address.data_mb} MB, {needed_bytes / MIB:.1f} MB are needed"
-        missing.append(f"{room}. Hint: give it more with ?data_mb")
+        room = f"space: /data of the device has {address.data_mb} MB; the run needs {needed_bytes / MIB:.1f} MB"
+        missing.append(f"{room}. Hint: increase it with ?data_mb")
     return Forecast(
         address=kind.address,
         title=kind.profile.title,
@@ -162,7 +162,7 @@ def kind_at(address: Address) -> DeviceKind:
             serial = address.serial or profile.name
             return DeviceKind(address=text, serial=serial, profile=profile, abi=PHONE_ABI, target=profile.target)
         case HostedAddress():
-            raise UserError(f"'{text}' is at Qualcomm AI Hub: nothing is pushed there", hint="leave it out of the dry run")
+            raise UserError(f"'{text}' is at Qualcomm AI Hub: no files are pushed there", hint="leave it out of the dry run")
 
 
 def _profile(name: str, target: str | None) -> DeviceProfile:
@@ -195,7 +195,7 @@ def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: li
     """Return the graphs compiled for a device's target, or else the bundle's own graphs, whose sizes are similar."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
-        to_build.append(f"the graphs for {kind.key}; their bytes are given as they are in the bundle")
+        to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")
     return compiled or bundle
 
 
@@ -222,5 +222,5 @@ def target_problems_of(recipe: Recipe, profile: str | None, target: Target, name
     fits = isinstance(activations, W8A16) or (isinstance(activations, Mixed) and not activations.int8_percent)
     if isinstance(target, LiteRtTarget) and not fits:
         place = ("devices", str(profile), "precision") if of_devices else ("precision",)
-        reason = f"'{name}' runs graphs by LiteRT, for which all activations have 16 bits; expected {{scheme: w8a16}}"
+        reason = f"'{name}' runs graphs with LiteRT, which needs 16 bits for all activations; expected {{scheme: w8a16}}"
         yield Problem(location=(*place, "activations"), reason=f"{reason}, found {{scheme: {activations.scheme}}}")

@@ -70,14 +70,14 @@ class Recovery:
         self._lost[address] += 1
         if self._lost[address] > self.retries:
             times = f"{self.retries} retries" if self.retries != 1 else "1 retry"
-            raise DeviceLostError(f"{lost.message}; it is given up after {times}", hint=lost.hint) from lost
+            raise DeviceLostError(f"{lost.message}; quadbench gave up after {times}", hint=lost.hint) from lost
         self.observer.device_lost(address, lost.message, self.wait_s)
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
         with self.stop.calling_on_request(device.close):
             while not self._is_back(device):
                 left_s = began + self.wait_s - time.monotonic()
                 if left_s <= 0 or self.stop.wait(min(pause_s, left_s)):
-                    raise DeviceLostError(f"{lost.message}; it was waited for {self.wait_s:g} s", hint=lost.hint) from lost
+                    raise DeviceLostError(f"{lost.message}; quadbench waited {self.wait_s:g} s", hint=lost.hint) from lost
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
         away_s = time.monotonic() - began
         self.observer.device_back(address, away_s)
@@ -101,7 +101,7 @@ class Recovery:
         for name, before in self._identities.get(address, {}).items():
             if now.get(name) != before:
                 raise DeviceError(
-                    f"'{address}' is another phone now, or has another build: {name} is {now.get(name)}, was {before}"
+                    f"'{address}' is now another phone or has another build: {name} is {now.get(name)}, was {before}"
                 )
 
 
