@@ -167,7 +167,7 @@ def test_words_for_devices_that_cannot_be_or_are_of_one_device_are_refused(
         "s52@R5CX": "unknown device profile 's52'",
         "virtual:s25?scenario=cold": "unknown scenario 'cold'",
         "hub:s25": "'hub:s25' is at Qualcomm AI Hub",
-        "local?x": r"'local\?x' is no device",
+        "local?x": r"'local\?x' is not a device address",
     }
     assert nightly(tmp_path, "run", written(tmp_path, devices=list(words))) == ERROR
     err = " ".join(capsys.readouterr().err.split())

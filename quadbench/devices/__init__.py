@@ -1,4 +1,19 @@
-"""Parse device addresses, and connect to the devices: attached phones, virtual phones, or this machine."""
+"""Parse device addresses, and connect to the devices: attached phones, virtual phones, or this machine.
+
+addresses.py        grammar of --devices; which attached phone an address means
+connections.py      connects to addressed devices; rows of the device list
+device.py           interface of all devices; size limits of output; command errors
+adb.py              a device over adb: shell, stream, push, pull, free space
+adb_commands.py     commands over adb: reconnects, reboots, harness that survives a disconnect
+adb_protocol.py     finds or starts the adb server; adbutils' errors as device errors
+adb_transport.py    adb client on adbutils: read timeouts, shell packets, file transfer
+android_reports.py  parses getprop, `adb devices`, dumpsys: thermal status, temperatures, battery, screen
+virtual.py          virtual phones: sandbox, adbd, /data, emulators of arm64 and HTP
+scenario.py         scenario files; simulated /system, dumpsys reports, clocks, memory
+scenario_player.py  scenario events: unplug, reboot, heat; slow link
+local.py            this machine as a device, without adb
+process_marks.py    kills leftover processes, found by an environment variable
+"""
 
 from quadbench.devices.addresses import Address, parse_addresses
 from quadbench.devices.connections import HostedPhone, list_devices

@@ -162,7 +162,7 @@ def receive_file(connection: "Connection", remote: str, local: Path, name: str, 
             with partial.open("wb") as file:
                 for chunk in connection.files().iter_content(remote):
                     if not chunk:
-                        raise DeviceError(f"cannot read '{remote}' on {name}: it answered b'DATA' with 0 bytes")
+                        raise DeviceError(f"cannot read '{remote}' on {name}: the device sent a DATA message of 0 bytes")
                     file.write(chunk)
                     received_bytes += len(chunk)
                     if received_bytes > limit_bytes:

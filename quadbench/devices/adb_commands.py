@@ -45,8 +45,8 @@ _NO_PROCESS = "none"
 _ULIMIT_BLOCK_BYTES = 512
 _SHOWN_LINES = 3
 _GONE_HINT = (
-    "Android ends all that was started over adb when it restarts adbd, as some phones do when their USB mode changes; it may have"
-    " run out of memory or storage, too"
+    "run again, and check free memory and storage; a restart of adbd also ends all commands, and some phones restart it when"
+    " their USB mode changes"
 )
 
 # $1: folder, $2: name of this start, $3: time limit in s, $4: file size limit in blocks; then the command. If the connection
@@ -73,7 +73,7 @@ kill -KILL -$$
 fi
 until [ -e "started-$start" ]; do
   tries=$((tries - 1))
-  if [ $tries -eq 0 ]; then echo "nothing was started; is there space, and setsid?" >&2; exit 125; fi
+  if [ $tries -eq 0 ]; then echo "the command did not start; check free space and the program setsid" >&2; exit 125; fi
   sleep {_START_POLL_S}
 done
 echo "$(cat "started-$start") $boot"
@@ -211,7 +211,7 @@ class AdbCommands:
         if self._is_given_up or self._closed.wait(0):
             raise lost
         self._check_may_be_back(lost)
-        log.warning("%s; it is waited for at most %g s", lost.message, RECONNECT_S)
+        log.warning("%s; waiting for it for at most %g s", lost.message, RECONNECT_S)
         since = time.monotonic()
         try:
             boot = self._boot_within(since + RECONNECT_S, lost)
@@ -219,7 +219,7 @@ class AdbCommands:
             self._is_given_up = True
             raise
         is_same = self.boot in (None, boot)
-        end = "what ran there goes on" if is_same else "it has rebooted"
+        end = "its commands continue" if is_same else "it has rebooted"
         log.warning("%s is back after %.1f s: %s", self.name, time.monotonic() - since, end)
         if not is_same:
             self.boot = boot
@@ -227,7 +227,7 @@ class AdbCommands:
 
     def reboot_error(self, when: str) -> DeviceLostError:
         """Return the error for a device that has rebooted."""
-        return DeviceLostError(f"{self.name} rebooted {when}", hint="see that it is charged and cool, then run again")
+        return DeviceLostError(f"{self.name} rebooted {when}", hint="check its charge and temperature, then run again")
 
     def close(self) -> None:
         """Kill all running commands on the device. Later commands raise an error."""
@@ -240,7 +240,7 @@ class AdbCommands:
     def check_open(self) -> None:
         """Raise DeviceLostError if `close` was called."""
         if self._closed.is_set():
-            raise DeviceLostError(f"{self.name} was closed, and what ran there ended", transient=False)
+            raise DeviceLostError(f"{self.name} was closed, and its commands were ended", transient=False)
 
     def _start_group(self, connection: "Connection", program: str) -> tuple[int, bytes]:
         """Read the process group id from a just started command's stdout. Return the id and the bytes that follow it."""
@@ -269,7 +269,7 @@ class AdbCommands:
     def _check_may_be_back(self, lost: DeviceLostError) -> None:
         if reason := self._server.end():
             message = f"{self.name} was lost: {reason}"
-            raise DeviceLostError(message, transient=False, hint="run again; it starts anew") from lost
+            raise DeviceLostError(message, transient=False, hint="run again to restart it") from lost
 
     def _boot_within(self, deadline: float, lost: DeviceLostError) -> str:
         while not self._closed.wait(_RETRY_S):
@@ -327,7 +327,7 @@ class DetachedCommand:
         except (DeviceError, TimeoutError) as error:
             if not self._reboot:
                 raise
-            log.warning("what '%s' wrote last cannot be read: %s", self.argv[0], error)
+            log.warning("the last output of '%s' cannot be read: %s", self.argv[0], error)
         if self._reboot:
             raise self._reboot
 

@@ -27,10 +27,10 @@ CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 30.0
 _GONE = ("not found", "device offline", "closed", "device still ", "device unauthorized", "no devices")
 
-_HINT = "is it really an adb server?"
+_HINT = "check that an adb server listens there"
 _PERMISSION_HINT = (
-    "what lies there belongs to another user of the device, probably root: adb root, remove it, adb unroot; on a phone that an"
-    " employer manages its policy may forbid it"
+    "the path probably belongs to the device's root user: run adb root, remove it, run adb unroot; the policy of a managed"
+    " phone may forbid this"
 )
 STDOUT, STDERR = 1, 2  # kinds of packets; any other kind is the exit code
 _CLOSE_STDIN = bytes([4]) + (0).to_bytes(4, "little")
@@ -141,7 +141,7 @@ class AdbServer:
             with errors_of(peer, silence=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
                 return self._client(peer).open(serial, service)
         except NoServerError as error:
-            raise DeviceLostError(f"{peer} was lost: {error.message}", hint="start adb again, then run again") from error
+            raise DeviceLostError(f"{peer} was lost: {error.message}", hint="restart the adb server, then run again") from error
 
     def _client(self, peer: str) -> "Client":
         from quadbench.devices.adb_transport import Client, Connection
@@ -159,15 +159,15 @@ class AdbServer:
 
 def lost_error(peer: str, reason: str) -> DeviceLostError:
     """Return the error for a device or adb server whose connection broke. `peer` is the name to use in the message."""
-    return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable and that the screen asks nothing, then run again")
+    return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable, answer what the screen asks, then run again")
 
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors into device errors. A timeout means a lost device if `silence` is given, else TimeoutError.
+    """Convert adbutils' errors into device errors. With `silence`, a timeout means a lost device, else TimeoutError.
 
-    A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, which describes a
-    file request, it is an error of that request.
+    A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
+    a file request, the peer's text becomes the reason why that request failed.
     """
     from quadbench.devices.adb_transport import AdbConnectionError, AdbError, AdbTimeout, NotAdbError
 
@@ -180,7 +180,7 @@ def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], st
     except ValueError as error:
         if refusal:  # the caller's code may raise it too; adbutils raises it only for a malformed number
             raise
-        raise DeviceError(f"{peer} answered something else than a number: {error}", hint=_HINT) from error
+        raise DeviceError(f"{peer} sent an answer that is not a number: {error}", hint=_HINT) from error
     except NotAdbError as error:
         answered = f"answered {error}"
         message = f"{refusal()}: it {answered}" if refusal else f"{peer} {answered}"
@@ -207,19 +207,19 @@ def close_stdin(connection: "Connection") -> None:
 
 
 def packets(connection: "Connection", deadline: float, silence_s: float = math.inf) -> Iterator["Packet"]:
-    """Yield the packets of a running command as they arrive. The last packet holds the exit code."""
+    """Yield the packets of a running command as they arrive. The last packet is the exit code."""
     connection.limit(silence_s, deadline)
     try:
         with errors_of(connection.peer):
             yield from connection.packets()
     except TimeoutError as error:
         if time.monotonic() < deadline:
-            raise lost_error(connection.peer, f"nothing came from it for {silence_s:g} s") from error
+            raise lost_error(connection.peer, f"it sent nothing for {silence_s:g} s") from error
         raise
 
 
 def user_server() -> AdbServer:
-    """Return the user's adb server for attached phones, of whatever version. If no server runs, start one."""
+    """Return the user's adb server for attached phones, of any version. If no server runs, start one."""
     server = AdbServer(endpoint=server_endpoint())
     try:
         server.version()
@@ -253,9 +253,9 @@ def _host(name: str) -> str | None:
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
     """Start the user's adb server if its port is free. (`adb start-server` would replace a server of another version.)"""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
-        raise DeviceError(f"{reason.message}", hint="start it there: adb -a nodaemon server")
+        raise DeviceError(f"{reason.message}", hint="start a server there: adb -a nodaemon server")
     if not _is_free(endpoint):
-        raise DeviceError(f"{reason.message}; the port is taken by something else", hint=f"set {_PORT} to a free port")
+        raise DeviceError(f"{reason.message}; another program uses the port", hint=f"set {_PORT} to a free port")
     program = shutil.which("adb")
     if program is None:
         import adbutils  # the failed request has imported it already

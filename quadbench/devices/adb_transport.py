@@ -1,6 +1,6 @@
 """An adb client based on adbutils. It adds complete sends, read timeouts, streamed shell v2 output and size limits.
 
-Nothing here depends on quadbench's devices or errors. Each class mends a class of adbutils and could be contributed there.
+Nothing here depends on quadbench's devices or errors. Each class fixes a class of adbutils and could be contributed upstream.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Connection(AdbConnection):
             self._raw.settimeout(min(self._silence_s, SILENCE_S))
             self._raw.sendall(data)
         except TimeoutError as error:
-            raise AdbTimeout(f"nothing was taken for {self._silence_s:g} s") from error
+            raise AdbTimeout(f"the other end accepted no data for {self._silence_s:g} s") from error
         except OSError as error:
             raise AdbConnectionError(str(error)) from error
         return len(data)
@@ -86,7 +86,7 @@ class Connection(AdbConnection):
     def send_command(self, cmd: str) -> None:
         data = cmd.encode()
         if len(data) > 0xFFFF:
-            raise AdbError(f"the command has {len(data)} bytes, adb takes at most 65535")
+            raise AdbError(f"the command has {len(data)} bytes, adb accepts at most 65535")
         self.send(f"{len(data):04x}".encode() + data)
 
     def check_okay(self) -> None:
@@ -103,7 +103,7 @@ class Connection(AdbConnection):
         return str(self.read_string(int(digits, 16)))
 
     def has_answer(self) -> bool:
-        """Return whether bytes can be read, or the peer has closed."""
+        """Return True if bytes can be read, or if the peer has closed the connection."""
         poll = select.poll()
         poll.register(self._raw, select.POLLIN)
         return bool(poll.poll(0))
@@ -115,7 +115,7 @@ class Connection(AdbConnection):
             header = self.read(_PACKET_HEADER_BYTES)
             kind, size_bytes = header[0], int.from_bytes(header[1:], "little")
             if kind not in (_OUT, _ERR, _EXIT) or (kind == _EXIT and size_bytes != 1):
-                raise NotAdbError(f"{header!r}, which begins no packet of adb's shell protocol")
+                raise NotAdbError(f"{header!r}, which is not the start of a packet in adb's shell protocol")
             yield Packet(kind, self.read(size_bytes))
 
     def files(self) -> "FileSync":
@@ -124,17 +124,17 @@ class Connection(AdbConnection):
 
     def _read_fully(self, n: int) -> bytes:
         if n > self.most_bytes:
-            raise NotAdbError(f"that {n} bytes come; at most {self.most_bytes} do at once")
+            raise NotAdbError(f"a length of {n} bytes, expected at most {self.most_bytes}")
         deadline = time.monotonic() + self._silence_s if self._deadline is None else self._deadline
         data = bytearray()
         while len(data) < n:
             if (remaining_s := deadline - time.monotonic()) <= 0:
-                raise AdbTimeout("the time is over")
+                raise AdbTimeout("the time limit was reached")
             try:
                 self._raw.settimeout(min(self._silence_s, remaining_s))
                 chunk = self._raw.recv(n - len(data))
             except TimeoutError as error:
-                raise AdbTimeout("nothing came") from error
+                raise AdbTimeout("no data arrived") from error
             except OSError as error:
                 raise AdbConnectionError(str(error)) from error
             if not chunk:
@@ -202,8 +202,8 @@ class FileSync(Sync):
     ) -> Iterator[str]:
         """Send local files to paths on the device. Yield each path, in order, when the device has confirmed its file.
 
-        As `adb push`, it sends the next file before the last one is confirmed. adbd creates folders, and removes a partly written
-        file after a failure. `progress` is called with the bytes sent so far, of all files together.
+        Like `adb push`, it sends the next file before the previous one is confirmed. adbd creates folders, and removes a partly
+        written file after a failure. `progress` is called with the bytes sent so far, of all files together.
         """
         connection = self._connection
         awaited: deque[str] = deque()
@@ -211,7 +211,7 @@ class FileSync(Sync):
             while connection.has_answer():  # an early failure: the other files need not be sent
                 self._confirm()
                 if not awaited:
-                    raise NotAdbError("OKAY before a file was whole")
+                    raise NotAdbError("OKAY before a file was complete")
                 yield awaited.popleft()
             try:
                 connection.send(batch.messages)

@@ -14,28 +14,28 @@ from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, PROFILES_FOLDER,
 _MAX_ADDRESS_LENGTH = 1024  # it may contain a profile's path
 _MAX_DATA_MB = 65_536  # limit for a /data in RAM
 _ALLOW_HINT = (
-    "unlock it and allow USB debugging for this machine; if it does not ask, revoke all USB debugging authorisations in its"
-    " developer options and plug it in again"
+    "unlock the phone and allow USB debugging for this machine; if the phone does not ask, revoke all USB debugging"
+    " authorisations in its developer options and plug it in again"
 )
-_START_HINT = "start it normally: adb reboot, or by its buttons"
+_START_HINT = "boot it into Android with adb reboot, or with its buttons"
 _STATE_HINTS = {
     "unauthorized": _ALLOW_HINT,
     "authorizing": _ALLOW_HINT,
     "offline": "plug it in again; if that does not help, turn USB debugging off and on",
-    "connecting": "wait a moment and try again",
-    "detached": "another program has taken it from adb: adb attach",
+    "connecting": "wait a moment, then try again",
+    "detached": "another program detached it from adb; run: adb attach",
     "recovery": _START_HINT,
     "rescue": _START_HINT,
-    "bootloader": "start it normally: fastboot reboot, or by its buttons",
+    "bootloader": "boot it into Android with fastboot reboot, or with its buttons",
     "sideload": _START_HINT,
 }
 _NO_PERMISSIONS_HINT = (
-    "this user may not open the USB device: add it to the group plugdev, or install android-sdk-platform-tools-common"
+    "add your user to the group plugdev, or install android-sdk-platform-tools-common, to get access to the USB device"
 )
 _PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of the adb serials of phones paired for wireless debugging
 _HOST_AND_PORT = re.compile(r"\S+:\d{1,5}")
 _VIRTUAL_OPTIONS = ("data_mb", "target", "scenario", "abi")
-_WRITE_PROFILE_HINT = f"write one after the model of {PROFILES_FOLDER / 's25.yaml'} and give it as ./mine.yaml@SERIAL"
+_WRITE_PROFILE_HINT = f"write a profile like {PROFILES_FOLDER / 's25.yaml'} and pass it as ./mine.yaml@SERIAL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ class LocalAddress(_Address):
 class VirtualAddress(_Address):
     """An address `virtual:<profile>` of a virtual device, with options such as `?target=qnn` after the profile.
 
-    `data_mb=64` makes /data a RAM disk of that size, empty at each start. `target=qnn` selects another of the profile's targets
-    than its `virtual_target`. `scenario=hot` plays a scenario, given by name or file. `abi=arm64-v8a` makes the device report a
-    phone's ABI and run programs for arm64.
+    `data_mb=64` makes /data a RAM disk of that size, empty at each start. `target=qnn` selects one of the profile's targets in
+    place of its `virtual_target`. `scenario=hot` plays a scenario, given by name or file. `abi=arm64-v8a` makes the device
+    report a phone's ABI and run programs for arm64.
     """
 
     profile: str
@@ -74,7 +74,7 @@ class VirtualAddress(_Address):
 
 @dataclass(frozen=True, kw_only=True)
 class HostedAddress(_Address):
-    """An address `hub:<profile>`: a phone at Qualcomm AI Hub, which runs graphs but takes no files."""
+    """An address `hub:<profile>`: a phone at Qualcomm AI Hub. It runs graphs, but files cannot be pushed to it."""
 
     profile: str
 
@@ -83,8 +83,8 @@ class HostedAddress(_Address):
 class AttachedAddress(_Address):
     """An address `<profile>`, `<profile>@SERIAL` or `SERIAL` of an attached phone.
 
-    A single word is stored as `profile`, but if an attached phone has this adb serial, that phone is meant. `?target=qnn` selects
-    another compile target of the profile than its first.
+    A word without `@` is stored as `profile`; if it is the adb serial of an attached phone, it means that phone. `?target=qnn`
+    selects a compile target of the profile in place of its first.
     """
 
     profile: str
@@ -97,11 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Raise if the serial contains an `@`, which usually is a mistyped PROFILE@SERIAL. Call this if no such phone exists.
-
-        Raises:
-            UserError: explains how addresses are written.
-        """
+        """Raise UserError if the serial contains an `@`, usually a mistyped PROFILE@SERIAL. Call this if no such phone exists."""
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
 
@@ -122,11 +118,7 @@ class Phone:
 
 
 def unique_words(given: Iterable[str]) -> list[str]:
-    """Return the given device addresses without surrounding spaces; raise if an address is given twice.
-
-    Raises:
-        UserError: one was given twice.
-    """
+    """Return the given device addresses without surrounding spaces; raise UserError if an address is given twice."""
     words = [word.strip() for word in given]
     for word in words:
         if words.count(word) > 1:
@@ -135,11 +127,7 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise if two addresses mean the same device. `taken` maps adb serials to earlier addresses.
-
-    Raises:
-        UserError: names both addresses.
-    """
+    """Raise UserError if an earlier address means the same device. `taken` maps adb serials to earlier addresses."""
     if serial in taken:
         raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
 
@@ -150,31 +138,25 @@ def virtual_serial(profile: DeviceProfile) -> str:
 
 
 def parse_addresses(words: Iterable[str]) -> list[Address]:
-    """Parse device addresses, in order.
-
-    Raises:
-        UserError: a word is not an address, or was given twice.
-    """
+    """Parse device addresses, in order. Raise UserError if a word is not an address, or is given twice."""
     return [parse_address(word) for word in unique_words(words)]
 
 
 def parse_address(text: str) -> Address:
-    """Parse a device address, such as `virtual:s25?target=qnn`.
-
-    Raises:
-        UserError: the text is not an address.
-    """
+    """Parse a device address, such as `virtual:s25?target=qnn`; raise UserError if the text is not an address."""
     if len(text) > _MAX_ADDRESS_LENGTH:
         raise UserError(
-            f"{quote(text)} is no device: it has {len(text)} characters, expected at most {_MAX_ADDRESS_LENGTH}",
+            f"{quote(text)} is not a device address: it has {len(text)} characters, expected at most {_MAX_ADDRESS_LENGTH}",
             hint="see: quadbench devices",
         )
     if not is_plain(text):
-        raise UserError(f"{quote(text)} is no device: it has characters that are not shown", hint="see: quadbench devices")
+        raise UserError(f"{quote(text)} is not a device address: it has unprintable characters", hint="see: quadbench devices")
     if text == LOCAL_NAME:
         return LocalAddress()
     if text.startswith(f"{LOCAL_NAME}?"):
-        raise UserError(f"'{text}' is no device: {LOCAL_NAME} takes no options", hint="virtual:s25?target=... takes a target")
+        raise UserError(
+            f"'{text}' is not a device address: {LOCAL_NAME} takes no options", hint="for a target, use virtual:s25?target=..."
+        )
     if text.startswith(VIRTUAL_PREFIX):
         return _parse_virtual(text)
     if text.startswith(HOSTED_PREFIX):
@@ -241,9 +223,9 @@ def _parse_attached(text: str) -> AttachedAddress:
 
 def _no_device(text: str) -> UserError:
     return UserError(
-        f"'{text}' is no device",
-        hint="expected local, virtual:<profile>, hub:<profile>, or <profile>, <profile>@SERIAL or SERIAL, these with"
-        " ?target=<backend> where wanted",
+        f"'{text}' is not a device address",
+        hint="expected local, virtual:<profile>, hub:<profile>, <profile>, <profile>@SERIAL or SERIAL; the last three may"
+        " end with ?target=<backend>",
     )
 
 
@@ -254,7 +236,7 @@ def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
     if unknown := [name for name in options if name not in known]:
         raise UnknownNameError(f"option of {text.partition('?')[0]}", unknown[0], known)
     if len(options) < len(pairs):
-        raise UserError(f"'{text}' has an option twice", hint="give each option once")
+        raise UserError(f"'{text}' gives an option twice", hint="give each option once")
     return options
 
 
@@ -267,9 +249,9 @@ def _parse_virtual(text: str) -> VirtualAddress:
     is_size = size is None or (data_mb is not None and 1 <= data_mb <= _MAX_DATA_MB)
     if not profile or "" in (target, scenario) or abi not in (None, PHONE_ABI) or not is_size:
         raise UserError(
-            f"'{text}' is no virtual device",
+            f"'{text}' is not the address of a virtual device",
             hint=f"expected virtual:<profile>, with ?data_mb=<1 to {_MAX_DATA_MB}>, ?target=<backend>, ?abi={PHONE_ABI}, "
-            "?scenario=<name or file> or several joined by &",
+            "?scenario=<name or file>, or several of them joined by &",
         )
     return VirtualAddress(text=text, profile=profile, data_mb=data_mb, target=target, scenario=scenario, is_arm64=abi is not None)
 
@@ -297,7 +279,7 @@ def _phone_with(text: str, serial: str, phones: Sequence[Phone], profiles: Seque
             raise DeviceError(message, hint=_state_hint(attached))
     hint = "plug it in and allow USB debugging"
     if _HOST_AND_PORT.fullmatch(serial):
-        hint = f"adb connect {serial}; a phone that was never paired with this machine takes adb pair first"
+        hint = f"adb connect {serial}; if the phone was never paired with this machine, run adb pair first"
     raise _not_attached(text, phones, profiles, hint=hint)
 
 
@@ -309,8 +291,8 @@ def _only_match(
     if len(matching) > 1 and not preferred:
         serials = ", ".join(phone.attached.serial for phone in matching)
         raise UserError(
-            f"several attached devices are '{text}': {serials}",
-            hint=f"say which: {text}@{matching[0].attached.serial}, or set ANDROID_SERIAL",
+            f"several attached devices match '{text}': {serials}",
+            hint=f"name one: {text}@{matching[0].attached.serial}, or set ANDROID_SERIAL",
         )
     if not matching:
         unready = [
@@ -329,9 +311,9 @@ def _state_hint(attached: AttachedDevice) -> str:
     """Return a hint on how to bring a phone from its current adb state, such as `offline`, to the state `device`."""
     serial, state = attached.serial, attached.state
     if state == "offline" and _HOST_AND_PORT.fullmatch(serial):
-        return f"it is reached through a network: adb disconnect {serial}, then adb connect {serial}"
+        return f"the phone is on a network: run adb disconnect {serial}, then adb connect {serial}"
     if state == "offline" and serial.endswith(_PAIRED_SUFFIX):
-        return "it is reached through a network: turn its wireless debugging off and on"
+        return "the phone is on a network: turn its wireless debugging off and on"
     return _NO_PERMISSIONS_HINT if state.startswith("no permissions") else _STATE_HINTS.get(state, "see: adb devices -l")
 
 
@@ -339,15 +321,15 @@ def _require_match(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
     if profile.matches(phone.properties):
         return profile
     if not phone.properties:
-        raise DeviceError(f"device '{phone.attached.serial}' does not say what it is", hint="reconnect it; getprop failed there")
+        raise DeviceError(f"device '{phone.attached.serial}' has unknown properties: getprop failed on it", hint="reconnect it")
     wrong = [
         f"{key} is '{phone.properties.get(key, '')}', expected '{pattern}'"
         for key, pattern in profile.match.items()
         if not profile.model_copy(update={"match": {key: pattern}}).matches(phone.properties)
     ]
     raise DeviceError(
-        f"device '{phone.attached.serial}' is not a '{profile.name}': {'; '.join(wrong)}",
-        hint=f"give its own profile; {_WRITE_PROFILE_HINT}",
+        f"device '{phone.attached.serial}' does not match the profile '{profile.name}': {'; '.join(wrong)}",
+        hint=f"name the profile of this phone, or {_WRITE_PROFILE_HINT}",
     )
 
 
@@ -357,6 +339,6 @@ def _only_profile(phone: Phone, profiles: Sequence[DeviceProfile]) -> DeviceProf
         return next(profile for profile in profiles if profile.name == names[0])
     serial = phone.attached.serial
     if names:
-        raise UserError(f"device '{serial}' matches several profiles: {', '.join(names)}", hint=f"say which: {names[0]}@{serial}")
+        raise UserError(f"device '{serial}' matches several profiles: {', '.join(names)}", hint=f"name one: {names[0]}@{serial}")
     model, chip = (phone.properties.get(key, "unknown") for key in ("ro.product.model", "ro.soc.model"))
     raise DeviceError(f"no device profile matches '{serial}' (model {model}, chip {chip})", hint=_WRITE_PROFILE_HINT)

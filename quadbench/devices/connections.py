@@ -104,7 +104,7 @@ def connect(
     if not addresses and (serial := variable(SERIAL_VARIABLE)):
         addresses = [parse_address(serial)]
     if not addresses:
-        raise UserError("no device was given", hint="use local, virtual:<profile>, or see what is attached: quadbench devices")
+        raise UserError("no device was given", hint="name local, virtual:<profile>, or an attached phone; see: quadbench devices")
     known = load_profiles() if profiles is None else profiles
     with contextlib.ExitStack() as stack:
         phones = _Phones(known) if any(isinstance(address, AttachedAddress) for address in addresses) else None
@@ -126,7 +126,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
     """Return the phone at Qualcomm AI Hub that an address `hub:<profile>` means.
 
     Raises:
-        UnknownNameError, SpecError: the device profile does not exist, or is wrong.
+        UnknownNameError, SpecError: the device profile does not exist, or is invalid.
         UserError: the profile has no hosted_target.
     """
     profile = load_profile(address.profile)
@@ -172,11 +172,11 @@ class _Phones:
         self.server = user_server()
         listed = self.server.attached()
         if too_long := [attached.serial for attached in listed if len(attached.serial) > _SERIAL_CHARACTERS]:
-            text = f"{quote(too_long[0])} is a serial of {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
-            log.warning("%d attached phones are passed over: %s", len(too_long), text)
+            text = f"the serial {quote(too_long[0])} has {len(too_long[0])} characters, expected at most {_SERIAL_CHARACTERS}"
+            log.warning("%d attached phones are ignored: %s", len(too_long), text)
         right = [attached for attached in listed if len(attached.serial) <= _SERIAL_CHARACTERS]
         if len(right) > MAX_PHONES:
-            log.warning("the adb server lists %d phones; only the first %d are looked at", len(right), MAX_PHONES)
+            log.warning("the adb server lists %d phones; only the first %d are used", len(right), MAX_PHONES)
         deadline = time.monotonic() + ASK_TIMEOUT_S
 
         def asked(attached: AttachedDevice) -> Phone:
@@ -200,7 +200,7 @@ def _open(
             refuse_twice(address.text, virtual_serial(profile), _serials_in_use(opened))
             return open_virtual(profile, address, layout)
         case HostedAddress():
-            raise UserError(f"'{address}' is at Qualcomm AI Hub: nothing can be pushed there", hint="quadbench run takes it")
+            raise UserError(f"'{address}' is at Qualcomm AI Hub: files cannot be pushed there", hint="use it with: quadbench run")
         case LocalAddress():
             return open_local(layout)
         case other:
@@ -211,7 +211,7 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
     try:
         phone, profile = choose_phone(address, phones.phones, phones.profiles, variable(SERIAL_VARIABLE))
     except DeviceNotFoundError as error:
-        hint = f"{error.hint}; a phone at another machine's adb server takes ADB_SERVER_SOCKET=tcp:HOST:PORT"
+        hint = f"{error.hint}; for a phone at another machine's adb server, set ADB_SERVER_SOCKET=tcp:HOST:PORT"
         raise DeviceNotFoundError(f"{error.message}; the adb server is {phones.server.endpoint}", hint=hint) from error
     serial = phone.attached.serial
     refuse_twice(address.text, serial, _serials_in_use(opened))
@@ -221,7 +221,7 @@ def _open_phone(address: AttachedAddress, layout: Layout, phones: _Phones, opene
         abi_text = one_line(reported or "no ABI", _PROPERTY_CHARACTERS)
         raise DeviceError(
             f"device '{address}' reports {abi_text} as {ABI_PROPERTY}; expected {PHONE_ABI}",
-            hint="programs are built for phones of 64 bits by Arm alone",
+            hint="use a 64-bit Arm phone; programs are built for no other phones",
         )
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(layout.device(serial), address.text))
@@ -248,7 +248,7 @@ def _serials_in_use(opened: Sequence[Device]) -> dict[str, str]:
 def _properties(server: AdbServer, serial: str, deadline: float) -> dict[str, str]:
     try:
         if (remaining_s := deadline - time.monotonic()) <= 0:
-            raise DeviceError(f"device '{serial}' is not asked: the phones before it took {ASK_TIMEOUT_S:g} s", hint="try again")
+            raise DeviceError(f"device '{serial}' was not asked: the phones before it took {ASK_TIMEOUT_S:g} s", hint="try again")
         return read_properties(server, serial, f"device '{serial}'", remaining_s)
     except DeviceError as error:
         log.warning("%s", error)

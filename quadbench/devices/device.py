@@ -16,11 +16,11 @@ ANDROID_ROOT = "/data/local/tmp/quadbench"
 STDERR_TAIL_CHARS = 4000
 PULL_LIMIT_BYTES = 64 * 2**20
 
-Progress = Callable[[int], None]  # called with the bytes of the file that have been sent so far
+Progress = Callable[[int], None]  # called with the total bytes sent so far
 
 LINE_LIMIT_BYTES = 64 * 1024  # limit for one line of a stream; an event of the harness takes hundreds
 TEXT_LIMIT_BYTES = 16 * 2**20  # limit for a command's whole output; the longest, a list of all objects, takes thousands
-TAIL_BYTES = 64 * 1024  # limit for stderr, of which the end is kept
+TAIL_BYTES = 64 * 1024  # limit for stderr; its end is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Device(Protocol):
         ...
 
     def free_bytes(self, path: str) -> int:
-        """Return the number of free bytes on the device's file system that holds the existing folder `path`.
+        """Return the number of free bytes on the device's file system that contains the existing folder `path`.
 
         Raises:
             DeviceError: there is no such folder.
@@ -152,13 +152,13 @@ def command_error(argv: Sequence[str], device: str, status: int, stderr: str) ->
 
 
 def not_a_file_error(remote: str, device: str) -> DeviceError:
-    """Return the error for a device path that is no regular file but a folder, link or pipe, for example."""
-    return DeviceError(f"'{remote}' on {device} is no regular file")
+    """Return the error for a device path that is not a regular file but, for example, a folder, link or pipe."""
+    return DeviceError(f"'{remote}' on {device} is not a regular file")
 
 
 def file_size_error(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
     """Return the error for a file on the device that is larger than `limit_bytes`, the most that is copied."""
-    return OutputLimitError(f"'{remote}' on {device} has more than the {limit_bytes} bytes that are copied of such a file")
+    return OutputLimitError(f"'{remote}' on {device} has more than {limit_bytes} bytes, the most that is copied")
 
 
 def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
@@ -167,7 +167,7 @@ def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) ->
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
-    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code; we close it."""
+    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code."""
     stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:

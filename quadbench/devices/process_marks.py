@@ -37,7 +37,7 @@ class ProcessMark:
 def device_mark(folder: Path) -> Iterator[ProcessMark]:
     """Yield a new mark for the processes of a device. At the end, kill all processes that have the mark.
 
-    The caller holds the lock of the device's folder. Leftovers of an earlier process are killed first.
+    The caller must hold the lock of the device's folder. Leftovers of an earlier process are killed first.
     """
     mark = ProcessMark(folder)
     kill_marked_processes(mark.device)

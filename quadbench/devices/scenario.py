@@ -19,7 +19,7 @@ Seconds = Annotated[float, Field(ge=0, le=3600)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 
 VIRTUAL_PROPERTY = "ro.quadbench.virtual"
-"""A property that only virtual devices have: the ABI of the programs that they run, which may differ from the reported ABI."""
+"""A property that only virtual devices have: the ABI of the programs they run. It may differ from the ABI they report."""
 _REQUIRED_TOOLS = {"cat", "chmod", "df", "env", "find", "ln", "ls", "mkdir", "mv", "rm", "sha256sum", "stat"}
 
 _GETPROP = """\
@@ -194,7 +194,7 @@ def load_scenario(name_or_path: str) -> Scenario:
     """Load a scenario by name or from a file; an existing file takes precedence.
 
     Raises:
-        SpecError: the file is wrong.
+        SpecError: the file is invalid.
         UnknownNameError: there is neither a scenario with this name nor such a file.
     """
     path = Path(name_or_path)
@@ -221,7 +221,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
     available = subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split()
     if missing := _REQUIRED_TOOLS.difference(available):
         raise MissingDependencyError(
-            f"{toybox} lacks {', '.join(sorted(missing))}", hint="use Debian's: apt-get install --reinstall toybox"
+            f"{toybox} lacks {', '.join(sorted(missing))}", hint="install Debian's toybox: apt-get install --reinstall toybox"
         )
     for tool in available:
         if tool in exit_codes:

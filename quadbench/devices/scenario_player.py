@@ -128,7 +128,7 @@ class ScenarioPlayer:
                 self._look_for_harnesses()
             if phases and time.monotonic() - self._began >= phases[0].after_s:
                 phase = phases.pop(0)
-                log.info("scenario %s: the phase from second %g on begins", self._scenario.name, phase.after_s)
+                log.info("scenario %s: starting the phase of second %g", self._scenario.name, phase.after_s)
                 write_reports(self._folder / "system", phase)
             for event in [event for event in self._events if self._is_due(event)]:
                 self._events.remove(event)
@@ -148,7 +148,7 @@ class ScenarioPlayer:
                 return f"launch {launch} was not reached, or ended within {after_s:g} s"
             case PushMoment(after_mb=after_mb):
                 sent_mb = self._link.sent_bytes / MIB
-                return f"{sent_mb:.1f} of {after_mb:g} MiB were sent, as what is on the device already is not sent again"
+                return f"only {sent_mb:.1f} of {after_mb:g} MiB were sent; files already on the device are not sent again"
 
     def _apply(self, event: Fault) -> None:
         log.info("scenario %s: %s", self._scenario.name, event.event)

@@ -1,4 +1,4 @@
-"""Virtual devices. Each is a sandbox on this machine that shows a device profile and runs its own adbd and adb server.
+"""Virtual devices. Each is a sandbox on this machine that reports a profile's properties and has its own adbd and adb server.
 
 Emulators run there for foreign hardware: QEMU for arm64 programs, and Qualcomm's emulator for graphs of its NPU.
 """
@@ -45,8 +45,8 @@ TRANSPORT = f"127.0.0.1:{ADBD_PORT}"
 _POLL_S = 0.02
 _SHOWN_LINES = 3
 _NAMESPACES_HINT = (
-    "virtual devices need user namespaces: allow them (sysctl kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0), in Docker run with --privileged; or use the device local"
+    "allow user namespaces, which virtual devices need (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0); in Docker run with --privileged; or use the device local"
 )
 
 # The script records adbd's exit code, because the server continues without adbd. If a scenario has killed adbd, it starts again
@@ -417,6 +417,6 @@ def _htp_package() -> Path:
     spec = find_spec(_HTP_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
-            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="pip install 'quadbench[qnn]', Linux on x86-64"
+            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="on Linux x86-64: pip install 'quadbench[qnn]'"
         )
     return Path(spec.origin).parent
