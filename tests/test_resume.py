@@ -159,7 +159,7 @@ def test_one_ctrl_c_finishes_the_launch_and_the_printed_command_goes_on(tiny_rec
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
-    says(rest, "is finished and stored; press Ctrl-C again to cut it off")
+    says(rest, "is finished and stored; press Ctrl-C again to stop it at once")
     with open_records(results.database) as records:
         interrupted = records.run_records(records.run_ids()[0])
     assert {record.status for record in interrupted} == {Status.OK}

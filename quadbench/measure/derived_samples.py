@@ -28,7 +28,6 @@ IMAGE_LIMIT_BYTES = 32 * 2**20
 _TIMEOUT_S = 60.0
 # `find` follows no links, so every listed file is really in the folder.
 _LIST = 'if [ -d "$1" ]; then find "$1" -type f -exec stat -c "%s %n" {} +; fi'
-
 _SIZES_TIMEOUT_S = 30.0
 
 
@@ -52,7 +51,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
         name = f"{task.name}/{item.name}"
         event = announced.get((task.name, item.name))
         if event is None:
-            result.fail(ErrorClass.HARNESS, f"harness painted no image {name}")
+            result.fail(ErrorClass.HARNESS, f"harness generated no image {name}")
             continue
         local = work.folder / "images" / f"{name}.png"
         try:
@@ -76,7 +75,7 @@ def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: S
         mask = mask_of(_read(bundle.path(item.mask), of_mask, ErrorClass.INFRASTRUCTURE))
         if mask.shape != image.shape[:2] or not mask.any():
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
-            raise WrongImageError(f"image {of_mask} is no mask of {size}", ErrorClass.INFRASTRUCTURE)
+            raise WrongImageError(f"image {of_mask} is not a mask of {size}", ErrorClass.INFRASTRUCTURE)
     samples: list[Sample] = []
     for against, file in (("reference", item.reference), ("truth", item.truth)):
         if file is None:
@@ -146,7 +145,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
     name = f"{event.task}/{event.item}"
     size_bytes = files.get(event.path)
     if size_bytes is None:
-        raise WrongImageError(f"image {name}: '{event.path}' is no regular file on the device", ErrorClass.HARNESS)
+        raise WrongImageError(f"image {name}: '{event.path}' is not a regular file on the device", ErrorClass.HARNESS)
     if size_bytes > IMAGE_LIMIT_BYTES:
         message = f"image {name} has {size_bytes} bytes, expected at most {IMAGE_LIMIT_BYTES}"
         raise WrongImageError(message, ErrorClass.HARNESS)
@@ -191,7 +190,8 @@ def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample,
         size_bytes = sizes.get(place)
         if size_bytes != file.size_bytes:
             raise DeviceError(
-                f"'{place}' on device '{installation.address}' has {'no file' if size_bytes is None else f'{size_bytes} bytes'}, "
+                f"'{place}' on device '{installation.address}' "
+                f"{'is missing' if size_bytes is None else f'has {size_bytes} bytes'}, "
                 f"expected the {file.size_bytes} bytes of '{file.path}'",
                 hint="push the bundle again",
             )

@@ -82,11 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure for 0.3 s how busy its CPU is with other work.
-
-    Raises:
-        DeviceError: the device does not answer.
-    """
+    """Read the state of a device. With `is_watched`, also measure for 0.3 s how busy its CPU is with other work."""
     return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
@@ -222,7 +218,7 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
     if skin_c is not None and limits.max_skin_c is not None and skin_c > limits.max_skin_c:
         yield f"skin at {skin_c:.1f} °C, at most {limits.max_skin_c:g} °C allowed"
     if not limits.allows_throttled and (slowed := _throttling(state)):
-        yield f"slowed down: {', '.join(slowed)}; measure.gate.allows_throttled takes it for normal"
+        yield f"slowed down: {', '.join(slowed)}; to accept this, set measure.gate.allows_throttled"
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
@@ -234,5 +230,5 @@ def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool)
 
 
 def _throttling(state: DeviceState) -> list[str]:
-    parts = [f"{part.name} by {part.level}" for part in state.thermal.cooling if part.level > 0 and part.kind in _THROTTLED]
+    parts = [f"{part.name} at level {part.level}" for part in state.thermal.cooling if part.level > 0 and part.kind in _THROTTLED]
     return [*parts, *(f"{clock}, capped" for clock in state.clocks if clock.is_capped)]

@@ -109,7 +109,7 @@ class _HubProfile(_ServiceModel):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """Yield the samples of a graph's AI Hub profile. Times are in ns (AI Hub gives µs); memory is the upper bound in bytes."""
+    """Yield the samples of a graph's AI Hub profile. Times are in ns (AI Hub gives µs); memory is the upper end of a range."""
     if not profiled.status.is_ok:
         return
     summary = _parse_profile(profiled).execution_summary
@@ -139,7 +139,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the number of inference runs of the graph with the fewest, or 0 if no graph ran."""
+    """Return the lowest number of inference runs that a graph has in these samples, or 0 if no graph ran."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 
@@ -154,8 +154,8 @@ def _parse_profile(profiled: GraphProfile) -> _HubProfile:
 
 def _other_form(profiled: GraphProfile, reason: str) -> ServiceError:
     return ServiceError(
-        f"the profile of AI Hub's job '{profiled.status.job}' has another form than this quadbench reads: {one_line(reason)}",
-        hint="see the job's page at AI Hub, and whether there is a newer quadbench",
+        f"the profile of AI Hub's job '{profiled.status.job}' has a format that this quadbench cannot read: {one_line(reason)}",
+        hint="check the job's page at AI Hub, and look for a newer quadbench",
     )
 
 

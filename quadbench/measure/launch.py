@@ -1,4 +1,4 @@
-"""Run one launch: a fresh harness process in its own folder on the device. Each launch gives a record, also if it fails."""
+"""Run one launch: a fresh harness process in its own folder on the device. A failed launch gives a record, too."""
 
 import hashlib
 import json
@@ -26,13 +26,13 @@ from quadbench.measure.gate import caveats_of_state, disturbances, max_busy_perc
 from quadbench.measure.launch_record import LaunchResult, LaunchSettings, LaunchWork, build_record, find_failure
 from quadbench.results.layout import Layout
 
-_ADVICE = "Ctrl-C: the launch that runs on each device is finished and stored; press Ctrl-C again to cut it off"
+_ADVICE = "Ctrl-C: the current launch on each device is finished and stored; press Ctrl-C again to stop it at once"
 
 log = logging.getLogger(__name__)
 
 ImageCallback = Callable[[str, int], None]  # the task, and the number of its images in the launch so far
 _SYNC_INTERVAL_S = 1.0  # a power cut loses at most these events; a sync for each line would disturb the measurement
-_SCREEN_HINT = "keep it on: adb shell svc power stayon true, then wake it up"
+_SCREEN_HINT = "keep it on with adb shell svc power stayon true, then wake the phone up"
 
 _TIMEOUT_S = 30.0
 _LIST = 'if [ -d "$1" ]; then ls "$1"; fi'
@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop a job, shared between threads. After `cut_off`, failures of running launches count as interruptions."""
+    """A request to stop measuring, shared between threads. After `cut_off`, failed launches count as interrupted."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -232,7 +232,7 @@ def _measure(work: LaunchWork, result: LaunchResult, stop: StopFlag, on_image: I
     except Exception as error:
         # An unexpected error in one launch must not end the others.
         log.info("%s: unexpected error in a launch", work.device.facts.address, exc_info=True)
-        reason = f"unexpected error, a bug of quadbench (-v shows where): {type(error).__name__}: {error}"
+        reason = f"unexpected error, a bug in quadbench (-v shows where): {type(error).__name__}: {error}"
         result.fail(ErrorClass.INFRASTRUCTURE, reason)
 
 
@@ -249,7 +249,7 @@ def _passes_gate(work: LaunchWork, result: LaunchResult, stop: StopFlag) -> bool
     result.state |= state_texts(state, "before")
     result.state_caveats = judged.caveats
     if state.screen == "off":
-        log.warning("%s: its screen is off, and many phones slow down then; %s", work.device.facts.address, _SCREEN_HINT)
+        log.warning("%s: the screen is off, which slows many phones down; %s", work.device.facts.address, _SCREEN_HINT)
     if not judged.is_open:
         result.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {limits.wait_s:g} s"
     return judged.is_open
@@ -308,7 +308,7 @@ def remove_leftovers(device: Device, layout: Layout) -> None:
     ours = [name for name in there if _RUN_ID.fullmatch(name) and layout.run(name).is_dir()]
     for start in range(0, len(ours), _MAX_AT_ONCE):
         names = ours[start : start + _MAX_AT_ONCE]
-        log.info("%s: removing what earlier launches left: %s", device.facts.address, ", ".join(names))
+        log.info("%s: removing the folders of earlier launches: %s", device.facts.address, ", ".join(names))
         _remove(device, names)
 
 
@@ -322,7 +322,7 @@ def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
             raise DeviceFullError(
                 f"'{folder}' on {address} has {free / MIB:.1f} MB left, a launch needs {SPACE_BYTES / MIB:g} MB for its images"
                 " and events",
-                hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
+                hint=f"make room there; files below {device.root} may be deleted, they are sent again when needed",
             )
         yield folder
     finally:

@@ -40,7 +40,7 @@ _WARMING = 2  # slow images at the start of a block; a single one may be chance
 _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
 _NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
-_LONGER = "Hint: raise measure.timeout_s of the recipe"
+_LONGER = "Hint: raise measure.timeout_s in the recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share. `confirm` runs before each launch and raises if our lease has ended."""
+    """The settings that all launches of one run share. Before each launch, `confirm` raises if our lease has ended."""
 
     run_id: str
     layout: Layout
@@ -184,7 +184,7 @@ def versions_of(installation: Installation, event_log: EventLog) -> dict[str, st
 
 
 def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
-    """Return a launch's runtime options as texts by name. An option that the device decides has the value `any`."""
+    """Return a launch's runtime options as texts by name. An option that is left to the device has the value `any`."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
     if installation.litert and variant.is_quantized:

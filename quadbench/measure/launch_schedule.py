@@ -20,7 +20,6 @@ from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 _Side = TypeVar("_Side")
 
 Block = tuple[LaunchPlan, ...]
-
 PairedBlock = tuple[RunRecord, RunRecord, RunRecord, RunRecord]  # first A, first B, second B, second A
 Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
@@ -37,8 +36,8 @@ def launches_of(
     """Return the planned launches of a run in order, which is the same on all devices. `seed` determines the random order.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
-    references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own` (None: all tasks).
-    If `own` is empty, these variants are left out.
+    references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
+    of their own (None: all tasks). If `own` is empty, these variants are left out.
     """
     # The first launch makes every image once, so that a device with wrong results is found before it is measured.
     every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
@@ -156,7 +155,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledLaunch:
-    """The next launch to run: number `number` of `total`. With `may_discard`, a disturbed launch is discarded and repeated."""
+    """The next launch to run: number `number` of `total`. With `may_discard`, it is discarded if the device ends hot or slow."""
 
     installation: Installation
     launch: LaunchPlan
@@ -215,7 +214,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One of the two builds that a comparison launches in turn: its installed bundle, launch plan and launch settings."""
+    """One of the two builds (a side) that a comparison launches in turn: its installed bundle, launch plan and settings."""
 
     installation: Installation
     launch: LaunchPlan
@@ -224,13 +223,11 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """A comparison's launches of two builds in blocks A B B A and B A A B. It ends by `judge` or after all interim analyses.
+    """A comparison's launches of two builds in blocks A B B A and B A A B. It ends when `judge` stops it, or after all looks.
 
-    `seed` draws the order of the blocks.
-
-    After each complete block, the judge gets all blocks so far and returns the remaining `looks` (interim analyses) and whether
-    to stop. A block with a launch that is not OK stops there and counts for neither side. After more than `repeats` such blocks
-    the comparison ends, and `broken` holds the reason.
+    `seed` draws the order of the blocks. After each complete block, the judge gets all blocks so far. It returns the remaining
+    `looks` (interim analyses) and whether to stop. A block with a launch that is not OK stops there and counts for neither build.
+    After more than `repeats` such blocks the comparison ends, and `broken` has the reason.
     """
 
     a: SideLaunch

@@ -40,10 +40,8 @@ def measure_launches(
     """Run the launches of all devices and pass each record to `store` at once. Return the launches not run, by device address.
 
     Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
-    Ctrl-C lets the current launches finish and starts no others; the second kills them.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the record of each launch that was finished or cut off has been handed over.
+    Ctrl-C lets the current launches finish and starts no others; the second kills them. KeyboardInterrupt is then raised after
+    all their records are stored.
     """
     stop = stop or StopFlag()
     work = _LaunchRunner(store=store, observer=observer, stop=stop)
