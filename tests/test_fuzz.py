@@ -273,7 +273,7 @@ EVENTS = st.dictionaries(
 @fuzzed
 @given(line=EVENTS.map(json.dumps) | st.text(max_size=60))
 def test_any_line_is_an_event_or_refused(line: str) -> None:
-    with refused_by_name(ValueError, "is no event"):
+    with refused_by_name(ValueError, "is not an event"):
         assert read_event(line).event in ("header", "sample", "image", "error", "footer")
 
 

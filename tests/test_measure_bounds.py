@@ -67,7 +67,7 @@ def test_a_harness_that_writes_without_end_is_ended(world: World) -> None:
     began = time.monotonic()
     record = measured(world, 'header()\nwhile True:\n    sample("rss_bytes", 7, task="restyle")', timeout_s=5.0)
     assert time.monotonic() - began < ENDLESS_S
-    assert "that the plan can explain; the harness was ended" in reason_of(record) or "timed out" in reason_of(record)
+    assert "that the plan allows; the harness was stopped" in reason_of(record) or "timed out" in reason_of(record)
     assert len(record.samples) < 2000
 
 

@@ -71,7 +71,7 @@ std::vector<std::optional<TensorInfo>> stored_inputs(const SafeTensors& file, co
   for (const auto& entry : file.entries()) {
     if (known.contains(entry.first)) continue;
     throw InputError(file.name(),
-                     "adapter '" + file.name() + "' has a tensor '" + entry.first + "' that is no input of the graph");
+                     "adapter '" + file.name() + "' has a tensor '" + entry.first + "' that is not an input of the graph");
   }
   check_pairs(file, stored);
   return stored;
@@ -113,7 +113,7 @@ void copy_ranks(std::span<const std::byte> stored, const TensorInfo& input, std:
 void require_room(const std::string& mix, const TensorInfo& input, std::size_t ranks) {
   const std::int64_t room = input.shape[rank_axis(input)];
   if (static_cast<std::int64_t>(ranks) <= room) return;
-  throw InputError(mix, "the adapters of '" + mix + "' have rank " + std::to_string(ranks) + " or more together at '" +
+  throw InputError(mix, "the adapters of '" + mix + "' have a total rank of " + std::to_string(ranks) + " or more at '" +
                             input.name + "', expected at most " + std::to_string(room));
 }
 
@@ -123,7 +123,7 @@ void check_base(const SafeTensors& file, const BaseDigests& base) {
     const auto found = file.metadata().find(key);
     if (found != file.metadata().end() && found->second == expected) continue;
     const std::string said = found == file.metadata().end() ? "no " + std::string(key) : key + (" " + found->second);
-    throw InputError(file.name(), "adapter '" + file.name() + "' was made for another base or profile: it says " + said +
+    throw InputError(file.name(), "adapter '" + file.name() + "' was made for another base or profile: its metadata has " + said +
                                       ", expected " + expected + "; admit it to this bundle");
   }
 }

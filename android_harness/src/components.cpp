@@ -19,7 +19,7 @@ std::vector<std::string> names_of(const std::vector<TensorInfo>& infos) {
 const TensorInfo& only(const std::string& graph, const std::vector<TensorInfo>& infos, const std::string& name,
                        const char* what) {
   if (infos.size() != 1 || infos[0].name != name) {
-    throw InputError(graph, graph + ": its " + what + " are " + joined(names_of(infos)) + ", expected " + name + " alone");
+    throw InputError(graph, graph + ": its " + what + " are " + joined(names_of(infos)) + ", expected only " + name);
   }
   return infos[0];
 }

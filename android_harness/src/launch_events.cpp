@@ -80,8 +80,8 @@ void Launch::require_room_for_graphs(const std::string& task, std::int64_t peak)
   auto weights = static_cast<std::int64_t>(components_.file_bytes());
   for (const auto& entry : unets_) weights += static_cast<std::int64_t>(entry.second->file_bytes());
   if (peak < weights) {
-    throw RunError("task " + task, "the peak of " + std::to_string(peak) + " bytes, swapped ones with it, is below the " +
-                                       std::to_string(weights) + " bytes of the graphs that are loaded; it cannot be right");
+    throw RunError("task " + task, "peak memory of " + std::to_string(peak) + " bytes, swap included, is below the " +
+                                       std::to_string(weights) + " bytes of the loaded graphs, which is impossible");
   }
 }
 

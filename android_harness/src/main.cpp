@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
     return kInputError;
   }
   if (std::string_view(QUADBENCH_BUILD_TYPE) == "Debug")
-    std::cerr << "quadbench-harness: a debug build; its times mean nothing\n";
+    std::cerr << "quadbench-harness: this is a debug build; its times are meaningless\n";
   try {
     return run_to_exit_code(argv[1]);
   } catch (const std::exception& error) {  // stdout itself is gone

@@ -124,7 +124,7 @@ std::map<std::string, std::int64_t> rss_by_region(std::istream& smaps, const std
       mapping->bytes += rss - written;
     }
   }
-  if (mappings.empty()) throw RunError("memory", "smaps tells of no mapping; it cannot be read, or this kernel has none");
+  if (mappings.empty()) throw RunError("memory", "smaps lists no mapping; it cannot be read, or this kernel has none");
   for (const auto& [name, held] : mappings) regions[region_of(name, held, graphs)] += held.bytes;
   return regions;
 }

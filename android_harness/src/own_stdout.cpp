@@ -10,7 +10,7 @@
 namespace quadbench {
 
 OwnStdout::OwnStdout() : file_(::dup(STDOUT_FILENO)) {
-  if (file_ < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) throw RunError("stdout", "cannot set stdout apart");
+  if (file_ < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) throw RunError("stdout", "cannot redirect stdout to stderr");
 }
 
 OwnStdout::~OwnStdout() { ::close(file_); }

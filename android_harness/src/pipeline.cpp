@@ -129,7 +129,7 @@ void Pipeline::require_finite(const Task& task, const Item& item) {
   }
   if (!is_finite(latent_)) stage = "the VAE encoder";
   if (!is_finite(context_) || (task.guidance() != 1.0 && !is_finite(negative_context_))) stage = "the text encoder";
-  throw RunError(where, "the image is not finite; the first NaN or infinity came out of " + stage);
+  throw RunError(where, "the image is not finite; the first NaN or infinity came from " + stage);
 }
 
 }  // namespace quadbench

@@ -60,7 +60,7 @@ BaseDigests base_digests(const Field& field) {
 // Names become parts of paths.
 std::string checked_name(const std::string& name, const std::string& place) {
   if (name.empty() || name.front() == '.' || name.find_first_of("/\\") != std::string::npos) {
-    throw InputError(place, place + ": found the name '" + name + "', expected one without slashes and a leading dot");
+    throw InputError(place, place + ": found the name '" + name + "', expected one without slashes or a leading dot");
   }
   return name;
 }
@@ -223,7 +223,7 @@ void require_variant_fits(const Plan& plan, const Field& document) {
   }
   if ((plan.variant == Variant::kMergedAtLoad) != plan.merge.has_value()) {
     throw InputError("merge", std::string("merge: ") + (plan.merge ? "found an object" : "missing") +
-                                  "; variant merged-at-load has it, and no other");
+                                  "; required for variant merged-at-load, not allowed for others");
   }
 }
 

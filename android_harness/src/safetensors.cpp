@@ -38,7 +38,7 @@ const char* name_in_file(DType dtype) {
 
 std::size_t tensor_bytes(const Field& field, const SafeTensors::Entry& entry) {
   const auto size = element_bytes(entry.dtype);
-  if (!size) field.at("dtype").fail("a known type as F32, I16 or I8");
+  if (!size) field.at("dtype").fail("a known type such as F32, I16 or I8");
   std::size_t bytes = *size;
   for (const std::int64_t dimension : entry.shape) {
     const auto factor = static_cast<std::size_t>(dimension);
@@ -79,7 +79,7 @@ SafeTensors::SafeTensors(const std::filesystem::path& path) : name_(path.string(
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), kLengthBytes);
   if (header_bytes > bytes.size() - kLengthBytes) {
-    throw InputError(name_, "'" + name_ + "' is cut off or no safetensors file: its header would have " +
+    throw InputError(name_, "'" + name_ + "' is incomplete or not a safetensors file: its header would have " +
                                 std::to_string(header_bytes) + " bytes, the file has " + std::to_string(bytes.size()));
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);

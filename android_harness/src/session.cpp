@@ -24,7 +24,7 @@ Session::Session(std::unique_ptr<Form> form, const std::filesystem::path& graph,
 void require_static(const std::string& graph, const TensorInfo& info) {
   for (const std::int64_t size : info.shape) {
     if (size <= 0)
-      throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected a static one");
+      throw InputError(graph, graph + ": '" + info.name + "' has shape " + to_string(info.shape) + ", expected a static shape");
   }
 }
 

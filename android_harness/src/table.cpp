@@ -39,7 +39,7 @@ Table parse_table(std::string_view json, const std::string& name, bool inpaint) 
   const Field timesteps = document.at("timesteps");
   if (table.steps.empty()) document.at("steps").fail("at least one step");
   if (timesteps.items().size() != table.steps.size()) {
-    timesteps.fail(std::to_string(table.steps.size()) + " time steps, one for each of steps");
+    timesteps.fail(std::to_string(table.steps.size()) + " time steps, one for each entry of steps");
   }
   return table;
 }

@@ -25,7 +25,7 @@ UNet::UNet(Session session, const Dimensions& dimensions, std::size_t adapter_ca
   const auto width = static_cast<std::int64_t>(elements_of(input("time_features").shape));
   require_tensor(graph, input("time_features"), floats("time_features", {1, width}));
   if (session_.outputs().size() != 1) {
-    throw InputError(graph, graph + ": has " + std::to_string(session_.outputs().size()) + " outputs, expected eps alone");
+    throw InputError(graph, graph + ": has " + std::to_string(session_.outputs().size()) + " outputs, expected only eps");
   }
   require_tensor(graph, session_.outputs()[0], floats("eps", dimensions.latent));
 }

@@ -38,7 +38,7 @@ TEST_CASE("a damaged file is refused when it is opened") {
   const Scratch scratch;
   const auto error = [&](const std::string& content) { return input_error([&] { SafeTensors(scratch.write("x", content)); }); };
   CHECK(has(error("1234"), "too short"));
-  CHECK(has(error(std::string(8, '\xff') + "{}"), "is cut off or no safetensors file"));
+  CHECK(has(error(std::string(8, '\xff') + "{}"), "is incomplete or not a safetensors file"));
   CHECK(has(error(file_of(kHeader, data_of(0, 0).substr(0, 4))), "the file is cut off"));
   CHECK(has(error(file_of(kHeader, data_of(0, 0) + "x")), "its header and tensors need"));
   CHECK(has(error(file_of("{", "")), "not JSON"));
@@ -90,7 +90,7 @@ TEST_CASE("an adapter may have any rank up to the graph's at a site, and lack ot
 TEST_CASE("an adapter has no tensor but the graph's inputs") {
   const Scratch scratch;
   const auto path = scratch.write("x", adapter_of({{"lora.s.down", {3, 2}}, {"lora.s.up", {4, 3}}, {"a", {1}}}));
-  CHECK(has(input_error([&] { check_adapter(path, {kDown, kUp}, std::nullopt); }), "has a tensor 'a' that is no input of the graph"));
+  CHECK(has(input_error([&] { check_adapter(path, {kDown, kUp}, std::nullopt); }), "has a tensor 'a' that is not an input of the graph"));
 }
 
 TEST_CASE("an adapter must be made for the base and profile of the plan") {
@@ -104,8 +104,8 @@ TEST_CASE("an adapter must be made for the base and profile of the plan") {
     return input_error([&] { check_adapter(path, {kDown, kUp}, base); });
   };
   CHECK(error(base.graph, base.profile) == "no InputError");
-  CHECK(has(error(std::string(64, '3'), base.profile), "made for another base or profile: it says base_graph 3333"));
-  CHECK(has(error(base.graph, ""), "it says base_profile , expected 2222"));
+  CHECK(has(error(std::string(64, '3'), base.profile), "made for another base or profile: its metadata has base_graph 3333"));
+  CHECK(has(error(base.graph, ""), "its metadata has base_profile , expected 2222"));
   const auto silent = scratch.write("y", file_of(kHeader, data_of(0, 0)));
-  CHECK(has(input_error([&] { check_adapter(silent, {kDown, kUp}, base); }), "it says no base_graph, expected 1111"));
+  CHECK(has(input_error([&] { check_adapter(silent, {kDown, kUp}, base); }), "its metadata has no base_graph, expected 1111"));
 }

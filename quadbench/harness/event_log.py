@@ -27,7 +27,7 @@ _Place = tuple[str, str | None, str | None, int | None, int | None, bool]  # met
 
 EVENTS = "events.jsonl"
 _MAX_EVENTS_BYTES = 2**28  # a hundred times the events of the largest bundled recipe
-_RERUN_HINT = "its figures are whole in the database; run again for its images"
+_RERUN_HINT = "run again for its images; its measured values are complete in the database"
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class EventLog:
         if self.footer is not None:
             self._note_problem(f"comes after the footer: {events.shortened(line)}")
         elif (self.header is None) != isinstance(event, events.Header) and not refuses:
-            self._note_problem(f"is a {event.event}; expected the header first, and once")
+            self._note_problem(f"is a {event.event}; expected one header, at the start")
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
@@ -115,13 +115,13 @@ class EventLog:
     def _is_too_much(self) -> bool:
         expected = self.expected
         if self.lines > expected.max_lines:
-            self._end(f"is one more than the {expected.max_lines} that the plan can explain")
+            self._end(f"is beyond the {expected.max_lines} lines that the plan allows")
         elif self.size_bytes > expected.max_bytes:
-            self._end(f"ends beyond the {expected.max_bytes} bytes that the plan can explain")
+            self._end(f"ends beyond the {expected.max_bytes} bytes that the plan allows")
         return self.is_over
 
     def _end(self, complaint: str) -> None:
-        self._note_problem(f"{complaint}; the harness was ended")
+        self._note_problem(f"{complaint}; the harness was stopped")
         self.is_over = True
 
     def _note_problem(self, complaint: str) -> None:
@@ -134,7 +134,7 @@ class EventLog:
                 self.header = self.header or event
             case events.SampleEvent():
                 if fault := _sample_fault(event, self.expected) or self._too_often(event):
-                    self._note_problem(f"is a sample of {event.metric} that the plan does not explain: {fault}")
+                    self._note_problem(f"is a sample of {event.metric} that does not fit the plan: {fault}")
                     return
                 self.samples.append(Sample(**event.model_dump(exclude={"event"}, exclude_none=True)))
                 if event.metric == "end_to_end_ns":
@@ -142,16 +142,16 @@ class EventLog:
             case events.ImageEvent():
                 key, path = (event.task, event.item), self.expected.images.get((event.task, event.item))
                 if path is None:
-                    self._note_problem(f"is an image {event.task}/{event.item}, which the plan does not ask for")
+                    self._note_problem(f"is an image {event.task}/{event.item}, which is not in the plan")
                 elif event.path != path:
-                    self._note_problem(f"says that image {event.task}/{event.item} lies at '{event.path}', expected '{path}'")
+                    self._note_problem(f"gives '{event.path}' as the path of image {event.task}/{event.item}, expected '{path}'")
                 elif key in self.images:
-                    self._note_problem(f"announces image {event.task}/{event.item} a second time")
+                    self._note_problem(f"reports image {event.task}/{event.item} a second time")
                 else:
                     self.images[key] = event
             case events.LibraryEvent():
                 if event.path in self.libraries:
-                    self._note_problem(f"tells of the library '{event.path}' a second time")
+                    self._note_problem(f"reports the library '{event.path}' a second time")
                 elif len(self.libraries) == events.MAX_LIBRARIES:
                     self._note_problem(f"is library {events.MAX_LIBRARIES + 1}, at most {events.MAX_LIBRARIES} are read")
                 else:
@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count a sample. Return an error message if the plan expects fewer samples of this metric and task."""
+        """Count a sample. Return an error message if its metric and task now have more samples than the plan expects."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -175,7 +175,7 @@ class EventLog:
             most, there = self.expected.times_of(event.task, group.is_warmup, event.iteration), self._seen[place]
         if there >= most:
             where = f", iteration {event.iteration}" if place else ""
-            return f"it is number {there + 1} of {group}{where}, expected {most}"
+            return f"it is number {there + 1} of {group}{where}, expected at most {most}"
         self.counts[group] += 1
         if place:
             self._seen[place] += 1
@@ -184,12 +184,12 @@ class EventLog:
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
         """Return an error message if a time from the harness exceeds the launch's duration, as measured by this machine."""
         if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
-            return f"harness says that it ran for {wall_ns / 1e9:.3f} s; here {wall_s:.3f} s went by"
+            return f"harness says that it ran for {wall_ns / 1e9:.3f} s; this machine measured {wall_s:.3f} s"
         longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
         if longest is None or longest.value <= wall_ns:
             return None
         of_task = f" of task '{longest.task}'" if longest.task else ""
-        return f"harness says {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
+        return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
         """Return an error message if an image's time is too short or not its parts' sum, or if all images exceed the launch."""
@@ -225,7 +225,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
         return f"component '{event.component}', expected one of {', '.join(Component)}"
     for key, word in (event.labels or {}).items():
         if key not in _LABELS or word not in expected.words:
-            return f"label {key} '{word}' is no word of the plan"
+            return f"label {key} '{word}' is not a name in the plan"
     return _place_fault(event, expected)
 
 
@@ -236,30 +236,27 @@ def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> 
         return "no task" if is_of_image else None
     task = expected.tasks[event.task]
     if event.item is not None and event.item not in task.items:
-        return f"item '{event.item}' is none of task '{event.task}'"
+        return f"item '{event.item}' is not in task '{event.task}'"
     if not is_of_image:
         return None if event.iteration is None and event.step is None else "an iteration or a step, expected neither"
     if event.iteration is None:
         return "no iteration"
     if (event.step is None) == (event.metric == events.STEP_METRICS) or (event.step is not None and event.step >= task.steps):
-        wanted = f"one of {task.steps}" if event.metric == events.STEP_METRICS else "none"
+        wanted = f"one of {task.steps} steps" if event.metric == events.STEP_METRICS else "none"
         return f"step {event.step}, expected {wanted}"
     item = task.items[event.iteration % len(task.items)]
     if event.item is not None and event.item != item:
         return f"item '{event.item}' in iteration {event.iteration}, expected '{item}'"
     if event.metric == events.RELOAD_METRICS:
-        return None if event.component in _RELOADED else f"component '{event.component}', which stays loaded"
+        return None if event.component in _RELOADED else f"component '{event.component}', which is never reloaded"
     component = Component.UNET if event.metric == events.STEP_METRICS else events.IMAGE_METRICS[event.metric]
     return None if event.component == component else f"component '{event.component}', expected '{component or 'none'}'"
 
 
 def check_image_contents(record: RunRecord, layout: Layout) -> None:
-    """Raise if a launch's image files do not match the sha256 in its events. Call this before images are shown or scored.
+    """Raise ArtifactError if a launch's images do not match the sha256 in its events. Call this before they are shown or scored.
 
-    Missing images are ignored here. If the events file is gone, a warning is logged and nothing is checked.
-
-    Raises:
-        ArtifactError: names the first image that was changed, or the events file if it lacks an image.
+    Missing images are ignored here. If the events file is missing, a warning is logged and nothing is checked.
     """
     if not record.images:
         return
@@ -268,7 +265,7 @@ def check_image_contents(record: RunRecord, layout: Layout) -> None:
     if not images:
         return
     if not told_in.exists():
-        log.warning("'%s' is gone, so the images beside it are taken as they are", told_in)
+        log.warning("'%s' is missing, so the images beside it are not checked", told_in)
         return
     announced: dict[str, list[str]] = {}  # a failed launch may announce an image several times
     for line in read_file(told_in, fault=ArtifactError, hint=_RERUN_HINT, max_bytes=_MAX_EVENTS_BYTES).splitlines():
@@ -277,7 +274,7 @@ def check_image_contents(record: RunRecord, layout: Layout) -> None:
                 announced.setdefault(f"{event.task}/{event.item}", []).append(event.sha256)
     for name, path in images.items():
         if name not in announced:
-            raise ArtifactError(f"'{told_in}' was changed after it was written: it announces no image {name}", hint=_RERUN_HINT)
+            raise ArtifactError(f"'{told_in}' was changed after it was written: it lists no image {name}", hint=_RERUN_HINT)
         if (sha256 := sha256_of(path)) not in announced[name]:
-            difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as '{told_in}' has it"
-            raise ArtifactError(f"'{path}' was changed after it was painted: {difference}", hint=_RERUN_HINT)
+            difference = f"its sha256 is {sha256}, expected {' or '.join(announced[name])}, as recorded in '{told_in}'"
+            raise ArtifactError(f"'{path}' was changed after it was generated: {difference}", hint=_RERUN_HINT)

@@ -66,7 +66,7 @@ KNOWN_METRICS = frozenset(
 
 def _plain(text: str) -> str:
     if not is_plain(text):
-        raise ValueError("it has characters that cannot be shown")
+        raise ValueError("it has unprintable characters")
     return text
 
 
@@ -74,7 +74,7 @@ def _whole_path(text: str) -> str:
     """Return an absolute path without `.`, `..` and double slashes. Paths that a library loader reports may contain these."""
     path = posixpath.normpath("/" + text.lstrip("/"))
     if path == "/":
-        raise ValueError("it names no file")
+        raise ValueError("it does not name a file")
     return path
 
 
@@ -163,7 +163,7 @@ def read_event(line: str) -> Event:
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:
-        raise ValueError(f"is no event ({one_line(first_problem(error), _WORD_CHARACTERS)}): {shortened(line)}") from error
+        raise ValueError(f"is not an event ({one_line(first_problem(error), _WORD_CHARACTERS)}): {shortened(line)}") from error
 
 
 def shortened(line: str) -> str:
@@ -172,10 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library on the device for the harness. The loader may report it by any of its `paths`, because some are links.
-
-    `build_id` comes from the local file; None if it has none.
-    """
+    """A library pushed to the device, with its ELF build id, if any. The loader may report any of its `paths`; some are links."""
 
     name: str
     paths: tuple[str, ...]
@@ -220,7 +217,7 @@ class ExpectedLibraries:
         if role_of(name) is Role.SUPPORT or path in self.opened:
             return None
         opened = ", ".join(f"'{path}'" for path in self.opened)
-        return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan has {opened} opened"
+        return f"harness loaded {is_build}, a {role_of(name)} that was not pushed; the plan opens {opened}"
 
     def _at(self, path: str) -> DeployedLibrary | None:
         return next((library for library in self.deployed if path in library.paths), None)
@@ -294,7 +291,7 @@ class ExpectedEvents:
             return None
         group, there, count = missing[0]
         more = f"; samples of {len(missing) - 1} other kinds are missing too" if len(missing) > 1 else ""
-        return f"harness gave {there} of the {count} samples of {group} that the plan asks for{more}"
+        return f"harness gave {there} of the {count} samples of {group} that the plan requires{more}"
 
 
 def expected_events(

@@ -76,7 +76,7 @@ def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionPr
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledKit:
-    """A runtime kit on a device. `folder` is where its pushed libraries have their file names."""
+    """A runtime kit on a device. In `folder`, links with the libraries' file names lead to the pushed files."""
 
     folder: str
     kit: Kit
@@ -142,9 +142,7 @@ class Installation:
 def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
     """Return the JSON plan of a launch. `images` is the device folder for its images, or None to write no images.
 
-    Raises:
-        UnknownNameError: the launch names a task that the bundle lacks.
-        ArtifactError: a graph, an adapter or a deployed file is missing.
+    Raise UnknownNameError for a task that the bundle lacks, ArtifactError for a missing graph, adapter or deployed file.
     """
     bundle, compiled, variant = installation.bundle.artifact, installation.compiled.artifact, launch.variant
     tasks = tasks_of(bundle, launch)

@@ -33,7 +33,7 @@ HEADERS = {
 """Variables of CMakeLists.txt, each with the folder and file name of its header."""
 HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 NDK_VARIABLE = "ANDROID_NDK_HOME"
-NDK_HINT = f"unpack NDK r27 or newer of https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
+NDK_HINT = f"unpack NDK r27 or newer from https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
 ZIG_HINT = "pip install ziglang"
 
 _GLIBC = "2.28"  # the oldest glibc that PyPI's onnxruntime for arm64 supports (manylinux_2_28)
@@ -69,7 +69,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
     of sources, ABI, compiler, flags and ONNX Runtime's header, so that the same build runs once.
 
     Raises:
-        UserError: QUADBENCH_HARNESS names no program.
+        UserError: QUADBENCH_HARNESS does not name an executable file.
         MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
         BuildError: the build failed, or devices of the ABI cannot start its program.
     """
@@ -88,7 +88,7 @@ def find_harness(build_root: Path, abi: Abi) -> Path | None:
         if named := path_variable(OVERRIDE):
             if not _is_program(named):
                 raise UserError(
-                    f"{OVERRIDE} is '{named}', which is no program", hint="unset it to build the harness of its sources"
+                    f"{OVERRIDE} is '{named}', which is not an executable file", hint="unset it to build the harness from source"
                 )
             return named.resolve()
         if installed := shutil.which(PROGRAM):
@@ -98,9 +98,9 @@ def find_harness(build_root: Path, abi: Abi) -> Path | None:
 
 
 def check_harness(program: Path, abi: Abi) -> Path:
-    """Return the absolute path of a prebuilt harness; raise UserError if it is no program or is for another ABI."""
+    """Return the absolute path of a prebuilt harness; raise UserError if it is not executable or is for another ABI."""
     if not _is_program(program):
-        raise UserError(f"the harness '{program}' is no program", hint="name a file that quadbench harness build made")
+        raise UserError(f"the harness '{program}' is not an executable file", hint="build one with: quadbench harness build")
     if problem := program_problem(PROGRAM, read_elf(program, name=str(program), fault=UserError), abi):
         raise UserError(f"the harness '{program}' does not fit {abi}: {problem}", hint=f"quadbench harness build --abi {abi}")
     return program.resolve()
@@ -133,7 +133,7 @@ def build_config(abi: Abi) -> BuildConfig:
         case Abi.ARM64_V8A:
             return _ndk()
         case Abi.X86_64_LINUX:
-            raise MissingDependencyError(f"the harness for {abi} is built on x86_64, and this machine is {platform.machine()}")
+            raise MissingDependencyError(f"the harness for {abi} is built on x86_64 only; this machine is {platform.machine()}")
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
@@ -187,7 +187,7 @@ def _host_compiler() -> str:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except (OSError, ValueError) as error:
         raise MissingDependencyError(
-            f"to build the harness, a compiler of C++20 must run; {quote(given)} does not: {error}", hint="see: quadbench doctor"
+            f"to build the harness, a C++20 compiler must run; {quote(given)} does not: {error}", hint="see: quadbench doctor"
         ) from error
     return (result.stdout.splitlines() or command)[0]
 
@@ -224,7 +224,8 @@ def _ndk() -> BuildConfig:
     revision = ndk_revision(folder)
     if revision is None or not is_file(folder / "build/cmake/android.toolchain.cmake"):
         raise MissingDependencyError(
-            f"{NDK_VARIABLE} is '{folder}', which is no NDK; expected source.properties and build/cmake/android.toolchain.cmake",
+            f"{NDK_VARIABLE} is '{folder}', which is not an NDK; expected source.properties and"
+            " build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,
         )
     return BuildConfig(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
