@@ -1,4 +1,8 @@
-"""Lint: checks of a bundle's quantized graphs, before compiling, for parts that a target would refuse or compute wrongly."""
+"""Lint: checks of a bundle's quantized graphs before compilation, for nodes that a target would refuse or compute wrongly.
+
+linted_graph.py  an ONNX model as plain data: tensors, nodes, constants, dtypes
+rules.py         the rules for all targets, Qualcomm's HTP and LiteRT; findings as messages
+"""
 
 import logging
 
@@ -24,33 +28,31 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
 
 
 def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
-    """Return for each quantized graph's path the findings of the lint rules; parameters as for `lint_graph`.
+    """Return the findings of the lint rules by the path of each quantized graph; parameters as for `lint_graph`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
-        ArtifactError: a file holds no ONNX model.
+        ArtifactError: a file is not an ONNX model.
     """
     paths = [graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized]
     return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch, target=target) for path in paths}
 
 
 def check_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> None:
-    """Lint a bundle before compilation: log warnings, and raise a BuildError if there are errors.
-
-    Without the onnx package, only a warning is logged, as the graphs were linted where they were built.
+    """Lint a bundle before compilation, and log warnings. Without the onnx package, only log that the graphs are not checked.
 
     Raises:
         BuildError: there are errors; the message has every broken rule and its place.
-        ArtifactError: a file holds no ONNX model.
+        ArtifactError: a file is not an ONNX model.
     """
     try:
         findings = lint_bundle(bundle, htp_arch=htp_arch, target=target)
     except MissingDependencyError as error:
-        log.warning("the graphs are compiled without being linted: %s", error)
+        log.warning("graphs are compiled without lint checks: %s", error)
         return
     for message in messages(findings, Severity.WARNING):
         log.warning("lint: %s", message)
     errors = list(messages(findings, Severity.ERROR))
     if errors:
         chip = f" for Qualcomm HTP {htp_arch}" if htp_arch else ""
-        raise BuildError("\n".join((f"the graphs are refused before they are compiled{chip}:", *errors)))
+        raise BuildError("\n".join((f"the graphs are not compiled, because they break lint rules{chip}:", *errors)))

@@ -81,11 +81,11 @@ class LintedGraph:
 
 
 def read_graph(path: Path) -> LintedGraph:
-    """Read an ONNX file for linting.
+    """Read an ONNX file as plain data for linting; weights in other files are not read.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
-        ArtifactError: the file holds no ONNX model.
+        ArtifactError: the file is not an ONNX model.
     """
     with requires_package("reading graphs", hint="pip install onnx"):
         import onnx
@@ -131,7 +131,7 @@ def graph_of(model: "ModelProto") -> LintedGraph:
 
 def _node(node: Any) -> Node:
     if not node.output or len(node.input) < _MIN_INPUTS.get(node.op_type, 0):
-        raise ValueError(f"a node {node.op_type} has {len(node.input)} inputs and {len(node.output)} outputs, which are too few")
+        raise ValueError(f"a {node.op_type} node has too few tensors: {len(node.input)} inputs, {len(node.output)} outputs")
     return Node(
         name=node.name or f"{node.op_type} -> {node.output[0]}",
         op_type=node.op_type,

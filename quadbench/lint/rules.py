@@ -18,7 +18,7 @@ RESIZE_DEFAULTS = {  # ONNX's defaults
 }
 EXACT_RESIZE = ("asymmetric", "floor")  # coordinates and rounding
 _RESIZE_ON_HTP = {
-    ("half_pixel", "floor"): "which HTP takes for another picture and says nothing",
+    ("half_pixel", "floor"): "for which HTP silently computes a wrong result",
     ("asymmetric", "round_prefer_floor"): "which HTP refuses",
 }
 
@@ -80,16 +80,13 @@ def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a default value.
-
-    Such a graph runs, even with an unintended default, but a context binary made from it cannot be loaded.
-    """
+    """Find LoRA inputs with a default value: such a graph runs, but a context binary made from it cannot be loaded."""
     for tensor in graph.lora_inputs:
         if tensor.name in graph.overridable:
             yield Finding(
                 rule="lora-overridable",
                 subject=f"tensor '{tensor.name}'",
-                found="a graph input with a default value, an initializer of the same name",
+                found="an optional graph input, whose default value is the initializer of the same name",
                 expected="a required graph input",
                 hint="remove the initializer",
             )
@@ -133,7 +130,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
                     rule="encoding-not-constant",
                     subject=f"node '{node.name}'",
                     found=f"the {role} '{name}', which is computed or an input",
-                    expected="an initializer that is no graph input, or a Constant",
+                    expected="an initializer that is not a graph input, or a Constant node",
                     hint="write the calibrated scale and zero point into the graph",
                 )
 
@@ -172,9 +169,9 @@ def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
             yield Finding(
                 rule="lora-not-dequantized",
                 subject=f"tensor '{tensor.name}'",
-                found=f"{others[0].op_type} '{others[0].name}' as its reader" if others else "nothing that reads it",
+                found=f"{others[0].op_type} '{others[0].name}' as its reader" if others else "no node that reads it",
                 expected=f"{DEQUANTIZE} as its only reader",
-                hint="dequantize first; move values afterwards, or store the adapter's tensors as the graph needs them",
+                hint="dequantize before moving values, or store the adapter's tensors in the layout that the graph needs",
             )
 
 
@@ -185,7 +182,7 @@ def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
             rule="lora-int16",
             subject=f"tensor '{tensor.name}'",
             found="INT16",
-            expected=f"INT8: an HTP before v{FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS} takes no 16-bit weights as inputs",
+            expected=f"INT8: HTPs before v{FIRST_HTP_ARCH_WITH_16_BIT_WEIGHTS} do not support 16-bit weights as inputs",
             hint="set precision.lora to int8 in the recipe (lora: int8)",
         )
 
@@ -213,9 +210,9 @@ def resize_form(graph: LintedGraph) -> Iterator[Finding]:
                 rule="resize-form",
                 severity=Severity.ERROR if fault else Severity.WARNING,
                 subject=f"node '{node.name}'",
-                found=f"{coordinates} with {rounding}, {fault or 'which was not tried on HTP'}",
+                found=f"{coordinates} with {rounding}, {fault or 'which is untested on HTP'}",
                 expected=" with ".join(EXACT_RESIZE),
-                hint="for whole factors both give the same values, so export the graph with the expected form",
+                hint="export the graph with the expected form, which gives the same values for integer scale factors",
             )
 
 
@@ -243,7 +240,7 @@ def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
             yield Finding(
                 rule="wide-depthwise",
                 subject=f"node '{node.name}'",
-                found=f"{channels} INT8 filters of one weight, with a scale each, on 16-bit data",
+                found=f"{channels} INT8 filters of one weight each, with one scale per filter, on 16-bit data",
                 expected=f"at most {WIDEST_SINGLE_FILTER} filters, or filters of more than one weight",
                 hint="run the pass decompose_group_norm before quantizing, or pad the filters with zeros",
             )
@@ -283,8 +280,8 @@ def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
                 rule="litert-operator",
                 subject=f"node '{node.name}'",
                 found=node.op_type,
-                expected="an operator that has a form in LiteRT",
-                hint="docs/litert.md lists them; write the operator as some of these by a pass over the float graph",
+                expected="an operator that quadbench can write for LiteRT",
+                hint="replace the operator in the float graph by a pass; docs/litert.md lists the supported operators",
             )
 
 
@@ -296,13 +293,13 @@ def litert_8_bit(graph: LintedGraph) -> Iterator[Finding]:
                 rule="litert-8-bit",
                 subject=f"node '{node.name}'",
                 found="UINT8",
-                expected="UINT16, which LiteRT's dialect turns into INT16",
+                expected="UINT16, which quadbench converts to INT16 for LiteRT",
                 hint="set precision.activations to {scheme: w8a16}",
             )
 
 
 def litert_resize(graph: LintedGraph) -> Iterator[Finding]:
-    """Find Resize nodes in other forms than the one that the writer of .tflite files supports."""
+    """Find Resize nodes in forms that the writer of .tflite files does not support."""
     for node in graph.nodes:
         form = tuple(node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and form != ("nearest", *EXACT_RESIZE):
@@ -324,8 +321,8 @@ def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
                 severity=Severity.WARNING,
                 subject=f"node '{node.name}'",
                 found="a look-up, which MediaTek's plugin leaves to the CPU",
-                expected="nothing else outside of the NPU's part",
-                hint="none is needed: the rest is one part",
+                expected="all other nodes on the NPU",
+                hint="nothing to do: the other nodes stay one NPU partition",
             )
 
 
