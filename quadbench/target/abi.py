@@ -1,4 +1,4 @@
-"""ABIs: the combinations of machine and operating system that native programs are built for, and the properties of each."""
+"""ABIs: the combinations of CPU architecture and operating system that native programs are built for, with their properties."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 
 
 
 class Abi(StrEnum):
-    """The machine and operating system of a native program. On Android, the value is the platform's own name, `arm64-v8a`."""
+    """The CPU architecture and operating system of a native program. The value for Android is the platform's own, `arm64-v8a`."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it

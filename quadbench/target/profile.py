@@ -36,53 +36,51 @@ class Soc(Spec):
     """The chip of a device, and the device's memory."""
 
     vendor: str
-    """The maker of the chip has this name in lower case, as qualcomm or mediatek."""
+    """The chip's vendor in lower case, such as qualcomm or mediatek."""
     model: str
-    """The chip has this name in the property ro.soc.model, where the device has one."""
+    """The chip's name in the Android property ro.soc.model, if devices have this property."""
     title: str
-    """The chip is sold under this name."""
+    """The name under which the chip is sold."""
     ram_mb: int = Field(gt=0)
-    """The device's smallest model has this much memory, in MiB, above 0."""
+    """The memory of the device's smallest model in MiB, above 0."""
     htp_arch: HtpArch | None = None
-    """The chip's Hexagon tensor processor, of Qualcomm, has this architecture, as v79. Targets for it have the same.
-    The default is null: there is none."""
+    """The architecture of the chip's Hexagon tensor processor (Qualcomm's HTP), such as v79. The HTP's targets have the same.
+    The default is null: the chip has no HTP."""
 
 
 class DeviceProfile(Spec):
     """A kind of device: its names, its chip, and the targets (chip and runtime) that models are compiled for."""
 
     schema_version: Literal[1]
-    """The format of this file has the number 1."""
+    """The number of the file's format: 1."""
     name: Name
-    """The device has this address on the command line: lower-case letters and digits in groups joined by hyphens, at most 64
-    characters."""
+    """The device's address on the command line: at most 64 lower-case letters and digits, in groups joined by hyphens."""
     title: str = Field(min_length=1)
-    """Reports show this name, which is not empty."""
+    """The device's name in reports, not empty."""
     match: dict[str, str]
-    """A device is of this kind if all these Android properties fit their patterns (`*`, `?`, `[abc]`; case matters)."""
+    """A device is of this kind if all these Android properties match their patterns (`*`, `?`, `[abc]`; case matters)."""
     soc: Soc
-    """The device has this chip."""
+    """The chip of the device."""
     target: RunTarget
-    """An attached device runs graphs that are compiled for this target."""
+    """The target of the graphs that an attached device runs."""
     virtual_target: RunTarget
-    """A virtual device on this machine runs graphs that are compiled for this target."""
+    """The target of the graphs that a virtual device on this machine runs."""
     hosted_target: AiHubTarget | None = None
-    """A device of this kind at Qualcomm AI Hub runs graphs that are compiled for this target.
-    The default is null: there is none."""
+    """The target of the graphs that a device of this kind at Qualcomm AI Hub runs.
+    The default is null: there is no such device."""
     alternatives: tuple[Target, ...] = ()
-    """The chip can be compiled for these targets too; a run uses one where a device's address asks for it.
-    The default is none."""
+    """Further targets for the chip. A run uses one of them if a device's address names it. The default is none."""
     properties: dict[str, str] = Field(default_factory=dict, validate_default=True)
-    """A virtual device reports these properties beside the patterns of `match` that are plain text. The default is none."""
+    """Properties that a virtual device reports in addition to the plain-text patterns of `match`. The default is none."""
     notes: tuple[str, ...] = ()
-    """These sentences say what has not been seen on hardware, and other reservations. The default is none."""
+    """Reservations as sentences, such as features that were not seen on hardware. The default is none."""
 
     @field_validator("properties")
     @classmethod
     def _virtual_device_matches(cls, properties: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         reported = {**_plain_patterns(info.data.get("match", {})), **properties}
         refuse(
-            Problem(location=(key,), reason=f"expected what fits match's '{pattern}', found '{reported.get(key, 'nothing')}'")
+            Problem(location=(key,), reason=f"expected a match for '{pattern}', found '{reported.get(key, 'nothing')}'")
             for key, pattern in info.data.get("match", {}).items()
             if not fnmatchcase(reported.get(key, ""), pattern)
         )
@@ -98,7 +96,7 @@ class DeviceProfile(Spec):
                 reason = f"expected soc.htp_arch to be the target's {target.htp_arch}, {there}"
                 problems.append(Problem(location=location, reason=reason))
             elif isinstance(target, LiteRtTarget) and target.is_for_htp and self.soc.htp_arch is None:
-                reason = f"expected soc.htp_arch, the HTP of {target.soc}, as v79; {there}"
+                reason = f"expected soc.htp_arch, the HTP of {target.soc}, such as v79; {there}"
                 problems.append(Problem(location=location, reason=reason))
         refuse(problems)
         return self
@@ -159,8 +157,6 @@ class BrokenProfile:
 def load_profiles() -> tuple[DeviceProfile, ...]:
     """Return all valid device profiles, sorted by name: quadbench's own and those in $QUADBENCH_DEVICE_PROFILES.
 
-    Broken profiles are left out.
-
     Raises:
         UserError: the folder is missing.
     """
@@ -218,7 +214,7 @@ def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ..
     """Return two groups of device profiles: valid ones and broken ones. Profiles that share a name are all broken."""
     files, folder = sorted(PROFILES_FOLDER.glob("*.yaml")), path_variable(PROFILES_VARIABLE)
     if folder and not folder.is_dir():
-        hint = "unset it, or name the folder of your profiles"
+        hint = "unset it, or set it to the folder of your profiles"
         raise UserError(f"${PROFILES_VARIABLE} is '{folder}', which is not a folder", hint=hint)
     read: dict[Path, DeviceProfile | UserError] = {}
     for file in (*files, *(sorted(folder.glob("*.yaml")) if folder else ())):

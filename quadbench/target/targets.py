@@ -82,9 +82,9 @@ class ToolchainVersion(Spec):
     """The command that prints a toolchain's version, and the pattern that finds the version in its output."""
 
     command: Command
-    """This command, the words of one line, prints the version."""
+    """The command that prints the version, as a list of words."""
     pattern: str
-    """The only group of this regular expression finds the version in the command's output; an output without it will not do."""
+    """A regular expression with one group, which matches the version in the command's output. No match is an error."""
 
     @field_validator("pattern")
     @classmethod
@@ -106,22 +106,21 @@ class ToolchainTarget(Spec):
     """
 
     backend: Literal["toolchain"]
-    """Compiles here, with commands of a vendor."""
+    """Compiles on this machine with a vendor's commands."""
     name: Name
-    """The target's key is `toolchain-` and this name: lower-case letters and digits in groups joined by hyphens, at most 64
-    characters."""
+    """The target's key is `toolchain-` and this name: lower-case letters and digits in groups joined by hyphens."""
     environment: tuple[EnvironmentName, ...] = ()
-    """These environment variables must be set; the commands may name them as placeholders. The default is none."""
+    """Environment variables that must be set. Commands can use them as placeholders. The default is none."""
     commands: tuple[Command, ...] = Field(min_length=1)
-    """These commands, at least one, run in this order; one of them reads {input}."""
+    """The commands, at least one, in the order in which they run. One of them uses {input}."""
     product: str = Field(min_length=1)
-    """The commands leave one file in the folder that this relative path or pattern fits."""
+    """A relative path or pattern that matches exactly one file, the compiled graph, which the commands write."""
     version: ToolchainVersion
-    """The toolchain's version is read in this way."""
+    """The way to read the toolchain's version."""
     timeout_s: int = Field(gt=0)
-    """Each command on each graph is stopped after this many seconds, above 0."""
+    """The time in seconds, above 0, after which a command on a graph is stopped."""
     install: str = Field(min_length=1)
-    """Errors show this hint to users without the toolchain."""
+    """The hint in errors if the toolchain is not installed."""
 
     @field_validator("product")
     @classmethod
@@ -141,7 +140,7 @@ class ToolchainTarget(Spec):
             yield from _wrong_words(command, ("commands", number), (INPUT, WORK, *self.environment))
         yield from _wrong_words(self.version.command, ("version", "command"), self.environment)
         if INPUT not in {name for command in self.commands for name in placeholders(command)}:
-            yield Problem(location=("commands",), reason=f"expected a command that reads {{{INPUT}}}, the graph; found none")
+            yield Problem(location=("commands",), reason=f"expected a command that uses {{{INPUT}}}, the graph; found none")
 
 
 def placeholders(words: Iterable[str]) -> Iterator[str]:
@@ -165,14 +164,14 @@ def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: S
             yield Problem(location=(*location, number), reason=f"expected braces around placeholders only, found '{word}'")
 
 
-HtpArch: TypeAlias = Annotated[str, TextPattern(pattern="v[0-9]{2}", expected="a Hexagon architecture, as v73, v75, v79 or v81")]
+HtpArch: TypeAlias = Annotated[str, TextPattern(pattern="v[0-9]{2}", expected="a Hexagon architecture like v73, v75, v79 or v81")]
 _LiteRtSoc = Annotated[
     str,
     TextPattern(
-        pattern=f"({'|'.join(VENDORS)})[A-Za-z0-9]+", expected="a chip as LiteRT names it, as SM8750, MT6991, E9965 or Tensor_G5"
+        pattern=f"({'|'.join(VENDORS)})[A-Za-z0-9]+", expected="LiteRT's name for a chip, like SM8750, MT6991, E9965 or Tensor_G5"
     ),
 ]
-_Version = Annotated[str, TextPattern(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, as 2.50")]
+_Version = Annotated[str, TextPattern(pattern=r"[0-9]+(\.[0-9]+)*", expected="numbers joined by dots, such as 2.50")]
 
 
 class OnnxRuntimeTarget(Spec):
@@ -181,7 +180,7 @@ class OnnxRuntimeTarget(Spec):
     backend: Literal["onnxruntime"]
     """Runs the graphs in ONNX Runtime."""
     execution_provider: Literal["cpu", "xnnpack"]
-    """ONNX Runtime runs quantized graphs with this provider: its own for the CPU, or XNNPACK."""
+    """The execution provider for quantized graphs: ONNX Runtime's own for the CPU, or XNNPACK."""
 
 
 PerformanceMode: TypeAlias = Literal[
@@ -195,14 +194,14 @@ class QnnTarget(Spec):
     """The target that runs graphs from context binaries on the device's Qualcomm HTP."""
 
     backend: Literal["qnn"]
-    """Compiles here, with Qualcomm's compiler."""
+    """Compiles on this machine with Qualcomm's compiler."""
     htp_arch: HtpArch
-    """The chip's Hexagon tensor processor has this architecture, as v79."""
+    """The architecture of the chip's Hexagon tensor processor (HTP), such as v79."""
     soc_model: int = Field(gt=0)
-    """The chip has this number in Qualcomm's SDK, above 0."""
+    """The chip's number in Qualcomm's SDK, above 0."""
     performance_mode: PerformanceMode = "default"
-    """Runs take this mode of the processor's clocks and voltages, as burst; compiled graphs are the same for all.
-    The default is `default`, which leaves it to Qualcomm's libraries."""
+    """The HTP's mode of clocks and voltages in runs, such as burst. Compiled graphs do not depend on it.
+    The default is `default`: Qualcomm's libraries choose."""
 
 
 class AiHubTarget(Spec):
@@ -211,22 +210,22 @@ class AiHubTarget(Spec):
     backend: Literal["ai_hub"]
     """Compiles at Qualcomm AI Hub."""
     device: str = Field(min_length=1)
-    """The service has the device under this name, as `Samsung Galaxy S25 (Family)`."""
+    """The device's name at the service, such as `Samsung Galaxy S25 (Family)`."""
     runtime: Literal["precompiled_qnn_onnx", "qnn_context_binary"]
-    """The product is a context binary, inside an ONNX model or by itself."""
+    """The format of compiled graphs: a context binary, inside an ONNX model or by itself."""
     qairt_version: _Version | None = None
-    """The service compiles with this version of the SDK, as 2.50. The default is null: the service chooses."""
+    """The version of Qualcomm's SDK that compiles graphs, such as 2.50. The default is null: the service chooses."""
     timeout_s: float = Field(default=4 * 3600.0, gt=0)
-    """Jobs are waited for during this many seconds, above 0. The default is 14400."""
+    """The longest time in seconds, above 0, to wait for a job. The default is 14400."""
 
 
 class LiteRtTarget(Spec):
     """The target that runs graphs with Google's LiteRT on the device's CPU or NPU."""
 
     backend: Literal["litert"]
-    """Compiles here, for an NPU with its vendor's compiler."""
+    """Compiles on this machine; for an NPU, with its vendor's compiler."""
     soc: _LiteRtSoc | None = None
-    """LiteRT has the chip under this name, as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
+    """LiteRT's name for the chip, such as SM8750, MT6991, E9965 or Tensor_G5. The default is null: the device's CPU."""
 
     @property
     def is_for_htp(self) -> bool:
