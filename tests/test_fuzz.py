@@ -108,7 +108,7 @@ def test_any_text_is_a_document_or_refused(text: str, tmp_path: Path) -> None:
 @fuzzed
 @given(text=st.text(max_size=30) | YAML_TEXTS)
 def test_any_text_is_a_value_or_refused(text: str) -> None:
-    with refused_by_name(UserError, "is no value"):
+    with refused_by_name(UserError, "is not a value"):
         assert isinstance(read_value(text), str | int | float | bool | None)
 
 

@@ -43,7 +43,7 @@ def open_regular(path: Path) -> BufferedReader:
 def _require_regular(path: Path, state: os.stat_result) -> None:
     kind = stat.S_IFMT(state.st_mode)
     if kind != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}, expected a regular file", str(path))
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'not a file')}, expected a regular file", str(path))
 
 
 def require_regular_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
@@ -78,7 +78,7 @@ def require_inside(path: Path, folder: Path, *, fault: type[QuadbenchError]) -> 
         QuadbenchError: of the class `fault`, naming path and folder.
     """
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise fault(f"'{path}' leads out of '{folder}'; expected a file of that folder")
+        raise fault(f"'{path}' leads out of '{folder}'; expected a file in that folder")
 
 
 def fits_file_system(path: Path) -> bool:

@@ -67,11 +67,11 @@ def resolve_beside(path: Path, info: pydantic.ValidationInfo) -> Path:
     """Resolve a path written in a spec file against that file's folder; ValueError if no file system allows the path."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
-        raise ValueError(f"expected a path that a file system takes, found {quote(text)}, {len(text)} characters")
+        raise ValueError(f"expected a path that a file system accepts, found {quote(text)} with {len(text)} characters")
     try:
         return Path(folder) / path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"expected a path, found {quote(text)}, whose home directory is unknown") from error
+        raise ValueError(f"expected a path, found {quote(text)} with an unknown home directory") from error
 
 
 WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths, so that the spec can be read again
@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` is relative to the value that the validator was given."""
+    """A fault in a YAML file. `location` is relative to the value that the validator got."""
 
     location: Location
     reason: str
@@ -144,11 +144,7 @@ def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), cont
 
 
 def load_text(text: str, name: str, model: type[ModelT]) -> ModelT:
-    """Read YAML text as an instance of `model`. `name` is the file name shown in problems.
-
-    Raises:
-        SpecError: all problems of the text.
-    """
+    """Read YAML text as an instance of `model`; a SpecError has all its problems. `name` is the file name shown in them."""
     return _validated(parse_document(text, Document(path=Path(name))), model, {})
 
 
@@ -183,7 +179,7 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
-        reason = f"found {describe(version)}, this quadbench reads {expected}"
+        reason = f"found {describe(version)}, this version of quadbench reads {expected}"
         document.add(document.lines[("schema_version",)], ("schema_version",), reason)
         document.raise_problems()
 
@@ -276,9 +272,9 @@ def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict
         case "union_tag_invalid" | "literal_error":
             return f"expected {choices}, found {describe(value)}"
         case "too_short" | "string_too_short":
-            return f"expected at least {context['min_length']}, found {len(details['input'])}"
+            return f"expected a length of at least {context['min_length']}, found {len(details['input'])}"
         case "too_long" | "string_too_long":
-            return f"expected at most {context['max_length']}, found {len(details['input'])}"
+            return f"expected a length of at most {context['max_length']}, found {len(details['input'])}"
         case "spec" | "value_error":
             return details["msg"].removeprefix("Value error, ")
         case "finite_number" | "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":

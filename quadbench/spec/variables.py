@@ -68,7 +68,7 @@ def port_variable(name: str) -> int | None:
 def port_of(name: str, text: str) -> int:
     """Return the port number in a text; errors name the variable that the text came from."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT)) and 0 < int(text) <= _MAX_PORT):
-        raise UserError(f"${name}: {quote(text)} is no port; expected a number from 1 to {_MAX_PORT}")
+        raise UserError(f"${name}: {quote(text)} is not a port; expected a number from 1 to {_MAX_PORT}")
     return int(text)
 
 
@@ -90,17 +90,17 @@ def host_of(name: str, text: str) -> str:
     try:
         host.encode("idna")
     except UnicodeError as error:
-        raise UserError(f"${name}: {quote(text)} is no host; expected its name or its address") from error
+        raise UserError(f"${name}: {quote(text)} is not a host; expected a host name or an IP address") from error
     return host
 
 
 def web_variable(name: str) -> str | None:
-    """Return the web address in an environment variable; None if it is unset or empty."""
+    """Return the http or https URL in an environment variable; None if it is unset or empty."""
     return web_address_of(name, variable(name))
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Return the text if it is a valid web address, None if it is empty; errors name the variable `name`."""
+    """Return the text if it is an http or https URL without a query, None if it is empty; errors name the variable `name`."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
@@ -108,8 +108,8 @@ def web_address_of(name: str, text: str | None) -> str | None:
     except ValueError:  # unclosed brackets or an invalid port
         is_right, address = False, urlsplit("")
     if text and not (is_right and text.isascii()):
-        hint = "expected one as https://HOST:PORT/PATH; in a login %40 stands for an @, %2F for a /"
-        raise UserError(f"${name} is {quote(mask_url(text))}, which is no web address without a query", hint=hint)
+        hint = "in a login, write %40 for @ and %2F for /"
+        raise UserError(f"${name} is {quote(mask_url(text))}, not a URL; expected https://HOST:PORT/PATH, no query", hint=hint)
     if text:
         host_of(name, address.hostname or "")
     return text
@@ -119,7 +119,7 @@ def mask_url(url: str) -> str:
     """Return a URL for messages, with `***` in place of logins and queries. Other text is treated like a URL.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
-    and everything after a colon that is no port.
+    and everything after a colon that is not followed by a port.
     """
     scheme = _SCHEME.match(url)
     start, rest = (scheme[0], url[scheme.end() :]) if scheme else ("", url)
@@ -141,22 +141,21 @@ def mask_urls_in(text: str) -> str:
 def refuse_like_url(text: str, what: str, expected: str) -> None:
     """Raise a UserError for a path that looks like a mistyped URL and may hold a password. Errors call the path `what`."""
     if re.match(r"(//)?[^/]+:", text):
-        hint = "a relative path with a colon is given as ./PATH"
+        hint = "write a relative path with a colon as ./PATH"
         raise UserError(f"{what} '{mask_url(text)}' is neither a path nor a URL; expected {expected}", hint=hint)
 
 
 def _checked(name: str, text: str) -> str:
     if len(text) > _MAX_LENGTH:
-        raise UserError(
-            f"${name} has {len(text)} characters, {quote(mask_url(text))}; expected at most {_MAX_LENGTH}", hint="unset it"
-        )
+        shown = quote(mask_url(text))
+        raise UserError(f"${name} has {len(text)} characters, {shown}; expected at most {_MAX_LENGTH}", hint="unset it")
     if not text.isprintable():
-        raise UserError(f"${name} is {quote(mask_url(text))}; expected characters that can be printed, in UTF-8", hint="unset it")
+        raise UserError(f"${name} is {quote(mask_url(text))}; expected printable characters in UTF-8", hint="unset it")
     return text
 
 
 def _path(name: str, text: str) -> Path:
     path = Path(text)
     if not fits_file_system(path):
-        raise UserError(f"${name} is {quote(text)}, {len(text)} characters; expected a path that a file system takes")
+        raise UserError(f"${name} is {quote(text)}, {len(text)} characters; expected a path that a file system accepts")
     return path

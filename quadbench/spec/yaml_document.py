@@ -26,7 +26,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text.lower() in ("yes", "true", "on"),
     "float": lambda text: float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")),
     "str": str,
-    "timestamp": str,  # a spec knows no dates: 2026-01-01 is a name like any other
+    "timestamp": str,  # specs have no dates: 2026-01-01 is a name like any other
 }
 
 
@@ -135,18 +135,18 @@ def read_value(text: str) -> Any:
     """Parse a single YAML scalar: a number, a word, true, false or null.
 
     Raises:
-        UserError: the text is no such scalar.
+        UserError: the text is not such a scalar.
     """
     document = Document(path=Path())
     try:
         node: Any = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        raise UserError(f"'{text}' is no value: {_error_text(error)}") from error
+        raise UserError(f"'{text}' is not a value: {_error_text(error)}") from error
     if not isinstance(node, yaml.ScalarNode):
-        raise UserError(f"'{text}' is no value; expected a number, a word, true, false or null")
+        raise UserError(f"'{text}' is not a value; expected a number, a word, true, false or null")
     value = _scalar(node, (), document)
     for _, _, reason in document.problems:
-        raise UserError(f"'{text}' is no value: {reason}")
+        raise UserError(f"'{text}' is not a value: {reason}")
     return value
 
 
@@ -174,10 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record a problem for YAML aliases, which can expand without bound, and for nesting that would exhaust the stack.
-
-    This happens before nodes are built.
-    """
+    """Before nodes are built, record YAML aliases, which can expand without bound, and nesting that would exhaust the stack."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -185,9 +182,7 @@ def _check_events(text: str, document: Document) -> None:
             document.add(_line(event), (), f"alias '*{shortened_text(str(event.anchor))}' is not supported; write the value out")
         values += isinstance(event, yaml.ScalarEvent)
         if values > MAX_VALUES:
-            document.add(
-                _line(event), (), f"holds more than {MAX_VALUES} keys and values; expected a file that was written by hand"
-            )
+            document.add(_line(event), (), f"has more than {MAX_VALUES} keys and values; expected a hand-written file")
             return
         if depth > MAX_DEPTH:
             document.add(_line(event), (), f"nested deeper than {MAX_DEPTH} levels")
@@ -215,7 +210,7 @@ def _plain(node: Any, location: Location, document: Document) -> Any:
 
 
 def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a mapping, and record keys that are no text or occur twice."""
+    """Yield the keys and values of a mapping, and record a problem for keys that are not text or occur twice."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = _line(key_node)
@@ -231,16 +226,16 @@ def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[
 
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:
-    """Return a scalar's value, and record numbers that YAML reads unexpectedly and unsupported tags."""
+    """Return a scalar's value. Record a problem for numbers that YAML would read as other values, and for unsupported tags."""
     tag, line, text = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node), node.value
     try:
         if tag != "int":
             value = _SCALARS[tag](text)
             is_too_large = tag == "float" and math.isinf(value) and "inf" not in text.lower()
-            reason = f"{quote(text)} is too large a number; expected at most 1.8e308" if is_too_large else None
+            reason = f"{quote(text)} is too large; expected a number of at most 1.8e308" if is_too_large else None
         elif re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
             digits = len(text.lstrip("+-"))
-            reason = f"expected a whole number of at most {_MAX_DIGITS} digits, found one of {digits}"
+            reason = f"expected a whole number of at most {_MAX_DIGITS} digits, found {digits} digits"
             value, reason = (int(text), None) if digits <= _MAX_DIGITS else (text, reason)
         else:  # YAML 1.1 would read 010 as 8 and 1:30 as 90
             value, reason = text, f"write {quote(text)[1:-1]} as a plain decimal number, or in quotes"
