@@ -1,9 +1,13 @@
 """Summaries, intervals, tests and verdicts for lists of numbers.
 
 The launch (a fresh process) is the unit of comparison. Iterations of one process share its memory layout and temperature, so
-that many of them say nothing about the next process.
+that many of them say nothing about the next process. Invalid input is a ValueError.
 
-Invalid input is a ValueError: numbers that are not finite, times that are not above 0, sides of unequal length.
+summary.py            medians, percentiles, outliers, warm-up iterations still needed
+intervals.py          confidence intervals by Student's t, skewed means, exact sign-flip test
+launch_comparison.py  verdicts from A B B A blocks, from two runs, from pairs
+multiple_testing.py   several looks at one comparison; many metrics (Holm); launches needed
+change_points.py      lasting shifts in a time series, and its usual spread
 """
 
 from quadbench.statistics.launch_comparison import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict

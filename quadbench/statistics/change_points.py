@@ -45,7 +45,7 @@ class Shift:
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift is large enough to count, and has enough values before and after it."""
+        """Return whether the shift counts: it is large enough, and has enough values before and after it."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 
@@ -64,7 +64,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
     """
     data = finite(values, "values")
     if data.size and data.min() <= 0:
-        raise ValueError(f"values hold {data.min():g}; expected numbers above 0")
+        raise ValueError(f"values contain {data.min():g}; expected numbers above 0")
     if data.size < 2 * MIN_BESIDE:
         return ()
     series = _Series(data / np.median(data))

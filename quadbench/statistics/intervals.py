@@ -16,7 +16,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values` as a float array. If any value is not finite, raise a ValueError that names them `name`."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
-        raise ValueError(f"{name} hold {data[~np.isfinite(data)][0]}; expected finite numbers")
+        raise ValueError(f"{name} contain {data[~np.isfinite(data)][0]}; expected finite numbers")
     return data
 
 
@@ -37,7 +37,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
-    """Return the sums of `differences` under every pattern of signs, of shape (2^n,)."""
+    """Return the sums of `differences` under every pattern of signs: an array of shape (2^n,)."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
@@ -45,7 +45,7 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Return whether a p-value is at most 0.05. None means that there was no test, which counts as unlikely."""
+    """Return whether a p-value is at most 0.05 (significant). None, the p of a test that was not made, counts as significant."""
     return p is None or p <= 0.05 + 1e-12
 
 
@@ -53,7 +53,7 @@ def is_unlikely(p: float | None) -> bool:
 def t_quantile(probability: float, degrees: int) -> float:
     """Return the quantile of Student's t distribution for a probability and whole degrees of freedom."""
     if not 0 < probability < 1 or degrees < 1:
-        raise ValueError(f"t quantile of probability {probability} with {degrees} degrees; expected 0 < p < 1 and at least 1")
+        raise ValueError(f"t quantile of probability {probability} with {degrees} degrees; expected 0 < p < 1 and 1 or more")
     if probability < 0.5:
         return -t_quantile(1 - probability, degrees)
     low, high = 0.0, 1.0
@@ -94,7 +94,6 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
     if n < 3 or deviation == 0:
         return mean - half, mean + half
     skewness = float(((np.asarray(values) - mean) ** 3).sum()) / deviation**3 * n / ((n - 1) * (n - 2))
-
     most = MAX_WIDENED * half
     below = deviation * _untransformed(half / deviation, skewness, n)
     above = -deviation * _untransformed(-half / deviation, skewness, n)

@@ -1,4 +1,4 @@
-"""Statistical comparison of two builds A and B: interleaved launches, unpaired launches, and pairs with the same input."""
+"""Statistical comparison of two builds A and B: by interleaved launches, unpaired launches, or pairs with one input each."""
 
 import math
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Comparison:
 def compare_launches(
     a: Sequence[float], b: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Compare a figure of builds A and B over launches interleaved as A B B A; values are in launch order.
+    """Compare one metric of builds A and B over launches interleaved as A B B A; values are in launch order.
 
     Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete block is left out.
     A verdict needs the whole interval on one side of the margin, or within it (SAME). WORSE and BETTER also need an exact
@@ -82,9 +82,9 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
     """Return the mean of log B minus the mean of log A for each complete A B B A block of launches."""
     first, second = finite(a, "side A"), finite(b, "side B")
     if first.size != second.size:
-        raise ValueError(f"side A has {first.size} launches and side B {second.size}; expected as many on both")
+        raise ValueError(f"side A has {first.size} launches and side B {second.size}; expected equal numbers")
     if (first <= 0).any() or (second <= 0).any():
-        raise ValueError("a launch's figure is not positive; expected times or bytes above 0, whose ratio is compared")
+        raise ValueError("a launch's value is not positive; expected times or bytes above 0, as ratios are compared")
     starts = range(0, first.size + 1, LAUNCHES_PER_BLOCK)
     return [float(np.log(second[i:j]).mean() - np.log(first[i:j]).mean()) for i, j in pairwise(starts)]
 
@@ -117,7 +117,7 @@ def share_interval(count: float, tries: int) -> tuple[float, float]:
     A try may count as a fraction, if it combines several events; the interval is then wider than necessary, not narrower.
     """
     if tries < 1 or not 0 <= count <= tries:
-        raise ValueError(f"{count} of {tries} tries; expected at least one, and no more counts than tries")
+        raise ValueError(f"{count} of {tries} tries; expected at least one try, and a count from 0 to the tries")
     z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), count / tries
     middle = (share + z * z / (2 * tries)) / (1 + z * z / tries)
     half = z / (1 + z * z / tries) * math.sqrt(share * (1 - share) / tries + (z / (2 * tries)) ** 2)
@@ -159,9 +159,9 @@ def compare_paired(differences: Sequence[float]) -> PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedComparison:
-    """The comparison of a figure in two runs. `ratio` is now / before, with an interval if both have two launches or more.
+    """The comparison of one metric in two runs. `ratio` is now / before, with an interval if both have two launches or more.
 
-    The interval covers the variation between launches of one side. It cannot cover other changes between the two sides.
+    The interval covers the variation between launches of one run. It cannot cover other changes between the two runs.
     """
 
     ratio: float
@@ -171,15 +171,15 @@ class UnpairedComparison:
 
 
 def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> UnpairedComparison:
-    """Compare a figure of two builds, given one value per launch, by Student's two-sample t-test on logarithms.
+    """Compare one metric of two builds, given one value per launch, by Student's two-sample t-test on logarithms.
 
-    The spread is pooled, as both sides are the same program on the same device and may have only two launches each. A verdict
-    needs the whole interval on one side of the margin, or within it. If several figures are compared `together`, WORSE and
+    The spread is pooled, as both builds run the same program on the same device and may have only two launches each. A verdict
+    needs the whole interval on one side of the margin, or within it. If several metrics are compared `together`, WORSE and
     BETTER also need a p of at most 0.05 divided by their number (Bonferroni).
     """
     sides = [finite(side, name) for side, name in ((before, "before"), (now, "now"))]
     if any(side.size == 0 or (side <= 0).any() for side in sides):
-        raise ValueError("a side has no launch, or a figure that is not positive; expected times or bytes above 0")
+        raise ValueError("a build has no launch, or a value that is not positive; expected times or bytes above 0")
     first, second = map(np.log, sides)
     change = float(second.mean() - first.mean())
     half = _half_width(first, second, CONFIDENCE)

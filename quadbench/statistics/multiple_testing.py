@@ -1,4 +1,4 @@
-"""Verdicts corrected for multiple testing: several interim analyses (looks) of a comparison, and many figures."""
+"""Verdicts corrected for multiple testing: several interim analyses (looks) of a comparison, and many metrics."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _LEVEL = 1 - CONFIDENCE
 class Looks:
     """The interim analyses (looks) of a sequential comparison, by numbers of blocks. It ends at a verdict or the last look.
 
-    Sides that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
+    Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
     """
 
@@ -70,9 +70,9 @@ def reach(blocks: int, confidence: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class JointVerdict:
-    """The verdict on a figure of build B against A, tested with other figures. `ratio` is B / A with its 95 % interval.
+    """The verdict on one of several jointly tested metrics of builds A and B. `ratio` is B / A with its 95 % interval.
 
-    `p` assumes equal sides and is adjusted for all figures tested together. `claim` is the verdict even with few blocks;
+    `p` assumes equal builds and is adjusted for all metrics tested together. `claim` is the verdict even with few blocks;
     `verdict` is INCONCLUSIVE below MIN_BLOCKS blocks. `launches_needed` is set if the claim is INCONCLUSIVE: about how many
     launches per side would show a difference of TO_TELL; None if no affordable number would.
     """
@@ -94,10 +94,10 @@ class JointVerdict:
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
-    """Test several figures together, given one value per launch of builds A and B, two per A B B A block, in order.
+    """Test several metrics together, given one value per launch of builds A and B, two per A B B A block, in order.
 
     WORSE and BETTER need the whole interval beyond the margin. They also need a t-test p of at most 0.05 after Holm's
-    correction for all figures. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then
+    correction for all metrics. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then
     agree, and an interval within the margin is SAME. With fewer blocks, both use two samples with pooled spread, which a linear
     drift widens. The margin is then at least MARGIN_OF_FEW, and nothing is SAME.
     """
@@ -133,7 +133,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class _SingleFigure:
-    """The test of one figure: the blocks' differences of logarithms, their mean, interval, p and standard deviation."""
+    """The test of one metric: the blocks' differences of logarithms, their mean, interval, p and standard deviation."""
 
     differences: list[float]
     mean: float
@@ -145,9 +145,9 @@ class _SingleFigure:
 def _alone(a: Sequence[float], b: Sequence[float]) -> _SingleFigure:
     blocks = len(a) // LAUNCHES_PER_BLOCK
     if len(a) != len(b) or blocks == 0 or len(a) % LAUNCHES_PER_BLOCK:
-        raise ValueError(f"side A has {len(a)} launches and side B {len(b)}; expected whole blocks A B B A")
+        raise ValueError(f"side A has {len(a)} launches and side B {len(b)}; expected complete A B B A blocks")
     if not all(0 < value < math.inf for value in (*a, *b)):
-        raise ValueError("a launch's figure is not positive and finite; expected times or bytes above 0, whose ratio is compared")
+        raise ValueError("a launch's value is not positive and finite; expected times or bytes above 0, as ratios are compared")
     first, second = [math.log(value) for value in a], [math.log(value) for value in b]
     pairs = [one - other for one, other in zip(second, first, strict=True)]
     differences = [(one + other) / LAUNCHES_PER_BLOCK for one, other in zip(pairs[::2], pairs[1::2], strict=True)]

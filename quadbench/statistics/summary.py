@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quadbench.statistics.intervals import finite
 
 _Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
-_FAR = 3.5
+_FAR = 3.5  # modified z-score above which a value is an outlier
 _SLOWER = 0.05  # relative excess over the settled level of a value that still warms up
 _MIN_WITH_OUTLIERS = 3  # two values are equally far from their median
 _FEWEST = 6  # least number of values to find a settled level
@@ -85,11 +85,7 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the indexes of outliers. Outliers are only reported, not removed.
-
-    An outlier has a modified z-score above 3.5: Iglewicz and Hoaglin 1993, "How to Detect and Handle Outliers". Without any
-    spread there are none.
-    """
+    """Return the indexes of values with a modified z-score above 3.5 (Iglewicz and Hoaglin 1993); none without any spread."""
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
@@ -117,7 +113,7 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
 
 
 def settling_index(values: Sequence[float]) -> int:
-    """Return the number of warm-up iterations still needed: the index from which values, in time order, no longer fall.
+    """Return the number of leading iterations, in time order, that still warm up: the index of the first settled value.
 
     The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more
     than _FAR of its deviations. With fewer than _FEWEST values the result is 0.
