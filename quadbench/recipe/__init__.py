@@ -1,4 +1,10 @@
-"""Recipe: the YAML description of a benchmark, with the models and LoRA adapters to build and the measurements to take."""
+"""Recipe: the YAML description of a benchmark, with the models and LoRA adapters to build and the measurements to take.
+
+recipe.py    a recipe's keys; launches, iterations, baselines; loading with overrides; digest; schema
+tasks.py     sources of models, adapters and inputs; samplers; adapter weights; strength
+settings.py  bit widths, calibration, LoRA profile, distillation, gate limits, threads, memory budget
+published/   the paper's figures, which reports show beside measured ones
+"""
 
 from quadbench.recipe.recipe import Measure, Recipe, RunSettings, recipe_digest
 from quadbench.recipe.settings import Runtime

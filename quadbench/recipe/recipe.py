@@ -1,4 +1,4 @@
-"""Recipes: the pydantic model of a recipe's YAML file, with loading, digest and JSON Schema."""
+"""Recipes: the pydantic model of a recipe's YAML file, with its loading, digest and JSON Schema."""
 
 import hashlib
 import json
@@ -31,9 +31,9 @@ class DeviceSettings(Spec):
     """Settings for devices of one profile, which replace the recipe's. They change these devices' quantization encodings."""
 
     samplers: dict[Name, Sampler] = Field(default_factory=dict)
-    """These tasks, by name, have another sampler. The default is none: all have their own."""
+    """Other samplers for tasks, by task name. The default is none: all tasks keep their samplers."""
     precision: Precision | None = None
-    """The U-Net is quantized to these bits. The default is null: to those of the recipe."""
+    """Other bit widths of the U-Net. The default is null: those of the recipe."""
 
     def task_for(self, task: Task) -> Task:
         """Return a copy of the task with the sampler that devices of this profile use for it."""
@@ -56,26 +56,25 @@ class Measure(Spec):
     """The number and order of the launches and iterations on a device."""
 
     warmup: int = Field(default=2, ge=0, le=1000)
-    """The number of iterations of each task, 0 to 1000, that are discarded before those that count. The default is 2."""
+    """The number of discarded warm-up iterations of each task, 0 to 1000. The default is 2."""
     iterations: int = Field(default=12, ge=1, le=100_000)
-    """The number of iterations of each task that count, 1 to 100000; a task with more inputs runs once for each of them.
-    The default is 12."""
+    """The number of measured iterations of each task, 1 to 100000, but at least one for each input. The default is 12."""
     launches: int = Field(default=2, ge=1, le=1000)
-    """The number of fresh processes of each variant, 1 to 1000: the unit that variants are compared by. The default is 2."""
+    """The number of launches (fresh processes) of each variant, 1 to 1000. Variants are compared by launch. The default is 2."""
     switches: int = Field(default=4, ge=0, le=MAX_SWITCHES)
-    """The number of task switches, 0 to 10000, that are timed at the end of a launch, beyond those between the tasks' blocks:
-    to all tasks in turn, for one image each. The default is 4."""
+    """The number of task switches, 0 to 10000, that are timed at the end of a launch, after the tasks' blocks. They go to all
+    tasks in turn, with one image each. The default is 4."""
     sequence: TaskSequence = ()
-    """The tasks, at most 10000, of the images at the end of a launch, one by one, in place of `switches`; or the path of a trace,
-    a file of text with the name of a task a line. The default is none named: all tasks in turn."""
+    """The tasks, at most 10000, of the single images at the end of a launch, instead of `switches`; or the path of a trace, a
+    text file with one task name per line. The default is none: all tasks in turn."""
     order: Literal["abba", "sequential"] = "abba"
-    """`abba` alternates the variants, so that slow drift of the device hits both alike; `sequential` runs one after the other.
+    """`abba` alternates the variants, so that slow device drift affects both equally; `sequential` runs one after the other.
     The default is abba."""
     timeout_s: float = Field(default=900.0, gt=0.0, le=604_800.0)
     """The time in seconds, above 0 and up to 604800, a week, after which a launch is stopped and recorded as failed.
     The default is 900."""
     gate: Gate = Gate()
-    """The state that a device must be in before and after a launch. The default is every default of its fields."""
+    """The limits on a device's state before and after a launch. The default has the default of every field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,26 +102,25 @@ class Recipe(Spec):
     foundation: Foundation = Field(examples=["{source: diffusers, path: my-model}"])
     """The model whose U-Net all tasks share."""
     adapters: dict[Name, Adapter] = Field(max_length=_MAX_USES, examples=["{mine: {source: peft, path: my-lora}}"])
-    """The LoRAs, at most 256, by the names that tasks use. One that no task uses is still built and pushed."""
+    """The LoRA adapters, at most 256, by name. An adapter that no task uses is still built and pushed."""
     tasks: tuple[Task, ...] = Field(min_length=1, max_length=_MAX_USES, examples=[_TASKS])
-    """The tasks that a launch runs, in this order; there is at least one, and there are at most 256."""
+    """The tasks, 1 to 256, that a launch runs in this order."""
     precision: Precision = Field(examples=["{weights: int8, activations: {scheme: w8a16}, lora: int16}"])
-    """The bits to which the U-Net is quantized."""
+    """The bit widths to which the U-Net is quantized."""
     quad: Quad = Field(examples=["{profile: {scheme: unified}, calibration: {scheme: joint}}"])
-    """The settings by which the one set of encodings for all adapters is made."""
+    """The settings for the quantization encodings that all adapters share."""
     baselines: tuple[Baseline, ...] = ()
     """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
     loaded at each switch; `resident` has the same graphs, all of them in memory; `merged-at-load` is the base alone, loaded at
     each switch with the task's adapter added to its weights on the device. The default is none."""
     runtime: Runtime = Runtime()
-    """The threads and the memory with which devices run the graphs. The default is every default of its fields."""
+    """The settings of threads and memory on devices. The default has the default of every field."""
     measure: Measure = Measure()
-    """The number and order of launches and iterations. The default is every default of its fields."""
+    """The number and order of launches and iterations. The default has the default of every field."""
     devices: dict[Name, DeviceSettings] = Field(default_factory=dict)
-    """Devices of these profiles, by name, run with other samplers or another precision. The default is none: all run the same."""
+    """Other samplers or another precision for devices of some profiles, by profile name. The default is none."""
     published: Name | None = None
-    """The table of a paper, `quad-table-1` to `quad-table-5`, whose figures stand beside the measured ones.
-    The default is null: none do."""
+    """The paper's table, `quad-table-1` to `quad-table-5`, that reports show beside measured ones. The default is null: none."""
 
     @field_validator("tasks")
     @classmethod
@@ -179,7 +177,7 @@ class Recipe(Spec):
     def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
         if "resident" in baselines and "per-graph" not in baselines:
-            refuse([Problem(location=(), reason="resident needs per-graph beside it, with which the shared graph is compared")])
+            refuse([Problem(location=(), reason="resident needs per-graph too, with which the shared graph is compared")])
         return baselines
 
     @property
@@ -264,7 +262,7 @@ def _repeated(names: Iterator[tuple[Location, str]]) -> Iterator[Problem]:
     for location, name in names:
         seen[name] += 1
         if seen[name] == 2:
-            yield Problem(location=location, reason=f"'{name}' stands more than once")
+            yield Problem(location=location, reason=f"'{name}' occurs more than once")
 
 
 def _undeclared(tasks: tuple[Task, ...], info: ValidationInfo) -> Iterator[Problem]:

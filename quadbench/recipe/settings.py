@@ -1,4 +1,4 @@
-"""Recipe settings: precision, calibration, distillation, device gate and runtime."""
+"""Recipe settings: precision, device gate, runtime, calibration, LoRA profile and distillation."""
 
 from collections import Counter
 from pathlib import Path
@@ -33,16 +33,16 @@ class Mixed(Spec):
     """Quantization of U-Net activations to 8 bits in the layers where 8 bits cost least accuracy, and to 16 bits elsewhere."""
 
     scheme: Literal["mixed"]
-    """Chooses W8A8 for layers with a share of the parameters and W8A16 for the others."""
+    """Chooses W8A8 for the layers with a given share of the parameters, and W8A16 for the others."""
     int8_percent: int = Field(ge=0, le=100, examples=["30"])
-    """This share of the U-Net's parameters runs in W8A8, in percent from 0, which is w8a16, to 100, which is w8a8."""
+    """The percentage of the U-Net's parameters in W8A8 layers, from 0 (as w8a16) to 100 (as w8a8)."""
 
 
 class FloatActivations(Spec):
     """Float activations in U-Net, text encoder and VAE. Only CPUs run such graphs; CPUs run quantized ones in float, too."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
-    """Chooses float for all activations; weights and LoRA inputs stay integers. It is for ONNX Runtime's CPU alone.
+    """Chooses float for all activations; weights and LoRA inputs stay integers. Only ONNX Runtime's CPU provider runs it.
     `float` is the same as `w8a32`."""
 
 
@@ -69,16 +69,16 @@ class Precision(Spec):
     """The bit widths of the U-Net's weights, activations and LoRA inputs."""
 
     weights: Literal["int8"]
-    """The base model's weights have 8 bits and a scale for each output channel."""
+    """The base model's weights have 8 bits, and one scale per output channel."""
     activations: Annotated[
         _Activations,
         BeforeValidator(_in_full, json_schema_input_type=_Activations | Annotated[str, _LABEL]),
         Field(examples=["w8a16"]),
     ]
-    """The activations have the bits of one of the schemes w8a16, w8a8 and mixed, or stay float, which is w8a32. One word is
+    """The scheme of the activations' bit widths: w8a16, w8a8, mixed, or w8a32, in which activations stay float. One word is
     enough: `w8a16`, `w8a8`, `w8a32`, `mixed-30`."""
     lora: Literal["int16", "int8"]
-    """The LoRA inputs have 16 or 8 bits, one scale for each tensor, and the zero point 0."""
+    """The LoRA inputs have 16 or 8 bits, one scale per tensor, and the zero point 0."""
 
     @property
     def label(self) -> str:
@@ -116,30 +116,30 @@ class Gate(Spec):
     """
 
     max_thermal_status: int = Field(default=1, ge=0, le=6)
-    """The highest of Android's thermal statuses, 0 (none) to 6 (shutdown); 2 (moderate) is the first that slows the app in front.
+    """The highest of Android's thermal statuses, 0 (none) to 6 (shutdown); from 2 (moderate) on, the foreground app slows down.
     The default is 1."""
     max_skin_c: float | None = Field(default=None, ge=0, le=150)
-    """The highest temperature of the skin's sensors, 0 to 150 degrees Celsius. The default is null: the status decides."""
+    """The highest skin temperature, 0 to 150 degrees Celsius. The default is null: only the thermal status counts."""
     allows_throttled: bool = False
-    """A CPU or NPU that is slowed down, or clocks that are capped, are a caveat and no reason to wait. The default is false."""
+    """True measures with throttled CPUs or NPUs or capped clocks and adds a caveat, instead of waiting. The default is false."""
     min_battery_percent: float = Field(default=20.0, ge=0, le=100)
-    """The lowest charge of the battery, 0 to 100. The default is 20."""
+    """The lowest battery charge in percent, 0 to 100. The default is 20."""
     max_busy_percent: float | None = Field(default=None, ge=0, le=100)
-    """The share of the CPU's time, 0 to 100, that others may take. The default is null: 50 on a phone; where this machine's CPU
-    is shared there is no limit, since on a build host something always runs, but a caveat."""
+    """The highest CPU load of other processes in percent, 0 to 100. The default is null: 50 on a phone. Devices that use this
+    machine's CPU then get a caveat instead of a limit, because other work always runs on a build host."""
     min_free_mb: int = Field(default=256, ge=0, le=1_048_576)
-    """The least memory that is available, in units of 2^20 bytes, 0 to 1048576. The default is 256."""
+    """The least available memory in MiB, 0 to 1048576. The default is 256."""
     wait_s: float = Field(default=600.0, ge=0, le=86_400)
-    """The time in seconds, up to 86400, a day, for which the gate waits. The default is 600."""
+    """The longest time in seconds, up to 86400 (a day), that the gate waits. The default is 600."""
     retries: int = Field(default=2, ge=0, le=100)
-    """The number of blocks, 0 to 100, that a device may repeat in a run; after that, and with `order: sequential`, which has no
-    blocks, a launch counts with its caveat. The default is 2."""
+    """The number of blocks, 0 to 100, that a device can repeat in a run. After that, a launch counts and has a caveat. So does
+    every launch with `order: sequential`, which has no blocks. The default is 2."""
 
 
 def _differ(cores: tuple[int, ...]) -> tuple[int, ...]:
     twice = [core for core, count in Counter(cores).items() if count > 1]
     if twice:
-        raise ValueError(f"core {twice[0]} stands more than once")
+        raise ValueError(f"core {twice[0]} occurs more than once")
     return cores
 
 
@@ -147,23 +147,23 @@ class Runtime(Spec):
     """The CPU threads and the memory settings with which a device runs graphs."""
 
     threads: int = Field(default=2, ge=1, le=64)
-    """The number of threads of the device's CPU on which an operator runs, 1 to 64. The default is 2."""
+    """The number of CPU threads per operator, 1 to 64. The default is 2."""
     cores: Annotated[tuple[Core, ...], AfterValidator(_differ)] = Field(default=(), max_length=64)
-    """The numbers of the cores on which the harness may run, as `taskset -c` takes them. The default is none named: any core."""
+    """The numbers of the cores on which the harness may run, as for `taskset -c`. The default is none: any core."""
     thread_pool: Literal["shared", "session"] = "shared"
-    """`shared`: all graphs compute on the same threads; `session`: each has threads of its own. The default is shared."""
+    """`shared`: all graphs use the same threads; `session`: each graph has its own threads. The default is shared."""
     arena: Literal["none", "session", "shared"] = "none"
-    """The memory that is kept for the next run instead of given back: `none`; `session`, by each graph for itself; `shared`, by
-    all together. An arena makes the peak higher. The default is none."""
+    """The arena that keeps memory for the next run instead of freeing it: `none`; `session`, one for each graph; `shared`, one
+    for all graphs. An arena raises the peak. The default is none."""
     preload: Literal["none", "next", "all"] = "none"
-    """The adapters that are read before their task begins: `none`; `next`, the next task's while one runs; `all`, before the
-    first task, as many as the cache holds. The default is none."""
+    """The adapters that are read before their task begins: `none`; `next`, those of the next task while a task runs; `all`, as
+    many as fit into the cache, before the first task. The default is none."""
     adapter_cache_mb: int = Field(default=512, ge=1, le=1_048_576)
-    """The most memory, in units of 2^20 bytes, 1 to 1048576, that adapters may hold; the least recently used one goes first, the
+    """The most memory in MiB, 1 to 1048576, that adapters may take. The least recently used adapter is dropped first, the
     running one never. The default is 512."""
     memory_budget_mb: int | None = Field(default=None, ge=1, le=1_048_576)
-    """The memory, in units of 2^20 bytes, 1 to 1048576, that loaded graphs may hold. Where it does not suffice, text encoder and
-    VAE are unloaded, and loaded again when they are needed; the U-Net stays. The default is null: everything stays loaded."""
+    """The memory in MiB, 1 to 1048576, that loaded graphs may take. If it is too little, text encoder and VAE are unloaded, and
+    loaded again when needed; the U-Net stays loaded. The default is null: everything stays loaded."""
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
@@ -198,8 +198,8 @@ class _Ranges(Spec):
     """The settings that all estimators of quantization ranges share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
-    """Both ends of every activation range are multiplied by this factor, 1 to 16; above 1 there is room for inputs that
-    calibration has not seen and less resolution. The default is 1."""
+    """A factor, 1 to 16, that widens every activation range at both ends. Above 1, there is room for inputs that calibration
+    has not seen, but less resolution. The default is 1."""
 
 
 class MinMaxRanges(_Ranges):
@@ -215,8 +215,7 @@ class PercentileRanges(_Ranges):
     estimator: Literal["percentile"]
     """Takes the range that holds most values of each tensor."""
     percent: float = Field(default=99.99, ge=90.0, le=100.0)
-    """This share of the values lies within the range, 90 to 100 percent; half of the others lies at either end.
-    The default is 99.99."""
+    """The percentage of values in the range, 90 to 100. Half of the other values lie at each end. The default is 99.99."""
 
 
 class MseRanges(_Ranges):
@@ -233,19 +232,19 @@ class RangesByBits(Spec):
     """The estimators of activation ranges: one for 16-bit activations, and another for 8-bit activations."""
 
     int16: ActivationRanges = MinMaxRanges(estimator="min-max", headroom=2.0)
-    """Activations of 16 bits have ranges by this estimator. The default is min-max with headroom 2."""
+    """The estimator for 16-bit activations. The default is min-max with headroom 2."""
     int8: ActivationRanges = PercentileRanges(estimator="percentile", percent=99.99, headroom=1.1)
-    """Activations of 8 bits have ranges by this estimator. The default is percentile with percent 99.99 and headroom 1.1."""
+    """The estimator for 8-bit activations. The default is percentile with percent 99.99 and headroom 1.1."""
 
 
 class _Profile(Spec):
     """Settings common to the unified and the anchor scheme of the LoRA profile, the LoRA encodings that all adapters share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
-    """Every shared LoRA range is multiplied by this factor, 1 to 16; above 1 there is room for adapters yet to come and less
+    """A factor, 1 to 16, that widens every shared LoRA range. Above 1, there is room for adapters that are added later, but less
     resolution. The default is 1."""
     gauge: bool = True
-    """The rank-one pairs of each adapter are rescaled into the shared ranges, which is exact in float and finer in integers.
+    """True rescales each adapter's rank-one pairs so that they use the shared ranges fully; their products stay the same.
     The default is true."""
 
 
@@ -255,8 +254,7 @@ class AnchorProfile(_Profile):
     scheme: Literal["anchor"]
     """Takes the ranges of one adapter."""
     adapter: Name | None = None
-    """This adapter sets the ranges. The default is null: the most sensitive one does, and all together where they are
-    equally so."""
+    """The adapter whose ranges are used. The default is null: the most sensitive one, or all if equally sensitive."""
 
 
 class UnifiedProfile(_Profile):
@@ -270,34 +268,33 @@ class _Calibration(Spec):
     """The settings that all calibration schemes share."""
 
     samples: int = Field(default=2, ge=1, le=1000)
-    """Activation ranges are taken from this many inputs of each task, 1 to 1000; each gives a sample for every sampler step.
-    The default is 2."""
+    """The number of calibration inputs of each task, 1 to 1000. Each gives a sample at every sampler step. The default is 2."""
     ranges: RangesByBits = RangesByBits()
-    """Activation ranges are estimated in these ways, by bit width. The default is every default of its fields."""
+    """The estimators of activation ranges, by bit width. The default has the default of every field."""
 
 
 class JointCalibration(_Calibration):
     """Calibration of the shared graph and of every per-graph U-Net over the inputs of all tasks."""
 
     scheme: Literal["joint"]
-    """Takes the inputs of all tasks: for the shared graph under their own adapters and again under none, for each per-graph
-    U-Net under its own adapter."""
+    """Takes the inputs of all tasks: for the shared graph with their own adapters and again without any, for each per-graph
+    U-Net with its own adapter."""
 
 
 class OwnTaskCalibration(_Calibration):
     """Calibration of each graph over the inputs of the tasks that it serves."""
 
     scheme: Literal["own-task"]
-    """Takes the inputs of the tasks that a graph serves, under their own adapters: for the shared graph those of all tasks, for
-    each per-graph U-Net those of its one task. So the shared graph sees more of them."""
+    """Takes the inputs of the tasks that a graph serves, with their own adapters: for the shared graph those of all tasks, for
+    each per-graph U-Net those of its one task. So the shared graph is calibrated on more inputs."""
 
 
 class AnchorCalibration(_Calibration):
     """Calibration over the inputs of the tasks that use the LoRA profile's anchor adapter."""
 
     scheme: Literal["anchor"]
-    """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph under this adapter,
-    for each per-graph U-Net under its own."""
+    """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph with this adapter,
+    for each per-graph U-Net with its own."""
 
 
 class Distill(Spec):
@@ -306,32 +303,32 @@ class Distill(Spec):
     """
 
     adapters: tuple[Name, ...] | None = None
-    """Names of the adapters that distillation trains; null, the default, is all of the recipe's adapters."""
+    """The names of the adapters that distillation trains. The default is null: all adapters of the recipe."""
     steps: int = Field(default=300, ge=1, le=100_000)
-    """Training takes at most this many steps, 1 to 100000, and stops where validation no longer improves. The default is 300."""
+    """The most training steps, 1 to 100000; training stops earlier if validation no longer improves. The default is 300."""
     batch: int = Field(default=8, ge=1, le=1024)
-    """Each step takes this many examples, 1 to 1024. The default is 8."""
+    """The number of examples in a training step, 1 to 1024. The default is 8."""
     learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
-    """Adam's learning rate, above 0 and up to 1, is a share of each tensor's greatest weight. The default is 0.0005."""
+    """Adam's learning rate, above 0 and up to 1, as a share of each tensor's greatest weight. The default is 0.0005."""
     diffusion_weight: float = Field(default=0.0, ge=0.0, le=100.0)
-    """The diffusion loss has this weight, 0 to 100, beside the distance from the float U-Net, which has 1. The default is 0."""
+    """The weight of the diffusion loss, 0 to 100; the distance from the float U-Net has the weight 1. The default is 0."""
     patience: int = Field(default=4, ge=1, le=1000)
-    """Training stops after this many evaluations without progress, 1 to 1000; there is one every 25 steps. The default is 4."""
+    """The number of evaluations without progress, 1 to 1000, that end training; one is made every 25 steps. The default is 4."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """The order of the examples is drawn with this seed, 0 or more. The default is 0."""
+    """The seed for the order of the examples, 0 or more. The default is 0."""
 
 
 class Quad(Spec):
     """Settings for making the one set of quantization encodings that all adapters share."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
-    """The LoRA profile, the ranges that all adapters share, is made by the scheme anchor or unified."""
+    """The LoRA profile: the ranges that all adapters share, made by the scheme anchor or unified."""
     calibration: Annotated[
         JointCalibration | OwnTaskCalibration | AnchorCalibration, Field(discriminator="scheme", examples=["{scheme: joint}"])
     ]
-    """The activations' ranges are taken, in both variants, by the scheme joint, own-task or anchor."""
+    """The choice of calibration inputs for shared and per-graph U-Nets, by the scheme joint, own-task or anchor."""
     distill: Distill | None = None
-    """The adapters are trained for the shared encodings in this way. The default is null: they stay as they are."""
+    """The training of adapters for the shared encodings. The default is null: adapters stay unchanged."""
 
     @field_validator("calibration")
     @classmethod
@@ -340,7 +337,7 @@ class Quad(Spec):
         if isinstance(calibration, AnchorCalibration) and isinstance(profile, UnifiedProfile):
             refuse([Problem(location=("scheme",), reason="'anchor' needs a profile with scheme 'anchor'; found 'unified'")])
         if isinstance(calibration, AnchorCalibration) and isinstance(profile, AnchorProfile) and profile.adapter is None:
-            refuse([Problem(location=("scheme",), reason="'anchor' needs the profile's adapter by name; it is left out")])
+            refuse([Problem(location=("scheme",), reason="'anchor' needs the name of the profile's adapter; found none")])
         return calibration
 
     @field_validator("distill")
@@ -349,8 +346,8 @@ class Quad(Spec):
         calibration = info.data.get("calibration")
         if distill is not None and calibration is not None and calibration.samples < MIN_DISTILL_SAMPLES:
             reason = (
-                f"needs quad.calibration.samples of at least {MIN_DISTILL_SAMPLES}, to judge by other inputs than it trains on"
-                f"; found {calibration.samples}"
+                f"needs quad.calibration.samples of at least {MIN_DISTILL_SAMPLES}, as training and validation need "
+                f"different inputs; found {calibration.samples}"
             )
             refuse([Problem(location=(), reason=reason)])
         return distill

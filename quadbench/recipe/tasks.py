@@ -1,4 +1,4 @@
-"""Recipe tasks: the sources of models, adapters and inputs, and the images to generate with their samplers."""
+"""Recipe tasks: the sources of models, adapters and inputs, the samplers, and the tasks that generate images."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -25,7 +25,7 @@ class DiffusersFoundation(Spec):
     source: Literal["diffusers"]
     """`diffusers` takes a pipeline that diffusers has saved."""
     path: SpecPath = Field(examples=["my-model"])
-    """The folder that holds model_index.json; a relative path starts at the recipe's own folder."""
+    """The folder with model_index.json; a relative path starts at the recipe's own folder."""
 
 
 class CheckpointFoundation(Spec):
@@ -43,9 +43,9 @@ class RandomFoundation(Spec):
     source: Literal["random"]
     """`random` draws the weights at random."""
     geometry: Literal["sd15", "bk-sdm-base"]
-    """The model has the size of Stable Diffusion 1.5 or of BK-SDM-Base, which has one block less in each stage of the U-Net."""
+    """The model's size: Stable Diffusion 1.5, or BK-SDM-Base, which has one block less in each stage of the U-Net."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """The weights are drawn with this seed, 0 or more. The default is 0."""
+    """The seed of the random weights, 0 or more. The default is 0."""
 
 
 Foundation: TypeAlias = Annotated[
@@ -68,7 +68,7 @@ class PeftAdapter(Spec):
     source: Literal["peft"]
     """Takes a LoRA that PEFT has saved."""
     path: SpecPath = Field(examples=["my-lora"])
-    """This folder holds adapter_config.json and adapter_model.safetensors; a relative path starts at the recipe's own folder."""
+    """The folder with adapter_config.json and adapter_model.safetensors; a relative path starts at the recipe's own folder."""
 
 
 class DiffusersAdapter(Spec):
@@ -104,11 +104,11 @@ class RandomAdapter(Spec):
     source: Literal["random"]
     """`random` draws the weights at random."""
     rank: int = Field(ge=1, le=1024, examples=["16"])
-    """The LoRA has this rank at every site, 1 to 1024."""
+    """The LoRA's rank at every site, 1 to 1024."""
     sites: tuple[SiteKind, ...] = Field(default=("attention",), min_length=1)
-    """The LoRA changes these kinds of modules in the U-Net's blocks, at least one. The default is attention alone."""
+    """The kinds of modules in the U-Net's blocks that the LoRA changes, at least one. The default is attention alone."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """The weights are drawn with this seed, 0 or more. The default is 0."""
+    """The seed of the random weights, 0 or more. The default is 0."""
 
 
 Adapter: TypeAlias = Annotated[
@@ -151,7 +151,7 @@ class _Sampler(Spec):
     """The settings that all samplers share."""
 
     steps: int = Field(ge=1, le=100, examples=["8"])
-    """The sampler takes this many steps, 1 to 100; each runs the U-Net once, or twice where guidance is above 1."""
+    """The number of sampler steps, 1 to 100. Each step runs the U-Net once, or twice with guidance above 1."""
 
 
 class OlssSampler(_Sampler):
@@ -167,8 +167,8 @@ class LcmSampler(_Sampler):
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
     steps: int = Field(ge=1, le=LCM_STEPS, examples=["4"])
-    """The sampler takes this many steps, 1 to 50: those of the grid that such models are trained on.
-    Each runs the U-Net once, or twice where guidance is above 1."""
+    """The number of sampler steps, 1 to 50, from the grid that such models are trained on.
+    Each step runs the U-Net once, or twice with guidance above 1."""
 
 
 class EdSampler(_Sampler):
@@ -195,7 +195,7 @@ def _written_out(value: Any) -> Any:
 
 def _has_a_name(weights: dict[str, float]) -> dict[str, float]:
     if len(mix_name(weights)) > MAX_MIX:
-        raise ValueError(f"expected names that come to at most {MAX_MIX} characters together, found {len(mix_name(weights))}")
+        raise ValueError(f"expected names of at most {MAX_MIX} characters together, found {len(mix_name(weights))}")
     return weights
 
 
@@ -220,7 +220,7 @@ def is_mix(weights: Mapping[str, float]) -> bool:
 
 def _is_of_a_task(name: str) -> str:
     if name == NO_TASK:
-        raise ValueError(f"expected another name than '{NO_TASK}', which stands for no task where a launch begins")
+        raise ValueError(f"expected another name than '{NO_TASK}', which means no task at the start of a launch")
     return name
 
 
@@ -228,16 +228,16 @@ class _Task(Spec):
     """The settings that all tasks share."""
 
     name: Annotated[Name, AfterValidator(_is_of_a_task)] = Field(examples=["mine"])
-    """Records and reports show this name, which no other task of the recipe has, and which is not `none`."""
+    """The task's name in records and reports. It is unique in the recipe and not `none`."""
     adapter: Weights = Field(examples=["mine"])
-    """The task runs with this adapter of those under `adapters`, or with several, each with its weight, -4 to 4: a name alone,
-    whose weight is 1, or names with weights, as diffusers' `set_adapters` takes them. Null is the foundation model as it is."""
+    """The task's adapter, or several adapters with their weights, -4 to 4, from `adapters`. A name alone has weight 1. Weights
+    have the same meaning as in diffusers' `set_adapters`. Null uses the foundation model without an adapter."""
     sampler: Sampler = Field(examples=["{scheme: olss, steps: 8}"])
-    """The images are made by this sampler."""
+    """The sampler that generates the task's images."""
     guidance: float = Field(default=1.0, ge=1.0, le=50.0)
-    """Classifier-free guidance has this scale, 1 to 50; 1 is none and halves the U-Net runs. The default is 1."""
+    """The scale of classifier-free guidance, 1 to 50; 1 is no guidance and halves the U-Net runs. The default is 1."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """The noise is drawn with this seed, 0 or more; item i of the inputs uses seed + i. The default is 0."""
+    """The seed of the noise, 0 or more. Item i of the inputs uses seed + i. The default is 0."""
 
 
 Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
@@ -247,13 +247,12 @@ class TextToImageTask(_Task):
     """A task that generates an image from a prompt. Prompts are listed here, or read from inputs (without their images)."""
 
     kind: Literal["text-to-image"]
-    """Makes an image of a prompt."""
+    """Makes an image from a prompt."""
     prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)] | None = None
-    """Each of these prompts makes one image; there is at least one, and each has 1 to 4096 characters.
-    The default is null: `inputs` has them."""
+    """The prompts, at least one, each of 1 to 4096 characters. Each prompt makes one image.
+    The default is null: the prompts are in `inputs`."""
     inputs: Inputs | None = Field(default=None, validate_default=True)
-    """These inputs hold the prompts and, where they are known, the right images.
-    The default is null: `prompts` stand in the task."""
+    """The inputs with the prompts and, if known, the right images. The default is null: `prompts` has the prompts."""
 
     @field_validator("inputs")
     @classmethod
@@ -270,13 +269,13 @@ def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
         case LcmSampler() | EdSampler():
-            steps, schedule = sampler.steps, f"{sampler.steps} steps"
-    return f"{strength:g} of {schedule} leaves none; expected at least 1/{steps}" if int(steps * strength) < 1 else None
+            steps, schedule = sampler.steps, f"the {sampler.steps} steps"
+    return f"strength {strength:g} runs none of {schedule}; expected at least 1/{steps}" if int(steps * strength) < 1 else None
 
 
 def _leaves_a_step(strength: float, info: ValidationInfo) -> float:
     sampler = info.data.get("sampler")
-    if sampler is not None and (fault := fault_of_strength(strength, sampler)):  # None: it is wrong itself
+    if sampler is not None and (fault := fault_of_strength(strength, sampler)):  # None: the sampler itself is invalid
         refuse([Problem(location=(), reason=fault)])
     return strength
 
@@ -288,27 +287,27 @@ class ImageToImageTask(_Task):
     """A task that turns an image into another of the same composition."""
 
     kind: Literal["image-to-image"]
-    """Makes an image of a prompt and another image."""
+    """Makes an image from a prompt and another image."""
     strength: Strength = Field(examples=["0.7"])
-    """This share of the noise schedule is run, above 0 and up to 1; at 1, almost nothing of the image is left.
-    At least one step of the schedule has to be left."""
+    """The share of the noise schedule that is run, above 0 and up to 1, at least one step. At 1, almost nothing of the image
+    is left."""
     inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
-    """These inputs hold the images to start from."""
+    """The inputs with the images to start from."""
 
 
 class InpaintTask(_Task):
     """A task that replaces the masked part of an image."""
 
     kind: Literal["inpaint"]
-    """Makes the masked part of an image anew."""
+    """Repaints the masked part of an image."""
     strength: Strength = 1.0
-    """This share of the noise schedule is run, above 0 and up to 1; at 1, nothing under the mask is kept. The default is 1.
-    At least one step of the schedule has to be left."""
+    """The share of the noise schedule that is run, above 0 and up to 1, at least one step. At 1, nothing under the mask is
+    kept. The default is 1."""
     composite: bool = True
-    """The decoded image is composited with the input: what lies outside the mask is the input's own pixels, with a soft edge.
-    False leaves the whole image as the decoder gives it. The default is true."""
+    """True composites the decoded image with the input: pixels outside the mask are those of the input, with a soft edge.
+    False keeps the decoder's whole image. The default is true."""
     inputs: Inputs = Field(examples=["{source: folder, path: my-inputs}"])
-    """These inputs hold the images and their masks."""
+    """The inputs with the images and their masks."""
 
 
 Task: TypeAlias = Annotated[TextToImageTask | ImageToImageTask | InpaintTask, Field(discriminator="kind")]

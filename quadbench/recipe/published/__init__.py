@@ -10,7 +10,7 @@ import yaml
 from quadbench.errors import UnknownNameError
 
 SOURCE = "QUAD paper (arXiv 2603.29535, CC BY 4.0)"
-CAVEAT = "another model on other hardware, for orientation; only what quadbench measures on one device may be compared"
+CAVEAT = "measured with another model on other hardware; compare only figures that quadbench measured on one device"
 _SHARE = "int8_percent"
 _LABELS = ("task", "device", "sampler", _SHARE)
 
@@ -39,7 +39,7 @@ class PublishedTable:
 
     @property
     def note(self) -> str:
-        """Return the sentence that names the paper and table, and is shown wherever the table's figures are shown."""
+        """Return the sentence that names the paper and the table. Reports show it wherever they show the table's figures."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
     @property
