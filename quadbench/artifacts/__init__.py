@@ -1,8 +1,14 @@
 """Artifacts: the immutable data that the stages of a benchmark pass to each other, from bundles to launch records.
 
-Recipe --quad--> Bundle --compile--> CompiledBundle --deploy--> Deployment --measure--> RunRecord --report--> HTML, tables
-
-A Bundle and a CompiledBundle are folders, whose `manifest.json` is the same data as JSON.
+bundle.py           bundles and compiled bundles: variants, graphs, adapters, tasks, accuracy, clipping
+run_record.py       launches, devices, runs, scores; the files and graphs of a launch
+launch_values.py    a launch's samples as columns; limits of plausible values
+caveats.py          reasons to distrust a figure, with remedies
+night_record.py     nightly cases, verdicts, waivers; a launch's environment and workload
+kit.py              runtime kits: names, roles and origins of shared libraries
+picture_metrics.py  titles, units and definitions of image metrics
+pixels.py           untrusted image files as pixels, PSNR, inpainting masks
+safe_text.py        checks of file names, paths, digests; control characters escaped
 """
 
 from quadbench.artifacts.bundle import (

@@ -93,7 +93,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """The number of a U-Net's elements, such as layers or parameters, that run in 8 bits, and their total number."""
+    """The number of a U-Net's elements, such as layers or parameters, that run in 8 bits, and the total number."""
 
     int8: int
     total: int
@@ -138,7 +138,7 @@ def check_onnx_names(graph: Graph) -> Graph:
     """Return the graph if its files end in .onnx; the onnx package would read other endings, such as .json, as other formats."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
-            raise ValueError(f"{quote(file.path)} is no graph of a bundle; expected a name that ends in .onnx")
+            raise ValueError(f"{quote(file.path)} is not a graph of a bundle; expected a name that ends in .onnx")
     return graph
 
 
@@ -303,7 +303,7 @@ class KernelCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A built recipe: graphs, adapters and tasks. `digest` covers the build's inputs, so that equal inputs are built once."""
+    """A built recipe: graphs, adapters and tasks. `digest` covers the build's inputs, so equal inputs are built only once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

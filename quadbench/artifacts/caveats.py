@@ -1,10 +1,10 @@
-"""Caveats: known reasons to distrust a measured figure, each with the kinds of figures concerned, an explanation and a remedy."""
+"""Caveats: known reasons to distrust a measured value, each with an explanation, a remedy and the kinds of values concerned."""
 
 from enum import StrEnum
 
 
 class FigureKind(StrEnum):
-    """The kinds of figures that a caveat can apply to."""
+    """The kinds of measured values (figures) that a caveat can apply to."""
 
     TIME = "time"
     MEMORY = "memory"
@@ -44,7 +44,7 @@ class Caveat(StrEnum):
 
     @property
     def doubt(self) -> str:
-        """Return a sentence on why the figure cannot be trusted."""
+        """Return a sentence that explains why a figure with this caveat cannot be trusted."""
         return _DOUBTS[self]
 
     @property
@@ -54,29 +54,29 @@ class Caveat(StrEnum):
 
     @property
     def advice(self) -> str:
-        """Return why the figure cannot be trusted, and how to remove the caveat."""
+        """Return sentences that explain why a figure with this caveat cannot be trusted, and how to remove the caveat."""
         return f"{self.doubt} {self.remedy}".rstrip()
 
 
 _DOUBTS = {
-    Caveat.VIRTUAL_DEVICE: "Times and memory are this machine's CPU, not a phone's NPU.",
+    Caveat.VIRTUAL_DEVICE: "Times and memory are those of this machine's CPU, not of a phone's NPU.",
     Caveat.THIS_MACHINE: "Times and memory are this machine's own and say nothing about a phone.",
-    Caveat.EMULATED_NPU: "Numerics are those of the vendor's emulator, compared with no hardware here; its times are left out.",
-    Caveat.EMULATED_CPU: "Programs for arm64 ran in an emulator: pictures and sizes hold, memory does not; times are left out.",
+    Caveat.EMULATED_NPU: "Pictures come from the vendor's emulator, which was not compared with hardware. Times are left out.",
+    Caveat.EMULATED_CPU: "An emulator ran arm64 programs: pictures and sizes are valid, memory is not. Times are left out.",
     Caveat.FEW_SAMPLES: "There are too few samples for the percentiles.",
-    Caveat.STILL_WARMING: "The first samples that count were slower than those after them.",
-    Caveat.CHANGED_ENVIRONMENT: "The device's build, its libraries or the harness changed between launches that are compared.",
+    Caveat.STILL_WARMING: "The first samples after warm-up were slower than later ones.",
+    Caveat.CHANGED_ENVIRONMENT: "The device's build, its libraries or the harness changed between compared launches.",
     Caveat.THROTTLED: "The device was hot or its clocks were capped.",
     Caveat.CPU_FALLBACK: "Some nodes ran on the CPU instead of the target; the run names them.",
-    Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times hold, pictures and quality do not.",
+    Caveat.RANDOM_WEIGHTS: "The weights are random: sizes and times are valid, pictures and quality mean nothing.",
     Caveat.DEBUG_BUILD: "The harness is a debug build.",
     Caveat.UNEVEN_CALIBRATION: "The shared graph was calibrated on more inputs than per-graph ones.",
     Caveat.SIMULATED_INTEGERS: "This CPU computes products in float between QuantizeLinear and DequantizeLinear: pictures are "
-    "the quantized graph's, times are not those of integer kernels.",
-    Caveat.PLAIN_KERNELS: "LiteRT's CPU runtime computes 16-bit products in plain loops: times say nothing of an NPU.",
+    "those of the quantized graph, times are not those of integer kernels.",
+    Caveat.PLAIN_KERNELS: "LiteRT's CPU runtime computes 16-bit products in plain loops: times say nothing about an NPU.",
     Caveat.UNET_ONLY: "An adapter's text encoder part was left out, in pictures and references alike.",
-    Caveat.LOADED_HOST: "Other work was running on this machine's CPU while it was measured.",
-    Caveat.PEAK_SINCE_START: "The kernel does not let a peak begin anew: each is the highest since the launch began.",
+    Caveat.LOADED_HOST: "Other work was running on this machine's CPU during the measurement.",
+    Caveat.PEAK_SINCE_START: "The kernel cannot reset memory peaks: each peak is the highest since the launch began.",
 }
 _REMEDIES = {
     Caveat.VIRTUAL_DEVICE: "Attach a phone for its own figures.",
@@ -85,10 +85,10 @@ _REMEDIES = {
     Caveat.STILL_WARMING: "Raise measure.warmup.",
     Caveat.THROTTLED: "Let the device cool and run again.",
     Caveat.DEBUG_BUILD: "Build the harness with CMAKE_BUILD_TYPE=Release.",
-    Caveat.UNEVEN_CALIBRATION: "With quad.calibration: {scheme: joint} both are treated alike.",
-    Caveat.SIMULATED_INTEGERS: "With precision.activations: {scheme: float} a CPU is faster.",
-    Caveat.UNET_ONLY: "An adapter that is trained on the U-Net alone has none.",
-    Caveat.LOADED_HOST: "Run again while nothing else runs there.",
+    Caveat.UNEVEN_CALIBRATION: "Set quad.calibration to {scheme: joint}, which treats both equally.",
+    Caveat.SIMULATED_INTEGERS: "Set precision.activations to {scheme: float}, which is faster on a CPU.",
+    Caveat.UNET_ONLY: "Train the adapter on the U-Net alone.",
+    Caveat.LOADED_HOST: "Run again while nothing else runs on this machine.",
 }
 _TIME, _MEMORY, _SIZE, _PICTURE = FigureKind
 _ABOUT = {

@@ -34,7 +34,7 @@ class Role(StrEnum):
 def check_library_name(text: str) -> str:
     """Return the name if it is a valid file name of a shared library, by which the device's loader finds the library."""
     if not _LIBRARY.fullmatch(text):
-        raise ValueError(f"{quote(text)} names no library; expected lib and .so around letters, digits, ., _, + and -")
+        raise ValueError(f"{quote(text)} is not a library name; expected lib and .so around letters, digits, ., _, + and -")
     return text
 
 
@@ -89,7 +89,7 @@ class Kit:
         """Raise ValueError if the digest, the library names, their roles or the ONNX Runtime version do not fit together."""
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two libraries are named '{twice}', expected a name for each")
+            raise ValueError(f"two libraries have the name '{twice}', expected different names")
         if self.digest != (expected := kit_digest(self.abi, self.libraries)):
             raise ValueError(f"digest is {quote(self.digest)}, expected that of its ABI and libraries, {quote(expected)}")
         for library in self.libraries:
@@ -97,7 +97,7 @@ class Kit:
                 raise ValueError(f"the role of '{library.name}' is '{library.role}', expected '{role}'")
         version = self.versions.get("onnxruntime")
         if version is not None and not _RUNTIME_VERSION.fullmatch(version):
-            raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers joined by dots, as 1.27.0")
+            raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers and two dots, as in 1.27.0")
 
     def libraries_with_role(self, role: Role) -> tuple[Library, ...]:
         """Return the kit's libraries that have a given role."""

@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements, verdicts, and the environment that two measurements to compare must share."""
+"""Nightly runs as data: cases, measurements, verdicts and waivers; also the environment that compared launches must share."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from quadbench.artifacts.bundle import Bundle, TaskAssets
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.run_record import LIBRARY_PREFIX, RunRecord, lora_dtype
 
-IMAGE_COUNT = ": images"  # ends the names of what `fingerprint` has beside the environment
+IMAGE_COUNT = ": images"  # ends the names of image counts in `fingerprint`, which are not the environment
 
 _VERSIONS = ("quadbench", "runtime", "harness", "harness.commit", "harness.build_type", "kit")
 _CAP = re.compile(r"(\S+) [^/\s]+/(\S+) kHz")  # matches the clock state `policy0 1000/2000/3000 kHz`
@@ -20,7 +20,7 @@ _NONE = "none"
 
 
 class RulingKind(StrEnum):
-    """The verdicts of a night on a figure, such as REGRESSION: whether the figure got worse since earlier nights."""
+    """The possible verdicts of a night on one metric, such as REGRESSION: it is worse than in earlier nights."""
 
     CLEAN = "CLEAN"
     REGRESSION = "REGRESSION"
@@ -40,10 +40,10 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One figure of a nightly case: the median over its launches and over those of the reference bundle (`yardstick`).
+    """One metric value of a nightly case: the median over its launches and over those of the reference bundle (`yardstick`).
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
-    interleaved launches. Both are None for exact figures (file sizes, image scores) or where the reference lacks the figure.
+    interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
     """
 
     task: str  # a task's name or report.sides.ALL_TASKS
@@ -79,9 +79,9 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """The verdict of a night on one figure of a case on a device. `task` and `key` are None if it covers all figures.
+    """A night's verdict on one metric of a case on a device. `task` and `key` are None if it covers all metrics.
 
-    `cause` is a sentence without the figure's name. `expected` is the usual value, or the usual ratio to the reference bundle.
+    `cause` is a sentence without the metric's name. `expected` is the usual value, or the usual ratio to the reference bundle.
     `ratio` is tonight's value over the last good one, with its interval, if both were launched interleaved to confirm the change;
     `comparison` names that comparison. `last_good` is what ran before. A verdict is never changed, only superseded by a later
     one.
@@ -144,7 +144,7 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver applies to the figure `key` of a task; None stands for all tasks or figures."""
+        """Return whether the waiver applies to the metric `key` of a task; None stands for all tasks or metrics."""
         return self.task in (None, task) and self.key in (None, key)
 
 

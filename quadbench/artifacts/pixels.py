@@ -42,7 +42,7 @@ def png_size(head: bytes) -> tuple[int, int]:
     """Return the width and height in the header of a PNG file, without decoding the image.
 
     Raises:
-        ValueError: this is no PNG file, or its header claims no pixels or more than MAX_PIXELS.
+        ValueError: this is not a PNG file, or its header claims no pixels or more than MAX_PIXELS.
     """
     if len(head) < _PNG_HEAD_BYTES or head[:8] != _PNG_SIGNATURE:
         raise ValueError("not a PNG file")
@@ -66,7 +66,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is no complete image in one of FORMATS, has more than MAX_PIXELS, several frames, more than 8 bits a
+        ValueError: the file is not a whole image in one of FORMATS, has more than MAX_PIXELS, several frames, more than 8 bits a
             channel, or transparent pixels.
     """
     with open_regular(path) as file:
@@ -76,7 +76,7 @@ def read_pixels(path: Path, mode: str = "RGB") -> Pixels:
                 _check_kind(image)
                 return np.array(_require_opaque(ImageOps.exif_transpose(image)).convert(mode))
         except UnidentifiedImageError as error:
-            raise ValueError(f"it is no whole file of one of the formats {', '.join(FORMATS)}") from error
+            raise ValueError(f"it is not a complete image file; expected one of the formats {', '.join(FORMATS)}") from error
         except _FAILURES as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
@@ -85,9 +85,9 @@ def _check_kind(image: Image.Image) -> None:
     """Raise ValueError for an image with several frames, or with channels of more than 8 bits, which Pillow would clip."""
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
-        raise ValueError(f"it has {frames} frames, expected one; save the frame that is meant")
+        raise ValueError(f"it has {frames} frames, expected one; save a single frame")
     if image.mode not in _MODES:
-        raise ValueError(f"its pixels have the mode {image.mode}, expected grey or RGB of 8 bits; convert it to 8 bits before")
+        raise ValueError(f"its pixels have the mode {image.mode}, expected grey or RGB of 8 bits; convert it to 8 bits first")
 
 
 def _require_opaque(image: Image.Image) -> Image.Image:
@@ -97,7 +97,7 @@ def _require_opaque(image: Image.Image) -> Image.Image:
     colours = image.convert("RGBA")
     least = colours.getchannel("A").getextrema()[0]
     if least != 255:
-        raise ValueError(f"it has transparent pixels, with an alpha down to {least}, expected 255; flatten it before")
+        raise ValueError(f"it has transparent pixels, with an alpha down to {least}, expected 255; flatten it first")
     return colours
 
 
@@ -124,7 +124,7 @@ def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
 
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MAX_PIXELS} in all")
+        raise ValueError(f"it is {width} x {height} pixels, expected 1 to {MAX_PIXELS} in total")
 
 
 def mask_of(pixels: Pixels) -> NDArray[np.bool_]:

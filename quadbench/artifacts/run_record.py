@@ -1,4 +1,4 @@
-"""Runs as data: devices, launch plans, launch records and image scores; also the graphs and files that a launch needs."""
+"""Runs as data: devices, launch plans, launch records and image scores. Also selects the graphs and files that a launch needs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The identity of a device: profile, chip, serial and OS build. It shows whether figures of two runs are comparable."""
+    """The identity of a device: profile, chip, serial and OS build. It shows whether values of two runs are comparable."""
 
     address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
@@ -402,9 +402,8 @@ def _graph(graphs: Sequence[Graph], variant: Variant, component: Component, task
         if (graph.variant, graph.component, graph.task) == (variant, component, task):
             return graph
     known = ", ".join(sorted(f"{graph.variant}/{graph.task or '-'}/{graph.component}" for graph in graphs)) or "none"
-    raise ArtifactError(
-        f"no graph {variant}/{task or '-'}/{component} is there; found: {known}", hint="build or compile it again"
-    )
+    missing = f"the graph {variant}/{task or '-'}/{component} is missing; found: {known}"
+    raise ArtifactError(missing, hint="build or compile the bundle again")
 
 
 def lora_dtype(bundle: Bundle) -> str:

@@ -36,10 +36,8 @@ class ValidatedBy:
 
 
 def check_file_name(text: str) -> str:
-    """Return the name if it is safe as one component of a path, for an evaluation input, run or folder.
-
-    Raises:
-        ValueError: the text can leave its folder, hides a file, or is too long for a file system.
+    """Return the name if it is safe as one component of a path, for an evaluation input, run or folder. Raise ValueError if it
+    can leave its folder, hides a file, or is too long for a file system.
     """
     expected = None
     if not text or not text.isprintable() or re.search(r"[/\\]", text):
@@ -62,35 +60,27 @@ def can_name_file(name: object) -> bool:
 
 
 def check_relative_path(text: str) -> str:
-    """Return the path if it is relative, uses `/` and stays below its folder.
-
-    Raises:
-        ValueError: the path is absolute, climbs, has a part that is no file's name, or is too long.
-    """
+    """Return the path if it is relative, uses `/`, stays below its folder and is not too long. Raise ValueError otherwise."""
     if len(text) > _MAX_PATH_LENGTH:
-        raise ValueError(f"{quote(text)} is no path of a file; expected at most {_MAX_PATH_LENGTH} characters, found {len(text)}")
+        raise ValueError(f"{quote(text)} is not a file path; expected at most {_MAX_PATH_LENGTH} characters, found {len(text)}")
     if text.startswith(("/", "~")) or ".." in text.split("/"):
-        raise ValueError(f"{quote(text)} leads out of its folder; expected a path below it, as inputs/000.png")
+        raise ValueError(f"{quote(text)} leads out of its folder; expected a path below it, such as inputs/000.png")
     for part in text.split("/"):
         check_file_name(part)
     return text
 
 
 def check_sha256(text: str) -> str:
-    """Return the text if it is a SHA-256 in hex, by which files on devices are named.
-
-    Raises:
-        ValueError: the text is no sha256 in hex.
-    """
+    """Return the text if it is a SHA-256 in hex, by which files on devices are named. Raise ValueError otherwise."""
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise ValueError(f"{quote(text)} is no sha256; expected 64 characters of 0-9 and a-f")
+        raise ValueError(f"{quote(text)} is not a SHA-256 digest; expected 64 characters of 0-9 and a-f")
     return text
 
 
 def check_line(text: str) -> str:
     """Return the text if it is one line of limited length without control characters. Raise ValueError otherwise."""
     if text != one_line(text):
-        raise ValueError(f"{quote(text)} is no line of text; expected at most {MAX_CHARACTERS} characters without controls")
+        raise ValueError(f"{quote(text)} is not a line of text; expected at most {MAX_CHARACTERS} printable characters")
     return text
 
 
