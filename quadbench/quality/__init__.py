@@ -1,4 +1,10 @@
-"""Quality: scoring a run's images, latents and noise predictions by their difference from references."""
+"""Quality: scoring a run's images, latents and noise predictions by their difference from references.
+
+image_scores.py  images of a run or folder against references, by each metric
+metrics.py       formulas of image metrics and SQNR; networks that metrics need
+networks.py      networks from packages or ONNX files; sha256 checks; preprocessing
+trajectories.py  latents and noise predictions step by step; HTP emulator; 100-step teacher
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,9 +36,7 @@ def score_run(
 ) -> RunScores:
     """Score the images of a stored run and save the scores. Without a run, the latest is scored.
 
-    If the run has no scores yet, partial scores are kept when a later step fails; older scores are only replaced by complete
-    ones.
-
+    Partial scores are kept if a later step fails and the run had no scores. Older scores are only replaced by complete ones.
     `metrics` None means all; `weights` are NAME=PATH@sha256:HEX. `with_latents` runs every task's U-Nets again on this machine;
     `with_emulator` runs those compiled for a Qualcomm HTP on its emulator, which takes minutes.
 

@@ -34,7 +34,7 @@ def score_images(
     for pair in pairs:
         for other in (pair.reference, pair.source, pair.mask):
             if other is not None and other.shape[:2] != pair.image.shape[:2]:
-                raise UserError(f"image '{pair.name}' is {size_of(pair.image)}, what it is held against {size_of(other)}")
+                raise UserError(f"image '{pair.name}' is {size_of(pair.image)}; its reference, source or mask {size_of(other)}")
     with torch.no_grad():
         return tuple(_score(METRICS[name], pairs, weights or {}) for name in named)
 
@@ -51,7 +51,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
             values = [(measure(pair, network), pair.name) for pair in pairs]
             defined = [(value, name) for value, name in values if not math.isnan(value)]  # `n` counts only these
             if not defined:
-                return Score(metric=metric.metric, value="undefined on every image", n=0)
+                return Score(metric=metric.metric, value="undefined for every image", n=0)
             worst, item = (min if metric.metric.better is BetterDirection.HIGHER else max)(defined)
             mean = float(np.mean([value for value, _ in defined]))
             return Score(metric=metric.metric, value=mean, n=len(defined), worst=worst, worst_item=item)
@@ -64,12 +64,12 @@ def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | No
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
-        return "one image is no distribution; at least 2 are needed"
+        return "only one image; at least 2 are needed"
     small = next((pair for pair in pairs if min(pair.image.shape[:2]) < metric.min_pixels), None)
     if small is not None:
-        return f"images of {size_of(small.image)} are too small; the shorter side needs {metric.min_pixels} pixels"
+        return f"images of {size_of(small.image)} are too small; the shorter side needs at least {metric.min_pixels} pixels"
     if metric.needs_source and any(pair.source is None for pair in pairs):
-        return "no input image to start from"
+        return "no input image"
     if metric.needs_mask and any(pair.mask is None or not pair.mask.any() for pair in pairs):
         return "no mask"
     return None
@@ -104,10 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield the image scores of one bundle. Scores without a device are repeated for each device that ran the bundle.
-
-    If all devices ran the same bundle, scores without a device stay as they are.
-    """
+    """Yield a bundle's image scores. If devices ran different bundles, scores without a device are repeated for the bundle's."""
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
             yield from (replace(one, device=device) for device in _devices(bundle, result))
@@ -124,8 +121,8 @@ def refuse_random(bundle: Bundle) -> None:
     """Raise a UserError for a bundle with random weights, as its images have no quality to score."""
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
-            f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show nothing, so they have no quality",
-            hint="run a recipe whose foundation is trained, quickstart for one",
+            f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show only noise and cannot be scored",
+            hint="run a recipe with a trained foundation model, such as quickstart",
         )
 
 
@@ -142,9 +139,8 @@ def score_folder_images(
     for folder, files in paths.items():
         odd = sorted(paths[images].keys() ^ files.keys())
         if odd:
-            raise UserError(
-                f"'{images}' and '{folder}' do not pair; in only one of them: {', '.join(odd[:5])} ({len(odd)} in all)"
-            )
+            unpaired = f"{', '.join(odd[:5])} ({len(odd)} in total)"
+            raise UserError(f"'{images}' and '{folder}' have different images; only in one of them: {unpaired}")
     pairs = [
         ImagePair(
             name=name,
@@ -202,10 +198,10 @@ def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: St
 def _files(folder: Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
-        raise UserError(f"'{folder}' holds no images; expected files that end in {', '.join(_SUFFIXES)}")
+        raise UserError(f"'{folder}' has no images; expected files that end in {', '.join(_SUFFIXES)}")
     named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
     if len(named) < len(paths):
-        raise UserError(f"'{folder}' holds images that differ only in their suffix")
+        raise UserError(f"'{folder}' has images that differ only in their suffix; expected one per name")
     return named
 
 

@@ -92,8 +92,7 @@ def kernel_distance(first: Features, second: Features) -> float:
 
     The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4): the mean over i != j of k(x_i, x_j)
     + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It stays unbiased if x_i and y_i belong together, as a quantized image and its
-    reference do, and is 0 for equal sets; the usual estimate treats x_i and y_i as independent. All images are used at once, so
-    nothing is drawn at random.
+    reference do, and is 0 for equal sets; the usual estimate treats x_i and y_i as independent. No images are drawn at random.
     """
     x, y = first.astype(np.float64), second.astype(np.float64)
     h = _kernel(x, x) + _kernel(y, y) - _kernel(x, y) - _kernel(y, x)

@@ -155,12 +155,12 @@ class OnnxNetwork:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own errors have no common base
-            raise UserError(f"weights '{name}': '{path}' is no ONNX graph that ONNX Runtime loads: {error}") from error
+            raise UserError(f"weights '{name}': ONNX Runtime cannot load '{path}': {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != self._form.images or len(outputs) != 1:
             raise UserError(
                 f"weights '{name}': '{path}' has {len(inputs)} inputs and {len(outputs)} outputs; "
-                f"expected {self._form.images} of images and 1, {self._form.output}"
+                f"expected inputs for images: {self._form.images}, and 1 output: {self._form.output}"
             )
         self._inputs = [i.name for i in inputs]
 
@@ -180,13 +180,13 @@ class OnnxNetwork:
         try:
             output = torch.from_numpy(self._session.run(None, feed)[0])
         except Exception as error:  # ONNX Runtime's own errors have no common base
-            raise UserError(f"weights '{self._name}' take no image of {tuple(images[0].shape)}: {error}") from error
+            raise UserError(f"weights '{self._name}' cannot take images of shape {tuple(images[0].shape)}: {error}") from error
         if self._form.output_rank == 0 and output.numel() == 1:
             output = output.reshape(-1)  # a distance, however many ones its shape has
         if output.dim() != max(self._form.output_rank, 1) or output.shape[0] != 1:
-            raise UserError(f"weights '{self._name}' give {tuple(output.shape)}; expected {self._form.output}")
+            raise UserError(f"weights '{self._name}' return shape {tuple(output.shape)}; expected {self._form.output}")
         if not torch.isfinite(output).all():
-            raise UserError(f"weights '{self._name}' give NaN or Inf for an image", hint="give weights in float32")
+            raise UserError(f"weights '{self._name}' return NaN or Inf for an image", hint="export them in float32")
         return output
 
 
@@ -232,15 +232,15 @@ def parse_network(text: str) -> UserNetwork:
     """Parse the command-line option `NAME=PATH@sha256:HEX`, which names the ONNX file of an image metric's network."""
     match = _GIVEN.fullmatch(text)
     if not match:
-        hint = "take the sha256 from where the file comes from; 64 hexadecimal digits"
-        raise UserError(f"weights '{text}' are not of the form NAME=PATH@sha256:HEX", hint=hint)
+        hint = "copy the sha256, 64 hexadecimal digits, from the source of the file"
+        raise UserError(f"weights '{text}' do not have the form NAME=PATH@sha256:HEX", hint=hint)
     if match["name"] not in NETWORK_IO:
         raise UnknownNameError("weights", match["name"], NETWORK_IO)
     return UserNetwork(name=match["name"], path=Path(match["path"]), sha256=match["sha256"].lower())
 
 
 def find_network(name: str, given: Mapping[str, UserNetwork]) -> Network | str:
-    """Return an image metric's network by its name; if the network is not available, return the reason as text."""
+    """Return an image metric's network by its name. If the network is not available, return the reason as text."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:
@@ -268,7 +268,7 @@ def _given(network: UserNetwork) -> Network:
         model = onnx.load(network.path, format="protobuf", load_external_data=False)
         if next(external_tensors(model), None) is not None:
             raise UserError(
-                f"weights '{network.name}': '{network.path}' has tensors in another file, which its sha256 does not cover",
+                f"weights '{network.name}': '{network.path}' has tensors in another file, which the sha256 does not cover",
                 hint="export it as one file: torch.onnx.export(..., external_data=False)",
             )
     return OnnxNetwork(network.path, network.name)
@@ -277,4 +277,4 @@ def _given(network: UserNetwork) -> Network:
 def _check(path: Path, expected: str) -> None:
     sha256 = sha256_of(path)
     if sha256 != expected:
-        raise ArtifactError(f"weights '{path}' have sha256 {sha256}; expected {expected}", hint="fetch the file again")
+        raise ArtifactError(f"weights '{path}' have sha256 {sha256}; expected {expected}", hint="download the file again")

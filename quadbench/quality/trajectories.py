@@ -39,21 +39,21 @@ EPS_SQNR = run_record.Metric(
     title="SQNR of eps",
     unit="dB",
     better=run_record.BetterDirection.HIGHER,
-    definition="10 log10(sum eps^2 / sum (eps~ - eps)^2) over all U-Net runs; the quantized U-Net is fed what the float one was.",
+    definition="10 log10(sum eps^2 / sum (eps~ - eps)^2) over all U-Net runs; both U-Nets get the same inputs.",
 )
 LATENT_SQNR = run_record.Metric(
     name="latent_sqnr",
     title="SQNR of latents",
     unit="dB",
     better=run_record.BetterDirection.HIGHER,
-    definition="The same of the latents that reach the decoder; each variant's own encoders, U-Net and trajectory.",
+    definition="SQNR of the latents that reach the decoder. Each variant uses its own encoders, U-Net and trajectory.",
 )
 LATENT_COSINE = run_record.Metric(
     name="latent_cosine",
     title="Cosine of latents",
     unit="",
     better=run_record.BetterDirection.HIGHER,
-    definition="Cosine of these latents, each as one vector, mean over items.",
+    definition="Cosine similarity of these latents as vectors; mean over items.",
 )
 INPUTS = 1  # evaluation inputs per task: on the emulator, the built-in U-Net takes seconds, a large one hours
 TARGETS = "qnn-"
@@ -187,8 +187,8 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
         raise UserError(
-            f"no launch of run {result.run_id} ran graphs that were compiled here for a Qualcomm HTP",
-            hint="run on a phone with a target of the backend qnn, or on virtual:s25?target=qnn",
+            f"run {result.run_id} has no launch of graphs that this machine compiled for a Qualcomm HTP",
+            hint="run on a phone with a qnn target, or on virtual:s25?target=qnn",
         )
     judged = {}
     for digest, record in ran.items():
@@ -230,7 +230,7 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The images of the teacher, the float pipeline with 100 DDIM steps. They are made once for all tasks without LCM sampler."""
+    """The images of the teacher, the float pipeline with 100 DDIM steps. They are made once per task without LCM sampler."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
         """Store the teacher's images in `folder`. If all recipes have the same samplers, no such image is made."""
@@ -268,7 +268,7 @@ class Teacher:
         items = task_items(long, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
         paths = {item.name: folder / f"{item.name}.png" for item in items}
         for number, item in enumerate(items, start=1):
-            notify(f"teacher's picture {number} of {len(items)} of {task.name}")
+            notify(f"teacher's picture {number} of {len(items)} for {task.name}")
             reference.render(item).save(paths[item.name])
         self._painted[key] = paths
         return paths
