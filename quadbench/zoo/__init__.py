@@ -30,7 +30,7 @@ class TaskInput:
 
 
 def foundation_folder(name: str) -> Path:
-    """Return the folder of a built-in model in diffusers' layout."""
+    """Return the folder of a built-in model, which is in diffusers' layout."""
     return FOLDER / _known("built-in model", name, FOUNDATIONS)
 
 
