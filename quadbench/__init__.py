@@ -1,4 +1,11 @@
-"""quadbench as a Python library: load a stored run's samples or figures as a pandas table."""
+"""quadbench as a Python library: load a stored run's samples or figures as a pandas table.
+
+__main__.py  entry point of `python -m quadbench`; Ctrl-C during imports
+deploy.py    files pushed to a device by sha256; free space; damaged files sent again
+observer.py  interface for progress: steps, bytes sent, launches, lost devices
+host.py      CPU name, installed programs, locks, child processes, peak memory
+errors.py    error classes and exit codes; quoted text from outside; missing packages
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -16,7 +16,7 @@ from quadbench.artifacts.safe_text import one_line
 from quadbench.devices import Device
 from quadbench.errors import ArtifactError, DeviceError, DeviceFullError, DeviceLostError
 
-_REBUILD = "remove the folder of the bundle that it belongs to and run again: it is built anew"
+_REBUILD = "remove the bundle's folder and run again, which builds the bundle again"
 BLOCK_BYTES = 4096  # a file occupies whole blocks
 LIST_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 60.0
@@ -66,10 +66,10 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
     files; if the device is lost, the next deployment removes them.
 
     Raises:
-        ArtifactError: a file is not what its manifest says.
+        ArtifactError: a local file is missing or differs from its manifest.
         DeviceFullError: there is too little free space.
         DeviceLostError: the device went away.
-        DeviceError: a file did not arrive whole, or a command failed there.
+        DeviceError: a file arrived damaged, or a command failed on the device.
     """
     started = time.monotonic()
     needed = _by_digest(files)
@@ -84,7 +84,7 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
         _command(device, _MARK, folder, *unmarked[start : start + NAMES_PER_COMMAND], timeout_s=CHANGE_TIMEOUT_S)
     sent_bytes = sum(file.size_bytes for file in missing)
     present_bytes = sum(file.size_bytes for file in needed.values()) - sent_bytes
-    log.info("deployed to %s: %d bytes sent, %d bytes were there", device.facts.address, sent_bytes, present_bytes)
+    log.info("deployed to %s: %d bytes sent, %d bytes already there", device.facts.address, sent_bytes, present_bytes)
     return Deployment(
         device=device.facts,
         root=device.root,
@@ -108,7 +108,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
         if not file.path.is_file():
             raise ArtifactError(f"{file.path} is missing", hint=_REBUILD)
         if (size_bytes := file.path.stat().st_size) != file.size_bytes:
-            raise ArtifactError(f"{file.path} has {size_bytes} bytes, its manifest says {file.size_bytes}", hint=_REBUILD)
+            raise ArtifactError(f"{file.path} has {size_bytes} bytes; the manifest says {file.size_bytes}", hint=_REBUILD)
         if file.sha256 not in needed or file.executable:
             needed[file.sha256] = file
     return needed
@@ -118,7 +118,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
     """Delete temporary files and non-regular files from the device's objects folder. Return the other files by sha256."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
-        log.warning("%s was no file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
+        log.warning("%s was not a regular file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
     rows = (re.fullmatch(r"(\d{1,18}) ([0-7]{1,6}) ([0-9a-f]{64})", line) for line in lines)
     return {row[3]: _Object(size_bytes=int(row[1]), is_executable=bool(int(row[2], 8) & 0o100)) for row in rows if row}
 
@@ -149,10 +149,10 @@ def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: s
 def _check_space(device: Device, folder: str, missing: Sequence[LocalFile]) -> None:
     need_bytes = space_bytes(missing)
     if need_bytes and (free_bytes := device.free_bytes(folder)) < need_bytes:
-        needed = f"{free_bytes / MIB:.1f} MB free in {folder}, {need_bytes / MIB:.1f} MB are needed"
+        needed = f"{free_bytes / MIB:.1f} MB free in {folder}; the files need {need_bytes / MIB:.1f} MB"
         raise DeviceFullError(
             f"device '{device.facts.address}' has {needed}",
-            hint=f"make room there; what lies below {device.root} may be deleted, it is sent again when it is needed",
+            hint=f"make room there; files below {device.root} may be deleted, they are sent again when needed",
         )
 
 
@@ -199,10 +199,10 @@ def _wrong_content(device: Device, file: LocalFile, arrived: str | None) -> Arti
     with file.path.open("rb") as content:
         local = hashlib.file_digest(content, "sha256").hexdigest()
     if local != file.sha256:
-        return ArtifactError(f"{file.path} has sha256 {local}, its manifest says {file.sha256}", hint=_REBUILD)
+        return ArtifactError(f"{file.path} has sha256 {local}; the manifest says {file.sha256}", hint=_REBUILD)
     return DeviceError(
-        f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {arrived or 'unknown'}, sent was {file.sha256}",
-        hint="run again; if it comes back, try another cable or port",
+        f"{file.path.name} arrived on device '{device.facts.address}' with sha256 {arrived or 'unknown'}; expected {file.sha256}",
+        hint="run again; if it happens again, try another cable or port",
     )
 
 
@@ -212,8 +212,6 @@ def _command(device: Device, script: str, *arguments: str, timeout_s: float) -> 
         last = " / ".join(result.stderr.splitlines()[-3:]) or "nothing on stderr"
         raise DeviceError(
             f"'{script}' ended with exit code {result.exit_code} on device '{device.facts.address}': {last}",
-            hint="its file system takes no files; restart the device, or make the folder writable"
-            if _READ_ONLY in last
-            else None,
+            hint="restart the device, or make its file system writable" if _READ_ONLY in last else None,
         )
     return result.stdout

@@ -240,11 +240,7 @@ class FarmWaitInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
-    """Raise MissingDependencyError if an import in the block fails because a package is missing. Other import errors pass.
-
-    Raises:
-        MissingDependencyError: names the package.
-    """
+    """Raise MissingDependencyError if an import in the block fails because a package is missing. Other import errors pass."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -254,9 +250,5 @@ def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
 
 
 def requires_extra(extra: str) -> AbstractContextManager[None]:
-    """Raise MissingDependencyError if an import in the block fails. `extra` is the pip extra to install, such as `quad`.
-
-    Raises:
-        MissingDependencyError: names the package and how to install the extra.
-    """
+    """Raise MissingDependencyError if an import in the block fails. `extra` is the pip extra to install, such as `quad`."""
     return requires_package("this", hint=f"pip install 'quadbench[{extra}]'")

@@ -61,7 +61,7 @@ def process_identity() -> str:
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this `process_identity` is known to have ended. Of other hosts and containers none is."""
+    """Return True if the process with this `process_identity` has ended. Other hosts' and containers' processes give False."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -118,7 +118,7 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
     try:
         folder.chmod(0o700)
     except PermissionError as error:
-        raise DeviceError(f"'{folder}' belongs to another user", hint="take another folder with --results") from error
+        raise DeviceError(f"'{folder}' belongs to another user", hint="use another folder with --results") from error
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,7 +203,7 @@ def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     Raises:
         MissingDependencyError: setpriv is not installed.
     """
-    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a program that ends with quadbench")["setpriv"]
+    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a child process")["setpriv"]
     command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
     return _starter().submit(lambda: subprocess.Popen[bytes](command, start_new_session=True, **options)).result()
 
@@ -211,8 +211,8 @@ def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 def end_with_parent() -> None:
     """Ask the kernel to kill this process when its parent process ends.
 
-    The kernel watches the direct parent. After a fork server that is the server, which lives as long as its children. So a thread
-    watches the process behind the server.
+    The kernel watches only the direct parent. The parent of a process from a fork server is the server, which lives as long as
+    its children. So a thread watches the process that started the server.
 
     Raises:
         OSError: the kernel refuses.
