@@ -105,10 +105,10 @@ def test_flags_of_the_environment_make_another_build_and_no_other_build_type(
 
 
 UNFIT: list[tuple[dict[str, Any], str]] = [
-    ({"machine": X86_64}, "'quadbench-harness' is for x86_64; expected aarch64, as arm64-v8a has it"),
-    ({"alignment": 4096}, "segments aligned to 4 KB; arm64-v8a may have pages of 16 KB"),
-    ({"interpreter": "/lib/ld-linux-aarch64.so.1"}, f"is started by '/lib/ld-linux-aarch64.so.1'; expected '{LINKER}'"),
-    ({"needed": ("libc.so.6",)}, "needs 'libc.so.6', so it is of another system; expected 'libc.so'"),
+    ({"machine": X86_64}, "'quadbench-harness' is for x86_64; expected aarch64, the machine of arm64-v8a"),
+    ({"alignment": 4096}, "segments aligned to 4 KB; arm64-v8a can have pages of 16 KB"),
+    ({"interpreter": "/lib/ld-linux-aarch64.so.1"}, f"has the loader '/lib/ld-linux-aarch64.so.1'; expected '{LINKER}'"),
+    ({"needed": ("libc.so.6",)}, "needs 'libc.so.6', the C library of another system; expected 'libc.so'"),
     ({"needed": ("libc.so", "libc++_shared.so")}, r"needs 'libc\+\+_shared.so', which arm64-v8a does not have"),
     ({"android_api": 24}, "is built for Android API 24; expected 28 or newer"),
 ]

@@ -74,14 +74,14 @@ def _content_of(source: Path, abi: Abi, folder: Path, max_bytes: int) -> SourceC
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         libraries = _copied(source, _walked(source), abi, folder, max_bytes)
         return SourceContent(origin=Origin(name=_shown_name(source), sha256=None), libraries=libraries)
-    hint = "give AARs, wheels, folders or .so files"
+    hint = "pass AARs, wheels, zip files, folders or .so files"
     require_file(source, "kit file", fault=UserError, hint=hint, max_bytes=_MAX_ARCHIVE_BYTES)
     if is_library_name(source.name):
         libraries = _copied(source, [_plain(source, source.name)], abi, folder, max_bytes)
         return SourceContent(origin=Origin(name=_shown_name(source), sha256=libraries[source.name].sha256), libraries=libraries)
     if source.suffix not in _ZIP_ENDINGS:
         known = f"*{', *'.join(_ZIP_ENDINGS)}, lib*.so or a folder"
-        raise UserError(f"'{source}' is none of the files that a kit is made of; expected {known}")
+        raise UserError(f"'{source}' cannot be part of a kit; expected {known}")
     with _reading(source):
         sha256 = sha256_of(source)
     with _zip_members(source) as members:
@@ -92,7 +92,7 @@ def _content_of(source: Path, abi: Abi, folder: Path, max_bytes: int) -> SourceC
 def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, max_bytes: int) -> dict[str, FileRef]:
     chosen = _of_abi([member for member in members if is_library_name(member.path.name)], abi)
     if len(chosen) > MAX_LIBRARIES:
-        raise UserError(f"'{source}' holds {len(chosen)} libraries for {abi}; expected at most {MAX_LIBRARIES}")
+        raise UserError(f"'{source}' contains {len(chosen)} libraries for {abi}; expected at most {MAX_LIBRARIES}")
     if sum(member.size_bytes for member in chosen) > max_bytes:  # the declared sizes; real ones are counted below
         raise _too_large(source)
     libraries: dict[str, FileRef] = {}
@@ -104,18 +104,18 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, max
         left_bytes -= copied.size_bytes
         if libraries.setdefault(name, copied) != copied:
             raise UserError(
-                f"'{source}' has two different libraries '{name}' for {abi}", hint="give the folder or the files that you mean"
+                f"'{source}' has two different libraries '{name}' for {abi}", hint="pass only the folder or files that you want"
             )
     return libraries
 
 
 def _too_large(source: Path) -> UserError:
     which = f"the libraries in '{source}' and in the files before it"
-    return UserError(f"{which} have more than {MAX_BYTES} bytes; those of no kit have")
+    return UserError(f"{which} exceed {MAX_BYTES} bytes, the limit for a kit")
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the archive members in folders named for the ABI, and skels in Hexagon folders; all members without such folders."""
+    """Return the members in folders named for the ABI, and skels (DSP libraries) in Hexagon folders; all without such folders."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return a Member (as for an archive) for the file `place` on this machine. `path` is the text shown for it."""
+    """Return the file `place` on this machine as a Member, as if it came from an archive. `path` is the text shown for it."""
 
     def opened() -> IO[bytes]:
         with _reading(place):
@@ -171,7 +171,7 @@ def _walked(folder: Path) -> Iterator[Member]:
         for name in sorted(names):
             count += 1
             if count > MAX_MEMBERS:
-                raise UserError(f"'{folder}' holds more than {MAX_MEMBERS} files", hint="give the folder of the libraries")
+                raise UserError(f"'{folder}' contains more than {MAX_MEMBERS} files", hint="pass the folder of the libraries")
             place = Path(top, name)
             if is_library_name(name) and is_file(place):
                 yield _plain(place, place.relative_to(folder).as_posix())
@@ -186,9 +186,9 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
             with zipfile.ZipFile(file) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
                 if len(infos) > MAX_MEMBERS:
-                    raise zipfile.BadZipFile(f"it holds {len(infos)} files; expected at most {MAX_MEMBERS}")
+                    raise zipfile.BadZipFile(f"it contains {len(infos)} files; expected at most {MAX_MEMBERS}")
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
-                    raise zipfile.BadZipFile("it is compressed in an uncommon way; expected deflated files")
+                    raise zipfile.BadZipFile("it has files with an unsupported compression; expected deflate")
 
                 def member(info: zipfile.ZipInfo) -> Member:
                     return Member(path=PurePosixPath(info.filename), size_bytes=info.file_size, open=lambda: archive.open(info))
@@ -197,7 +197,7 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
     except (*ZIP_FAULTS, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise UserError(f"'{source}' cannot be read as an archive: {one_line(str(error))}", hint="fetch it again") from error
+        raise UserError(f"'{source}' cannot be read as an archive: {one_line(str(error))}", hint="download it again") from error
 
 
 def _check_directory(file: IO[bytes]) -> None:
@@ -209,10 +209,10 @@ def _check_directory(file: IO[bytes]) -> None:
     file.seek(0)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or at + 22 > len(tail):
-        raise zipfile.BadZipFile("it is no zip file")
+        raise zipfile.BadZipFile("it is not a zip file")
     (size_bytes,) = struct.unpack_from("<I", tail, at + 12)
     if size_bytes > _MAX_DIRECTORY_BYTES or tail[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
-        raise zipfile.BadZipFile(f"its table of contents is larger than {_MAX_DIRECTORY_BYTES} bytes, or in the format for that")
+        raise zipfile.BadZipFile(f"its central directory is larger than {_MAX_DIRECTORY_BYTES} bytes, or in ZIP64 format")
 
 
 def _licence(members: Iterable[Member]) -> str | None:

@@ -47,18 +47,14 @@ class ElfFile:
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a program or shared library, 32 or 64 bits, little-endian. `name` describes the file in errors.
-
-    Raises:
-        QuadbenchError: of the class `fault`: the file cannot be read, or is no such file.
-    """
-    with _read(path, f"'{name}' is no ELF file of a program or library", fault) as (elf, parts):
+    """Read the headers of a little-endian program or library, 32 or 64 bits; raise `fault`, with `name`, for other files."""
+    with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
-            raise _NoElfError(f"its type is {kind}; expected 2 or 3, a program or a shared library")
+            raise _NoElfError(f"its ELF type is {kind}; expected 2 or 3, a program or a shared library")
         loaded = [part for part in parts if part["p_type"] == "PT_LOAD"]
         if not loaded:
-            raise _NoElfError("it has no segment that is loaded")
+            raise _NoElfError("it has no loadable segment")
         noted = [note for part in parts if isinstance(part, segments.NoteSegment) for note in part.iter_notes()]
         notes = {(note["n_name"], note["n_type"]): note["n_descdata"] for note in noted}
         android, build_id = notes.get(_ANDROID_NOTE, b""), notes.get(("GNU", "NT_GNU_BUILD_ID"), b"")
@@ -75,7 +71,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
     """Return the entries of `names` that a library exports, by its symbol hash table. Errors call the library `name`."""
-    with _read(path, f"the names that '{name}' exports cannot be read", fault) as (elf, parts):
+    with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
         if linking and (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
@@ -87,7 +83,7 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
 
 
 class _NoElfError(Exception):
-    """The error for a file that is no loadable ELF file, or that exceeds the limits on reading."""
+    """The error for a file that is not a loadable ELF file, or exceeds the limits on reading."""
 
 
 class _Bounded(BufferedReader):
@@ -101,15 +97,15 @@ class _Bounded(BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         self._reads_left -= 1
         if self._reads_left < 0 or size is None or not 0 <= size <= _MAX_READ_BYTES:
-            raise _NoElfError("what it says of itself takes more to read than any file does")
+            raise _NoElfError("its headers need more reads than those of any valid file")
         content = super().read(size)
         if len(content) < size <= _NUMBER_BYTES:
-            raise _NoElfError("it is cut off")
+            raise _NoElfError("it is truncated")
         return content
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         if whence == SEEK_SET and not 0 <= offset <= self._size_bytes:
-            raise _NoElfError("a part of it would begin beyond its end")
+            raise _NoElfError("it refers to an offset beyond its end")
         return super().seek(offset, whence)
 
 
@@ -120,7 +116,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
         with _Bounded(path) as file:
             identity = file.read(6)
             if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
-                raise _NoElfError("it does not begin as a little-endian ELF file does")
+                raise _NoElfError("it does not begin with a little-endian ELF header")
             elf = elffile.ELFFile(file)
             if elf["e_phnum"] > _MAX_SEGMENTS:
                 raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MAX_SEGMENTS}")
@@ -129,7 +125,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
     except (OSError, _NoElfError) as error:
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
     except _FAULTS as error:
-        raise fault(f"{failure}: its tables are wrong: {error or type(error).__name__}") from error
+        raise fault(f"{failure}: its tables are invalid: {error or type(error).__name__}") from error
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
@@ -145,7 +141,7 @@ def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
 
 def _name(text: str) -> str:
     if not (text.isascii() and 0 < len(text) < _MAX_NAME_LENGTH):
-        raise _NoElfError(f"a name in it is no text of at most {_MAX_NAME_LENGTH} bytes")
+        raise _NoElfError(f"a name in it is not ASCII text of at most {_MAX_NAME_LENGTH} bytes")
     return text
 
 
@@ -154,6 +150,6 @@ def _alignment(segment: segments.Segment) -> int:
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"
-        raise _NoElfError(f"a segment of it is aligned to {alignment_bytes} bytes; {expected}")
+        raise _NoElfError(f"it has a segment aligned to {alignment_bytes} bytes; {expected}")
     difference = segment["p_vaddr"] - segment["p_offset"]
     return min(alignment_bytes, difference & -difference) if difference else alignment_bytes

@@ -74,14 +74,14 @@ def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
     """Return why the CPU of devices with an ABI cannot load a program or library; None if machine, libc and page size fit."""
     traits = abi.traits
     if elf.machine != traits.elf_machine:
-        return f"'{name}' is for {elf.machine_name}; expected {traits.machine}, as {abi} has it"
+        return f"'{name}' is for {elf.machine_name}; expected {traits.machine}, the machine of {abi}"
     foreign = sorted(({other.traits.libc for other in Abi} - {traits.libc}) & set(elf.needed))
     if foreign:
-        return f"'{name}' needs '{foreign[0]}', so it is of another system; expected '{traits.libc}', as {abi} has it"
+        return f"'{name}' needs '{foreign[0]}', the C library of another system; expected '{traits.libc}', the one of {abi}"
     if elf.alignment_bytes < traits.page_bytes:
         return (
-            f"'{name}' has segments aligned to {elf.alignment_bytes / _KIB:g} KB; {abi} may have pages of "
-            f"{traits.page_bytes // _KIB} KB, and would not load it"
+            f"'{name}' has segments aligned to {elf.alignment_bytes / _KIB:g} KB; {abi} can have pages of "
+            f"{traits.page_bytes // _KIB} KB, and then cannot load it"
         )
     return None
 
@@ -92,7 +92,7 @@ def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
     if problem := file_problem(name, elf, abi):
         return problem
     if elf.interpreter != traits.interpreter:
-        return f"'{name}' is started by '{elf.interpreter or 'nothing'}'; expected '{traits.interpreter}'"
+        return f"'{name}' has the loader '{elf.interpreter or 'none'}'; expected '{traits.interpreter}'"
     if missing := [needed for needed in elf.needed if needed not in traits.libraries]:
         return f"'{name}' needs {_quoted(missing)}, which {abi} does not have"
     if abi is Abi.ARM64_V8A and (elf.android_api or 0) < MIN_ANDROID_API:
@@ -114,11 +114,11 @@ def kit_problems(
     for library, names in exports.items():
         if absent := sorted(ENTRY_POINTS[library.role] - names):
             others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-            problems.append(f"'{library.name}' has no {absent[0]}{others}; expected what LiteRT 2.3 or newer exports")
+            problems.append(f"'{library.name}' does not export {absent[0]}{others}; expected the symbols of LiteRT 2.3 or newer")
     problems += [*_unresolved(libraries, abi), *_missing(list(libraries))]
     named = {library.name: build for library, build in builds.items() if build}
     if len(set(named.values())) > 1:
-        problems.append(f"libraries of different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}")
+        problems.append(f"libraries have different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}")
     return problems
 
 
@@ -127,11 +127,11 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
     for library, elf in libraries.items():
         if library.role is Role.SKEL:
             if elf.machine != HEXAGON:
-                yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, on which a skel runs"
+                yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, the processor for skels"
         elif problem := file_problem(library.name, elf, abi):
             yield problem
         elif library.role in _USERS_OF_LIBC and libc not in elf.needed:
-            yield f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{libc}' among them, as {abi} has it"
+            yield f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{libc}' too, the libc of {abi}"
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
@@ -148,13 +148,13 @@ def _missing(libraries: list[Library]) -> Iterator[str]:
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
-        yield f"a kit has one library of ONNX Runtime, as libonnxruntime.so; found {held}"
+        yield f"a kit needs exactly one ONNX Runtime library, such as libonnxruntime.so; found {held}"
     if names[Role.DISPATCH] and not names[Role.LITERT]:
         yield f"'{names[Role.DISPATCH][0]}' is opened by 'libLiteRt.so', which is missing"
     if _PLUGIN in names[Role.PLUGIN]:
         yield from (f"'{_PLUGIN}' opens '{name}', which is missing" for name in _OPENED if name not in names[Role.BACKEND])
     if names[Role.BACKEND] and not {_PLUGIN, _DISPATCH} & {library.name for library in libraries}:
-        yield f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; neither is there"
+        yield f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; both are missing"
     sides = {(library.htp_arch, library.role): library.name for library in libraries if library.htp_arch}
     for (arch, role), name in sides.items():
         other = Role.SKEL if role is Role.STUB else Role.STUB
@@ -206,27 +206,24 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return every reason why a kit cannot run a target's graphs on a device with an HTP architecture, as sentences.
-
-    `build` is the Qualcomm SDK build of the compiler, None without a compiler.
-    """
+    """Return every reason why a kit cannot run a target's graphs, as sentences. `build`: the compiler's Qualcomm SDK build."""
     names = {library.name for library in kit.libraries}
     if isinstance(target, QnnTarget):
         if _PLUGIN not in names:
-            return [f"it has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
+            return [f"the kit has no execution provider for Qualcomm's HTP; expected '{_PLUGIN}'"]
         return _htp_problems(kit, htp_arch, build)
     if not isinstance(target, LiteRtTarget):
         return []
     if not kit.libraries_with_role(Role.LITERT):
-        return ["it has no LiteRT; expected 'libLiteRt.so'"]
+        return ["the kit has no LiteRT; expected 'libLiteRt.so'"]
     if target.soc is None:
         return []
     vendor = vendor_of(target.soc)
     if not any(_is_dispatch_for(library, target) for library in kit.libraries):
-        return [f"it has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
+        return [f"the kit has no dispatch library for {vendor.title}'s NPU; expected '{vendor.dispatch}'"]
     if not target.is_for_htp:
         return []  # what the dispatch library opens is the device's own
-    missing = [f"it has no '{name}', which '{vendor.dispatch}' opens" for name in _OPENED if name not in names]
+    missing = [f"the kit has no '{name}', which '{vendor.dispatch}' opens" for name in _OPENED if name not in names]
     return [*missing, *_htp_problems(kit, htp_arch, build)]
 
 
@@ -235,7 +232,7 @@ def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str
     missing = [role for role in (Role.STUB, Role.SKEL) if htp_arch and role not in sides]
     compiler = compiler_problem(kit, build)
     return [
-        *(f"it has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
+        *(f"the kit has no {role} for HTP {htp_arch}; expected '{side_name(htp_arch, role)}'" for role in missing),
         *([compiler] if compiler else []),
     ]
 
@@ -254,5 +251,5 @@ def compiler_problem(kit: Kit, build: str | None) -> str | None:
     version = COMPILER_VERSIONS.get(expected)
     known = ", ".join(f"{version} has {build}" for build, version in COMPILER_VERSIONS.items())
     install = f"pip install {COMPILER}=={version}" if version else f"no {COMPILER} with that build is known ({known})"
-    other = f"the compiler here has {build}" if build else f"the compiler here, {COMPILER}, is not installed"
-    return f"it has QNN build {expected}, and {other}; both must be the same: {install}"
+    other = f"the compiler on this machine has {build}" if build else f"the compiler {COMPILER} is not installed on this machine"
+    return f"the kit has QNN build {expected}, and {other}; both must be the same: {install}"

@@ -1,7 +1,4 @@
-"""Packages: fetching pinned public packages from npm, PyPI or a Maven repository, verified by their SHA-256.
-
-Each registry is asked through its ordinary client: npm, pip, and HTTP for Maven.
-"""
+"""Packages pinned by their SHA-256, fetched by npm from npm, by pip from PyPI, or by HTTP from a Maven repository."""
 
 import re
 import subprocess
@@ -29,7 +26,7 @@ _CLIENT_TIMEOUT_S = 1800.0
 _REQUEST_TIMEOUT_S = 60.0
 _COPY_BYTES = 2**20
 _MAVEN = re.compile(r"([\w.-]{1,100}):(\w[\w.-]{0,99}):([\w.-]{1,40})#sha256=(.{1,100})", re.ASCII)
-_NETWORK_HINT = "look at the network, or fetch the file yourself and give it to: quadbench runtime add"
+_NETWORK_HINT = "check the network connection, or download the file yourself and pass it to: quadbench runtime add"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +135,7 @@ def find_pin(text: str) -> PinnedPackage:
 
     Raises:
         UnknownNameError: no pinned package has this name.
-        UserError: the text is no Maven package with a SHA-256.
+        UserError: the text is not a Maven package with a SHA-256.
     """
     if ":" not in text:
         if text not in PINS:
@@ -150,8 +147,8 @@ def find_pin(text: str) -> PinnedPackage:
             raise ValueError("expected GROUP:ARTIFACT:VERSION#sha256=HEX")
         package = MavenPackage(group=match[1], artifact=match[2], version=match[3], sha256=check_sha256(match[4]))
     except ValueError as error:
-        hint = "Maven repositories publish a file's sha256 beside it, with the ending .sha256"
-        raise UserError(f"{quote(text)} names no package: {error}", hint=hint) from error
+        hint = "take the SHA-256 from the file with the suffix .sha256 beside the AAR in the Maven repository"
+        raise UserError(f"{quote(text)} is not a package: {error}", hint=hint) from error
     return PinnedPackage(abi=Abi.ARM64_V8A, package=package)
 
 
@@ -177,7 +174,7 @@ def _run(command: list[str], package: Package) -> None:
     program = find_program(command[0])
     if program is None:
         raise MissingDependencyError(
-            f"to fetch '{package.origin.name}', {command[0]} must be installed", hint=f"apt-get install {command[0]}"
+            f"fetching '{package.origin.name}' needs {command[0]}, which is not installed", hint=f"apt-get install {command[0]}"
         )
     try:
         result = subprocess.run(
@@ -203,7 +200,7 @@ def _request(address: str, place: Path, package: Package) -> None:
             while part := answer.read(_COPY_BYTES):
                 size_bytes += len(part)
                 if size_bytes > MAX_BYTES:
-                    raise _not_fetched(package, f"more than {MAX_BYTES} bytes came")
+                    raise _not_fetched(package, f"the server sent more than {MAX_BYTES} bytes")
                 file.write(part)
     except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors; a wrong proxy is a ValueError
         if isinstance(error, urllib.error.HTTPError):
@@ -215,11 +212,11 @@ def _require_pinned(folder: Path, package: Package) -> Path:
     """Return the path of the only file in the download folder; raise an error if its SHA-256 is not the pinned one."""
     files = sorted(folder.iterdir())
     if len(files) != 1:
-        raise _not_fetched(package, f"{len(files)} files came; expected one")
+        raise _not_fetched(package, f"{len(files)} files were downloaded; expected one")
     if (sha256 := sha256_of(files[0])) != package.sha256:
         raise ArtifactError(
-            f"'{package.origin.name}' came with sha256 {sha256}; expected {package.sha256}",
-            hint="the registry gives another file than the one that is pinned; nothing of it was used",
+            f"'{package.origin.name}' has the SHA-256 {sha256}; expected {package.sha256}",
+            hint="the registry's file differs from the pinned one; quadbench has not used it",
         )
     return files[0]
 

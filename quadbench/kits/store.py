@@ -32,7 +32,7 @@ def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Seque
     The same libraries give the same kit, which is stored once; a damaged kit is replaced. `origins` are set for fetched files.
 
     Raises:
-        UserError: a file cannot be read, or the libraries form no kit; the error has every reason. Nothing was stored.
+        UserError: a file cannot be read, or the libraries cannot form a kit; the error lists every reason. Nothing was stored.
     """
     with temporary_folder(layout.kits / "incoming") as folder:
         contents = archives.extract_libraries(sources, abi, folder)
@@ -52,8 +52,8 @@ def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Seque
         }
         if problems := kit_problems({library: elves[library] for library in libraries}, builds, exports, abi):
             raise UserError(
-                "\n".join((f"these files make no runtime kit for {abi}:", *problems)),
-                hint="give the files of one release for one ABI together; docs/runtime.md says where they come from",
+                "\n".join((f"these files cannot form a runtime kit for {abi}:", *problems)),
+                hint="pass all files of one release for one ABI together; docs/runtime.md lists where to get them",
             )
         kit = _kit(abi, libraries, folder, origins or [content.origin for content in contents], builds)
 
@@ -69,7 +69,7 @@ def fetch_kit(pins: Sequence[packages.PinnedPackage], layout: Layout, *, maven: 
     """Build a kit from packages, each fetched from its registry. `maven` is the address of the Maven repository.
 
     Raises:
-        UserError: the packages are for several ABIs, or form no kit.
+        UserError: the packages are for several ABIs, or cannot form a kit.
         MissingDependencyError: npm or pip is not installed, or the registry does not deliver a package.
         ArtifactError: a downloaded file does not have the pinned SHA-256.
     """
@@ -129,7 +129,7 @@ def _place(digest: str, layout: Layout) -> Path:
     fitting = [folder for folder in places.values() if digest and _digest_begins(folder, digest)]
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting)
-        raise UserError(f"several kits begin with '{digest}': {names}", hint="give more of it")
+        raise UserError(f"several kits begin with '{digest}': {names}", hint="give more characters of the digest")
     if not fitting:
         raise UnknownNameError("runtime kit", digest, places)
     return fitting[0]
@@ -151,7 +151,7 @@ def _merged(contents: Iterable[archives.SourceContent]) -> dict[str, FileRef]:
     for content in contents:
         for name, file in content.libraries.items():
             if libraries.setdefault(name, file) != file:
-                raise UserError(f"'{owners[name]}' and '{content.origin.name}' bring two different libraries '{name}'")
+                raise UserError(f"'{owners[name]}' and '{content.origin.name}' contain two different libraries '{name}'")
             owners.setdefault(name, content.origin.name)
     return libraries
 
