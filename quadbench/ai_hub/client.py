@@ -18,7 +18,7 @@ INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token of your account page at the service"
+CONFIGURE_HINT = "qai-hub configure --api_token TOKEN, with the token from your account page at AI Hub"
 CONFIG_VARIABLE = "QAIHUB_CLIENT_INI"  # read by the client itself
 _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
@@ -72,16 +72,12 @@ class HostedModel:
 
 
 def open_client(backoff: Backoff | None = None) -> "AiHubClient":
-    """Return a client of Qualcomm AI Hub that uses this user's configuration file.
-
-    Raises:
-        MissingDependencyError: the package, or its configuration, does not exist.
-    """
+    """Return a client of Qualcomm AI Hub; raise MissingDependencyError without its package or this user's configuration file."""
     with requires_package("AI Hub", hint=INSTALL_HINT):
         import qai_hub
     path = config_path()
     if not path.is_file():
-        raise MissingDependencyError(f"AI Hub is not configured: there is no '{path}'", hint=CONFIGURE_HINT)
+        raise MissingDependencyError(f"AI Hub is not configured: '{path}' does not exist", hint=CONFIGURE_HINT)
     client = qai_hub.Client()
     hub = AiHubClient(client, backoff or Backoff())
     hub.request("reading its configuration", lambda: client.set_verbose(False))
@@ -163,7 +159,7 @@ class AiHubClient:
         def ask() -> HostedModel:
             target = self._job(job).get_target_model()
             if target is None:
-                raise ValueError(f"job {job} names no target model")
+                raise ValueError(f"job {job} has no target model")
             model = self._models[target.model_id] = self._client.get_model(target.model_id)
             return HostedModel(
                 model=model.model_id,
@@ -171,7 +167,7 @@ class AiHubClient:
                 inputs={graph: tuple(tensor.name for tensor in tensors) for graph, tensors in model.input_spec.items() if graph},
             )
 
-        return self.request(f"asking what job {job} has made", ask)
+        return self.request(f"reading the target model of job {job}", ask)
 
     def download(self, model: str, folder: Path) -> Path:
         """Download a model into a folder, keeping the service's file name. A broken transfer starts again."""
@@ -193,7 +189,7 @@ class AiHubClient:
                 problem = error_summary(error, doing, (config.api_token,) if config and config.api_token else ())
                 if wait_s is None or not problem.transient:
                     raise problem from None  # the original error may contain secrets
-                log.warning("%s; trying again in %.1f s", problem.message, wait_s)
+                log.warning("%s; retrying in %.1f s", problem.message, wait_s)
                 time.sleep(wait_s)
         raise AssertionError("the last wait is None")
 
@@ -276,9 +272,9 @@ def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> Servi
         text = text.replace(secret, "***")
     message = f"AI Hub, while {doing}: {text}"
     if status == _UNAUTHORIZED:
-        return ServiceError(f"AI Hub refuses the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
+        return ServiceError(f"AI Hub rejects the token in '{config_path()}': it is wrong or has expired", hint=CONFIGURE_HINT)
     if status == _RATE_LIMITED:
-        return ServiceError(message, transient=True, hint="too many requests; what is done is kept, run again later")
+        return ServiceError(message, transient=True, hint="run again later: too many requests; finished work is kept")
     if isinstance(error, qai_hub.UserError | ValueError):
         return ServiceError(message, is_absent=status == _NOT_FOUND)
-    return ServiceError(message, transient=True, hint="what is done is kept; run again when the service answers")
+    return ServiceError(message, transient=True, hint="run again when the service answers; finished work is kept")

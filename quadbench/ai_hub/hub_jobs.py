@@ -66,7 +66,7 @@ class Ledger:
             return _LedgerFile.model_validate(read_json(self.path, fault=ArtifactError), strict=True)
         except (ArtifactError, ValidationError) as error:
             why = error.message if isinstance(error, ArtifactError) else one_line(first_problem(error))
-            hint = "remove it; models are then uploaded and compiled at AI Hub again"
+            hint = "remove the file; AI Hub then gets and compiles the models again"
             raise ArtifactError(f"'{self.path}' is damaged: {why}", hint=hint) from error
 
     @contextmanager
@@ -93,7 +93,7 @@ class HubJobs:
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
-            log.info("AI Hub has '%s' already: model %s", name, known)
+            log.info("AI Hub already has '%s': model %s", name, known)
             return known
         self.notify(f"upload {name}")
         model = self.hub.upload(path, name)
@@ -106,7 +106,7 @@ class HubJobs:
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
         if known and status and (status.is_ok or not status.is_finished):
-            log.info("AI Hub has the job already: %s, %s", known, status.state)
+            log.info("AI Hub already has the job: %s, %s", known, status.state)
             return known
         job = submit()
         self.ledger.put("jobs", digest, job)
@@ -138,9 +138,9 @@ class HubJobs:
                 late = (latest[name] for name in pending)
                 unfinished = ", ".join(f"{one.job} ({one.state}, {one.url})" for one in late)
                 raise ServiceError(
-                    f"AI Hub is not done after {self.timeout_s:g} s: {unfinished}",
+                    f"AI Hub has not finished after {self.timeout_s:g} s: {unfinished}",
                     transient=True,
-                    hint="the jobs go on there and their ids are kept: run again to wait on, or raise the target's timeout_s",
+                    hint="run again to keep waiting for these jobs, which continue at AI Hub, or raise the target's timeout_s",
                 )
             time.sleep(wait_s)
         return latest
@@ -148,7 +148,7 @@ class HubJobs:
     def _status(self, name: str, job: str) -> JobStatus:
         status = self.hub.status(job)
         if status is None:
-            raise ServiceError(f"AI Hub no longer knows job {job} of '{name}'", hint="run again: it is submitted anew")
+            raise ServiceError(f"AI Hub no longer knows job {job} of '{name}'", hint="run again to submit the job again")
         return status
 
 
@@ -156,7 +156,7 @@ def job_failure(name: str, status: JobStatus) -> JobFailedError:
     """Return the error for a failed AI Hub job, with the job's name, reason and web page."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
-        hint="the job's page has its log; a new run submits it again",
+        hint="read the log on the job's page; a new run submits the job again",
     )
 
 
@@ -179,7 +179,7 @@ def link_options(target: AiHubTarget) -> str:
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """Return the options of a profile job for one graph. They name the graph, as a linked model holds several graphs."""
+    """Return the options of a profile job for one graph. They name the graph, as a linked model contains several graphs."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 
