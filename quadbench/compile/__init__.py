@@ -1,4 +1,17 @@
-"""Compile: compiling a bundle's quantized graphs for a target. Compiled bundles are reused if graphs and compiler are equal."""
+"""Compile a bundle's quantized graphs for a target. Compiled bundles are reused if graphs and compiler are equal.
+
+availability.py    installed compilers and their versions, or missing parts and their installation
+graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
+onnxruntime.py     ONNX Runtime's optimizer for CPUs, and counts of integer and float nodes
+cpu_graph.py       rewrites for CPUs: LoRA branches, attention in pieces, weight folding, node order
+qnn.py             Qualcomm HTP context binaries, reasons for refused nodes, the HTP emulator
+litert.py          .tflite files for LiteRT's CPU, or for NPUs by a vendor's compiler
+tflite/            the writer of .tflite files from quantized ONNX graphs
+litert_sdk.py      search for a chip vendor's compiler (SDK), and checks of its release
+toolchain.py       a vendor's command-line tools, as a device profile declares them
+ai_hub.py          compile and link jobs at AI Hub, after a small trial graph
+single_file.py     AI Hub's ONNX model and context binary merged into one file
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -41,9 +54,8 @@ def compile_bundle(
 ) -> StoredCompiled:
     """Compile every quantized graph for a target. If an earlier call had the same inputs, return its compiled bundle.
 
-    `key` is the target's short key, `htp_arch` the chip's Qualcomm HTP architecture, if any. The digest covers graphs, target and
-    compiler, so other adapters, sampler tables or inputs need no new compilation. The graphs are linted on every call, even when
-    reused, because `htp_arch` is not part of the digest.
+    `key` is the target's short key, `htp_arch` the chip's Qualcomm HTP architecture, if any. Other adapters, sampler tables or
+    inputs need no new compilation. Graphs are linted on every call, as `htp_arch` is not part of the inputs.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
@@ -91,13 +103,13 @@ def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
         return
     if bundle.precision == FLOAT_LABEL:
         raise BuildError(
-            f"target '{key}' takes quantized activations; those of bundle '{bundle.recipe_name}' are float ({FLOAT_LABEL})",
-            hint="set precision.activations to {scheme: w8a16}, or take a target with the backend onnxruntime",
+            f"target '{key}' needs quantized activations; those of bundle '{bundle.recipe_name}' are float ({FLOAT_LABEL})",
+            hint="set precision.activations to {scheme: w8a16}, or use a target with the backend onnxruntime",
         )
     if any(graph.merge for graph in bundle.graphs):
         raise BuildError(
-            f"target '{key}' takes graphs whose weights are fixed; bundle '{bundle.recipe_name}' has one for merged-at-load",
-            hint="take merged-at-load out of the recipe's baselines, or take a target with the backend onnxruntime",
+            f"target '{key}' needs graphs with fixed weights; bundle '{bundle.recipe_name}' has a graph for merged-at-load",
+            hint="remove merged-at-load from the recipe's baselines, or use a target with the backend onnxruntime",
         )
 
 

@@ -48,13 +48,10 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler. All graphs are submitted at once, because jobs wait in the service's queue.
-
-    `ledger` is the file that records which models and jobs the service already has.
-    """
+    """Qualcomm AI Hub as a compiler. All graphs are submitted at once, because jobs wait in the service's queue."""
 
     target: AiHubTarget
-    ledger: Path
+    ledger: Path  # the file that records which models and jobs the service already has
     pace: Backoff = field(default_factory=Backoff)
 
     def versions(self) -> dict[str, str]:
@@ -80,8 +77,8 @@ class AiHubCompiler:
                     if isinstance(error, ServiceError) and not isinstance(error, JobFailedError):
                         raise
                     raise BuildError(
-                        f"AI Hub does not compile a convolution whose INT16 LoRA weights are inputs: {error.message}. "
-                        "This was tried on a graph of two layers; nothing of the bundle was uploaded",
+                        f"AI Hub cannot compile a convolution with INT16 LoRA weights as inputs: {error.message}. "
+                        "quadbench tried a graph of two layers, and uploaded nothing of the bundle",
                         hint=error.hint,
                     ) from error
         return compilation.compile(graphs, source, folder)
@@ -148,7 +145,7 @@ class _HubCompilation:
             inputs, expected = model.inputs.get(graph_name(graph)), {spec.name for spec in graph.inputs}
             if inputs is None or set(inputs) != expected:
                 raise BuildError(
-                    f"AI Hub's context binary (model {model.model}) is not what was asked for: graph '{graph_name(graph)}' has "
+                    f"AI Hub's context binary (model {model.model}) has wrong inputs: graph '{graph_name(graph)}' has "
                     f"inputs {', '.join(sorted(inputs or ())) or 'unknown'}; expected {', '.join(sorted(expected))}"
                 )
         return self._result([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
@@ -160,7 +157,7 @@ class _HubCompilation:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
             file = self.jobs.hub.download(model.model, Path(temporary))
             if file.stat().st_size == 0:
-                raise BuildError(f"AI Hub's product of '{name}' (model {model.model}) is empty")
+                raise BuildError(f"AI Hub's compiled model of '{name}' (model {model.model}) is empty")
             place(file)
         return model
 

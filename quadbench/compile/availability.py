@@ -1,4 +1,4 @@
-"""Availability: whether this machine has a target's compiler, with its version, or the missing parts and their installation."""
+"""Availability: the version of a target's compiler on this machine, or its missing parts and how to install them."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -47,11 +47,12 @@ def availability(target: Target) -> Availability:
             try:
                 return Availability(version=installed_version(target))
             except MissingDependencyError as error:
-                return Availability(missing=f"a version that will do ({error.message})", hint=error.hint)
+                return Availability(missing=f"a suitable version ({error.message})", hint=error.hint)
         case AiHubTarget():  # only a network request could check the token
             package, path = package_availability("qai_hub", hint=INSTALL_HINT), config_path()
             if package.is_ready and not path.is_file():
-                return Availability(version=package.version, missing=f"the client's configuration, '{path}'", hint=CONFIGURE_HINT)
+                lacking = f"the client's configuration file, '{path}'"
+                return Availability(version=package.version, missing=lacking, hint=CONFIGURE_HINT)
             return package
         case _:
             assert_never(target)

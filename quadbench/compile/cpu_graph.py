@@ -136,7 +136,7 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
 def fuse_lora_branches(source: Path, path: Path) -> bool:
     """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if none can be rewritten.
 
-    Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches in another form than the exporter's.
+    Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches unlike those that the exporter writes.
     """
     content = source.read_bytes()
     if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # found without importing onnx
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, unless already there."""
+    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, so that runs take less memory."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -372,8 +372,8 @@ def externalize_weights(source: Path, path: Path) -> None:
             constant.CopyFrom(outside.pop(constant.name))
     if outside:
         raise BuildError(
-            f"ONNX Runtime's optimizer has replaced weights of '{source.name}' to which adapters are added: {', '.join(outside)}",
-            hint="take merged-at-load out of the recipe's baselines, or use another version of onnxruntime",
+            f"ONNX Runtime's optimizer has replaced weights of '{source.name}' that adapters change: {', '.join(outside)}",
+            hint="remove merged-at-load from the recipe's baselines, or use another version of onnxruntime",
         )
     write_model(model, path)
 
@@ -407,18 +407,12 @@ def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> lis
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
-        if _is_product(following):
-            return chain if len(chain) > 2 and _have_rows_alike(chain, shapes) else None
+        if _is_product(following):  # queries, scores and results must have their rows in the second to last dimension
+            ranks = {len(shapes.get(tensor, ())) for tensor in (node.input[0], node.output[0], following.output[0])}
+            return chain if len(chain) > 2 and len(ranks) == 1 and min(ranks) > 1 else None
         if not _works_by_row(following, scores, shapes):
             return None
     return None
-
-
-def _have_rows_alike(chain: Sequence[Any], shapes: Shapes) -> bool:
-    """Return whether an attention's queries, scores and results all have their rows in the second to last dimension."""
-    first, last = chain[0], chain[-1]
-    ranks = {len(shapes.get(name, ())) for name in (first.input[0], first.output[0], last.output[0])}
-    return len(ranks) == 1 and min(ranks) > 1
 
 
 def _is_product(node: Any) -> bool:

@@ -41,11 +41,11 @@ class ProcessResult:
         """Return how the child process ended (exit code, signal or timeout), as words for an error message."""
         if self.status is None:
             return f"was still running after {self.timeout_s:g} s"
-        return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
+        return f"was terminated by signal {-self.status}" if self.status < 0 else f"ended with exit code {self.status}"
 
     @property
     def last_lines(self) -> list[str]:
-        return self.output.splitlines()[-SHOWN_LINES:] or ["it said nothing"]
+        return self.output.splitlines()[-SHOWN_LINES:] or ["(no output)"]
 
 
 def run_subprocess(
@@ -67,7 +67,7 @@ def run_subprocess(
 
 @dataclass(frozen=True, kw_only=True)
 class CompileResult:
-    """The compiled graphs in the order given, compiler versions and caveats, and each graph's cost and node counts by path."""
+    """The compiled graphs in the order given, the compiler's versions and caveats, and compile costs and node counts by path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)

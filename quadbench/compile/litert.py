@@ -50,9 +50,8 @@ class LiteRtCompiler(SingleGraphCompiler):
 
     def versions(self) -> dict[str, str]:
         """Return the version of LiteRT and, for an NPU, the chip and the version of its vendor's SDK."""
-        if self.soc is None:
-            return {"ai-edge-litert": litert_version()}
-        return {"ai-edge-litert": litert_version(), "soc": self.soc, "sdk": sdk_for(self.soc).version}
+        chip = {} if self.soc is None else {"soc": self.soc, "sdk": sdk_for(self.soc).version}
+        return {"ai-edge-litert": litert_version(), **chip}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
         product = super().compile_all(graphs, source, folder, notify)
@@ -71,8 +70,8 @@ class LiteRtCompiler(SingleGraphCompiler):
         if "refused" in outcome:
             raise BuildError(f"'{name}': {outcome['refused']}", hint=outcome["hint"])
         if "failed" in outcome:
-            faults = list(dict.fromkeys(_FAULT.findall(outcome["said"]))) or outcome["said"].splitlines() or ["it said nothing"]
-            raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} fails on '{name}':", *faults[-_SHOWN_FAULTS:])))
+            faults = list(dict.fromkeys(_FAULT.findall(outcome["said"]))) or outcome["said"].splitlines() or ["(no output)"]
+            raise BuildError("\n".join((f"LiteRT's compiler for {self.soc} failed on '{name}':", *faults[-_SHOWN_FAULTS:])))
         if self.soc:
             refuse_partial_compile(self.soc, name, outcome["left"], outcome["dispatches"])
         return int(outcome["peak_memory_bytes"])
@@ -84,8 +83,8 @@ def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches:
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
         raise BuildError(
-            f"the NPU of {soc} takes '{name}' in {dispatches} parts, operators left to the CPU: {listed}",
-            hint="docs/litert.md has the forms that are written; the linter has each vendor's rules",
+            f"the NPU of {soc} runs '{name}' in {dispatches} parts, expected one; operators left to the CPU: {listed}",
+            hint="see docs/litert.md for the supported operators, and the linter for each vendor's rules",
         )
 
 

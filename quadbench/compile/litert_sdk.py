@@ -44,32 +44,29 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Return a chip's SDK. Raise unless LiteRT knows the chip, the SDK is complete, and both have the same release.
-
-    The message of a MissingDependencyError is the missing part.
-    """
+    """Return a chip's SDK, of the same release as LiteRT; raise MissingDependencyError with the missing part as message."""
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:
         raise MissingDependencyError(f"the package {LITERT}", hint=INSTALL_HINT)
     models: type[StrEnum] = _target_module(vendor).SocModel
     if soc not in (known := [model.value for model in models if model.value != "ALL"]):
         raise MissingDependencyError(
-            f"an {LITERT} that knows {soc}; {installed} knows {', '.join(known)}", hint=f"pip install -U {LITERT}"
+            f"an {LITERT} that supports {soc}; {installed} supports {', '.join(known)}", hint=f"pip install -U {LITERT}"
         )
     package = vendor.sdk_package
     release = ".".join(_release(installed))
-    hint = f"pip install --pre --no-cache-dir '{package}=={release}.*', where it can download the SDK from {vendor.title}"
+    hint = f"pip install --pre --no-cache-dir '{package}=={release}.*', which downloads the SDK from {vendor.title}"
     sdk = _package_version(package)
     if sdk is None and vendor.module == "qualcomm" and (plugin := _package_version("onnxruntime-qnn")):
         return Sdk(version=f"onnxruntime-qnn {plugin}", folder=_folder_of("onnxruntime_qnn"))
     if sdk is None:
         raise MissingDependencyError(f"{vendor.title}'s SDK, the package {package}", hint=hint)
     if _release(sdk) != _release(installed):
-        raise MissingDependencyError(f"{package} {release}, as {LITERT} is; found {sdk}", hint=hint)
+        raise MissingDependencyError(f"{package} {release}, the release of {LITERT}; found {sdk}", hint=hint)
     library = next(iter(sorted(_folder_of(vendor.sdk_module).rglob(vendor.library))), None)
     if library is None:
         raise MissingDependencyError(
-            f"{vendor.library}, which {package} {sdk} lacks: its download of the SDK has failed", hint=hint
+            f"{vendor.library}, which {package} {sdk} lacks, as its download of the SDK failed", hint=hint
         )
     return Sdk(version=f"{package} {sdk}", folder=library.parent)
 
@@ -89,7 +86,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return the object that stands for a chip in LiteRT, as target of an ahead-of-time compilation."""
+    """Return LiteRT's object for a chip, the target of an ahead-of-time compilation."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 

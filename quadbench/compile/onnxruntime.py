@@ -32,8 +32,8 @@ _PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
 class OnnxRuntimeCompiler:
     """ONNX Runtime's graph optimizer as a compiler.
 
-    The level is `extended`: higher levels lay out memory for this machine's CPU, which may differ from the device's. For other
-    execution providers it is `basic`, as `extended` fuses nodes into ones that only the CPU provider runs.
+    Its level for CPUs is `extended`, as higher levels lay out memory for this machine's CPU, which may differ from the device's.
+    For other execution providers its level is `basic`, as `extended` fuses nodes into ones that only the CPU provider runs.
     """
 
     execution_provider: str
@@ -53,9 +53,7 @@ class OnnxRuntimeCompiler:
                 link_file(source / file.path, folder / file.path)
             eased = False
             if self.execution_provider == "cpu":
-                with suppress(
-                    MissingDependencyError
-                ):  # without onnx, runs take longer, with the same results up to float rounding
+                with suppress(MissingDependencyError):  # without onnx, runs take longer, with equal results up to rounding
                     eased = fuse_lora_branches(source / name, folder / name)
             self._optimize(name, folder / name if eased else source / name, folder / name)
             if self.execution_provider == "cpu":

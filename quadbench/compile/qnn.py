@@ -63,7 +63,7 @@ class QnnCompiler(SingleGraphCompiler):
         if not result.is_ok:
             raise self._refusal(name, source, product, result)
         if (written := operators(product)) != [CONTEXT_OP]:
-            raise BuildError(f"QNN made of '{name}' a graph of {', '.join(written)}; expected one {CONTEXT_OP}")
+            raise BuildError(f"QNN compiled '{name}' to a graph of {', '.join(written)}; expected one {CONTEXT_OP}")
         return int(json.loads(product.with_suffix(".json").read_text())["peak_memory_bytes"])
 
     def _run(self, source: Path, product: Path, *options: str) -> ProcessResult:
@@ -83,7 +83,7 @@ class QnnCompiler(SingleGraphCompiler):
         more = [f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else []
         return BuildError(
             "\n".join((f"Qualcomm HTP {self.htp_arch} leaves nodes of '{name}' to the CPU:", *nodes[:SHOWN_NODES], *more)),
-            hint="write them as what it takes by a pass over the float graph (docs/qnn.md has the known forms)",
+            hint="rewrite these nodes with a pass over the float graph; docs/qnn.md lists the forms that the HTP supports",
         )
 
 

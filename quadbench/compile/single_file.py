@@ -25,11 +25,11 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
                 archive.extractall(folder)
         except (*ZIP_FAULTS, OSError) as error:
             raise BuildError(
-                f"the compiled model of '{graph.file.path}' arrived damaged: {error}", hint="run again: it is downloaded anew"
+                f"the compiled model of '{graph.file.path}' arrived damaged: {error}", hint="run again to download it again"
             ) from error
         models = [model for model in folder.rglob("*.onnx") if model.is_file()]
         if len(models) != 1:
-            raise BuildError(f"the compiled model of '{graph.file.path}' holds {len(models)} ONNX files; expected 1")
+            raise BuildError(f"the compiled model of '{graph.file.path}' contains {len(models)} ONNX files; expected 1")
         file = models[0]
     try:
         model = onnx.load(file)
@@ -40,7 +40,7 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
                 continue
             context = file.parent / attributes["ep_cache_context"].s.decode()
             if not context.is_file():
-                raise BuildError(f"the compiled model of '{graph.file.path}' names '{context.name}', which is not there")
+                raise BuildError(f"the compiled model of '{graph.file.path}' refers to '{context.name}', which is missing")
             attributes["ep_cache_context"].s = context.read_bytes()
             attributes["embed_mode"].i = 1
         onnx.save(model, path)

@@ -65,7 +65,7 @@ class ToolchainCompiler:
             except BuildError as error:
                 log_path.replace(log)  # atomic, in case another process writes there
                 message = f"toolchain '{self.target.name}' on '{graph.file.path}': {error.message}"
-                raise BuildError(message, hint=f"all that it said is in {log}") from error
+                raise BuildError(message, hint=f"read its whole output in {log}") from error
             path = (folder / graph.file.path).with_suffix(product.suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             product.replace(path)
@@ -86,7 +86,7 @@ def installed_version(target: ToolchainTarget) -> str:
     if not match or not match[1]:  # the group may be optional
         words = " / ".join(output.splitlines()[-3:]) or "nothing"
         raise MissingDependencyError(
-            f"toolchain '{target.name}': '{shlex.join(command)}' says '{words}', expected what fits '{target.version.pattern}'",
+            f"toolchain '{target.name}': '{shlex.join(command)}' printed '{words}'; expected match: '{target.version.pattern}'",
             hint=target.install,
         )
     return match[1]
@@ -116,8 +116,8 @@ def _located(argv: Sequence[str]) -> list[str]:
 def _only_product(work: Path, pattern: str) -> Path:
     products = [path for path in sorted(work.glob(pattern)) if path.is_file()]
     if len(products) != 1:
-        there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "nothing"
-        raise BuildError(f"{len(products)} files fit its product '{pattern}', expected one; it left {there}")
+        there = ", ".join(str(path.relative_to(work)) for path in sorted(work.rglob("*")) if path.is_file()) or "none"
+        raise BuildError(f"{len(products)} files match its product '{pattern}', expected one; files in its folder: {there}")
     if products[0].stat().st_size == 0:
         raise BuildError(f"its product '{products[0].relative_to(work)}' is empty")
     return products[0]

@@ -1,4 +1,10 @@
-"""TFLite: writing a bundle's quantized ONNX graph as a .tflite file, with encodings converted to LiteRT's INT16 scheme."""
+"""Write a bundle's quantized ONNX graph as a .tflite file, with encodings converted to LiteRT's symmetric INT16 ones.
+
+rounded_graph.py  conversion to symmetric INT16 encodings, integer operations read from QDQ, fused group norms
+forms.py          ONNX operators written for LiteRT: elementwise, softmax, reshape, slice, resize, norms
+linear.py         Conv, Gemm, MatMul and Gather for LiteRT, with constant or LoRA weights
+flatbuffer.py     tensors, channels-last layouts, buffers and the signature in the .tflite file
+"""
 
 from pathlib import Path
 
@@ -22,6 +28,6 @@ def write_tflite(source: Path, path: Path) -> None:
     writer = TfliteWriter(graph)
     for op in graph.operations:
         if op.op_type not in FORMS:
-            raise BuildError(f"{op} has no form in LiteRT here", hint="docs/litert.md lists the operators that have one")
+            raise BuildError(f"{op} is not supported for LiteRT", hint="see docs/litert.md for the supported operators")
         FORMS[op.op_type](writer, op)
     writer.write(path)

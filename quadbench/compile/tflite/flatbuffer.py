@@ -133,7 +133,7 @@ class TfliteWriter:
     def channels_last(self, name: str) -> int:
         """Return the index of a four-dimensional tensor in channels-last layout; a transposition is added if necessary."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
-            raise BuildError(f"'{name}' has the shape {shape} beside images, which has no form in LiteRT here")
+            raise BuildError(f"'{name}' has the shape {shape} beside images, which is not supported for LiteRT")
         if name not in self._last:
             is_turned = name in self._plain
             self._last[name] = self.transpose(self._plain[name], name, TO_LAST) if is_turned else self._constant(name, last=True)
@@ -181,7 +181,7 @@ class TfliteWriter:
     def constant_input(self, op: Operation, index: int) -> Constant:
         """Return the constant that an operation has as its input number `index`. Raise BuildError for other inputs."""
         if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
-            raise BuildError(f"{op} has no constant as input {index}", hint="weights that are no inputs are constants")
+            raise BuildError(f"{op} needs a constant as input {index}", hint="make weights constants or LoRA inputs")
         return self.graph.constants[op.inputs[index]]
 
     def _input(self, name: str, dtype: str) -> int:
@@ -204,9 +204,7 @@ class TfliteWriter:
         """Add a constant operand as INT16 with one scale; float constants are quantized to their own range."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
-            raise BuildError(
-                f"'{name}' holds {constant.values.dtype} that stand for themselves, which have no form in LiteRT here"
-            )
+            raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")
         values, scale = constant.values, cast(Any, constant.scales)
         if values.dtype != np.int16:
             exact = constant.dequantized.astype(np.float64)
@@ -218,10 +216,7 @@ class TfliteWriter:
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose values are aligned to 16 bytes in the file, as the schema requires.
-
-    flatbuffers' Python package does not support that, and would copy the values first.
-    """
+    """A buffer with values aligned to 16 bytes, as the schema requires. flatbuffers' own code cannot align, and copies them."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
         """Write the buffer into the flatbuffer, and return its offset."""

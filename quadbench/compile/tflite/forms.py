@@ -38,7 +38,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
     """
     shape = w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
-        raise BuildError(f"{op} is over axis {op.attributes['axis']}; LiteRT's is over the last", hint="transpose before it")
+        raise BuildError(f"{op} works on axis {op.attributes['axis']}; expected the last", hint="put a Transpose before it")
     exact, chances = w.intermediate(f"{op.name}.exact", shape), w.intermediate(f"{op.name}.chances", shape)
     w.operator("DEQUANTIZE", [w.plain(op.inputs[0])], [exact])
     w.operator("SOFTMAX", [exact], [chances], schema.SoftmaxOptionsT(beta=1.0))
@@ -122,7 +122,7 @@ def slice_(w: TfliteWriter, op: Operation) -> None:
     bounds = [[0, size, 1] for size in shape]
     for axis, start, end, stride in zip(axes, starts, ends, operations, strict=True):
         if min(start, end) < 0 or stride < 1:
-            raise BuildError(f"{op} counts from the end or backwards, which has no form in LiteRT here")
+            raise BuildError(f"{op} has a negative start, end or step, which is not supported for LiteRT")
         bounds[axis] = [int(start), min(int(end), shape[axis]), int(stride)]
     _sliced(w, op, op.outputs[0], bounds)
 
@@ -138,7 +138,7 @@ def resize(w: TfliteWriter, op: Operation) -> None:
     form = [str(op.attributes.get(key, default.encode()), "utf-8") for key, default in RESIZE_DEFAULTS.items()]
     before, after = w.graph.shapes[op.inputs[0]], w.graph.shapes[op.outputs[0]]
     if form != ["nearest", *EXACT_RESIZE] or after != (*before[:2], 2 * before[2], 2 * before[3]):
-        raise BuildError(f"{op} is no enlarging to twice the size by nearest neighbour, {' with '.join(EXACT_RESIZE)}")
+        raise BuildError(f"{op} is not a 2x nearest-neighbour upsampling, {' with '.join(EXACT_RESIZE)}")
     name, (_, channels, height, width) = op.outputs[0], before
     wide = _doubled(w, f"{name}.wide", w.channels_last(op.inputs[0]), (1, height, width, 2 * channels), axis=3, name=name)
     rows = w.intermediate(f"{name}.rows", (1, height, 1, 2 * width * channels), w.graph.scales[name])
@@ -156,7 +156,7 @@ def layer_norm(w: TfliteWriter, op: Operation) -> None:
     """Write layer normalization over the last axis."""
     source, shape = op.inputs[0], w.graph.shapes[op.inputs[0]]
     if op.attributes.get("axis", -1) not in (-1, len(shape) - 1):
-        raise BuildError(f"{op} is over axis {op.attributes['axis']} and those after it; expected the last alone")
+        raise BuildError(f"{op} normalizes axis {op.attributes['axis']} and those after it; expected only the last axis")
     norm = _Norm(w, op)
     normal = norm.normalised(norm.exact(w.plain(source)), lambda x: norm.mean(x, (len(shape) - 1,)))
     norm.scaled(normal, w.add_result(op.outputs[0]), shape[-1:])

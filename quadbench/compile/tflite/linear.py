@@ -16,7 +16,7 @@ def gemm(w: TfliteWriter, op: Operation) -> None:
     """Write Gemm as FULLY_CONNECTED if the weights are constants, or as a matrix product if they are LoRA inputs."""
     a = op.attributes
     if a.get("transA", 0) or not a.get("transB", 0) or a.get("alpha", 1.0) != 1.0 or a.get("beta", 1.0) != 1.0:
-        raise BuildError(f"{op} is no linear layer: expected transA 0, transB 1, alpha 1 and beta 1")
+        raise BuildError(f"{op} is not a linear layer: expected transA 0, transB 1, alpha 1 and beta 1")
     if op.inputs[1] not in w.graph.constants:
         product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.add_result(op.outputs[0]), adjoint=True)
         return
@@ -41,7 +41,7 @@ def gather(w: TfliteWriter, op: Operation) -> None:
     """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; with constant indices, write the rows as a constant."""
     table, name = w.constant_input(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
-        raise BuildError(f"{op} is no embedding: expected rows of a table with one scale")
+        raise BuildError(f"{op} is not an embedding: expected rows of a table with one scale")
     if op.inputs[1] in w.graph.constants:
         always = table.dequantized[w.graph.constants[op.inputs[1]].values].astype(np.float64)
         scale = w.graph.scales[name]
@@ -74,7 +74,7 @@ def conv(w: TfliteWriter, op: Operation) -> None:
     """Write Conv as CONV_2D if the weights are constants, or as a matrix product if they are LoRA inputs."""
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
-        raise BuildError(f"{op} has groups or dilations, which have no form in LiteRT here")
+        raise BuildError(f"{op} has groups or dilations, which are not supported for LiteRT")
     if op.inputs[1] not in w.graph.constants:
         _with_lora_weights(w, op)
         return

@@ -110,9 +110,7 @@ class _QdqReader:
         tensors = [*graph.outputs.values(), *(name for op in graph.operations for name in op.outputs)]
         for name in tensors:
             if name not in graph.scales and name in self._floats:
-                raise BuildError(
-                    f"'{name}' is not rounded", hint="expected QuantizeLinear and DequantizeLinear around every node"
-                )
+                raise BuildError(f"'{name}' is not quantized", hint="put QuantizeLinear and DequantizeLinear around every node")
         return graph
 
     def _dequantized(self, node: "NodeProto") -> None:
@@ -123,11 +121,12 @@ class _QdqReader:
             self.graph.constants[output] = constant
             return
         self.names[output] = self.names.get(source, source)
-        self.graph.scales.setdefault(self.names[output], self._scale(node))
+        self.graph.scales.setdefault(self.names[output], float(self._stored[node.input[1]]))
 
     def _quantized(self, node: "NodeProto") -> None:
         """Set the scale of a node's result; a tensor that already has another scale is requantized."""
-        source, output, scale = self.names.get(node.input[0], node.input[0]), node.output[0], self._scale(node)
+        source, output = self.names.get(node.input[0], node.input[0]), node.output[0]
+        scale = float(self._stored[node.input[1]])
         if self.graph.scales.setdefault(source, scale) == scale:
             self.names[output] = source
             return
@@ -153,9 +152,6 @@ class _QdqReader:
                 attributes=attributes,
             )
         )
-
-    def _scale(self, node: "NodeProto") -> float:
-        return float(self._stored[node.input[1]])
 
 
 def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
@@ -214,7 +210,7 @@ class _Dialect:
             return
         if zero.dtype == np.uint8:
             hint = "set precision.activations to {scheme: w8a16}"
-            raise BuildError(f"'{node.input[0]}' is rounded to 8 bits; LiteRT's dialect has activations in 16", hint=hint)
+            raise BuildError(f"'{node.input[0]}' is quantized to 8 bits; LiteRT graphs need 16-bit activations", hint=hint)
         new = symmetric_scale(float(scale), int(zero)) if zero.dtype == np.uint16 else float(scale)
         if zero.dtype == np.uint16:
             name = node.input[0]
