@@ -178,7 +178,7 @@ def test_what_there_is_no_time_for_is_missing_and_a_night_keeps_its_time_when_it
     for _ in range(2):
         night = perform("tonight", plan, launcher, layout=launcher.layout).night
         (cause,) = {one.cause for one in night.rulings}
-        reads(cause, "the time of the night was over", snapshot=False)
+        reads(cause, "the night's time budget was over", snapshot=False)
     assert launcher.asked == []
 
 
@@ -188,7 +188,7 @@ def test_a_second_night_in_one_folder_says_which_it_waits_for_and_is_performed_t
     with file_lock(launcher.layout.night_lock, "night first, by process 7 of ana@lab,", pytest.fail):
         second = threading.Thread(target=performed, args=(launcher, "second"), kwargs={"scene": OLD})
         second.start()
-        while "night first, by process 7 of ana@lab, is under way in this results folder" not in caplog.text:
+        while "night first, by process 7 of ana@lab, is running in this results folder" not in caplog.text:
             second.join(timeout=0.05)
             assert second.is_alive()
         assert launcher.asked == []

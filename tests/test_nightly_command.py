@@ -120,9 +120,9 @@ def case(name: str, **more: object) -> dict[str, object]:
 
 MISTAKES = {
     "yardstick": ({"yardstick": "refrence"}, "yardstick: unknown frozen bundle 'refrence'", "did you mean 'reference'?"),
-    "wish": ({"cases": [case("a", devices=["s25*2"])]}, "cases[0].devices[0]: 's25*2' fits any of several", ""),
-    "scores": ({"cases": [case("a", limits={"quality": 0.1})]}, "cases[0].limits.quality: no metric is asked for", ""),
-    "scores of all": ({"limits": {"quality": 0.1}}, "limits.quality: no metric is asked for", ""),
+    "wish": ({"cases": [case("a", devices=["s25*2"])]}, "cases[0].devices[0]: 's25*2' matches several devices", ""),
+    "scores": ({"cases": [case("a", limits={"quality": 0.1})]}, "cases[0].limits.quality: `quality` lists no metric", ""),
+    "scores of all": ({"limits": {"quality": 0.1}}, "limits.quality: `quality` lists no metric", ""),
 }
 
 
@@ -148,7 +148,7 @@ def test_what_cases_name_and_what_is_not_there_is_refused(
         ({"changes": {"measure.iterations": "x"}}, "changes: .* with measure.iterations=x: expected a whole number"),
         ({"changes": {"variant": "merged-at-load"}}, "changes: .* no graphs of merged-at-load"),
         ({"changes": {"kit": "91ab"}}, "changes: unknown runtime kit"),
-        ({"changes": {"harness": "/no"}}, "changes: the harness '/no' is no program"),
+        ({"changes": {"harness": "/no"}}, "changes: the harness '/no' is not a file"),
     ]
     cases = [case(f"a{number}", **words) for number, (words, _) in enumerate(wrong)]
     assert nightly(tmp_path, "run", written(tmp_path, devices=["s25@NOWHERE"], cases=cases)) == ERROR

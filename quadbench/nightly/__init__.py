@@ -1,1 +1,16 @@
-"""Nightly regression runs: recipes or bundles measured on devices every night, with verdicts, history, bisection, reports."""
+"""Nightly regression runs: recipes or bundles measured on devices every night, with verdicts, history, bisection, reports.
+
+night_file.py       the model of night.yaml: cases, devices, limits, blocks, time budget
+night_plan.py       night.yaml read and checked: sources, reference bundles (yardsticks), device names
+perform.py          one night: measuring, image scores, confirming launches, stored verdicts, resuming
+launcher.py         comparisons on this machine's devices, the retry of failed ones, their stored measurements
+farm_launcher.py    comparisons as jobs on a farm, cancelled without time or worker
+series.py           scales and limits of changes, usual nights (the baseline), last good files
+verdicts.py         suspected changes, rules that turn them into verdicts, effect of acknowledgements
+night_report.py     a night's exit code, false alarm rates, drift, probation of doubtful phones
+exports.py          GitHub annotations, Markdown, JUnit XML, webhook messages
+history.py          a case's segments between level shifts, summary sentences, bisection for bad files
+history_formats.py  histories as list, JSON and HTML page
+history_chart.py    the SVG chart of a metric over nights
+schedule.py         systemd units and the crontab line for a daily night
+"""

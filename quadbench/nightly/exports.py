@@ -127,7 +127,7 @@ def night_junit(view: NightView) -> bytes:
         for case, figure in sorted(figures | results.keys()):
             test = TestCase(name=figure, classname=case)
             if (case, device.address) in view.open:
-                test.result = [Skipped("not ruled yet")]
+                test.result = [Skipped("no ruling yet")]
             elif (case, figure) in results:
                 test.result = [*_result(*results[case, figure])]
             suite.add_testcase(test)
@@ -158,8 +158,8 @@ def check_address(address: str) -> str:
         is_right = False
     is_plain = address.isascii() and address.isprintable() and " " not in address and len(address) <= _MAX_ADDRESS_LENGTH
     if not (is_right and is_plain):
-        hint = f"${WEBHOOK_VARIABLE} or --webhook takes what the chat gave you"
-        raise UserError("the webhook is no web address; expected one as https://hooks.example.com/services/T0/B0/x", hint=hint)
+        hint = f"set ${WEBHOOK_VARIABLE} or --webhook to the URL from your chat"
+        raise UserError("the webhook is not a URL; expected one such as https://hooks.example.com/services/T0/B0/x", hint=hint)
     return address
 
 
@@ -183,14 +183,14 @@ def send(message: dict[str, Any], address: str) -> None:
     """Post a message as JSON to a webhook address. Redirects are not followed, and errors never contain the address."""
     body = json.dumps(message).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json; charset=utf-8"}, method="POST")
-    reasons = [f"no whole answer in {_PATIENCE_S:g} s"]
+    reasons = [f"no complete answer within {_PATIENCE_S:g} s"]
     # An answer could arrive byte by byte without end.
     posting = threading.Thread(target=lambda: reasons.append(_post_failure(request)), name="quadbench-webhook", daemon=True)
     posting.start()
     posting.join(_PATIENCE_S)
     if reason := reasons[-1]:
-        hint = "the night is stored; the same command tells it again"
-        raise ServiceError(f"the webhook was not told of the night: {reason}", hint=hint)
+        hint = "run the same command again to post the message; the night is stored"
+        raise ServiceError(f"the webhook did not accept the night's message: {reason}", hint=hint)
 
 
 def _post_failure(request: urllib.request.Request) -> str:
@@ -200,7 +200,7 @@ def _post_failure(request: urllib.request.Request) -> str:
             return ""
     except HTTPError as error:
         error.close()
-        return f"it answered {error.code}"
+        return f"the server answered {error.code}"
     except URLError as error:
         return one_line(error.reason.strerror or "no answer") if isinstance(error.reason, OSError) else "no answer"
     except (OSError, HTTPException, ValueError) as error:

@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job, or a failed result, for each device of a requested comparison. Other devices' faults do no harm."""
+        """Yield a farm job, or a failed result, for each device of a requested comparison. A faulty device stops no other."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -144,7 +144,7 @@ class FarmLauncher:
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
         """Upload one of the two compared builds; return the farm's order for it, and the order to build its bundle or None."""
         if chosen.harness:
-            raise UserError(f"hosts of a farm have harnesses of their own, and '{chosen.harness}' is none", hint="leave it out")
+            raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
         if kit:
             send(kit, store)
@@ -194,14 +194,14 @@ class FarmLauncher:
             jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
             served = self._served_needs()
         except StorageError as error:
-            log.warning("the queue is not reached: %s", error)
+            log.warning("the queue cannot be reached: %s", error)
             return {}
         for job in jobs:
             why = self._cancel_reason(job, night, served, budget) if job.state is JobState.WAITING else None
             if why and not self._cancel(job, why):
                 del night[job.id]
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
-        self.observer.stage_step("farm", f"{len(jobs)} comparisons are left; {running or 'none'} running")
+        self.observer.stage_step("farm", f"{len(jobs)} comparisons left; running: {running or 'none'}")
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
@@ -209,7 +209,7 @@ class FarmLauncher:
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:
-            log.warning("job %d is not cancelled: %s", job.id, error)
+            log.warning("job %d could not be cancelled: %s", job.id, error)
             return isinstance(error, StorageError)
         return True
 
@@ -225,7 +225,7 @@ class FarmLauncher:
                 behind += [night[job_id] for job_id in one.after if job_id in night]
         for needs in sorted({(one.needs, one.version) for one in waiting.values()} - served):
             if now - self._gone_since.setdefault(needs, now) > WAIT_S:
-                return f"no worker of quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
+                return f"no worker with quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
         return None
 
     def _served_needs(self) -> set[_Need]:
@@ -251,7 +251,7 @@ class FarmLauncher:
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")
         if job.state is not JobState.DONE:
-            return replace(came, reason=f"job {job.id} {job.state}: {job.reason or 'no reason'}")
+            return replace(came, reason=f"job {job.id} {job.state}: {job.reason or 'no reason given'}")
         try:
             answer = answer_of(job, answers(self.farm.engine, [job]).get(job.id), CompareAnswer)
             versus = answer.versus
@@ -263,7 +263,7 @@ class FarmLauncher:
                 store_fetched(self.layout, run)
             write_comparison(versus, self.layout)
         except (ArtifactError, ValueError) as error:
-            why, is_unstored = f"the answer of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
+            why, is_unstored = f"the result of job {job.id} cannot be used: {error}", isinstance(error, StorageError)
             return replace(came, reason=why, is_transient=is_unstored, is_storage_failure=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return replace(came, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs)

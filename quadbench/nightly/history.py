@@ -1,10 +1,10 @@
 """History of a nightly case on a device: periods of stable measurements (segments), the changes between them, and bisection."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, pairwise
+from math import isinf
 from statistics import median
 
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, differing_values
@@ -45,7 +45,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Split a measured figure's nights where its level shifts, or where the environment or the reference bundle changes."""
+    """Split a metric's nights where its level shifts, or where the environment or the reference bundle changes."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -73,11 +73,11 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment: new reference bundle or environment, level shift, step to or from 0."""
+    """Return the indexes of nights that begin a segment: new yardstick or environment, level shift, step to or from -inf."""
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
-        if not _are_alike(before, now) or before[0].environment != now[0].environment or _is_none(before) is not _is_none(now)
+        if not _are_alike(before, now) or before[0].environment != now[0].environment or isinf(before[1]) is not isinf(now[1])
     ]
     edges = set(hard)
     for begin, end in pairwise([0, *hard, len(values)]):
@@ -85,11 +85,6 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
         if min(positive) > 0:  # decibels and distances may be 0
             edges |= {begin + shift.at for shift in shifts(positive)}
     return sorted(edges)
-
-
-def _is_none(value: _Value) -> bool:
-    """Return whether a night's value is an image distance of 0, whose logarithm is -inf."""
-    return math.isinf(value[1])
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
@@ -169,16 +164,16 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on the current level of a case's first figure with values, and on the night since when it holds."""
+    """Return a sentence on the current level of a case's first metric with values, and the first night at that level."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
-        return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} and no figure to follow."
+        return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
     latest = figure.segments[-1]
     level, change, changed = segment_cells(latest, figure.key)
     where = f"{history.case} on {tidy(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
     if latest.change is None:
         return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
-    changed = changed if latest.changed else "nothing that is known"
+    changed = changed if latest.changed else "nothing known"
     return f"{where} since {latest.first}, {change} than before; what changed that night: {changed}."
 
 
@@ -219,7 +214,7 @@ def _rulings(history: CaseHistory) -> TextTable:
         (_span(group), figure_name(group[0].key, group[0].task) or "all", group[0].kind.value, tidy(group[0].cause))
         for group in sorted(alike, key=lambda group: group[0].told_at)[-_MAX_SHOWN:]
     ]
-    return TextTable.of_words("Rulings that are not clean", ("Night", "Figure", "Ruling", "Why"), rows)
+    return TextTable.of_words("Rulings other than CLEAN", ("Night", "Figure", "Ruling", "Why"), rows)
 
 
 def _span(rulings: Sequence[Ruling]) -> str:
@@ -284,7 +279,7 @@ def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
         of_case = list(unchanged)
         nights = plural(max(history.nights for history in of_case), "night")
         where = join_names([tidy(history.address) for history in of_case])
-        sentences.append(f"{tidy(case)}: nothing that matters has changed on {where} in {nights}.")
+        sentences.append(f"{tidy(case)}: nothing significant has changed on {where} in {nights}.")
     return tuple(sentences)
 
 
@@ -300,7 +295,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
     sizes = dict.fromkeys(series.change_text(one.segment.change or 0.0, one.figure.key) for one in changes)
     what = f"{tidy(first.history.case)}: {figure_name(figure.key, figure.task)} is {join_names(list(sizes))} than before"
     where = join_names([tidy(one.history.address) for one in changes])
-    by = f"what changed that night: {changed_text(segment)}" if segment.changed else "nothing that is known of changed that night"
+    by = f"what changed that night: {changed_text(segment)}" if segment.changed else "nothing known changed that night"
     text = f"{what} on {where} since {tidy(segment.first)}; {by}."
     if word is None:
         return text

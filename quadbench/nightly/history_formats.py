@@ -51,7 +51,7 @@ class CaseLine:
 
 
 def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
-    """Return one list entry per series. A series holds at least one night of one case on one device."""
+    """Return one list entry per series. A series has at least one night of one case on one device."""
     rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -112,7 +112,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
         nights_by_caveat[caveat] = f"in {len(doubted)} of {plural(len(nights), 'night')}, {which}"
         if change:
             count = len([place for place in doubted if place in of_change])
-            nights_by_caveat[caveat] += f"; the change is told by {f'{count} of these too' if count else 'other nights'}"
+            nights_by_caveat[caveat] += f"; the change rests on {f'{count} of these too' if count else 'other nights'}"
     return nights_by_caveat
 
 
@@ -189,7 +189,7 @@ class HistoryView:
         for doubted, addresses in islice(alike.items(), _MAX_DOUBTS):
             yield f"On {join_names(list(dict.fromkeys(addresses)))} {doubted}."
         if len(alike) > _MAX_DOUBTS:
-            yield f"{len(alike) - _MAX_DOUBTS} more stand below, device by device."
+            yield f"{len(alike) - _MAX_DOUBTS} more are listed below, by device."
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:

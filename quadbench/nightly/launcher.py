@@ -21,17 +21,14 @@ from quadbench.statistics import Looks
 from quadbench.study.comparison_side import CompareOptions, Goal, SideSpec
 from quadbench.study.run_comparison import compare
 
-NO_TIME = "the time of the night was over before"
+NO_TIME = "the night's time budget was over before"
 _RUN_OPTIONS = RunOptions(keep_going=True)
 _OWN = "case's "  # prefix of environment entries in which the case differs from the yardstick
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRequest:
-    """A comparison that a nightly run requests: alternate launches of two builds, A and B, on the named devices.
-
-    `tasks` limits the common tasks of both sides; empty means all.
-    """
+    """A comparison that a nightly run requests: alternate launches of two builds (sides A and B) on the named devices."""
 
     case: str
     a: SideSpec
@@ -39,7 +36,7 @@ class CaseRequest:
     words: tuple[str, ...]
     looks: Looks
     goals: tuple[Goal, ...] = ()
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # those of the common tasks to measure; empty means all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +72,7 @@ class Launcher(Protocol):
         ...
 
     def bundle(self, digest: str) -> StoredBundle:
-        """Return the stored bundle with this digest, which an earlier run used.
-
-        Raises:
-            QuadbenchError: the bundle is no longer there, or damaged.
-        """
+        """Return the stored bundle with this digest, which an earlier run used; raise if it was removed or is damaged."""
         ...
 
 
@@ -121,7 +114,7 @@ class LocalLauncher:
                         yield CaseResult(case=one.case, word=word, reason=str(error), is_transient=True)
                         continue
                     if words.setdefault(address, word) != word:
-                        yield CaseResult(case=one.case, word=word, reason=f"it is the device of '{words[address]}' too")
+                        yield CaseResult(case=one.case, word=word, reason=f"it is the same device as '{words[address]}'")
                 yield from self._launch_on(one, words)
 
     def bundle(self, digest: str) -> StoredBundle:
@@ -167,12 +160,12 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
     """
     versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
-        raise ArtifactError("launches in turn of which nothing came cannot be kept")
+        raise ArtifactError("a comparison without a result cannot be stored")
     address, sides = versus.device.address, []
     for run_id in case_comparison.runs:
         sides.append([r for r in records if (r.run_id, r.device.address, r.status) == (run_id, address, Status.OK)])
         if not sides[-1]:
-            raise ArtifactError(f"run {run_id} has no sound launch on '{address}' in the database")
+            raise ArtifactError(f"run {run_id} has no successful launch on '{address}' in the database")
     yardstick, case = sides
     kit = case[0].versions.get("kit") if names_kit else None
     return Measurement(

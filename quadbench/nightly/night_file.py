@@ -51,7 +51,7 @@ class Case(Spec):
     changes: dict[Word, Word] = Field(default_factory=dict, max_length=64)
     """Changes to the source by key, as in `compare --b`: a recipe's key, or variant, harness or kit. The default is none."""
     yardstick: Name | None = None
-    """The name of the frozen reference bundle, interleaved with the case. The default is null: the file's."""
+    """The name of the frozen reference bundle, whose launches alternate with the case's. The default is null: the file's."""
     devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MAX_DEVICES)] | None = None
     """The devices of the case, in the syntax of `--devices`. The default is null: the file's."""
     owner: Word | None = None
@@ -72,8 +72,8 @@ class NightFile(Spec):
     devices: Annotated[tuple[Word, ...], Field(min_length=1, max_length=_MAX_DEVICES)]
     """The devices, in the syntax of `--devices`: a phone's name or serial, virtual:NAME, local."""
     yardstick: Name
-    """The name of a frozen reference bundle (`quadbench nightly freeze NAME SOURCE`), interleaved with every case.
-    Figures are tracked as ratios to it. If its own figures change, the device is the cause."""
+    """The name of a frozen reference bundle (`quadbench nightly freeze NAME SOURCE`). Its launches alternate with
+    those of every case, and figures are tracked as ratios to its own. If its own figures change, the device is the cause."""
     cases: Annotated[tuple[Case, ...], Field(min_length=1, max_length=_MAX_CASES)]
     """The cases, each with a name of its own."""
     blocks: int = Field(default=3, ge=2, le=16)
@@ -90,7 +90,7 @@ class NightFile(Spec):
     def _each_once(cls, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         names = [case.name for case in cases]
         refuse(
-            Problem(location=(number, "name"), reason=f"case '{name}' stands twice")
+            Problem(location=(number, "name"), reason=f"case '{name}' appears twice")
             for number, name in enumerate(names)
             if name in names[:number]
         )

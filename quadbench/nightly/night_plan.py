@@ -57,11 +57,11 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
             device = word.partition("?")[0] if on_farm else device_of(word, (), serials)
             reason = None
             if parse_wish(word, label_keys):
-                reason = f"'{word}' fits any of several devices, and a history is that of one; name each, as s25@SERIAL"
+                reason = f"'{word}' matches several devices, but a history is about one; name each device, such as s25@SERIAL"
             if reason is None and not on_farm and word not in serials:
                 reason = kind_fault(_without_serial(word))
             if reason is None and device in named:
-                reason = f"'{word}' is the device of '{named[device]}'; name it once"
+                reason = f"'{word}' and '{named[device]}' are the same device; name it once"
             if reason:
                 yield Problem(location=(*where, number), reason=reason)
             named.setdefault(device, word)
@@ -80,7 +80,7 @@ def _without_serial(word: str) -> str:
 def _kind_fault(word: str) -> str | None:
     """Return why a device text can never name a device; None if it can, even if that device is absent now."""
     if word.startswith(HOSTED_PREFIX):
-        return f"'{word}' is at Qualcomm AI Hub, which runs single graphs and no nights; name a phone"
+        return f"'{word}' is at Qualcomm AI Hub, which runs single graphs but no nights; name a phone"
     try:
         if word:
             kind_at(parse_address(word))
@@ -138,8 +138,8 @@ class CaseReader:
             if side.kit:
                 find_kit(side.kit, self.layout)
             if side.harness and not is_file(side.harness):
-                hint = "name a file that quadbench harness build made"
-                raise UserError(f"the harness '{side.harness}' is no program", hint=hint)
+                hint = "name a program that quadbench harness build made"
+                raise UserError(f"the harness '{side.harness}' is not a file", hint=hint)
             return side
         except UserError as error:
             key, fault = self._fault_place(source, error)
@@ -172,21 +172,21 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit on a figure that no case in `cases` can have."""
+    """Yield a problem for each limit on a metric value that no case in `cases` can have."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit for which a comparison of the case with its reference bundle has no figure, with the reason."""
+    """Yield each limit for which a comparison of the case with its reference bundle has no metric value, with the reason."""
     yardstick, case = sides
     if not case.has_references:
-        yield "psnr_db", "its weights are random, so that its pictures have no reference; leave it out"
+        yield "psnr_db", "the case's weights are random, so its images have no reference; remove this limit"
     if not quality:
-        yield "quality", "no metric is asked for, so that there are no scores; add `quality`, as [ssim]"
+        yield "quality", "`quality` lists no metric, so there are no scores; add `quality`, such as [ssim]"
     if len(set(yardstick.tasks) & set(case.tasks)) < _MIN_TASKS:
-        yield "switch", "a single task is measured, so that nothing is switched; leave it out"
+        yield "switch", "only one task is measured, so there are no task switches; remove this limit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ class PlannedCase:
     def left_out(self) -> str | None:
         """Return a sentence on the case's tasks that the reference bundle lacks, so they are not measured; or None."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
-        return f"not measured, as the yardstick has no such tasks: {', '.join(alone)}" if alone else None
+        return f"tasks not measured, as the yardstick lacks them: {', '.join(alone)}" if alone else None
 
 
 @dataclass(frozen=True, kw_only=True)

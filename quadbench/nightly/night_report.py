@@ -64,17 +64,14 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
     low, high = share_interval(alarmed, len(nights)) if nights else (None, None)
     count, drift, doubt = sum(map(sum, nights.values())), max(filter(None, map(_drift, cases)), key=abs, default=None), None
     if low is not None and low > TOO_OFTEN:
-        doubt = f"it alarmed in {count} of {len(tries)} tries in which nothing had changed"
+        doubt = f"it raised an alarm in {count} of {len(tries)} tries in which nothing had changed"
     elif drift:
-        doubt = f"its yardstick drifts: it is {change_text(drift, PRIMARY)} now"
+        doubt = f"its yardstick has drifted: it is {change_text(drift, PRIMARY)} now"
     return AlarmRate(device=device, tries=len(tries), alarms=count, low=low, high=high, doubt=doubt)
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return how far the reference bundle's time drifted in nights of the current environment, as a difference of logarithms.
-
-    The yardstick is the reference bundle. Return None if the drift is within the usual spread.
-    """
+    """Return the drift of the reference bundle's (yardstick's) time in the current environment, in logarithms; None if usual."""
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
     places = [place for _, place in yardstick_values(alike, latest, PRIMARY)]

@@ -33,7 +33,7 @@ from quadbench.study.comparison_side import Goal
 
 Key = tuple[str, str]  # a case and a device address
 _REFERENCE = "reference"  # name of the float reference in quality scores
-_UNSCORED = "its pictures were not scored"
+_UNSCORED = "its images were not scored"
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,11 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return an image quality score as a figure to track over nights, or as text the reason why there is none."""
+    """Return an image quality score as a metric value to track over nights, or the reason as text why there is none."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
-    return f"its score is {value:g}, which cannot be followed" if to_scale(point) is None else point
+    return f"its score {value:g} cannot be tracked over nights" if to_scale(point) is None else point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
     """Hold the lock for nightly runs in a results folder. If another run holds the lock, log that and wait."""
     with storage_errors(layout.root):
         layout.night(night_id).mkdir(parents=True, exist_ok=True)
-    is_next = "%s is under way in this results folder; this one begins when that has ended"
+    is_next = "%s is running in this results folder; this night starts when that one ends"
     itself = f"night {night_id}, by process {os.getpid()} of {user_and_host()},"
     with file_lock(layout.night_lock, itself, lambda holder: log.warning(is_next, holder)):
         yield
@@ -261,7 +261,7 @@ class _RunningNight:
         for one in open_ones:
             came = comparison.get((one.case.name, one.detection.tonight.address))
             if came and came.is_storage_failure:
-                log.warning("case '%s' on '%s' is not ruled on: %s", one.case.name, one.detection.tonight.address, came.reason)
+                log.warning("case '%s' on '%s' gets no ruling: %s", one.case.name, one.detection.tonight.address, came.reason)
             else:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
@@ -273,7 +273,7 @@ class _RunningNight:
         try:
             serials = {phone.name: phone.serial for phone in expected_phones()}
         except UserError as error:
-            log.warning("phones are told by the words of the night's file: %s", error)
+            log.warning("phones are identified only by their names in the night file: %s", error)
             serials = {}
         rulings = [
             missing_ruling(
@@ -302,4 +302,4 @@ class _RunningNight:
             is_new = self.nights.store(replace(measured, points=(*measured.points, *scores)))
         except ArtifactError as error:
             return str(error)
-        return None if is_new else f"'{measured.device}' is the device of another word too, under which it was measured"
+        return None if is_new else f"'{measured.device}' was already measured under another name in the night file"

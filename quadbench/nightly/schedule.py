@@ -23,7 +23,7 @@ ExecStart={command}
 EnvironmentFile=-{environment_file}
 WorkingDirectory={folder}
 User={user}
-# 2 regression, 3 inconclusive, 4 missing, 5 environment: rulings, and no failures of the unit.
+# 2 regression, 3 inconclusive, 4 missing, 5 environment: rulings, not failures of the unit.
 SuccessExitStatus=2 3 4 5
 TimeoutStartSec=infinity
 KillSignal=SIGTERM
@@ -47,16 +47,15 @@ def time_of_day(text: str) -> tuple[str, str]:
     """Parse a time of day such as `02:00`; return its hour and minute, each as two digits."""
     match = _TIME.fullmatch(text)
     if match is None:
-        raise UserError(f"{quote(text)} is no time of day; expected one as 02:00")
+        raise UserError(f"{quote(text)} is not a time of day; expected one such as 02:00")
     return f"{int(match[1]):02d}", match[2]
 
 
 def systemd_files(name: str, command: Sequence[str], folder: Path, user: str, at: str) -> dict[str, str]:
     """Return the texts of a systemd service and its timer, keyed by file name.
 
-    Environment variables come from ENVIRONMENT_FILE if it exists.
-
-    A host that was off at that time runs the night once it is on. A restarted night is resumed.
+    The service reads environment variables from ENVIRONMENT_FILE if the file exists. A host that was off at that time runs the
+    night once it is on. A restarted night is resumed.
 
     Raises:
         UserError: the time or user name is invalid, or a word or the folder contains a line end.

@@ -1,4 +1,4 @@
-"""Time series of a nightly case on a device: scales of figures, limits of changes, and nights used as the baseline."""
+"""Time series of a nightly case on a device: scales of metric values, limits of changes, and nights used as the baseline."""
 
 import math
 from collections.abc import Sequence
@@ -40,9 +40,9 @@ def tasks_of(night: Measurement) -> tuple[str, ...]:
 
 
 def to_scale(point: Point) -> float | None:
-    """Return a figure's value to compare over nights: decibels for PSNR, else the logarithm of its ratio or value.
+    """Return a metric's value to compare over nights: decibels for PSNR, else the logarithm of its ratio or value.
 
-    Return None if it has no place there. An image distance of 0 or, as KID may estimate, below 0 is -inf.
+    Return None if the value is not finite, or has no logarithm. An image distance of 0, or below 0 (KID estimates), is -inf.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -56,17 +56,17 @@ def to_scale(point: Point) -> float | None:
 
 
 def from_scale(place: float, key: str) -> float:
-    """Convert a figure on the scale of `to_scale` (PSNR in decibels, else a logarithm) back to its value or ratio."""
+    """Convert a metric value on the scale of `to_scale` (PSNR in decibels, else a logarithm) back to its value or ratio."""
     return place if key == PSNR else math.exp(place)
 
 
 def change_between(before: float, now: float) -> float:
-    """Return a figure's later minus its earlier value, both logarithms or dB of PSNR; inf if the earlier distance is 0."""
+    """Return a metric's later minus its earlier value, both logarithms or dB of PSNR; inf if the earlier distance is 0."""
     return 0.0 if now == before else now - before
 
 
 def limit_of(key: str, limits: Limits) -> float:
-    """Return the least change of a figure that counts: in decibels for PSNR, else as a difference of logarithms."""
+    """Return the smallest change of a metric that counts: in decibels for PSNR, else as a difference of logarithms."""
     if key == PSNR:
         return limits.psnr_db
     if key in SIZES:
@@ -81,13 +81,13 @@ def limit_of(key: str, limits: Limits) -> float:
 
 
 def is_worse(change: float, key: str) -> bool:
-    """Return whether a figure's change, a difference of logarithms or of PSNR in decibels, is for the worse."""
+    """Return whether a metric's change, a difference of logarithms or of PSNR in decibels, is for the worse."""
     metric = PICTURE_METRICS.get(key)
     return change < 0 if metric and metric.better is BetterDirection.HIGHER else change > 0
 
 
 def change_text(change: float, key: str) -> str:
-    """Format a figure's change, a difference of logarithms or of PSNR in decibels: `5.1 % slower` or `0.6 dB worse`."""
+    """Format a metric's change, a difference of logarithms or of PSNR in decibels: `5.1 % slower` or `0.6 dB worse`."""
     grows, shrinks = directions(key)
     if change == math.inf:
         return grows
@@ -97,7 +97,7 @@ def change_text(change: float, key: str) -> str:
 
 
 def value_text(value: float, key: str, *, is_ratio: bool) -> str:
-    """Format a figure's value with its unit, or its ratio to the value of the yardstick (reference bundle)."""
+    """Format a metric's value with its unit, or its ratio to the value of the reference bundle (yardstick)."""
     if is_ratio:
         return f"{value:.3f} of the yardstick's"
     return f"{value:.4g}" if key in PICTURE_METRICS and key != PSNR else with_unit(value, key)
@@ -122,7 +122,7 @@ class Window:
         """Return the last good bundle and kit, with which tonight's are compared; None if there are none.
 
         They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
-        figures. The same holds if they were already compared with the files before. If no remembered night was good, they are
+        figures. The same holds if they were already compared with the previous files. If no remembered night was good, they are
         the previous reference, else the latest files without a ruling.
         """
         good = [night for night in self.nights if self._is_good(night)]
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a figure's earlier values that compare with tonight's. Means over tasks compare if their tasks are equal."""
+        """Return a metric's earlier values that are comparable with tonight's. Means over tasks are, if their tasks are equal."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -186,7 +186,7 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return a figure's baseline: values of good nights since it last improved or a person accepted a change."""
+        """Return a metric's baseline: its values in good nights since it last improved or a person accepted a change."""
         usual: list[Level] = []
         words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
@@ -226,10 +226,7 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return the reference bundle's own figure in each night with tonight's reference bundle and tasks.
-
-    The yardstick is the reference bundle. Nights with caveats are left out.
-    """
+    """Return the reference bundle's (yardstick's) own metric value in each night without caveats that ran it and equal tasks."""
     tasks = tasks_of(latest)
     return [
         (night, place)
@@ -242,7 +239,7 @@ def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: st
 
 
 def yardstick_shift(past: Window, limits: Limits) -> str | None:
-    """Return as text how the reference bundle's figures differ tonight from earlier nights; None if they do not."""
+    """Return as text how the reference bundle's metric values differ tonight from earlier nights; None if they do not."""
     tonight, changes = past.tonight, []
     for key in _TOLD:
         places = yardstick_values(past.nights, tonight, key)[-LEVEL_NIGHTS:]

@@ -1,4 +1,4 @@
-"""Detect figures that changed since earlier nights, and judge each change by extra launches that repeat it."""
+"""Detect metric values that changed since earlier nights, and judge each change by extra launches that confirm it."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,18 +21,18 @@ RULES = 3  # version of the rules in this module, stored with each ruling
 FALSE_ALARM = 0.05  # chance that an unchanged figure of new files is suspected; a confirmation then clears it
 FALSE_RULING = 0.001  # chance over all figures of a case of a false ruling without confirmation
 
-_LOST = "it was not measured, and the night before it was"
+_LOST = "it was not measured, but was measured the night before"
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
-_IN_TURN = " than on the last good files, launched in turn"
-_KNOWN = " than on the last good files, as an earlier night confirmed for these"
-_UNCONFIRMED = "it was not launched in turn with the last good files, which would tell"
-_UNDECIDED = "which does not decide it"
+_IN_TURN = " than with the last good files, launched in turn"
+_KNOWN = " than with the last good files, as an earlier night confirmed for the same files"
+_UNCONFIRMED = "no launches in turn with the last good files have confirmed it"
+_UNDECIDED = "which is inconclusive"
 _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVIRONMENT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A figure that may have changed tonight. `expected` is its earlier value, or earlier ratio to the reference bundle.
+    """A metric value (figure) that may have changed tonight. `expected` is its earlier value, or ratio to the reference bundle.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -128,17 +128,17 @@ def detect(
 
 @dataclass(frozen=True, kw_only=True)
 class _Detector:
-    """The detector of changes: it checks each figure of a night against earlier nights and the limits of changes."""
+    """The detector of changes: it checks each metric value of a night against earlier nights and the limits of changes."""
 
     past: Window
     limits: Limits
 
     def suspect(self, point: Point) -> SuspectedChange | None:
-        """Return a figure's suspected change; None if the figure is as in the earlier nights used as the baseline."""
+        """Return a metric value's suspected change; None if it is as in the earlier nights used as the baseline."""
         place, every = series.to_scale(point), self.past.series(point)
         usual = self.past.usual_values(point, every)
         if place is None:
-            return replace(_suspect(point, f"{point.value:g} cannot be its value"), is_sure=True)
+            return replace(_suspect(point, f"its value {point.value:g} is not valid"), is_sure=True)
         if point.key in EXACT:
             return self._exact(point, place, usual)
         if known := self.past.known_regression(point):
@@ -147,7 +147,7 @@ class _Detector:
         spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
         if spread and narrow and usual:
             return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
-        few = f"{plural(len(usual), 'night')} before are too few to know what is usual"
+        few = f"the usual level is unknown after only {plural(len(usual), 'earlier night')}"
         is_vague = self._is_new and every and not self.past.is_accepted(name_of(point))
         return _suspect(point, few) if is_vague else None
 
@@ -156,7 +156,7 @@ class _Detector:
         return self.past.last_good not in (None, self.past.tonight.subject)
 
     def _exact(self, point: Point, place: float, usual: Sequence[Level]) -> SuspectedChange | None:
-        """Return the suspected change of a figure without noise, such as PSNR, since the last good night; None without."""
+        """Return the suspected change of a metric without noise, such as PSNR, since the last good night; None if unchanged."""
         if not usual:
             return None
         before, level = usual[-1]
@@ -165,7 +165,7 @@ class _Detector:
             return None
         suspect = _suspect_shift(point, change, level, "before", is_sure=True)
         if math.isinf(level):
-            suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no limit is a share of {suspect.expected:g}")
+            suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no relative limit applies to {suspect.expected:g}")
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
@@ -179,7 +179,7 @@ class _Detector:
         return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change, even a slight one, over all nights that ran tonight's files; None without."""
+        """Compare all nights that ran tonight's new files with earlier ones; return the change, even a slight one, or None."""
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
         level = [
@@ -188,7 +188,7 @@ class _Detector:
         ]
         least = limit_of(point.key, self.limits) / 2
         change = spread.change(level, now, least=least, chance=FALSE_ALARM) if now and level else None
-        return _suspect_shift(point, change, median(level), "with the files before") if change else None
+        return _suspect_shift(point, change, median(level), "with the previous files") if change else None
 
 
 def _suspect(point: Point, why: str) -> SuspectedChange:
@@ -200,7 +200,7 @@ def _suspect_shift(point: Point, change: float, level: float, than: str, *, is_s
     is_ratio, expected = point.ratio is not None, series.from_scale(level, point.key)
     suspect = _suspect(point, "")
     values = [series.value_text(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
-    why = f"it is {change_text(change, point.key)} than {than}: {values[0]} rather than {values[1]}"
+    why = f"it is {change_text(change, point.key)} than {than}: {values[0]} instead of {values[1]}"
     return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
 
 
@@ -259,18 +259,19 @@ class _Judge:
         """Return the verdict on all figures without a verdict of their own; `apart` figures have one."""
         detection = self.detection
         if detection.yardstick:
-            text = f"the yardstick, whose files are as ever, differs from what is usual on this device: {detection.yardstick}"
+            text = f"the yardstick, with unchanged files, differs from its usual level on this device: {detection.yardstick}"
             return self.ruling(RulingKind.ENVIRONMENT, text + self._environment)
         if detection.expired_ack:
             until = f"{detection.expired_ack.until:%Y-%m-%d}"
-            return self.ruling(RulingKind.INCONCLUSIVE, f"all nights before were accepted until {until}, which is over")
+            return self.ruling(RulingKind.INCONCLUSIVE, f"all earlier nights were accepted only until {until}")
         few = [suspect.why for suspect in detection.suspects if suspect.is_vague]
         if few and (undecided := self._undecided):
             return self.ruling(RulingKind.INCONCLUSIVE, f"the files are new, {few[0]}; {undecided}")
         if not detection.nights:
-            return self.ruling(RulingKind.CLEAN, "there is no night before it")
+            return self.ruling(RulingKind.CLEAN, "there is no earlier night")
         figures = plural(len(detection.tonight.points) - apart, "figure")
-        text = "launched in turn with the last good files" if few else f"by {plural(detection.nights, 'night')} before"
+        earlier = f"compared with {plural(detection.nights, 'earlier night')}"
+        text = "launched in turn with the last good files" if few else earlier
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
@@ -317,9 +318,9 @@ class _Judge:
             case Verdict.WORSE | Verdict.BETTER as verdict:
                 return _PROVEN[verdict], launched
             case Verdict.SAME if suspect.is_sure and suspect.was_so:
-                return RulingKind.INCONCLUSIVE, f"{both}, so it came before these, little by little"
+                return RulingKind.INCONCLUSIVE, f"{both}, so it came gradually, before these files"
             case Verdict.SAME if suspect.is_sure:
-                return RulingKind.ENVIRONMENT, f"{both}, so its files are not why{self._environment}"
+                return RulingKind.ENVIRONMENT, f"{both}, so its files are not the cause{self._environment}"
             case Verdict.SAME:
                 return RulingKind.CLEAN, launched
             case Verdict.INCONCLUSIVE:
@@ -351,7 +352,7 @@ class _Judge:
 
 
 def _change(result: Comparison | Ruling, key: str) -> str:
-    """Format a figure's change since the last good files, with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
+    """Format a metric's change since the last good files, with its interval: `it is 5.1 % slower (3.9 to 6.2 % slower)`."""
     words = directions(key)
     within = f" ({between(result.low, result.high, words)})" if result.low is not None and result.high is not None else ""
     return f"it is {change(result.ratio, words)}{within}"

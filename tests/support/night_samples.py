@@ -88,7 +88,7 @@ def ruling(kind: RulingKind, case: str, phone: str, cause: str, **more: object) 
 
 def rulings() -> Iterator[Ruling]:
     slower = {"task": "restyle", "last_good": GOOD, "expected": 1.5, "comparison": "20260121-030000-dddd"}
-    cause = "it is {} than on the last good files, launched in turn"
+    cause = "it is {} than with the last good files, launched in turn"
     first, second = cause.format("5.2 % slower (4.3 to 6.1 % slower)"), cause.format("4.9 % slower (3.5 to 6.3 % slower)")
     yield ruling(RulingKind.REGRESSION, "restyle", "s25", second, key="unet_step", ratio=1.049, low=1.035, high=1.063, **slower)
     yield ruling(RulingKind.REGRESSION, "restyle", "s25", first, key="end_to_end", ratio=1.052, low=1.043, high=1.061, **slower)
@@ -96,9 +96,9 @@ def rulings() -> Iterator[Ruling]:
     yield ruling(RulingKind.INCONCLUSIVE, "restyle", "tabs11", hot, task="restyle", key="end_to_end", expected=1.5)
     for case in OWNERS:
         yield ruling(RulingKind.MISSING, case, "s24", "no device answers to 's24': it was not attached all night")
-        shift = "the yardstick, whose files are as ever, differs from what is usual on this device: End to end 18.0 % slower"
+        shift = "the yardstick, with unchanged files, differs from its usual level on this device: End to end 18.0 % slower"
         yield ruling(RulingKind.ENVIRONMENT, case, "s23", f"{shift} (Android was 15 and is 16)")
-        slow = "it is 6.7 % slower than usual: 1,600 ms rather than 1,500 ms; its files are the same (Android was 15 and is 16)"
+        slow = "it is 6.7 % slower than usual: 1,600 ms instead of 1,500 ms; its files are the same (Android was 15 and is 16)"
         load = {"task": case, "key": "session_load", "value": 1.6e9, "expected": 1.5e9}
         yield ruling(RulingKind.ENVIRONMENT, case, "s23", slow, **load)
     smaller = {"task": "sticker", "key": "lora_rom", "expected": 3_145_728.0, "value": 2_621_440.0, "last_good": GOOD}
@@ -131,7 +131,7 @@ def rates() -> tuple[AlarmRate, ...]:
             alarms=7,
             low=0.092,
             high=0.334,
-            doubt="it alarmed in 7 of 38 tries in which nothing had changed",
+            doubt="it raised an alarm in 7 of 38 tries in which nothing had changed",
         ),
     )
 
