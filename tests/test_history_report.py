@@ -75,7 +75,7 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     read = Page(html)
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
-    assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing that matters")
+    assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing significant")
     says(read.text, "s25", 3, 30, night_id(0), night_id(20), "2,991", "3,210")
     says(read.text, "7.0", 30, "2026-01-01", "2026-01-30")
     (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)

@@ -215,7 +215,7 @@ def _require_pinned(folder: Path, package: Package) -> Path:
         raise _not_fetched(package, f"{len(files)} files were downloaded; expected one")
     if (sha256 := sha256_of(files[0])) != package.sha256:
         raise ArtifactError(
-            f"'{package.origin.name}' has the SHA-256 {sha256}; expected {package.sha256}",
+            f"'{package.origin.name}' has sha256 {sha256}; expected {package.sha256}",
             hint="the registry's file differs from the pinned one; quadbench has not used it",
         )
     return files[0]
