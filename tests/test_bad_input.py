@@ -165,9 +165,9 @@ def _wrong_foundation(folder: Path, tiny: Path) -> list[str]:
             2,
             ("none",),
         ),
-        (lambda folder, tiny: ["run", str(tiny / "recipe.yaml"), "--devices", ","], 2, ()),
+        (lambda folder, tiny: ["run", str(tiny / "recipe.yaml"), "--devices", ","], 2, ("--devices ',' has no device",)),
         (lambda folder, tiny: ["lint", "nothing"], 3, ("nothing/manifest.json",)),
-        (lambda folder, tiny: ["report", "../../etc/passwd"], 3, ()),
+        (lambda folder, tiny: ["report", "../../etc/passwd"], 3, ("has no runs yet",)),
     ],
 )
 def test_the_command_says_it_with_its_exit_code(

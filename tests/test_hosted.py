@@ -197,7 +197,7 @@ def test_a_hosted_phone_is_measured_where_nothing_can_be_pushed_to_the_other_dev
 ) -> None:
     shutil.copytree(harness.parent, layout.programs / harness.parent.name, dirs_exist_ok=True)
     beside = _run(["virtual:s25?data_mb=4", "hub:s25"], layout)
-    assert "are needed" in str(beside.failures["virtual:s25?data_mb=4"])
+    assert "has 4.0 MB free" in str(beside.failures["virtual:s25?data_mb=4"])
     assert {record.device.address for record in beside.result.records} == {"hub:s25"}
 
 
