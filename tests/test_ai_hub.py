@@ -296,6 +296,16 @@ def test_an_archive_whose_compressed_bytes_are_damaged_is_told(decoder: Sources,
         single_file(download, tmp_path / "model.onnx", decoder[0][0])
 
 
+def test_an_archive_of_too_many_files_is_not_unpacked(decoder: Sources, tmp_path: Path) -> None:
+    download = tmp_path / "model.onnx.zip"
+    with zipfile.ZipFile(download, "w") as archive:
+        for number in range(101):
+            archive.writestr(f"{number}.onnx", b"")
+    with raising(BuildError, "shared/vae_decoder.onnx", 101):
+        single_file(download, tmp_path / "model.onnx", decoder[0][0])
+    assert not (tmp_path / "unpacked").exists()
+
+
 def test_a_context_binary_is_compiled_to_dlc_then_linked_a_component_at_a_time(linked: Compiled) -> None:
     assert [graph.file.path for graph in linked.product.graphs] == [
         "shared/unet.bin",

@@ -12,6 +12,7 @@ from quadbench.errors import BuildError, requires_package
 from quadbench.kits.archives import ZIP_FAULTS
 
 CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for a part compiled by an execution provider
+_MAX_MEMBERS, _MAX_BYTES = 100, 16 * 2**30  # of an archive; a larger model does not fit a phone
 _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
@@ -22,6 +23,10 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
         folder = download.parent / "unpacked"
         try:
             with zipfile.ZipFile(download) as archive:
+                members = archive.infolist()
+                size = sum(member.file_size for member in members)
+                if len(members) > _MAX_MEMBERS or size > _MAX_BYTES:
+                    raise ValueError(f"{len(members)} files of {size} bytes; expected at most {_MAX_MEMBERS} of {_MAX_BYTES}")
                 archive.extractall(folder)
         except (*ZIP_FAULTS, OSError) as error:
             raise BuildError(

@@ -140,7 +140,7 @@ def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
 
 
 def _name(text: str) -> str:
-    if not (text.isascii() and 0 < len(text) < _MAX_NAME_LENGTH):
+    if not (text.isascii() and 0 < len(text) <= _MAX_NAME_LENGTH):
         raise _NoElfError(f"a name in it is not ASCII text of at most {_MAX_NAME_LENGTH} bytes")
     return text
 

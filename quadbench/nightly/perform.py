@@ -275,13 +275,14 @@ class _RunningNight:
         except UserError as error:
             log.warning("phones are identified only by their names in the night file: %s", error)
             serials = {}
+        unknown = f"{NO_TIME} it" if self.budget else "the night ended before it"
         rulings = [
             missing_ruling(
                 self.night_id,
                 case,
                 device_of(word, self.nights.series(case, key=PRIMARY), serials),
                 word,
-                cause=self.plan.faults.get(case) or self.causes.get((case, word)) or f"{NO_TIME} it",
+                cause=self.plan.faults.get(case) or self.causes.get((case, word)) or unknown,
                 owner=self.plan.owners[case],
                 now=now,
             )
