@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from quadbench.devices import adb_commands
 from quadbench.devices.addresses import parse_addresses
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.farm.leases import Leases, lease_name
-from quadbench.pipeline import RunOptions
+from quadbench.measure.launch_schedule import Budget
+from quadbench.pipeline import RunOptions, run_options
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -195,16 +197,21 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
     assert {record.device.address for record in outcome.result.records} == {"local"}
 
 
-def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout) -> None:
+def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped_s = [0.0]
+    clock = lambda: time.monotonic() + skipped_s[0]  # noqa: E731
+    monkeypatch.setattr(run_options, "Budget", partial(Budget, clock=clock))
+
     class Slow(Interfering):
         def launch_started(self, *words: object) -> None:
             super().launch_started(*words)  # type: ignore[arg-type]
             if self.launches[-1] == "shared 1":
-                time.sleep(8)
+                skipped_s[0] = 3600.0
 
     long = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"launches": 4})})
     watcher = Slow()
-    outcome = pipeline.run(long, parse_addresses(["local"]), options=RunOptions(budget_s=9.0), layout=layout, observer=watcher)
+    conduct = RunOptions(budget_s=3600.0)
+    outcome = pipeline.run(long, parse_addresses(["local"]), options=conduct, layout=layout, observer=watcher)
     assert watcher.launches[-1] == "shared 1"
     assert outcome.exit_code == 0
     assert outcome.result.is_cut_short
