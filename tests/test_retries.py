@@ -215,8 +215,8 @@ def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: La
     assert watcher.launches[-1] == "shared 1"
     assert outcome.exit_code == 0
     assert outcome.result.is_cut_short
-    reads(outcome.result.left_out, "no time was left for 2 of shared, 2 of per-graph")
+    says(outcome.result.left_out, "no time was left for", "2 of shared", "2 of per-graph")
     assert json.dumps(outcome.result.left_out["local"])[1:-1] in outcome.report.read_text()
     again = Interfering()
     assert pipeline.resume(outcome.result.run_id, layout=layout, observer=again).is_ok
-    assert again.launches == ["shared 2", "per-graph 2", "per-graph 3", "shared 3"]
+    assert sorted(again.launches) == ["per-graph 2", "per-graph 3", "shared 2", "shared 3"]  # their order is drawn for each run
