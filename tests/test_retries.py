@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.interference import Interfering
-from support.sentences import reads, says
+from support.sentences import says
 
 pytest.importorskip("torch")
 
