@@ -51,7 +51,9 @@ def foundation_cases(dice: random.Random, model: Path) -> Iterator[Case]:
         yield Case(name=f"checkpoint: {name}", act=partial(_checkpoint, content, "m.safetensors"), names="m.safetensors")
     yield from _sparse(model)
     for ending in (".ckpt", ".pt", ".bin", ""):
-        yield Case(name=f"checkpoint {ending}", act=partial(_checkpoint, b"\x80\x04", f"m{ending}"), names="is not a .safetensors file")
+        yield Case(
+            name=f"checkpoint {ending}", act=partial(_checkpoint, b"\x80\x04", f"m{ending}"), names="is not a .safetensors file"
+        )
 
 
 def _sparse(model: Path) -> Iterator[Case]:
