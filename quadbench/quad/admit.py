@@ -1,4 +1,4 @@
-"""Admission: judging whether a new LoRA adapter fits a built bundle, and adding it with a task. The shared graph is kept."""
+"""Admission: judging whether a new LoRA adapter fits a built bundle, and adding it, with a task if wanted. No graph changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge whether an adapter fits a bundle. If so, write a new bundle with the adapter and its task beside the old bundle.
+    """Judge whether an adapter fits a bundle. If so, write a copy of the bundle beside it, with the adapter and any new task.
 
     The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
     nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
@@ -109,14 +109,14 @@ def inspect_candidate(
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """Read a candidate's adapter file, and return the adapter with the layer names and shapes of the bundle's shared graph."""
+    """Read a candidate's adapter file; rename layers and reshape tensors to match the graph that the bundle's adapters share."""
     unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
 def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, painting: Painting) -> StoredBundle:
-    """Write a new bundle with one more adapter, and its task if there is one, beside the old bundle."""
+    """Write a copy of the bundle beside it, with the candidate's adapter added, and its task, if it has one."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(admission.name, candidate, old, encodings).at_weight(admission.weight)
@@ -144,7 +144,7 @@ def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, pa
 
 
 def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task `new.like`, the template of a new task called `name`. Raise if either name cannot be used."""
+    """Return the bundle's task `new.like`, which the new task copies. Raise if it is missing, or `name` is taken or reserved."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, and write the reference images that diffusers or PEFT makes for it.
-    Inputs, noise and sampler are those of the task `new.like`, without that task's true images. A fitted sampler is not fitted
-    again. `sources` and `weights` both have that adapter as their only key.
+    """Return a new task for one adapter, copied from `new.like`: same inputs, noise and sampler, but no ground-truth images.
+    Write reference images that diffusers or PEFT makes with the adapter; random weights get none. A fitted sampler is not fitted
+    again. `sources` and `weights` must have this adapter as their only key.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like` with the sampler of the built bundle, which a device profile's settings may have changed. A
-    sampler table fitted during the build is recognised by its scheme, guidance and number of steps alone.
+    """Return the recipe's task `like`, with those device settings of the recipe, if any, that give the bundle's sampler. Raise if
+    none do. A fitted sampler is recognised by its scheme, guidance and at most the recipe's number of steps.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -210,7 +210,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Raise if a task's evaluation inputs differ from those of the bundle's task. `tensors` holds the bundle's noise."""
+    """Raise if a task's evaluation inputs, or their noise, differ from those of the bundle's task. `tensors` has its noise."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

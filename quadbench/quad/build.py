@@ -136,7 +136,9 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Measure how sensitive the adapters are to rounding, to choose the anchor; None if the recipe needs no choice."""
+        """Measure how sensitive the adapters are to rounding, to choose the anchor: the adapter whose ranges all use. Return None
+        if the recipe names the anchor, or uses the ranges of all adapters together.
+        """
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
             return None
@@ -157,7 +159,7 @@ class _Build:
         )
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
-        """Write the shared variant's quantized graphs. Return all tensors' encodings by component, and the quantized U-Net."""
+        """Write the quantized graphs that all tasks share. Return a dict from component to its encodings, and the U-Net."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
@@ -197,7 +199,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Measure the shared U-Net's errors on held-out inputs; None for random weights, whose predictions are almost zero."""
+        """Measure the shared U-Net's errors on evaluation inputs; None for random weights, whose tiny predictions say nothing."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -207,7 +209,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """Write the merged-at-load variant's U-Net, with the shared U-Net's encodings, if the recipe has this baseline."""
+        """If the recipe has the merged-at-load baseline, write a U-Net into whose weights a device merges adapters at load."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):
@@ -229,7 +231,7 @@ class _Build:
                 held_out.evaluate_own(task, exact, written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
-        """Write a task's files into the bundle and describe them: inputs, reference images, sampler table and tensors."""
+        """Write a task's inputs, reference images, sampler table and tensors into the bundle, and return their description."""
         task, name = prepared.task, prepared.task.name
         pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
         items = tuple(
@@ -261,7 +263,7 @@ class _Build:
         )
 
     def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
-        """Write an input image or mask into the bundle as a PNG file that the harness reads; None if `source` is None."""
+        """Write an input image or mask into the bundle as PNG, for the program on devices (harness); None if there is none."""
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:

@@ -1,4 +1,4 @@
-"""Bundle search: finding the stored bundle to run or to extend by an adapter, by recipe or folder. This module has no torch."""
+"""Bundle search: finding a bundle, by recipe or folder, to run it or to add an adapter. This module does not import torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
-    """Return the bundle to which an adapter is added by default: the last run's, or the last extended one if that is newer.
+    """Return the bundle to which an adapter is added by default: that of the last run, or the last one extended since then.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 
@@ -57,7 +57,7 @@ def _latest(layout: Layout) -> Sequence[StoredBundle]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
-    """Return the stored bundles of a recipe: one for each device profile whose settings change the build."""
+    """Return a recipe's stored bundles: several if settings for device profiles change what is built. Raise if there is none."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.for_device(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]

@@ -1,4 +1,4 @@
-"""Cache: digests of all that a recipe's bundle depends on, and the search for a built bundle. This module has no torch."""
+"""Cache: digests of all that a recipe's bundle depends on, and the search for a built one. This module does not import torch."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ def find_bundle(recipe: Recipe, layout: Layout) -> StoredBundle | None:
 
 
 def digests_of(recipe: Recipe) -> RecipeDigests:
-    """Return the digests of a recipe with its weights, adapters, inputs, packages and the code of the build, but without settings
-    of measurement and display. Raise UserError if a file that the recipe names is missing, of the wrong kind or unreadable.
+    """Return digests of all that determines a recipe's bundle: weights, adapters, inputs, packages and the build's code. Settings
+    of measurement and display are left out. Raise UserError if a file is missing, of the wrong kind or unreadable.
     """
     check_references(recipe)
     try:

@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A new task for an added adapter, with the settings of the task `like` in `recipe`, the recipe that built the bundle."""
+    """A request for a task that uses an added adapter, with the settings of the task `like`. The bundle was built by `recipe`."""
 
     recipe: Recipe
     like: str
@@ -21,7 +21,9 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter to be added to a bundle: file, name (None: from the file), greatest weight in any task, and maybe a new task."""
+    """An adapter file to be added to a bundle, under a name (None: the file's), and a task for it, if wanted. `weight` is the
+    greatest weight that tasks give the adapter.
+    """
 
     source: Path
     name: str | None = None

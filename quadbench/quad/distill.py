@@ -31,8 +31,8 @@ VALIDATION_EXAMPLES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A training example: U-Net inputs without LoRA, and `teacher` (1, 4, h, w), the float U-Net's noise prediction.
-    `noise` (1, 4, h, w) is the noise added to a clean latent; None for samples from a sampler's trajectory.
+    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). If the sample
+    is a clean latent plus noise, `noise` (1, 4, h, w) is that noise; None if it comes from a sampler's run.
     """
 
     feed: Feed
@@ -49,8 +49,8 @@ class DataSplit:
 
 
 def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
-    """Split the calibration inputs of the adapter's tasks: the last third of each task is used for validation.
-    If no task uses the adapter, all tasks count. Repeated prompts are split by name; a single input is used for validation.
+    """Split the calibration inputs of the adapter's tasks, or of all tasks if none uses it, into training and validation. The
+    last third of each task's inputs, at least one, is for validation. Repetitions of a prompt have one name, and stay together.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
@@ -65,8 +65,8 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run the float model with the adapter on the inputs, once per seed offset, and return each U-Net call as a training example.
-    With `noised`, each final latent is also noised to every sampler time step, for the diffusion loss.
+    """Run the float model with the adapter on the inputs, once for each shift of their seeds. Return every U-Net call as an
+    example. With `noised`, add examples for the diffusion loss: final latents plus new noise, at every time step of the sampler.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
@@ -90,9 +90,8 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield U-Net inputs whose sample is a final latent z plus new noise, sqrt(a) z + sqrt(1 - a) noise, and that noise.
-
-    The prompt is that of z. All samplers here use samples of this form.
+    """Yield pairs of U-Net inputs and noise. The sample is sqrt(a) z + sqrt(1 - a) noise, with a final latent z and its prompt.
+    All samplers here use samples of this form.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
@@ -128,8 +127,8 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """The state of training one adapter. LoRA tensors are divided by their greatest initial weight, so one step size fits all.
-    `limits` are the shared ranges in the same scale; they are far from 1 if another adapter widened the range.
+    """The state of training one adapter. LoRA tensors are divided by their greatest initial weight, so that one step size fits
+    all. `limits` are the shared ranges divided likewise: at least 1, and more where another adapter has larger weights.
     """
 
     graph: FakeQuantGraph
@@ -290,9 +289,8 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, DistilledAdapter]:
-    """Train the named adapters one after another under a quantized U-Net with fixed LoRA encodings; return them by name.
-
-    Early stopping and the choice of the best adapter use validation inputs that training does not see.
+    """Train the named adapters one after another under a quantized U-Net with fixed LoRA encodings; return a dict from name to
+    result. Early stopping and the choice of the best adapter use validation inputs that training does not see.
     """
     student = Student(graph=FakeQuantGraph(unet), shapes=prepared.shapes, encodings=lora.encodings)
     distilled = {}
@@ -322,9 +320,8 @@ def distill(
     checkpoint: Path | None = None,
     notify: Callable[[str], None] = lambda _progress: None,
 ) -> DistilledAdapter:
-    """Train an adapter for `settings.steps` steps, or until validation has not improved for `patience` evaluations.
-
-    If the file `checkpoint` was left by an interrupted call with the same arguments, training resumes from it.
+    """Train an adapter for `settings.steps` steps, or until validation has not improved for `patience` evaluations. If the file
+    `checkpoint` was left by an interrupted call with the same arguments, training resumes from it.
     """
     limits = {name: student.encodings[name].scale * student.encodings[name].limit for name in student.shapes}
     tensors = graph_tensors(adapter, student.shapes)

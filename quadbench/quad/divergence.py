@@ -34,10 +34,8 @@ class Bins:
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return for each edge the fraction of the values that count there: (edges,). All fractions sum to 1.
-
-        A value is split between the two edges of its bin by distance, so that small shifts show. Values outside count at the
-        outermost edges.
+        """Return each edge's fraction of the values, (edges,); the sum is 1. A value counts for the two edges of its bin, by
+        closeness, so that small shifts show. Values outside count for the outermost edges.
         """
         place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
         lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))
@@ -62,13 +60,15 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms share * ln(1 + apart), which sum to a Kullback-Leibler divergence; 0 where the share is 0."""
+    """Return the terms p ln(p / m) of a Kullback-Leibler divergence: `share` is p, `apart` is p / m - 1. They are 0 for p = 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """The distance of a quantized output from the float one: Jensen-Shannon divergence (`js`), MSE, and float mean square."""
+    """The distance of a quantized output from the float one: Jensen-Shannon divergence (`js`) and MSE. `signal` is the float
+    output's mean square, from which the SQNR is computed.
+    """
 
     js: float
     mse: float
@@ -87,7 +87,7 @@ def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class DivergenceScore:
-    """Mean divergences of quantized outputs over samples. `sqnr_db` is over all samples together, None if nothing differs."""
+    """The mean divergences of several outputs. `sqnr_db` is the ratio of mean signal to mean noise in dB; None if one is zero."""
 
     sqnr_db: float | None
     mse: float
@@ -96,7 +96,7 @@ class DivergenceScore:
 
     @property
     def noise_db(self) -> float:
-        """Return the noise-to-signal ratio in dB: higher is worse. The least value is the rounding noise of float32."""
+        """Return the noise-to-signal ratio in dB: higher is worse. It is at least FLOAT32_DB, the rounding noise of float32."""
         return FLOAT32_DB if self.sqnr_db is None else max(-self.sqnr_db, FLOAT32_DB)
 
 

@@ -55,7 +55,7 @@ class HeldOutInputs:
         return HeldOutScores(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
     def evaluate_shared(self, model: onnx.ModelProto, written: QuantizedGraph, lora: LoraProfile) -> None:
-        """Evaluate the shared U-Net, quantized from the float graph `model`, with each task's adapter."""
+        """Measure SQNR and clipping of the U-Net that all tasks share, with each task's adapter. `model` is its float graph."""
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
@@ -66,13 +66,13 @@ class HeldOutInputs:
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
 
     def evaluate_own(self, task: str, model: onnx.ModelProto, written: QuantizedGraph) -> None:
-        """Evaluate a task's per-graph U-Net against the float graph `model`; both have the adapter merged into weights."""
+        """Measure SQNR and clipping of a task's own U-Net, which has the adapter merged in. `model` is its float graph."""
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
 
     def evaluate_merged(self, written: MergeableUnet, lora: LoraProfile) -> None:
-        """Evaluate the merged-at-load U-Net, with each task's adapter merged into its weights as on a device."""
+        """Measure the SQNR of the merged-at-load U-Net, with each task's adapter merged into its weights as on a device."""
         for run in self._runs.values():
             integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
             unet = merge_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
@@ -93,8 +93,8 @@ class HeldOutInputs:
 
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
-    """Return a task's LoRA inputs as a device computes them: the integers of the adapter files, scaled by the task's weights.
-    Clipped values come out smaller than integers of the scaled floats would.
+    """Return a task's LoRA inputs as a device computes them: the adapter files' integers, multiplied by the task's weights. A
+    value that the file clips stays clipped, even where a smaller weight would bring it into range.
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
     files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
@@ -104,7 +104,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR in dB of the predictions `other` against `exact`, over all and by step; `steps` has the step of each."""
+    """Return the SQNR in dB of predictions `other` against `exact`, over all and per step. `steps` has each prediction's step."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

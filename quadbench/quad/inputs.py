@@ -1,4 +1,4 @@
-"""Inputs: a recipe's evaluation inputs, and checks of all files that a recipe names before a build. This module has no torch."""
+"""Inputs: a recipe's evaluation inputs, and checks of files that it names before a build. This module does not import torch."""
 
 import warnings
 from collections import Counter
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of a task's `count` inputs are for evaluation. Other inputs are for calibration; prompts serve both."""
+    """Return how many of `count` inputs are for evaluation: all but `calibration_samples`, or all if a task has only prompts."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(

@@ -28,8 +28,8 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, 1 = to be replaced.
-    `blend` is the weight of the decoded picture in each pixel, 8-bit grey; None to use the decoded picture alone.
+    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, where 1 is to be replaced. `blend`,
+    8-bit grey, weighs the decoded picture against the image in each pixel; None keeps the decoded picture alone.
     """
 
     name: str
@@ -63,8 +63,8 @@ class ItemSplit:
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs. The last `calibration_samples` are for calibration only; prompts serve both uses, with other noise.
-    Raise UserError for too few inputs, for missing, unreadable or wrongly sized images or masks, and for masks without white.
+    """Read a task's inputs; the last `calibration_samples` are only for calibration. Tasks without images use all prompts for
+    evaluation, and again with other noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -140,7 +140,7 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Prepare a task's sampler table. An OLSS table is fitted on calibration inputs to the float U-Net with its adapter."""
+    """Prepare a task and its sampler table. The sampler OLSS is fitted to float runs with the adapter on calibration inputs."""
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
@@ -172,14 +172,14 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """The keyword arguments of sampler table functions that define where a run starts."""
+    """The keyword arguments that lcm_table, ed_table and ddim_table share: whether a run starts from noise or from an image."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength (1 without input image), and whether a run starts from its input image even at strength 1."""
+    """Return a task's strength (1 without image), and whether it is image-to-image, which never starts from noise alone."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
@@ -209,7 +209,7 @@ def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora
 
 
 def _finite(task: Task, unet: Unet) -> Unet:
-    """Return the U-Net with a check for NaN and Inf in its predictions, which would spoil all later ranges."""
+    """Return the U-Net with a check for NaN and Inf in its predictions, which would make quantization ranges useless."""
 
     def predict(feed: Feed) -> torch.Tensor:
         eps = unet(feed)

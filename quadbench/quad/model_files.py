@@ -1,4 +1,4 @@
-"""Model files: locating model and adapter files on disk, their formats, and checks before reading. This module has no torch."""
+"""Model files: finding model and adapter files, their formats, and checks before reading. This module does not import torch."""
 
 import importlib.metadata
 import os
@@ -37,7 +37,7 @@ CHECKPOINT_GEOMETRY = "sd15"  # for single-file models, which have no configurat
 
 
 class AdapterFormat(StrEnum):
-    """A file format of LoRA adapters, by its name in recipes."""
+    """A file format of LoRA adapters. Its value is the word for it in recipes."""
 
     PEFT = "peft"  # a folder
     DIFFUSERS = "diffusers"  # a file, or the folder with it
@@ -126,7 +126,7 @@ def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the folder with the configuration of one part (`unet`, `vae`, `text_encoder`, ...) of a published model size."""
+    """Return the configuration folder of a model part (`unet`, `vae`, ...) in a published geometry; SD 1.5's if that has none."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 

@@ -1,4 +1,4 @@
-"""New recipe: generating a recipe's commented YAML text for a foundation model and adapter files. This module has no torch."""
+"""New recipe: generating a recipe's commented YAML text for a model and adapter files. This module does not import torch."""
 
 import json
 import os

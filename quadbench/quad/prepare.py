@@ -1,4 +1,4 @@
-"""Preparation: making a recipe's float graphs, tasks, calibration inputs and per-graph U-Nets, which several builds share."""
+"""Preparation: a recipe's float graphs, tasks, calibration inputs and U-Nets for single tasks, and a cache that builds share."""
 
 import logging
 import random
@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedReci
     """Prepare a recipe for a build: read models and adapters, trace graphs, make sampler tables, run the calibration inputs.
 
     `like` is the result for a recipe that differs only in samplers and bits; its models, and its equal tasks, are reused. Large
-    weights are files below `scratch` for as long as the result is used.
+    weights are files in the folder `scratch` for as long as the result is used.
     """
     foundation = like.foundation if like else open_foundation(recipe.foundation)
     samples = recipe.quad.calibration.samples
@@ -151,8 +151,8 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
-    """Return the calibration inputs of every component; none for the VAE encoder if no task takes an image.
-    The shared U-Net's inputs include each task's LoRA weights; in joint calibration, each is also used without LoRA.
+    """Return a dict from component to its calibration inputs; none for the VAE encoder if no task takes an image. The U-Net's
+    inputs have their task's LoRA weights; joint calibration adds each of them again, with zero LoRA weights.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
@@ -180,7 +180,7 @@ def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfil
 
 
 def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:
-    """Return the calibration inputs of a task's per-graph U-Net, which has no LoRA inputs as its adapter is merged."""
+    """Return the calibration inputs of a task's own U-Net. It has no LoRA inputs, as the adapter is merged into its weights."""
     is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
@@ -210,7 +210,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks whose inputs calibrate the shared graphs: all tasks, or those with the anchor in anchor calibration."""
+    """Return the tasks whose inputs calibrate the shared graphs: in anchor calibration those that use `anchor`, else all."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -218,8 +218,8 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 def per_graph_unets(
     recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
-    """Yield for each task its name, the float U-Net with the task's adapter merged, and the same U-Net quantized.
-    Large weights are files below `scratch` until the next U-Net is requested.
+    """Yield for each task its name, the float U-Net with the task's adapter merged, and the same U-Net quantized. Large weights
+    are files in the folder `scratch` until the next U-Net is requested.
     """
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
@@ -244,7 +244,7 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
 
 
 class BuildCache:
-    """A cache of results that several builds share. Entries never change. Large weights are in files below `scratch`."""
+    """A cache of results that several builds share. Entries never change. Large weights are in files in the folder `scratch`."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -254,7 +254,7 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return the recipe's float models and tasks, from the cache or by `make`, which gets a result with the same models."""
+        """Return float models and tasks from the cache, or else from `make`. That gets an earlier result, if any, to reuse."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)

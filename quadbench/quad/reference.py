@@ -35,7 +35,7 @@ _SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscre
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
-    """Return a copy of the U-Net with adapters loaded at their weights by PEFT or diffusers, from files already checked."""
+    """Return a copy of the U-Net with adapters loaded by PEFT or diffusers, each with its factor in `weights`."""
     adapted = copy_of_modules(unet)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # expected with several adapters
@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter's file into the U-Net `adapted` under a name; `plain` is the same U-Net without adapters."""
+    """Load an adapter's file into the U-Net `adapted` under a name. `plain`, without adapters, tells the kind of each layer."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
@@ -85,7 +85,7 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 
 def _plain(state: State) -> State:
-    """Return the U-Net's tensors in float32, as 8-bit floats lack operators. PEFT's adapter name is removed from their keys."""
+    """Return the U-Net's tensors in float32, as torch does not compute in 8-bit floats, without PEFT's adapter name in keys."""
     return {key.replace(".default.", "."): tensor.float() for key, tensor in split_text_encoder(state)[0].items()}
 
 

@@ -92,7 +92,7 @@ def token_feed(input_ids: Sequence[int]) -> Feed:
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Read adapter files, each with a factor for its `up` matrices, and return their mix as LoRA inputs, as in the harness."""
+    """Read adapter files, each with a factor for its `up`. Return their mix as LoRA inputs, as the program on devices does."""
     return stack_loras([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
 
 
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor of shape `stored` fits into a LoRA input of shape `taken`, after the `filled` ranks on `axis`."""
+    """Return whether a tensor fits into a LoRA input of shape `taken`. Its first `filled` ranks, along `axis`, are in use."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

@@ -1,4 +1,4 @@
-"""Sensitivity: measuring the U-Net's error when an adapter's weights are rounded, and choosing the anchor adapter."""
+"""Sensitivity: measuring the U-Net's error from rounding an adapter's weights; choosing the anchor, whose ranges all use."""
 
 import logging
 import tempfile
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """The agreement (Kendall's tau) of a ranking of adapters or layers by Jensen-Shannon divergence with those by MSE or SQNR."""
+    """Kendall's tau of rankings of adapters or layers: that by Jensen-Shannon divergence against that by MSE, or by SQNR."""
 
     mse: float | None
     sqnr: float | None
@@ -109,7 +109,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The chosen anchor adapter. None means that the adapters are equally sensitive, and their pooled ranges are used."""
+    """The adapter (anchor) whose ranges all use. None means equal sensitivity: the ranges of all adapters together are used."""
 
     anchor: str | None
     reason: str
@@ -165,7 +165,7 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Score an adapter: run the U-Net with float and rounded LoRA weights on all samples, then on a few for each layer alone.
+    """Score an adapter: compare predictions with rounded and float LoRA weights. On a few samples, also round each layer alone.
 
     Sample i uses rotation i of the adapter's balanced factors, so that no two samples share rounding errors.
     """

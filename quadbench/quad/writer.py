@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph as `shared/unet.onnx`, `per-graph/<task>/unet.onnx` and so on. A given merge graph is put beside it."""
+        """Write a graph to its place in the bundle, such as `shared/unet.onnx`. A merge graph goes to the same folder."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
@@ -76,7 +76,7 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write an adapter's two files at its own ranks: integers, and below `float/` the `exact` floats for the float graph."""
+        """Write two files without padded ranks: the integers of `adapter`, and in `adapters/float/` the floats of `exact`."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (
@@ -120,8 +120,8 @@ def profile_content(
     distilled: Mapping[str, DistilledAdapter],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
-    """Return the content of profile.json; `lora` has the adapters before distillation.
-    `sensitivity` is None if the recipe names the anchor, and `noise` is empty if no layers were chosen for 8 bits.
+    """Return the content of profile.json. `lora` has the adapters before distillation. `sensitivity` is None if the build did not
+    measure it to choose the anchor; `noise` is empty if no layers were chosen for 8 bits.
     """
     narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}
     chosen = narrow_layers([row.layer for row in noise], narrow)
@@ -148,7 +148,7 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest of a base's encodings. Adapter files store the digest, as their integers need these encodings."""
+    """Return the digest of a bundle's encodings. Adapter files store it, as their integers are valid only with these."""
     return digest_of(_listed(encodings))
 
 

@@ -60,7 +60,7 @@ class LoraPair:
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Reshape flat factors, (rank, in*k*k) and (out, rank), into a LoRA pair for the same layer as this pair."""
+        """Return a LoRA pair of the matrices (rank, in*k*k) and (out, rank), with the kernel dimensions of this pair."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize the text encoder part of a LoRA, which builds omit: tensor count, and squared norm of each layer's update."""
+        """Summarize a LoRA's text encoder part, which no bundle has. `energies` are the squared norms of its weight updates."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -88,9 +88,8 @@ class OmittedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter: a pair for each site (layer). Each `up` includes the whole scale, so a layer computes `W x + up (down x)`.
-
-    `weight`, the factor that a user gives the whole adapter, is included in `up` too.
+    """A LoRA adapter: a low-rank pair for each layer (site) that it changes. The layer then computes `W x + up (down x)`. The
+    file's scale (alpha / r) and the user's factor (`weight`) are already multiplied into `up`.
     """
 
     name: str
@@ -104,11 +103,11 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return the adapter with balanced factors (those of the SVD) at every site, whatever factors its file has."""
+        """Return an equal adapter with each pair factored by SVD, so that only products matter, not its file's factors."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
-        """Return the adapter with a random rotation at each site; the random seed is the adapter's name and `number`."""
+        """Return an equal adapter with randomly rotated factors, to vary rounding errors. Its name and `number` are the seed."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
@@ -122,7 +121,7 @@ class Adapter:
 
 
 def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
-    """Return several weighted adapters as one adapter, with ranks concatenated at every site; None if there are no weights.
+    """Combine the adapters named in `weights`, each at its weight there, into one by concatenating ranks; None if none is named.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
@@ -158,7 +157,7 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
-    """Return the LoRA rank of every layer (site) in the shared graph: the largest rank of any adapter there."""
+    """Return a dict from layer (site) to the LoRA rank in the graph that all adapters share: the largest of any adapter there."""
     ranks: dict[str, int] = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -167,7 +166,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return an adapter's tensors by LoRA input name, at the adapter's own ranks, as its file stores them."""
+    """Return a dict from LoRA input name to tensor, with the adapter's own ranks. Adapter files in bundles have these tensors."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -176,7 +175,9 @@ def own_tensors(adapter: Adapter) -> GraphInputs:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """Return an adapter's LoRA inputs, zero-padded to the graph's ranks; zeros where the adapter has no pair or is None."""
+    """Return a dict from LoRA input name to tensor, padded with zeros to the graph's ranks. Layers without a pair get zeros; if
+    the adapter is None, so do all layers.
+    """
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for name, tensor in (own_tensors(adapter) if adapter else {}).items():
         tensors[name][tuple(map(slice, tensor.shape))] = tensor
@@ -184,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's weight updates to the U-Net's weights, as new tensors, because the old tensors may be shared."""
+    """Add an adapter's weight updates to the U-Net's weights, as new tensors: copies of the U-Net may share the old ones."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

@@ -1,6 +1,6 @@
-"""Convert: approximating LoHa, LoKr, full differences or LoRA by a LoRA of a given rank, with the error that this causes.
+"""Convert: approximating LoHa, LoKr, full differences or a larger LoRA by a LoRA of a given rank, and measuring the error.
 
-Each site's update is truncated to its greatest singular values, the best approximation of that rank (Eckart and Young).
+Each layer's update is truncated to its greatest singular values, the best approximation of that rank (Eckart and Young).
 """
 
 import json
@@ -27,7 +27,7 @@ MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are flo
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """The conversion of one layer (site): `error` is the lost part's relative norm, `energy` the update's sum of squares."""
+    """A layer's (site's) conversion: `energy` is the update's sum of squares, `error` the lost part's norm over the update's."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
@@ -50,7 +50,7 @@ class Conversion:
 
     @property
     def error(self) -> float:
-        """Return the Frobenius norm of the lost updates of all sites, relative to that of the whole updates."""
+        """Return the Frobenius norm of what all layers' updates lost, divided by the norm of the whole updates."""
         lost = sum(site.energy * site.error**2 for site in self.sites)
         return math.sqrt(lost / sum(site.energy for site in self.sites))
 
@@ -137,9 +137,8 @@ def origin(conversion: Conversion) -> dict[str, object]:
 
 
 def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, LoraReading | None, Mapping[str, torch.Tensor]]:
-    """Read the adapter to be converted: either a PEFT folder, or a file with kohya's tensor names.
-
-    Return the file, its weight differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
+    """Read the adapter to be converted: either a PEFT folder, or a file with kohya's tensor names. Return the file, its weight
+    differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
     """
     if tensors_of_peft := adapter_files(source).get(PEFT_TENSORS):
         config = read_config(source.name, tensors_of_peft.parent)
@@ -155,7 +154,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return the LoRA pair closest to a float64 update (out, in * k * k), and its error; the pair is None for a zero update."""
+    """Return the closest LoRA pair of at most this rank to a float64 update (out, in * k * k), and the error. Zeros give None."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -19,7 +19,7 @@ Kind: TypeAlias = SiteKind | Literal["other"]
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """A summary of all layers (sites) of one kind. `greatest_up` is measured with the LoRA scale multiplied into `up`."""
+    """A summary of all layers (sites) of one kind. `greatest_up` is the greatest magnitude in `up`, including the LoRA scale."""
 
     kind: Kind
     sites: int
@@ -39,7 +39,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A summary and the problems of an adapter. `ranks` counts layers by rank; `scale` is the range of factors on up*down."""
+    """A summary and the problems of an adapter. `ranks` counts layers by rank; `scale` is the least and greatest LoRA scale."""
 
     path: str
     format: str
@@ -91,9 +91,8 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Return the kind of a layer (site), such as attention, by the end of its name, or else by the shape of its tensors.
-
-    Sites outside the blocks, and names of the original Stable Diffusion code, match no ending.
+    """Return the kind of a layer (site), such as attention, by its name's end, or else by its tensors' shapes. Layers outside the
+    blocks, and names of the original Stable Diffusion code, match no ending.
     """
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():

@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs by kohya's layer name, as `mid_block_attentions_0_proj_in`. Without alpha, the scale is 1."""
+    """Read the U-Net's LoRA pairs, keyed by kohya's layer names (`mid_block_attentions_0_proj_in`), scaled by alpha / r or 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the text encoder's LoRA pairs by layer name as in the file, including the prefix, such as `lora_te_`."""
+    """Read the text encoder's LoRA pairs, keyed by the file's layer names, which keep their prefix (such as `lora_te_`)."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -75,10 +75,9 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Correct a layer name of the original Stable Diffusion code so that diffusers' conversion recognises the name.
-
-    In upper blocks without attention, the upsampler is part 1 of the block instead of part 2, which the conversion does not know;
-    attention has no part `conv`.
+    """Return a layer name of the original Stable Diffusion code in the form that diffusers' converter knows. It only knows
+    upsamplers as part 2 of a block, but in upper blocks without attention they are part 1. An attention has no part `conv`, so no
+    name is confused.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat
@@ -120,7 +119,7 @@ class WeightUpdate:
     biases: torch.Tensor | None = None
 
     def weights(self) -> torch.Tensor:
-        """Return the weight update in float64: (out, in * k * k), or the same values as (out, in, k, k)."""
+        """Return the weight update in float64, in the shape of the file's tensors: (out, in * k * k) or (out, in, k, k)."""
         parts = {part: tensor.double() for part, tensor in self.parts.items()}
         match self.method:
             case Method.LOHA:
@@ -160,7 +159,7 @@ def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
 def read_weight_updates(
     tensors: Parts, key_of: Callable[[str], TensorKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> WeightUpdates:
-    """Return the weight updates stored as LoHa, LoKr or full differences. `key_of` parses a key, and returns None for others."""
+    """Read weight updates stored as LoHa, LoKr or full differences. `key_of` parses a tensor key, and returns None if unknown."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}

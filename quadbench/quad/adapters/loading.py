@@ -39,7 +39,9 @@ class TensorFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
-    """The shapes of LoRA pairs that fit a layer: (r, *down) and (up[0], r, *up[1:]), for ranks r up to `rank` (None: any)."""
+    """The shapes that a pair's tensors must have at a layer, without the rank: `down` is (in[, k, k]) and `up` (out[, 1, 1]).
+    `rank` is the greatest rank that the layer takes; None allows any.
+    """
 
     down: Shape
     up: Shape
@@ -52,7 +54,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The layers (sites) of a base model where LoRA can be added. `layers_per_block` is for converting original SD names."""
+    """The layers (sites) of a base model that can take LoRA. `layers_per_block`, if known, helps to convert original SD names."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -72,7 +74,7 @@ class AdapterReading:
 def load_adapter(
     name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
 ) -> Adapter:
-    """Read the adapter at a path, and return it with the layer names and tensor shapes of a base model."""
+    """Read the adapter at a path; rename its layers and reshape its tensors to match a base model. Raise if it does not fit."""
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
@@ -117,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read an adapter file. With `unet_only`, read only the U-Net's part in full, and summarize the text encoder's part."""
+    """Read an adapter file's U-Net part. With `unet_only`, summarize the text encoder's part; otherwise that is a problem."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -179,7 +181,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """Return the LoRA layers (sites) of a shared graph, given the shapes of its LoRA inputs, with the graph's rank at each."""
+    """Return the layers (sites) with LoRA inputs in a graph, and their ranks. `shapes` is a dict from input name to shape."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _site_shape(down, up, rank=down[0]) for site, (down, up) in named.items()})
@@ -197,7 +199,7 @@ def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map each layer name in an adapter's file to a different layer name of the base model. Raise AdapterError if impossible."""
+    """Map each layer name of an adapter to one of the base model. Raise AdapterError if a name has none, or two have the same."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]

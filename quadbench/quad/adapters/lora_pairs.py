@@ -44,7 +44,7 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorKey:
-    """A parsed tensor key: the layer (site), and the tensor's role there, a LoraPart or another method's, such as `hada_w1_a`."""
+    """A parsed tensor key: the layer (site), and the tensor's role there: a LoraPart, or for LoHa a name such as `hada_w1_a`."""
 
     site: str
     part: str
@@ -68,8 +68,8 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReading:
-    """The LoRA pairs of a file by site, and all problems found. The `scales` are already multiplied into `up`. If there are
-    problems, only the pairs that could be formed are included.
+    """The LoRA pairs of a file by layer (site), and all problems found. The `scales` are already multiplied into `up`. If there
+    are problems, only the pairs that could be formed are included.
     """
 
     pairs: dict[str, LoraPair]
@@ -156,7 +156,7 @@ class Faults:
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
-        """Record that a tensor holds invalid numbers; do nothing if `fault` is None."""
+        """Record that a tensor holds unusable numbers, as `fault` describes. For None (usable numbers), record nothing."""
         if fault:
             self.add(FaultKind(before=f"has {fault.holds} in", hint=fault.hint), place)
 
@@ -169,7 +169,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Record keys of other methods, of the text encoder, and unknown keys. Return whether keys of other methods occur."""
+    """Return whether there are keys of methods other than LoRA. Record their keys, those of text encoders, and unknown ones."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and part, and record duplicates. The result is empty for more layers than a U-Net has."""
+    """Group tensor names by layer and role, and record duplicates. Too many layers for a U-Net are recorded, and not grouped."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

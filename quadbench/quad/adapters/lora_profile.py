@@ -1,4 +1,4 @@
-"""LoRA profile: the LoRA encodings that all adapters share, adapters as integers, and each adapter's quantization loss."""
+"""LoRA profile: quantizing adapters with encodings (scales) that they all share, and measuring what each adapter loses."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +33,13 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the LoRA ranges of the anchor adapter, or those of all adapters pooled where the anchor has no layer or is None."""
+    """Return the LoRA ranges of the adapter `anchor`. Layers that it lacks, or all if it is None, get those of all adapters."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Rescale the two matrices of each pair against each other, (D down, up D^-1), to fill the ranges; products stay equal.
+    """Scale `down` by D and `up` by D^-1 (D diagonal) in each pair, so that both fill their ranges; the product stays equal.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
@@ -63,7 +63,7 @@ def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraProfile:
-    """The shared encodings of the LoRA inputs, and the adapters, rescaled to fill the ranges if the recipe wants that."""
+    """The LoRA inputs' encodings, which all adapters share, and the adapters, rescaled to use the full range if requested."""
 
     adapters: dict[str, Adapter]  # gauge-aligned if requested
     anchor: str | None  # the adapter whose ranges are used; None for the pooled ranges of all adapters
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the shared LoRA encodings of the adapters. With `gauge`, first rescale the adapters' matrices to fill the ranges."""
+    """Return the adapters and the LoRA encodings that they share. With `gauge`, first rescale their matrices to fill ranges."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -157,7 +157,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The decision whether an adapter can be added, with its quantization loss unchanged (`plain`) and rescaled (`gauged`)."""
+    """The decision whether an adapter can be added, and its quantization loss as it is (`plain`) and rescaled (`gauged`)."""
 
     acceptance: Acceptance
     reason: str
@@ -166,7 +166,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Decide how well an adapter fits fixed LoRA encodings, which must cover every layer that the adapter changes."""
+    """Measure what an adapter loses under fixed encodings, and decide if it can be added. The encodings must cover its layers."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits"
@@ -181,7 +181,7 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
-    """Return the adapter with the two matrices of each layer rescaled against each other to fill the ranges of the encodings."""
+    """Return the adapter with `down` and `up` of each layer rescaled so that both fill their encodings' ranges."""
     return align_gauge(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 
@@ -202,8 +202,8 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Describe the first admission limit that the adapter violates at one layer. Return None if it violates none, or if
-    quantization loses nothing. NaN values violate their limit.
+    """Describe the first admission limit that the adapter violates at one layer; return None if it violates none. NaN violates a
+    limit. A layer that quantization does not change violates none, even if it uses few integer levels.
     """
     if fit.sqnr_db == math.inf:
         return None

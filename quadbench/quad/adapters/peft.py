@@ -135,7 +135,7 @@ class PeftType(StrEnum):
 
 
 class AdapterConfig(BaseModel):
-    """The ranks and scales in a PEFT LoHaConfig or LoKrConfig. If several patterns match a site, the first counts, as in PEFT."""
+    """The ranks and scales in a PEFT LoHaConfig or LoKrConfig. If several patterns match a layer, the first wins, as in PEFT."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -224,13 +224,13 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a file's reading with the problems of its PEFT configuration added, and with ranks that differ from it."""
+    """Return a file's reading with more problems: those of its PEFT configuration, and ranks other than the configuration's."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
 
 def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[AdapterProblem]:
-    """Return a list with one problem if any site has another rank than the configuration says; else an empty list."""
+    """Return a list with one problem if any layer has another rank than the configuration says; else an empty list."""
     differing = [site for site, rank in ranks.items() if rank != config.rank_at(site)]
     if not differing:
         return []

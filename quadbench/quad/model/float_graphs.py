@@ -102,8 +102,8 @@ def copy_of_modules(model: nn.Module) -> nn.Module:
 def export_graph(
     module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
 ) -> onnx.ModelProto:
-    """Trace a module with static shapes and return its ONNX graph. Each element of a list argument becomes its own input.
-    Weights of more than INLINE_LIMIT_BYTES are saved to a file below `scratch`, which must exist as long as the graph is used.
+    """Trace a module with static shapes and return its ONNX graph. Each element of a list argument becomes its own input. Weights
+    of more than INLINE_LIMIT_BYTES go to a file in the folder `scratch`, which must outlive the graph.
     """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
@@ -134,7 +134,7 @@ def export_graph(
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Export all components of a model; the U-Net gets LoRA inputs of the given ranks. Large weights are below `scratch`."""
+    """Export each component of a model, the U-Net with LoRA inputs of these ranks. Large weights go to the folder `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()
@@ -144,7 +144,7 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
-    """Export a component other than the U-Net, and run its rewriting passes. Large weights go to files below `scratch`."""
+    """Export a component except the U-Net, and rewrite its graph for quantization. Large weights go to the folder `scratch`."""
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
@@ -166,8 +166,8 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
 
 
 def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
-    """Export the U-Net with LoRA inputs at the given sites, and run its rewriting passes. Without sites, this is the plain
-    graph for a merged adapter. Large weights are saved to a file below `scratch`.
+    """Export the U-Net with LoRA inputs, given a dict from layer to rank, and rewrite its graph for quantization. An empty dict
+    gives no LoRA inputs, for a U-Net with a merged adapter. Large weights go to the folder `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
@@ -181,7 +181,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return the names, shapes and dtypes of graph inputs or outputs. LoRA inputs also get their scales, from `lora`."""
+    """Return names, shapes and dtypes of graph inputs or outputs. LoRA inputs also have the scale of their encoding in `lora`."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

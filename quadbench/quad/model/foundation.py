@@ -79,7 +79,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Raise if a model's files lack tensors of its configuration or have other shapes; libraries would use random ones."""
+    """Raise if a model's files lack tensors or have wrong shapes, for which libraries would silently use random values."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
@@ -236,7 +236,7 @@ def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY)
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
-    """Return a model of a published size with torch's random initialization, which keeps activations finite and varied."""
+    """Return a model of a published geometry (layer sizes) with torch's random initial weights, which keep activations finite."""
     return _foundation(
         name=f"random {geometry}",
         configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
@@ -257,7 +257,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Return a foundation model from the configuration folders of its parts and the loaders of their weights."""
+    """Return a model, given for each part the folder of its configuration (`configs`) and a loader of its weights (`readers`)."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
@@ -291,7 +291,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check_configs(folder: Path) -> None:
-    """Raise if a model folder is for another pipeline or has an unreadable configuration, which libraries would seek online."""
+    """Raise if a model folder is for another pipeline, or has no readable configuration: libraries would look for one online."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")

@@ -29,7 +29,7 @@ INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied s
 
 
 def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
-    """Save an exported program's weights below `scratch`, where they stay, and return a graph that refers to them."""
+    """Save an exported program's weights in the folder `scratch`. Return a graph that refers to them and needs them to stay."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
     return open_graph(folder / _GRAPH, folder / f"{_GRAPH}.data")
@@ -115,7 +115,7 @@ def discard(model: onnx.ModelProto) -> None:
 
 
 def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return a copy of the graph for saving, which refers to its weights as a file `name` beside it."""
+    """Return a copy of the graph that can be saved: it refers to its weights as a file `name` in the same folder."""
     saved = deepcopy(model)
     for initializer in _external(saved):
         _set_location(initializer, name)
@@ -149,7 +149,7 @@ def transpose(initializer: onnx.TensorProto) -> None:
 
 
 def move_to_file(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:
-    """Move named initializers of a graph to a safetensors file below `scratch`, under the same tensor names."""
+    """Move named initializers of a graph to a safetensors file in the folder `scratch`, under the same tensor names."""
     path = Path(tempfile.mkdtemp(dir=scratch.resolve())) / "weights.safetensors"
     moved = {initializer.name: initializer for initializer in model.graph.initializer if initializer.name in names}
     save_file({name: numpy_helper.to_array(initializer) for name, initializer in moved.items()}, path)

@@ -40,7 +40,7 @@ class LoraSite(nn.Module):
         self._inputs = inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `base(x) + up (down x)`, computing (down x) first, so that the cost grows with the rank."""
+        """Return `base(x) + up (down x)`. Two small products cost less than one with the full matrix up*down."""
         down, up = self._inputs[self._down], self._inputs[self._up]
         if isinstance(self.base, nn.Linear):
             low_rank = F.linear(F.linear(x, down), up)

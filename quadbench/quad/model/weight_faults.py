@@ -12,7 +12,7 @@ LEAST = 1e-30  # below this, the scale of 16-bit integers is close to float32's 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFault:
-    """A reason why a tensor's numbers cannot be used: what the tensor `holds`, and a hint for the user on how to solve it."""
+    """A reason why a tensor's numbers are unusable: what the tensor `holds`, such as "NaN or Inf", and a hint for the user."""
 
     holds: str
     hint: str

@@ -80,9 +80,8 @@ def _observed(
 
 
 def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
-    """Run the graph on every feed and return a histogram of each tensor's values over its range: int64, (BINS,).
-
-    Values outside the range count in the outermost bins. Memory use does not depend on the number of feeds.
+    """Run the graph on every feed and return a histogram of each tensor's values over its range: int64, (BINS,). Values outside
+    the range count in the outermost bins. Memory use does not depend on the number of feeds.
     """
     session = open_session(with_histograms(model, ranges))
     counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
@@ -115,7 +114,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that compute two tensors of a tensor's size: the histogram bin of each value, and a one for each value."""
+    """Return nodes that compute each value's histogram bin in a tensor, and a one to add to that bin."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -132,9 +131,8 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """The rule for a tensor's quantization range: an estimator, and the headroom factor that scales both ends.
-
-    Without an estimator, the range is from the least to the greatest value, and needs no histogram.
+    """The rule for a tensor's quantization range: an estimator, and the headroom factor that scales both ends. Without an
+    estimator, the range is from the least to the greatest value, and needs no histogram.
     """
 
     estimator: Estimator | None = None
@@ -189,9 +187,8 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds and count values outside the encodings, without outputs of nodes that only move values.
-
-    The values are counted in a second pass, only for tensors whose observed range exceeds the encoding.
+    """Run the float graph on the feeds and count values outside their encodings. Tensors with only moved values do not count, as
+    that would count values twice. The counting is a second pass over tensors whose observed range exceeds the encoding.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}

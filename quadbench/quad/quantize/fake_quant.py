@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Describe why a Resize node's mode or factors are unsupported; None if supported. `x` has only the constant inputs."""
+    """Return the unsupported mode or factors of a Resize node as text; None if supported. In `x`, computed inputs are None."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form

@@ -35,7 +35,7 @@ RESIDUAL_STEPS = 254  # per weight scale: INT8 up to 127 at this step covers hal
 
 @dataclass(frozen=True, kw_only=True)
 class MergeableUnet:
-    """A quantized U-Net with external weights at its LoRA sites, and the graph `merge` that adds an adapter to these weights."""
+    """A quantized U-Net with external weights at its LoRA layers, and the graph `merge` that adds an adapter to them."""
 
     unet: onnx.ModelProto
     merge: onnx.ModelProto
@@ -44,7 +44,7 @@ class MergeableUnet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A LoRA layer in a float graph: the base layer, its reshaped result `own`, and `total`, the sum with the LoRA product."""
+    """A LoRA layer in a float graph: the base layer, and the names of its result (`own`) and of its sum with LoRA (`total`)."""
 
     name: str
     layer: onnx.NodeProto
@@ -66,7 +66,7 @@ class _Site:
 def make_mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
 ) -> MergeableUnet:
-    """Quantize a float U-Net without LoRA inputs, for merging adapters. Weights at LoRA sites go to a file below `scratch`."""
+    """Quantize a float U-Net without its LoRA inputs, for merging adapters. Weights of LoRA layers go to the folder `scratch`."""
     sites = list(_sites(model))
     plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
@@ -78,7 +78,7 @@ def make_mergeable(
 
 
 def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
-    """Return the U-Net with an adapter merged as on a device when it loads the adapter. `lora` has all LoRA inputs' integers."""
+    """Return the U-Net with an adapter merged into its weights as on a device. `lora` has all LoRA inputs as integers."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float graph without LoRA inputs: the base layer's result replaces its sum with the LoRA product."""
+    """Return a copy of a float graph without LoRA inputs: each layer gives its base result, with no LoRA product added."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
@@ -163,7 +163,7 @@ class _Merge:
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return the rounding error of an INT8 weight (O, I[, k, k]), itself as INT8 in steps of scale / RESIDUAL_STEPS."""
+        """Return the rounding error of an INT8 weight (O, I[, k, k]) as INT8, with the weight's scale / RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS

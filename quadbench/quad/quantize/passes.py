@@ -86,7 +86,7 @@ def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx
 
 
 def linear_as_gemm(model: onnx.ModelProto) -> None:
-    """Replace each MatMul of (1, T, D) and a weight matrix, its Transpose and its bias Add, by Reshape, Gemm and Reshape.
+    """Replace each linear layer's nodes (Transpose of the weight, MatMul, Add of the bias) by Reshape, Gemm and Reshape.
 
     Gemm uses LoRA weights directly, without a transposition that would round them first, and adds the bias in 32 bits. Also, ONNX
     Runtime's MatMulNBits rounds activations to 8 bits where the graph says 16; no such operator exists for Gemm.
@@ -115,7 +115,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """The tensor names of a linear layer: x (1, T, D), weight (O, D), bias (O), output (1, T, O), and `replaced` ones."""
+    """A linear layer's tensor names: x (1, T, D), weight (O, D), bias (O), output (1, T, O). `replaced` are old node outputs."""
 
     name: str
     x: str

@@ -142,7 +142,7 @@ class _Writer:
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Requantize a tensor with another encoding, once per `form`, and return the dequantized tensor's name."""
+        """Requantize a tensor with another encoding, unless done before for the name suffix `form`; return the result's name."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
@@ -178,7 +178,7 @@ class _Writer:
         return initializer.name
 
     def _factor(self, name: str) -> str:
-        """Requantize the second factor of a MatMul to INT16 with zero point 0, as HTP would narrow UINT16 to 8 bits."""
+        """Requantize a MatMul's second factor to INT16 with zero point 0: Qualcomm's HTP would narrow UINT16 to 8 bits."""
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
@@ -210,7 +210,7 @@ class _Writer:
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Write a bias as INT32 (like other constants if its weight is float), and return its dequantized tensor's name."""
+        """Write a bias as INT32, or UINT16 if its layer's weight or input stays float; return its dequantized tensor's name."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:

@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer. `data` and `result` name the tensors whose encodings the layer's input and output use."""
+    """A convolution or linear layer. Its input and output have the encodings of the tensors `data` and `result`."""
 
     name: str
     data: str
@@ -66,7 +66,7 @@ def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Laye
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Count layers, parameters, multiply-accumulates and LoRA products in 8 bits. A LoRA product needs 8-bit weights too."""
+    """Count what runs in 8 bits: layers, parameters, multiply-accumulates, and LoRA products with 8-bit data and LoRA weights."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -146,7 +146,7 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """A part of the graph (consecutive nodes), the layers that it computes first, and the graph from this part to the end."""
+    """Consecutive nodes of a graph, the layers whose first tensor they compute, and the graph from there to the end."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
@@ -340,9 +340,8 @@ def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | 
 def write_qdq(
     calibrated: CalibratedGraph, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
 ) -> QuantizedGraph:
-    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: those of the least noisy layers.
-
-    At 100 %, all activations have 8 bits, including those between layers.
+    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: those of the least noisy layers. At
+    100 %, all activations have 8 bits, including those between layers.
     """
     model, sources, wide = calibrated.model, calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()

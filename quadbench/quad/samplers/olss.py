@@ -75,8 +75,8 @@ def ddim_table(
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
-    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. There are fewer
-    steps if these already reach the end at the lowest error.
+    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. It has fewer
+    steps if more would not lower the greatest error of a step.
 
     `fit_error` is the root-mean-square distance of the table's final sample from the teacher's, over all inputs.
     """
@@ -132,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Replace a trajectory's vectors by the R factor of their QR decomposition: smaller least squares, same errors."""
+    """Return a trajectory whose vectors are the R of their QR decomposition: fits get smaller, and their errors stay equal."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
@@ -141,7 +141,7 @@ def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Choose at most `steps` of the teacher's steps, from 0 on, by bisection on the largest error of a single step."""
+    """Choose at most `steps` of the teacher's steps, from 0 on. Bisection minimizes the error bound of single steps."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))

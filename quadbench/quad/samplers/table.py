@@ -1,4 +1,4 @@
-"""Sampler tables: samplers that are linear in past samples and predictions, as coefficients, and the loop that runs them."""
+"""Sampler tables: coefficients of samplers that are linear in past samples and predictions, and the loop that runs them."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,9 @@ class Blend:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The coefficients of one step: x_{i+1} = x_start * x_start + x * x_i + sum_j eps[j] * eps_j + noise * noise[i+1]."""
+    """The coefficients of one step. The next sample sums the first sample (times `x_start`), this sample (`x`), all predictions
+    so far (`eps`) and new noise (`noise`). The U-Net gets this sample times `input_scale`.
+    """
 
     input_scale: float = 1.0
     x_start: float = 0.0
