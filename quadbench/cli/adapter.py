@@ -1,4 +1,4 @@
-"""The command `adapter`: inspect a LoRA file, add it to a bundle, or convert LoHa, LoKr and full differences to LoRA."""
+"""The command `adapter`: inspect a LoRA file or add it to a bundle. Convert LoHa, LoKr and full weight differences to LoRA."""
 
 import math
 from dataclasses import asdict
@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: a command for a new base, and if possible a command to add it at a lower weight."""
+    """Return a hint for a refused adapter: how to rebuild the bundle with it. If a lower weight fits, add a command for that."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -147,7 +147,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return a command line that adds the adapter with a new task. RECIPE and TASK stand for arguments not known here."""
+    """Return a command line that adds the adapter and a task for it to a bundle. Unknown arguments read RECIPE and TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -156,7 +156,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return the bundle whose LoRA encodings would be used to check the adapter, or None if no bundle exists yet."""
+    """Return `named` or the latest bundle, against whose LoRA quantization ranges the adapter is checked; None if none exists."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show a stage's next step in its live line. Also print a line if the stage is new or a sweep begins its next run."""
+        """Show in a stage's live line what it does next. Also print a line when another stage, or a sweep's next run, begins."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -186,7 +186,7 @@ class _LaunchProgress:
 
     @property
     def count(self) -> str:
-        """Return the launch's number out of the total, such as `3 of 8`; in a comparison after the build's name, as `A: base`."""
+        """Return the launch's number and the total: `3 of 8`. In a comparison, put the build's name first: `A, 3 of 8`."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def progress_text(self, task: str, images: int) -> str:
@@ -195,7 +195,7 @@ class _LaunchProgress:
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
-        """Return the finished fraction (0 to 1) of all launches when this launch has generated `images` images."""
+        """Return the finished fraction (0 to 1) of all launches, if the current launch has made `images` images so far."""
         return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: `value` as JSON with `--json`, else `text`, which may be a function that prints."""
+    """Print a command's result. With `--json` print `value` as JSON; otherwise print `text`, or call it if it is a function."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -346,7 +346,7 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
 
 
 class PipeClosedError(BaseException):
-    """Raised when the reader of stdout's pipe has exited, as with `head`. As a BaseException it passes all error handlers."""
+    """Raised when the program that reads stdout's pipe has exited, as `head` does. `except Exception` does not catch it."""
 
 
 class CheckedStream:
@@ -422,7 +422,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table without its notes. If it is too wide, split it into parts that all begin with the first `keys` columns.
+    """Print a table, not its notes. If it is too wide, print several narrower ones that each begin with the first `keys` columns.
 
     Values and words of column names are not broken, unless a single column is too wide.
     """
@@ -450,7 +450,7 @@ def _has_room(console: Console, table: Table) -> bool:
 
 
 def _printed_columns(table: TextTable, columns: Sequence[int]) -> Table:
-    """Return a printable table with the columns of the given numbers."""
+    """Return a printable table of those columns of `table` whose indexes are given."""
     printed = Table(title=table.title or None, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for i in columns:
         printed.add_column(table.columns[i], justify="right" if table.numeric[i] else "left", overflow="fold")

@@ -40,7 +40,7 @@ def listed_devices(devices: str | None) -> Sequence[str]:
 
 
 def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
-    """Return the addresses of the devices to run on. `-s` adds an adb serial to the only address, or replaces `--devices`.
+    """Return the addresses of the devices to run on. `-s` picks a phone by adb serial, alone or for a single `--devices` value.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
@@ -49,12 +49,12 @@ def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Seq
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the texts given with `--devices` and `-s`, perhaps none. They go to a farm, which finds the devices itself."""
+    """Return the raw values of `--devices` and `-s` for a farm, which finds the devices itself. The list may be empty."""
     return _with_serial(listed_devices(devices), serial)
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Return the texts of `--devices`. The adb serial of `-s` is added to the only text, or is the result if there is none."""
+    """Return the words of `--devices`. A serial of `-s` is appended to a single word, as in `s25@SERIAL`, or returned alone."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add the options --retries, --budget and --keep-going. `later` is help text on launches that the budget excludes."""
+    """Add the options --retries, --budget and --keep-going. `later` is the end of --budget's help, which differs by command."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),

@@ -1,4 +1,4 @@
-"""The command `history`: show how a nightly case's figures changed, find the cause by launches, and accept changes."""
+"""The command `history`: show how a nightly case's figures changed, find the build that changed them, and accept changes."""
 
 import argparse
 import re
@@ -131,7 +131,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a changed figure level of a nightly case as normal from one night onwards, with a reason and an end date."""
+    """Accept a nightly case's changed figures as normal from one night on, and store the reason and an end date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="give --acknowledge 'four more steps' --until 30d")
@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return the acceptance of a nightly case's changed figures for all its devices, or one for each device of `--devices`."""
+    """Return records that accept a nightly case's changed figures: one per device of `--devices`, or a single one for all."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -180,7 +180,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse the end date of an accepted change (acknowledgement): a duration from now, or a date, which is included."""
+    """Parse until when a change is accepted: a duration such as `30d`, or a date, which is the last day."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -282,7 +282,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return next commands, by description, for the latest change that nobody accepted, else that nothing has to be done."""
+    """Return a dict from a text to a suggested command, for the latest unaccepted change. If none is open, the text says so."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
@@ -303,7 +303,7 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStore]:
-    """Open the database of nightly results in a results folder, for reading or, with `is_written`, for writing."""
+    """Open the database of nightly results in a results folder, read-only unless `is_written` is true."""
     if not database_exists(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="run one: quadbench nightly run night.yaml")
     with open_db(layout, open_engine if is_written else open_for_reading) as engine:
@@ -311,7 +311,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStor
 
 
 def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return a case's nightly measurements by device. `words` (names or addresses) limits them to some devices."""
+    """Return a dict from device to a case's nightly measurements. `words` (names or addresses) limits it to some devices."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

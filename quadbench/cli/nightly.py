@@ -1,4 +1,4 @@
-"""The command `nightly`: measure the cases of a night file here or by a farm and report regressions, or print the plan."""
+"""The command `nightly`: measure the cases of a night file (YAML) on local devices or a farm, and report regressions."""
 
 import argparse
 import getpass
@@ -67,7 +67,7 @@ def add(commands: Subparsers) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add the night file as an argument to a command, and the options of its execution."""
+    """Add the argument FILE (the night file) to a command, and the options `--budget` and `--farm`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the night file")
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="start nothing later than this after the night's start, such as 6h"
@@ -198,7 +198,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write all outputs of a night and print the night. Return False if an output failed; the others are written anyway."""
+    """Write a night's output files and print its results. Return False if an output failed; the others are still written."""
     view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
     word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
@@ -237,7 +237,7 @@ def _succeeded(write: Callable[[], object]) -> bool:
 
 
 def _add_summary(view: NightView) -> None:
-    """Append a night's Markdown page to the file of GitHub's step summary. Other commands of the step may append too."""
+    """Append a night's Markdown page to GitHub's step summary file. It must append, as other commands of the step write there."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")
@@ -265,7 +265,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """While the block runs, let GitHub ignore workflow commands in our output, because quoted device output may contain some."""
+    """While the block runs, GitHub does not execute workflow commands in our output. Quoted device output could contain some."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

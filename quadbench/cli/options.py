@@ -41,7 +41,7 @@ def add_command(commands: Subparsers, name: str, run: Run) -> argparse.ArgumentP
 
 
 def add_group(commands: Subparsers, name: str) -> Subparsers:
-    """Add a command that consists of actions, such as `farm`. Return the subparsers to which `add_action` adds them."""
+    """Add a command that consists of actions, such as `farm`. Return its subparsers object, which `add_action` takes."""
     parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 

@@ -121,7 +121,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
 
 
 def study_of(options: Options) -> Study | None:
-    """Return the stored sweep or comparison with this id, which a user may give instead of a run id. None: it is a run's id."""
+    """Return the stored sweep or comparison that the command line names by id. Return None if the id is a run's, or missing."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -192,7 +192,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the stored run that `--baseline` names, for comparison. None: no option, or `latest` finds no earlier run."""
+    """Return the stored run that `--baseline` names. Return None without the option, or if `latest` finds no earlier run."""
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return the data by which a stored run's baseline is found: recipe name, tasks, device addresses and swept values."""
+    """Return a stored run's recipe name, tasks, devices and swept values. A baseline is an earlier run with the same ones."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

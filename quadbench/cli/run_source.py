@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run, with the measurement settings of its recipe or the default ones."""
+    """A bundle as the source of a run. Measurement settings are those of its recipe if the user named it, else the defaults."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the run source that a text names: a bundle's folder or a recipe. `bundle` may be a bundle built from the recipe."""
+    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` is an existing build of a recipe."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")
@@ -191,7 +191,7 @@ def farm_command(options: Options, *words: str) -> str:
 
 
 def submit_run(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
-    """Submit a run to the farm of $QUADBENCH_DATABASE and $QUADBENCH_STORE, and return the run's id."""
+    """Submit a run to the farm with the database $QUADBENCH_DATABASE and the store $QUADBENCH_STORE. Return the run's id."""
     from quadbench.dispatch.submission import Request, open_farm
 
     words = tuple(device_words(options.devices, options.serial))

@@ -81,7 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield a run's table rows, one per device: recipe with swept values, device, and image time (stacked if space is short)."""
+    """Yield rows of a run's table, one per device: recipe and swept values, device, image time. Narrow tables wrap the time."""
     recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
     devices = line.devices or ("–",)
     for words in zip_longest(recipe, devices, (line.figures.get(address, "–") for address in devices), fillvalue=""):
