@@ -71,7 +71,7 @@ PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Run all checks on a device and return their results, also of failed checks. Serials and home folders are masked.
+    """Run every check on a device, also after a failed one. Return the results, with serials and home folders masked.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -139,7 +139,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield checks of harness, kit and compiler for a device that could not be connected. The address names its profile."""
+    """Yield the checks for a device without connection: native program, runtime kit and compiler for the address's profile."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks that run graphs: float on the CPU, INT16 LoRA on the CPU, then the device profile's target and its NPU."""
+    """Yield checks that run small graphs: first in float, then with INT16 LoRA. These run on CPU, compile target and NPU."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

@@ -1,4 +1,4 @@
-"""Results of device checks as a document without personal data, and a runner that isolates failures of single checks."""
+"""Results of device checks as a document without personal data. A check that raises an error becomes a failed result."""
 
 import logging
 import re
@@ -50,7 +50,7 @@ class DeviceCheck(Spec):
 
 
 class ExaminedDevice(Spec):
-    """Facts about a checked device that are the same for all devices of its model."""
+    """Facts about a checked device. All devices of its model share them, so a bug report with them identifies nobody."""
 
     family: str
     """The kind of device: attached (adb), virtual, or this machine (local)."""

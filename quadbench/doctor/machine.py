@@ -35,7 +35,7 @@ def examine() -> list[Dependency]:
 
 
 def _dependency(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Dependency:
-    """Return the check of a program or package, which counts as installed if `place` (its version or path) is given."""
+    """Return the check of a program or package. `place` is its version or path, or None if it is not installed."""
     is_ok = place is not None
     return Dependency(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
@@ -55,7 +55,7 @@ def _packages_and_programs() -> Iterator[Dependency]:
 
 
 def _targets() -> Iterator[Dependency]:
-    """Yield broken device profiles as failed checks, then a check of each target's compiler."""
+    """Yield a failed check for each invalid device profile, then a check of the compiler for each compile target."""
     for broken in broken_profiles():
         name, hint = f"device profile {broken.name}", str(broken.error)
         yield _dependency(name, None, purpose=f"runs on {broken.name}", hint=hint)
