@@ -67,7 +67,7 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Find graph inputs and outputs without a fixed shape: buffers are bound once, and NPU graphs are compiled for one shape."""
+    """Find graph inputs and outputs without a fixed shape. Their buffers are bound once, and NPUs run only fixed shapes."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -93,7 +93,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a nonzero zero point, with which zeros for unused ranks or no adapter are not exactly 0."""
+    """Find LoRA inputs with a nonzero zero point. Unused ranks and disabled adapters are zeros, which must stay exactly 0."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():
@@ -122,7 +122,7 @@ def lora_per_channel(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
-    """Find scales and zero points that are not constants. All adapters share encodings, which are frozen in the bundle."""
+    """Find scales and zero points that are not constants. They must be constants, as all adapters of a bundle share them."""
     for node in _quantizers(graph):
         for role, name in zip(("scale", "zero point"), node.inputs[1:3], strict=False):
             if name and name not in graph.constants:
@@ -136,7 +136,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit QuantizeLinear nodes of ONNX in an opset before 21; those of com.microsoft support 16 bits in any opset."""
+    """Find 16-bit QuantizeLinear nodes of ONNX's own domain below opset 21, which lacks them. com.microsoft's are accepted."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -149,7 +149,7 @@ def opset(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_uint16(graph: LintedGraph) -> Iterator[Finding]:
-    """Find UINT16 LoRA inputs. QNN silently narrows them to 8 bits: the SQNR is then 43 dB, with INT16 68 dB."""
+    """Find UINT16 LoRA inputs. QNN silently narrows them to 8 bits, which lowers the SQNR from 68 dB (INT16) to 43 dB."""
     for tensor in _lora_inputs_of(graph, "UINT16"):
         yield Finding(
             rule="lora-uint16",
@@ -176,7 +176,7 @@ def lora_not_dequantized(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_int16(graph: LintedGraph) -> Iterator[Finding]:
-    """Find INT16 LoRA inputs on HTP architectures before v73, where weights that are inputs must have 8 bits."""
+    """Find INT16 LoRA inputs for HTPs before v73, which support only 8-bit weights as graph inputs."""
     for tensor in _lora_inputs_of(graph, "INT16"):
         yield Finding(
             rule="lora-int16",
@@ -327,6 +327,6 @@ def litert_gather(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def litert_rules(soc: str | None) -> tuple[Rule, ...]:
-    """Return LiteRT's lint rules for a chip, given LiteRT's name for the chip, such as `MT6991`; None means the CPU."""
+    """Return the lint rules for a chip with LiteRT. `soc` is LiteRT's name of the chip, such as `MT6991`, or None for the CPU."""
     is_mediatek = soc is not None and soc.startswith("MT")
     return (litert_operator, litert_8_bit, litert_resize, *((litert_gather,) if is_mediatek else ()))
