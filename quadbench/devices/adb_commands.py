@@ -156,7 +156,7 @@ class AdbCommands:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group on the device. With `kill`, also kill the group unless `close` has already done so."""
+        """Unregister a process group on the device. With `kill`, also kill a group that was still registered."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Return True if the device answers and has booted. If so, commands again wait for the device when it is lost."""
+        """Return True if the device answers and has booted. Then commands wait for it again, even after a failed wait."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -204,7 +204,7 @@ class AdbCommands:
         return has_booted
 
     def wait_for(self, lost: DeviceLostError) -> bool:
-        """Wait until the device answers again; return False if it has rebooted since a harness was started.
+        """Wait until the device answers again. Return False if it has rebooted, because that ended the commands running on it.
 
         If a wait fails or is interrupted, later losses raise at once, until some command succeeds again.
         """

@@ -103,7 +103,7 @@ class Connection(AdbConnection):
         return str(self.read_string(int(digits, 16)))
 
     def has_answer(self) -> bool:
-        """Return True if bytes can be read, or if the peer has closed the connection."""
+        """Return True if a read would not block: bytes have arrived, or the peer has closed the connection."""
         poll = select.poll()
         poll.register(self._raw, select.POLLIN)
         return bool(poll.poll(0))
@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages of adb's sync protocol to send at once. `ended`: paths of the files that end here; `sent_bytes`: total so far."""
+    """Messages of adb's sync protocol sent at once. They complete the files `ended`; `sent_bytes` counts all bytes so far."""
 
     messages: memoryview
     ended: list[str]
@@ -243,7 +243,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as batches of sync messages, one batch for each send. All batches use one buffer; small files share batches."""
+    """Yield files as batches of sync messages; small files share one. Send each before taking the next: they share a buffer."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

@@ -53,7 +53,7 @@ class AttachedDevice:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Parse the output of getprop into a map from key to value. A value may span several lines; other lines are skipped."""
+    """Parse the output of getprop into a dict from key to value. A value may span several lines; other lines are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -123,7 +123,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge in percent, temperature in °C and power sources. None: there is no battery, or its value is unknown."""
+    """A battery's charge in percent, temperature in °C and power sources. A number is None without a battery or a reading."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -183,7 +183,7 @@ def _section(text: str, title: str) -> str:
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return the name of a sensor's type from its number, or from the sensor's own name `TYPE_...` as on older Samsung phones."""
+    """Return a sensor's type as a word, or None if unknown. Android lists a number, older Samsung phones a name `TYPE_...`."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None

@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return the device-list row of a profile's virtual device or AI Hub phone, which needs no attached phone."""
+    """Return the device list's row for a virtual device or an AI Hub phone. Both are listed for a profile without any phone."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,

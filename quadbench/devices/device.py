@@ -231,7 +231,7 @@ class LineBuffer:
 
 
 class WholeOutput:
-    """A command's whole output as it is collected, up to a size limit. `source` is its name in error messages."""
+    """Collects a command's whole output, and raises an error above a size limit. `source` names the output in errors."""
 
     def __init__(self, source: str) -> None:
         self._source = source

@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """An environment variable's value that marks one device's processes. Each command's mark begins with its device's mark."""
+    """The value of an environment variable that marks a device's processes. Each command's value begins with the device's."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process's environment is empty. This is also so shortly before the process executes its program."""
+    """Return True if a process's environment is empty. It briefly looks empty, too, while the process starts its program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

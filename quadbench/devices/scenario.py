@@ -137,7 +137,7 @@ class Clocks(Spec):
 
 
 class LaunchMoment(Spec):
-    """A trigger for a scenario's event: a time after the start of a harness launch."""
+    """A trigger for a scenario's event: a time after a benchmark process (harness) was started on the device."""
 
     at: Literal["launch"]
     """Selects a moment after the start of a harness process."""

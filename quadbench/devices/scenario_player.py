@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find newly started harness processes by the `plan.json` in their arguments, without the children of such processes."""
+        """Find harness processes that started since the last look. Their argument is `plan.json`; their children are left out."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -203,7 +203,7 @@ class ScenarioPlayer:
 
 
 def prepare_scenario(scenario: Scenario, folder: Path) -> None:
-    """Write a scenario's first reports, clocks, memory and boot id into a new sandbox folder, which has /system already."""
+    """Write a scenario's first reports, clocks, memory and boot id into a sandbox folder. Its /system must exist already."""
     _write_boot_id(folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))

@@ -353,10 +353,7 @@ def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
 
 
 def _vsock_filter() -> bytes:
-    """Return a seccomp program that makes socket(AF_VSOCK) fail.
-
-    adbd also listens on such a socket, and no namespace isolates vsock.
-    """
+    """Return a seccomp program that makes socket(AF_VSOCK) fail. adbd would listen there too, and no namespace isolates vsock."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
@@ -374,7 +371,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return paths of this machine to mount, each with its mount point: QEMU with its libraries, else Qualcomm's HTP emulator."""
+    """Return a dict from host paths to mount points: QEMU's files to emulate arm64, else Qualcomm's HTP emulator if needed."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
@@ -405,7 +402,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
 
 
 def emulator_libraries() -> dict[str, Path]:
-    """Return Qualcomm's HTP emulator libraries as a map from each path in a virtual device to the file on this machine.
+    """Return a dict from paths in a virtual device to the libraries of Qualcomm's HTP emulator on this machine.
 
     Raises:
         MissingDependencyError: the package is not installed.
