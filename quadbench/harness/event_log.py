@@ -80,7 +80,7 @@ class EventLog:
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Return a message if a harness that ended with exit code 0 after `wall_s` seconds gave faulty output, else None."""
+        """Return a message if the output of a harness that exited with 0 is faulty, else None. `wall_s` is its run time."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count a sample. Return an error message if its metric and task now have more samples than the plan expects."""
+        """Count a sample for its metric and task. Return an error message if the plan expects fewer of them, else None."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return an error message if an image's time is too short or not its parts' sum, or if all images exceed the launch."""
+        """Return a message if an image's time is too short or not the sum of its parts. Also if all exceed the launch's time."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
 
 
 def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return a message if a sample event's iteration, step or item is invalid, else None."""
+    """Return a message if a sample event names an iteration, sampler step or input that the plan lacks, else None."""
     is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None

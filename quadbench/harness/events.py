@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The first event of a launch: versions of harness and ONNX Runtime, digest of the plan, variant and CPU.
+    """The first event of a launch: versions of harness and ONNX Runtime, the plan's digest, CPU, and a variant such as shared.
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library pushed to the device, with its ELF build id, if any. The loader may report any of its `paths`; some are links."""
+    """A library pushed to the device, with its ELF build id, if any. The loader may report any of `paths`: its file, or links."""
 
     name: str
     paths: tuple[str, ...]
@@ -200,7 +200,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return the file name of a loaded library, also if its path on the device ends with its sha256."""
+        """Return a loaded library's file name. A pushed library has its original name, though its path may end with a sha256."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -280,7 +280,7 @@ class ExpectedEvents:
         return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how often a launch runs this iteration of a task: the number of sequence blocks that reach it."""
+        """Return how often a launch runs an iteration of a task: once per block of its plan with enough iterations."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
@@ -328,7 +328,7 @@ def expected_events(
 
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
-    """Return how many samples a launch must give, by metric, task and warm-up."""
+    """Return the number of samples that a launch must give for each combination of metric, task and warm-up."""
     variant = Variant(plan["variant"])
     graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # merged-at-load: the merge graph
     counts = Counter(

@@ -1,4 +1,4 @@
-"""Find the ONNX Runtime and LiteRT libraries of this machine for the harness, and set options for exact results."""
+"""Find this machine's ONNX Runtime and LiteRT libraries. EXACT keeps ONNX Runtime from rounding inputs of MatMuls to 8 bits."""
 
 import importlib.util
 from pathlib import Path
