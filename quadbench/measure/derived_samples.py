@@ -32,7 +32,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for a generated image that cannot be compared with its reference. `error_class` says which part caused it."""
+    """Raised for an image that cannot be compared with its reference. `error_class` blames harness, device or host."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
 
 
 def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
-    """Compare a generated image with its reference image and its ground-truth image, if any; for inpainting also in the mask."""
+    """Compare a generated image with its reference and its ground truth, if any. For inpainting, also compare within the mask."""
     name = f"{task.name}/{item.name}"
     image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
@@ -136,7 +136,7 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
 
 
 def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
-    """Run a command that prints `stat` lines on the device. Return file sizes in bytes by path; other lines are ignored."""
+    """Run a command that prints `stat` lines on the device. Return a dict from path to file size in bytes; skip other lines."""
     listed = device.shell(command, timeout_s).stdout
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant loads for tasks, each with labels for its samples. A U-Net has the label `unet`."""
+    """Return the graphs that a variant, such as shared, loads for tasks, each with its samples' labels. Only U-Nets have one."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -169,7 +169,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `kernel_nodes` samples: for each loaded graph, the number of nodes by kernel type, if counted."""
+    """Return a launch's `kernel_nodes` samples: node counts of its graphs by kernel type. Only ONNX Runtime on CPUs has them."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})

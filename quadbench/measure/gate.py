@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A cluster of CPU cores with one clock: its current, capped and hardware maximum frequency in kHz, None if not reported."""
+    """A cluster of CPU cores with one clock. Its current frequency, present limit and hardware limit are in kHz, or None."""
 
     policy: str
     khz: int | None
@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """The state of a device at one moment: temperatures, battery, load, memory, clocks. None: the device does not report it."""
+    """The state of a device at one moment: temperatures, battery, load, memory, clocks. What it does not report is None."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -82,7 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure for 0.3 s how busy its CPU is with other work."""
+    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time other work takes."""
     return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
@@ -107,7 +107,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return a device state as texts for a launch's record, by name such as `before.battery_percent`. `moment` is the prefix."""
+    """Return a dict from names such as `before.battery_percent` to texts, for a launch's record. `moment` is the prefix."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -170,7 +170,7 @@ class GateDecision:
 
 
 def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
-    """Return the highest CPU load in percent, caused by other work, at which a launch may start. None: any load is allowed."""
+    """Return the highest CPU load by other work, in percent, at which a launch may start. None means that any load is allowed."""
     if limits.max_busy_percent is None and not shares_host_cpu:
         return _PHONE_BUSY_PERCENT
     return limits.max_busy_percent

@@ -36,7 +36,7 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Profile every graph on an AI Hub phone, `iterations` times in a row. If a job fails, its variant's record is FAILED.
+    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant; a failed job makes it FAILED.
 
     If an earlier run left jobs unfinished, wait for these instead of submitting them again.
 
@@ -109,7 +109,7 @@ class _HubProfile(_ServiceModel):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """Yield the samples of a graph's AI Hub profile. Times are in ns (AI Hub gives µs); memory is the upper end of a range."""
+    """Yield the samples of a graph's AI Hub profile, with µs converted to ns. Of a range of memory, the maximum is used."""
     if not profiled.status.is_ok:
         return
     summary = _parse_profile(profiled).execution_summary
@@ -139,7 +139,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the lowest number of inference runs that a graph has in these samples, or 0 if no graph ran."""
+    """Return the number of inference runs of the graph that ran least often, or 0 if none ran. Too few give a caveat."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 
@@ -164,7 +164,7 @@ def _one(value: float | None) -> list[float]:
 
 
 def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iterations: int) -> dict[str, GraphProfile]:
-    """Submit an AI Hub profile job for each graph, wait for all jobs, and return the profiles by graph name."""
+    """Submit an AI Hub profile job for each graph and wait for all jobs. Return a dict from graph name to profile."""
     graphs = {_name(graph): graph for graph in compiled.artifact.graphs}
     options = {name: profile_options(graph, target, iterations=iterations) for name, graph in graphs.items()}
     parts = {

@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop measuring, shared between threads. After `cut_off`, failed launches count as interrupted."""
+    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches; they then count as interrupted."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -86,7 +86,7 @@ class StopFlag:
 
     @contextmanager
     def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
-        """Call `end` if the stop is requested while the block runs, so that a wait inside the block ends."""
+        """While the block runs, call `end` when a stop is requested. `end` makes a wait inside the block return early."""
         with self._lock:
             self._waits.append(end)
         try:
@@ -147,7 +147,7 @@ class LaunchEnd:
 
 
 def measure_launch(installation: Installation, launch: LaunchPlan, settings: LaunchSettings) -> RunRecord:
-    """Run one launch and return its record. Other threads cannot stop the launch."""
+    """Run one launch and return its record. Unlike `run_launch`, it takes no stop flag, so only Ctrl-C interrupts it."""
     return run_launch(installation, launch, settings, StopFlag()).record
 
 

@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of one run share. Before each launch, `confirm` raises if our lease has ended."""
+    """The settings that all launches of a run share. `confirm`, called before each launch, raises if our device lease is over."""
 
     run_id: str
     layout: Layout
@@ -111,7 +111,7 @@ class LaunchResult:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Record that the device was lost during the launch, unless the error says that the device will not come back."""
+        """Record the error if the device was lost during the launch but may come back. Ignore any other error, and None."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return a launch's failure, or None. `ended` is the error that ended the harness's output, None after exit code 0."""
+    """Return why a launch failed, or None. `ended` is the error that ended the harness's output, or None for exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)
@@ -257,7 +257,7 @@ def _crash_reason(event_log: EventLog, ended: CommandError) -> str:
 
 
 def _errors(event_log: EventLog) -> str:
-    """Join the harness's error messages of a launch. A message that lacks its source location gets it as prefix."""
+    """Join the error messages of a launch's harness. Put the source location before a message that does not begin with it."""
     messages = []
     for error in event_log.errors:
         has_place = not error.where or error.message.startswith(error.where)

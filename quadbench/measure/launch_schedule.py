@@ -33,7 +33,7 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return the planned launches of a run in order, which is the same on all devices. `seed` determines the random order.
+    """Return a run's planned launches: the float one, then the others in random order. Equal seeds give equal orders.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
@@ -53,7 +53,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return a launch's sequence of tasks: first each task with all its images, then single images that time task switches."""
+    """Return a launch's sequence of tasks: each with all its images, then single images of changing tasks to time switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -223,7 +223,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """A comparison's launches of two builds in blocks A B B A and B A A B. It ends when `judge` stops it, or after all looks.
+    """A comparison's launches of two builds, in blocks A B B A and B A A B. It ends when `judge` says so or all blocks ran.
 
     `seed` draws the order of the blocks. After each complete block, the judge gets all blocks so far. It returns the remaining
     `looks` (interim analyses) and whether to stop. A block with a launch that is not OK stops there and counts for neither build.

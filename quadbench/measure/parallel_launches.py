@@ -37,7 +37,7 @@ class NotRun:
 def measure_launches(
     queues: Sequence[DeviceQueue], *, store: StoreRecord, observer: Observer, stop: StopFlag | None = None
 ) -> dict[str, NotRun]:
-    """Run the launches of all devices and pass each record to `store` at once. Return the launches not run, by device address.
+    """Run the launches of all devices and pass each record to `store` at once. Return a dict from address to launches not run.
 
     Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
     Ctrl-C lets the current launches finish and starts no others; the second kills them. KeyboardInterrupt is then raised after
@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress. When the device is lost, the generator `steps` yields a function that waits for it."""
+    """A device's launches in progress. `steps` runs them; when the device is lost, it yields a function that waits for it."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -135,7 +135,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch. After the last one, return None and the planned launches that did not run."""
+    """Return a device's next launch and an empty list. After the last, return None and the planned launches that did not run."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:
@@ -144,7 +144,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill the harness processes on the phones, so that this machine's threads store the aborted launches and end."""
+    """On Ctrl-C, kill the harnesses on the devices. The threads here then store their launches as aborted, and end."""
     try:
         yield
     except KeyboardInterrupt:
