@@ -46,7 +46,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowEr
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContent:
-    """The shared libraries found in a user's file or folder, keyed by name, and the origin that the kit records."""
+    """The shared libraries in a user's file or folder, as a dict from name to file. The kit records `origin` as their source."""
 
     origin: Origin
     libraries: dict[str, FileRef]
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the members in folders named for the ABI, and skels (DSP libraries) in Hexagon folders; all without such folders."""
+    """Return the members in the ABI's folders and the DSP libraries (skels) in Hexagon's. Without ABI folders, return all."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Convert a failure to read the user's file `source` into a UserError that names the file. The block must write nothing."""
+    """Turn an OSError in the block into a UserError that blames the user's file `source`. So the block must not write."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return the file `place` on this machine as a Member, as if it came from an archive. `path` is the text shown for it."""
+    """Return the file `place` on this machine as a Member, like a file of an archive. `path` is its name in messages."""
 
     def opened() -> IO[bytes]:
         with _reading(place):

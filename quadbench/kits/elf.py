@@ -47,7 +47,7 @@ class ElfFile:
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a little-endian program or library, 32 or 64 bits; raise `fault`, with `name`, for other files."""
+    """Read the headers of a little-endian ELF file (32 or 64 bits). For another file, raise the error `fault` about `name`."""
     with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
@@ -70,7 +70,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return the entries of `names` that a library exports, by its symbol hash table. Errors call the library `name`."""
+    """Return those of `names` that a library exports, looked up in its symbol hash table. Errors call the library `name`."""
     with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -146,7 +146,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size in bytes at which a loader can map a segment: its offset and address must match modulo it."""
+    """Return the largest page size, in bytes, at which a segment can be mapped. Modulo it, offset and address are equal."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield a message for each library that needs libraries missing in kit and device. DSP libraries (skels) are skipped."""
+    """Yield a message for each library with dependencies that neither the kit nor the device has. DSP libraries are skipped."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield a message for each missing library: ONNX Runtime, a plugin's backend, or the skel or stub of a pair."""
+    """Yield messages on missing libraries: ONNX Runtime, a plugin's backend, a stub's skel, or a skel's stub."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -244,7 +244,7 @@ def _is_dispatch_for(library: Library, target: Target) -> bool:
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how a kit's Qualcomm SDK build differs from the compiler's (`build`); None if equal or the kit has none."""
+    """Return how a kit's Qualcomm SDK build differs from the compiler's (`build`), or None. A kit without QNN never differs."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

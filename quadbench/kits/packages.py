@@ -31,7 +31,7 @@ _NETWORK_HINT = "check the network connection, or download the file yourself and
 
 @dataclass(frozen=True, kw_only=True)
 class _RegistryPackage:
-    """A package that a registry (npm or PyPI) has under a name and version. `form` is the format string of its display name."""
+    """A package with a name and version in a registry (npm or PyPI). `form` is a template from which its display name is made."""
 
     form: ClassVar[str]
     name: str
@@ -131,7 +131,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return a pinned package by name, or an AAR for phones that is given as `GROUP:ARTIFACT:VERSION#sha256=HEX`.
+    """Return the pinned package of this name. For a text `GROUP:ARTIFACT:VERSION#sha256=HEX`, return that AAR for phones.
 
     Raises:
         UnknownNameError: no pinned package has this name.
