@@ -1,4 +1,4 @@
-"""Selection of the stored launches that count in a run's figures: a block of four counts as a whole or not at all."""
+"""Selection of the stored launches that a run's results use. Launches of one A B B A block are all used, or none of them."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return all launch records, with the status changed to DISCARDED for launches that a run's figures must not count."""
+    """Return all launch records. Launches of repeated or partly discarded blocks get status DISCARDED, so results omit them."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark the launch records of a block as DISCARDED, whatever their status, if the block was later repeated."""
+    """Mark the launch records of a block as DISCARDED if the block was repeated later. Only the last repetition counts."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
@@ -31,13 +31,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
-    """Return a launch's device, serial, variant and block number. Launches of a repeated block have the same values."""
+    """Return the device address, serial, variant and block number of a launch. They are equal for a block and its repetition."""
     block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark all launch records of a block as DISCARDED if one is, so that variants keep equal numbers of launches."""
+    """If a launch of a block is DISCARDED, discard its other OK launches too, so that the compared variants have equally many."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Bundles in a results folder: stored by digest, frozen under a permanent name, or made when an adapter was last added."""
+"""Bundles in a results folder: storing by digest, permanent names, and a record of the bundle with the last added adapter."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBundle:
-    """The JSON file that freezes a bundle: a permanent name, and the digest of the bundle that has the name."""
+    """The JSON file that gives a bundle a permanent name (freezes it): the name, and the digest of the bundle."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -118,7 +118,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the bundle made when an adapter was last added, and the last run before that."""
+    """The content of admitted.json: the last bundle made by adding an adapter, and the newest run then, to notice later ones."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -126,14 +126,14 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Record in admitted.json the bundle that was made by adding an adapter, if the bundle lies in this results folder."""
+    """Record in admitted.json a bundle that was made by adding an adapter. Ignore a bundle outside this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the bundle made when an adapter was last added; None if none was added, or if a run began later.
+    """Return the last bundle made by adding an adapter, or None. It is also None after a newer run, whose bundle then counts.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

@@ -48,7 +48,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each of a user's files by name. Raise an error for more files or bytes than a model can have.
+    """Return a dict from each name in `files` to its file's SHA-256. Raise UserError above 500 files or 64 GiB in total.
 
     Raises:
         OSError: a file cannot be read.
@@ -65,7 +65,7 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return one SHA-256 over the paths and contents of a bundle's files. Two builds of a recipe can have different ones."""
+    """Return one SHA-256 over the paths and contents of a bundle's files. It shows whether a rebuilt bundle is the same."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 

@@ -18,7 +18,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind` from `others`; fields not in `others` are copied from attributes of `source`."""
+    """Build an instance of the dataclass `kind`. Values come from `others`, and otherwise from attributes of `source`."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
@@ -51,7 +51,7 @@ def read_document(path: Path, kind: type[DocumentT], *, version: int = SCHEMA_VE
 def document_of(
     raw: Any, kind: type[DocumentT], *, name: str, version: int = SCHEMA_VERSION, hint: str | None = None
 ) -> DocumentT:
-    """Convert a parsed JSON value to an instance of the dataclass `kind`. Error messages call the value `name`.
+    """Convert a parsed JSON value to an instance of the dataclass `kind`. Error messages use `name` to describe the value.
 
     Raises:
         ArtifactError: the value has another version, or does not fit the dataclass.

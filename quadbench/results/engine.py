@@ -1,4 +1,4 @@
-"""Database connections: opening a SQLite file or PostgreSQL database with a current schema, reading and writing.
+"""Database connections: opening a SQLite file or PostgreSQL database, migrating its schema, and reads and writes.
 
 Differences between the two kinds of database are in `sql_dialects`.
 """
@@ -39,7 +39,7 @@ def is_external(layout: Layout) -> bool:
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder of a database file if that folder does not exist; None otherwise."""
+    """Return the folder in which a SQLite file should be, if it is missing. Otherwise, and for PostgreSQL, return None."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
@@ -107,7 +107,7 @@ def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine
 
 
 def database_exists(source: Source) -> bool:
-    """Return whether the file at a path exists. A database given as text, such as a URL, is not checked and gives True."""
+    """Return whether the SQLite file at a path exists. For a database given as text, such as a URL, return True unchecked."""
     return not isinstance(source, Path) or source.exists()
 
 
@@ -159,7 +159,7 @@ def begin_read(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def database_now(connection: sa.Connection) -> datetime:
-    """Return the current UTC time of the database's clock. Leases use this clock, since the clocks of hosts may differ."""
+    """Return the current UTC time by the database's clock. Device leases use this clock, since hosts' clocks may differ."""
     if _is_file(connection.engine):
         text = connection.exec_driver_sql("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')").scalar_one()
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -168,7 +168,7 @@ def database_now(connection: sa.Connection) -> datetime:
 
 
 def clock_offset(engine: sa.Engine) -> timedelta:
-    """Return how far the clock of a database server is ahead of this host's; zero for a file."""
+    """Return how far a PostgreSQL server's clock is ahead of this host's. Return zero for a SQLite file, which has no clock."""
     if _is_file(engine):
         return timedelta(0)
     with begin_read(engine) as connection:
@@ -178,7 +178,7 @@ def clock_offset(engine: sa.Engine) -> timedelta:
 
 
 def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT statement for a table in SQLite's or PostgreSQL's dialect, so that ON CONFLICT can be added."""
+    """Return an INSERT statement for a table in the dialect of SQLite or PostgreSQL. Callers can add ON CONFLICT to it."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
@@ -188,20 +188,20 @@ def name_of(engine: sa.Engine) -> str:
 
 
 def source_name(source: Source) -> str:
-    """Return a database's path, or its URL without the password, for messages. Raise UserError if it is not a database."""
+    """Return a database's path, or its URL without password, for messages. Raise UserError if it is neither path nor URL."""
     parsed = _parsed(source)
     return str(parsed) if isinstance(parsed, Path) else sql_dialects.database_name(parsed)
 
 
 def has_password(source: Source) -> bool:
-    """Return whether a database's URL contains a password; raise UserError if the source is not a database."""
+    """Return whether a database's URL contains a password. Return False for a path, and raise UserError for an invalid URL."""
     parsed = _parsed(source)
     return isinstance(parsed, sa.URL) and (parsed.password is not None or "password" in parsed.query)
 
 
 @contextmanager
 def _database_errors(engine: sa.Engine) -> Iterator[None]:
-    """Convert database errors into errors that name the database; text that is not valid UTF-8 causes a UserError."""
+    """Convert database errors in the block into errors that name the database. Raise UserError for text that is not UTF-8."""
     try:
         told_by = sql_dialects.sqlite_errors if _is_file(engine) else sql_dialects.postgresql_errors
         with told_by(name_of(engine)):

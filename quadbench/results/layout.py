@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths in one results folder, which need not exist. Printed commands show `display_root` as its path, if that is set.
+    """The paths in one results folder, which need not exist. Printed commands name the folder by `display_root`, if it is set.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
@@ -92,7 +92,7 @@ class Layout:
         return sorted(filter(can_name_file, names))
 
     def run_file(self, run_id: str) -> Path:
-        """Return the path of run.json, which holds everything about a run except its records."""
+        """Return the path of run.json, a run's settings, bundles and devices. Launch records are in the database."""
         return self.run(run_id) / "run.json"
 
     def scores(self, run_id: str) -> Path:
@@ -118,7 +118,7 @@ class Layout:
         return self.root / "comparisons" / check_file_name(comparison_id)
 
     def studies(self) -> list[Path]:
-        """Return the paths of all sweep.json and comparison.json files, which also list the runs of the study."""
+        """Return the paths of all sweep.json and comparison.json files. Each lists the runs of its sweep or comparison."""
         paths = [*self.root.glob("sweeps/*/sweep.json"), *self.root.glob("comparisons/*/comparison.json")]
         return sorted(path for path in paths if not path.parent.name.startswith("."))  # hidden folders are still being written
 
@@ -127,11 +127,11 @@ class Layout:
         return self.devices / plain_name(name)
 
     def file(self, relative: str) -> Path:
-        """Return the full path of a file, given its path relative to the results folder, as records store it."""
+        """Return the full path of a file from its path relative to the results folder. Records store relative paths."""
         return self.root / check_relative_path(relative)
 
     def relative(self, path: Path) -> str:
-        """Return a path relative to the results folder, with `/`, as records store it."""
+        """Return a path relative to the results folder, with `/` as separator. Records store paths in this form."""
         return path.relative_to(self.root).as_posix()
 
 

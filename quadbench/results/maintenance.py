@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """The old runs of a results folder: runs to remove, and runs to keep because a file names them or they are in progress."""
+    """Old runs: those to remove, and those to keep. Kept runs are in progress, or a report, sweep or comparison names them."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -38,13 +38,13 @@ class OldRuns:
 
 
 def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
-    """Return the ids of all runs that ended before a given time, oldest first, without the runs that `staying` names."""
+    """Return the ids of runs that ended before a given time, oldest first. Runs in `staying` must be kept and are left out."""
     old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
 
 def old_runs(layout: Layout, keep_s: float) -> OldRuns:
-    """Return the runs whose last launch ended over `keep_s` seconds ago, and runs whose removal was interrupted.
+    """Find runs that ended over `keep_s` seconds ago, and say which can be removed. Half-removed runs are included.
 
     Raises:
         ArtifactError: the database, or a file that may refer to runs, is damaged.
@@ -109,7 +109,7 @@ def remove_left_over(layout: Layout) -> None:
 
 
 def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
-    """Return the ids of runs that may be in progress in this results folder.
+    """Return the ids of runs in this results folder that may be in progress.
 
     A command without a run, such as a comparison, may work on any unfinished run. A job on a leased device (`leased` holds
     serials) may work on any unfinished run with that device.
@@ -124,7 +124,7 @@ def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> s
 
 
 def _run_file(layout: Layout, run_id: str) -> RunFile | None:
-    """Return the content of a run's file; None if it cannot be read."""
+    """Return the content of a run's run.json; None if it cannot be read."""
     try:
         return read_run_file(layout, run_id)
     except ArtifactError:
@@ -132,7 +132,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether the run was measured here for a farm's separate database, so that another folder keeps it."""
+    """Return whether a farm worker measured the run here for another results folder. That folder keeps the run."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
@@ -168,7 +168,7 @@ def _run_ids(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The result of copying a database: numbers of new and already present records, and why others were refused.
+    """The result of copying a database: counts of copied and already present records, and the reasons why some were refused.
 
     `nights` is the number of nights that were new or incomplete in the target.
     """
@@ -180,7 +180,7 @@ class CopiedRecords:
 
 
 def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy all runs and nightly runs to another database, oldest first, without the tables of leases and phones.
+    """Copy all runs and nightly runs to another database, oldest first. The farm's jobs, leases and phones are not copied.
 
     An interrupted copy continues when called again. Refused records and damaged runs or nights are left out and reported.
 
@@ -216,7 +216,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 @contextmanager
 def _note_refusals(refused: list[str]) -> Iterator[None]:
-    """Add the message of an ArtifactError in the block to `refused`. Other errors still end the copying of the database."""
+    """Catch an ArtifactError in the block and add its message to `refused`, so that copying continues. Pass on other errors."""
     try:
         yield
     except StorageError:

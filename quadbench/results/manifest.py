@@ -66,7 +66,7 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
 
 
 def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> None:
-    """Check that files of a bundle, compiled bundle or kit have the SHA-256 digests that its manifest states.
+    """Check given files of a bundle, compiled bundle or kit (libraries for devices) against the SHA-256 digests in its manifest.
 
     Call this before reading or passing on such files. An unchanged file is hashed only once in a process.
 
@@ -90,12 +90,12 @@ def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], 
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return the SHA-256 of a file, cached by its path and `state` (inode, size and times)."""
+    """Return a file's SHA-256. It is computed only once for each path and `state` (inode, size and times of the file)."""
     return sha256_of(path)
 
 
 def _rebuild_hint(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
-    """Return the hint, shown with errors, on how to restore a damaged bundle, compiled bundle or kit."""
+    """Return a hint for error messages: how to rebuild a damaged bundle or restore a damaged kit (libraries for devices)."""
     if kind is Kit:
         return f"run quadbench runtime remove {folder.name}, then add or fetch the kit again"
     return f"remove {folder} and run again: it is then rebuilt"

@@ -1,4 +1,4 @@
-"""Nightly regression runs in the database, and their summaries for lists. Verdicts (rulings) are only added, never changed."""
+"""Nightly regression runs in the database: storing and reading them, and counting their verdicts. Verdicts are never changed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """The nightly regression runs in a database. Its methods raise StorageError and ArtifactError, as `begin_write` does."""
+    """The nightly regression runs in a database. Methods raise StorageError if the database fails, ArtifactError if damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Store that a nightly run begins or is resumed, with its planned cases and their devices; return the run.
+        """Store that a nightly run begins or resumes, with the test cases and devices that it plans. Return the run.
 
         Raises:
             ValueError: the id is not a valid file name.
@@ -39,7 +39,7 @@ class NightStore:
         return self.night(night_id)
 
     def import_night(self, night: Night) -> bool:
-        """Add a nightly run of another database, or the parts that are missing here; return whether anything was added.
+        """Copy a nightly run from another database into this one. Add only missing parts; return whether there were any.
 
         A ruling (verdict) that was superseded in this database stays superseded.
         """
@@ -63,7 +63,7 @@ class NightStore:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=database_now(connection)))
 
     def store(self, measurement: Measurement) -> bool:
-        """Store a measurement in one transaction. Return False if its night already has one for the same case and device."""
+        """Store a measurement in one transaction. Return False if its test case, device and night already have one."""
         with begin_write(self._engine) as connection:
             insert = upsert(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
             key = connection.scalar(insert.returning(MeasurementRow.id))
@@ -102,14 +102,14 @@ class NightStore:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return the bundle digests, kit digests and run ids to which the database's nights refer."""
+        """Return the digests of bundles and kits, and the run ids, that stored nights mention. Cleaning up must keep these."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
         return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
-        """Return every pair of nightly case and device that was ever measured, sorted."""
+        """Return every pair of a nightly test case and a device on which it was ever measured, sorted."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with begin_read(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
@@ -123,7 +123,7 @@ class NightStore:
         key: str | None = None,
         until: Night | None = None,
     ) -> list[Measurement]:
-        """Return the nightly measurements of a case in order of time, for one device or (None) for all.
+        """Return the nightly measurements of a test case in order of time, for one device or (None) for all.
 
         `latest` keeps only that many of the newest, `key` only one metric of each. `until` is the last night to include.
         """
@@ -136,11 +136,11 @@ class NightStore:
         return self._measurements(MeasurementRow.id.in_(query), key)
 
     def rulings(self, night_id: str) -> tuple[Ruling, ...]:
-        """Return the current verdicts of a night: for each metric of a case on a device, the verdict added last."""
+        """Return the current verdicts of a night: the last one added for each test case, device, task and metric."""
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
-        """Return the current verdicts on a case from all nights, oldest first, for one device or (None) all devices."""
+        """Return the current verdicts on a test case from all nights, oldest first, for one device or (None) all devices."""
         of_case = RulingRow.case_name == case
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the changes that people accepted, in one case or (None) in all cases. Expired acceptances are included."""
+        """Return the metric changes that people accepted, for one test case or (None) all. Expired acceptances are included."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -179,7 +179,7 @@ class NightStore:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return the verdicts that an SQL condition selects, also replaced ones, in the order in which they were added."""
+        """Return all verdicts that an SQL condition selects, in the order of adding. Replaced verdicts are included."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -187,7 +187,7 @@ class NightStore:
 
 @dataclass(frozen=True, kw_only=True)
 class NightHead:
-    """The summary of a nightly run for lists. `rulings` maps a kind of verdict to the number of current verdicts."""
+    """The summary of a nightly run. `rulings` is a dict from kind of verdict, such as CLEAN, to the number of verdicts."""
 
     night_id: str
     name: str
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return for each night id the number of current verdicts by kind. Only a metric's last verdict in a night is current."""
+    """Return, for each night id, a dict from kind of verdict to count. Only a metric's last verdict in a night counts."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -218,12 +218,12 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the current verdicts: the last one for each night, case, device, task and metric."""
+    """Return the current verdicts: only the last one added for each night, test case, device, task and metric."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return the time of a case's first measurement in each night with accepted changes, keyed by case and night id."""
+    """Return a dict from (test case, night id) to first measurement time, for nights from which a person accepted changes."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

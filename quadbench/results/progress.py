@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """A running command's progress on one device: bytes pushed, current launch and current image, each with its total."""
+    """A running command's progress on one device. Pushed bytes, the current launch and the current image each have a total."""
 
     stage: Stage
     sent_bytes: int = 0
@@ -53,7 +53,7 @@ class DeviceProgress:
 
     @property
     def share(self) -> float | None:
-        """Return the completed fraction of the stage; None if it is unknown."""
+        """Return the completed fraction of the device's current stage, such as pushing files. None means unknown."""
         match self.stage:
             case Stage.PUSH:
                 return _share(self.sent_bytes, self.total_bytes)
@@ -67,7 +67,7 @@ class DeviceProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The progress of a running command: what it does, its owner, its run, and its devices by address.
+    """The progress of a running command: its activity, user and run. `devices` maps each device address to its progress.
 
     A comparison has several runs, so its `run_id` is None. `process` identifies the process; `updated_at` is its last
     heartbeat.

@@ -1,4 +1,4 @@
-"""Launch records in the database, and short summaries of runs for lists. The summaries are made without reading samples.
+"""Launch records in the database, and short summaries of runs for lists. Making a summary reads no measured values.
 
 Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per metric of a run):
 
@@ -111,7 +111,7 @@ class RecordStore:
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
-        """Return for each device address how many launch records of the run are stored."""
+        """Return a dict from each device address to the number of stored launch records of the run."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
         with begin_read(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
@@ -122,7 +122,7 @@ class RecordStore:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
-        """Return for each run id the time at which the run's last launch ended."""
+        """Return a dict from each run id to the time at which the run's last launch ended."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
         with begin_read(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
@@ -163,7 +163,7 @@ _FINE = {status.value for status in Status if status.is_fine}
 
 @dataclass(frozen=True, kw_only=True)
 class RunHead:
-    """The summary of a run for lists. `launches` has the number of launches for each device address and status."""
+    """The summary of a run for lists. `launches` maps each device address to a dict from status to number of launches."""
 
     run_id: str
     recipe: str
@@ -248,7 +248,7 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A cache of SampleKind objects, keyed by their database columns, since many samples have the same kind."""
+    """A dict from database columns to SampleKind objects, filled on demand. Samples that differ only in value share one."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))
@@ -264,7 +264,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return the samples of all launch records that an SQL condition selects, keyed by the records' primary keys."""
+    """Return the samples (measured values) of launch records that an SQL condition selects, by the records' primary keys."""
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)

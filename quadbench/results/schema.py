@@ -40,7 +40,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def utc_text(value: Any) -> Any:
-    """Return a time from the database as ISO 8601 text for JSON, None for None. SQLite gives text without a time zone."""
+    """Convert a time from the database to ISO 8601 text for JSON; None stays None. SQLite's times lack a zone, so add UTC."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return None if value is None else f"{value}Z"
@@ -168,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. `counts_from` orders waiting jobs; `open_needs` counts unfinished dependencies."""
+    """Table `jobs`: the farm's queue. `counts_from` orders a user's waiting jobs; `open_needs` counts unfinished needed jobs."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -203,7 +203,7 @@ class JobRow(Table):
 
 
 class JobNeedRow(Table):
-    """Table `job_needs`: one row for each pair of a job and another job (`needed`) that must be done before it."""
+    """Table `job_needs`: dependencies between jobs. Each row says that the job `job` must wait until the job `needed` is done."""
 
     __tablename__ = "job_needs"
 
@@ -244,7 +244,7 @@ class WorkerRow(Table):
 
 
 class NightRow(Table):
-    """Table `nights`: one row for each nightly regression run, with its planned pairs of case and device as JSON."""
+    """Table `nights`: one row for each nightly regression run. JSON column `planned` lists pairs of test case and devices."""
 
     __tablename__ = "nights"
 
@@ -257,7 +257,7 @@ class NightRow(Table):
 
 
 class MeasurementRow(Table):
-    """Table `night_measurements`: one row for each measurement of a case on a device in a nightly regression run."""
+    """Table `night_measurements`: one row for each measurement of a test case on a device in a nightly regression run."""
 
     __tablename__ = "night_measurements"
     __table_args__ = (
@@ -281,7 +281,7 @@ class MeasurementRow(Table):
 
 
 class PointRow(Table):
-    """Table `night_points`: one row for each figure, such as image time, of a nightly measurement."""
+    """Table `night_points`: one row for each metric value, such as image time, of a nightly measurement."""
 
     __tablename__ = "night_points"
     __table_args__ = (sa.CheckConstraint(_RATIOS_ABOVE_0),)
@@ -328,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """Table `acknowledgements`: one row each time a person accepted a case's changed figures, from one night on."""
+    """Table `acknowledgements`: each row is a person's acceptance of a test case's changed metrics, valid from one night on."""
 
     __tablename__ = "acknowledgements"
 

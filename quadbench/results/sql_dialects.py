@@ -120,7 +120,7 @@ def sqlite_errors(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return a SQLite engine that sends BEGIN itself, since sqlite3's own transactions fail if a reader starts to write."""
+    """Return a SQLite engine that sends BEGIN itself. With sqlite3's own BEGIN, a write after a read may fail."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")

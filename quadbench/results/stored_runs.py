@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the addresses of devices with fewer launches in `stored` than planned, and without a known reason."""
+        """Return the addresses of devices with fewer launches in `stored` than planned, unless `left_out` has a reason."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -103,7 +103,7 @@ def new_run_file(
     hosted: tuple[str, ...] = (),
     is_part: bool = False,
 ) -> RunFile:
-    """Return the run.json content of a new run, given the bundle for each device profile."""
+    """Return the content of run.json for a new run. `bundles` is a dict from device profile to the bundle for it."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
     others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
     return RunFile(
@@ -136,7 +136,7 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run with its launch records, bundles and scores; without an id, the latest run that ended.
+    """Read a stored run with its launch records, bundles and scores. Without an id, take the latest uninterrupted run.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -157,7 +157,7 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
-    """Read only the launch records of a stored run; without an id, of this folder's latest run that ended.
+    """Read only the launch records of a stored run. Without an id, take this folder's latest uninterrupted run.
 
     A run that is given by its id may be from any host that uses the same database.
 
@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return the run.json content and launch records of a stored run; without an id, of the latest complete run."""
+    """Return a run's run.json content and launch records. Without an id, take the latest run that was not interrupted, if any."""
     nothing = ArtifactError(f"'{layout.root}' has no runs yet", hint=f"create one: {layout.command('run', 'quickstart')}")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -265,7 +265,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
-    """Read a stored run as `load_run` does; `wanted` names the kinds of ids that the command accepts, for error messages.
+    """Read a stored run as `load_run` does. If the id is unknown, the error says which kinds of id (`wanted`) are expected.
 
     Raises:
         UserError: there is no run with this id.
@@ -290,7 +290,7 @@ def is_run(word: str, layout: Layout) -> bool:
 
 
 def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
-    """Return the error for an id that is unknown, or that belongs to something (such as a sweep) not in `wanted`."""
+    """Return the error for an id that is unknown or of a wrong kind. `wanted` lists the accepted kinds, such as run or sweep."""
     kinds, (*others, last) = stored_ids(layout), wanted or (RUN,)
     expected = f"{', '.join(others)} or {last}" if others else last
     if (kind := kinds.get(word)) and kind not in (*others, last):
@@ -301,7 +301,7 @@ def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
 
 
 def stored_ids(layout: Layout) -> dict[str, str]:
-    """Return for each id in a results folder what it belongs to: `run`, `sweep`, `comparison` or `night`."""
+    """Return a dict from each id in a results folder to its kind: `run`, `sweep`, `comparison` or `night`."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
 
@@ -322,7 +322,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Rewrite a run's run.json under a lock. `decide` gets its old content (None without a file) and returns the new one.
+    """Rewrite a run's run.json under a lock. `decide` gets the old content, or None if there is no file, and returns the new.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the run.json of a run fetched from farm workers, merged with an existing one; the run now belongs to this folder.
+    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark the run as kept by this folder.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -365,7 +365,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Merge two run.json contents of a resumed run: for the same device, the entries of the earlier `run_file` are kept."""
+    """Merge the run.json of a resumed run: `run_file` from before, `now` from resuming. For a device in both, keep the former."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
@@ -392,7 +392,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge run.json contents of devices measured separately. The run has ended if no device lacks planned launches."""
+    """Merge run.json contents of devices measured separately. The run has ended if every device has all planned launches."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 
