@@ -47,7 +47,7 @@ class ActiveDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveCommand:
-    """A running command: its purpose, its owner, its current stage, and its devices. A comparison has no run id."""
+    """A running command: its purpose, owner, current stage and devices. A comparison has several runs, so its run id is None."""
 
     what: str
     owner: str
@@ -60,7 +60,7 @@ class ActiveCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveWork:
-    """The commands that are running on this results folder now. Runs on a farm are in the farm's document."""
+    """The commands that are running on this results folder now. Runs on the farm are in another API document, `FarmNow`."""
 
     schema_version: int = SCHEMA_VERSION
     work: tuple[ActiveCommand, ...]
@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device of the farm: seen before, leased by a job, or served by a worker. Unknown values are empty or None."""
+    """A device of the farm: in the inventory or farm.yaml, leased by a job, or served by a worker. Unknown values are empty."""
 
     name: str
     model: str
@@ -229,7 +229,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the farm's state if there is no database: only the phones that farm.yaml expects."""
+    """Return the farm's state when no database exists yet. It lists the phones of farm.yaml, but no workers and no jobs."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
     return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return devices outside the phone inventory that a job has leased or a worker serves."""
+    """Return devices that are not in the phone inventory, but that somebody has leased or reserved or a worker serves."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []

@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The access rules of the live page: a request needs the token, if one is set, and an address or name of this host."""
+    """The access rules of the live page. Requests need the token, if one is set, and an IP or known host name as Host header."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
@@ -77,7 +77,7 @@ class AccessRules:
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
-    """Return the access rules. Raise UserError if the token is invalid, or is missing although other hosts reach the address."""
+    """Return the access rules. Raise UserError for an invalid token, or for no token at an address that other hosts reach."""
     if token is None and not is_loopback(address):
         raise UserError(
             f"other hosts could see the page at '{address}'; expected a token for any address except 127.0.0.1",
@@ -160,7 +160,7 @@ class AuthMiddleware:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Split an HTTP response message into pieces. Each piece is sent only after the client has received the previous one."""
+    """Split an HTTP response message into pieces of at most 64 KiB. Each is sent once the client received the previous one."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):

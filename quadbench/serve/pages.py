@@ -147,7 +147,7 @@ class Pages:
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def error_page(self, error: Exception) -> ErrorPage:
-        """Return the error page for an exception. The page may show a mistyped name, but no file path."""
+        """Return the error page for an exception. It may repeat an unknown name from the URL, but no full file path."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
             return ErrorPage(status=404, title="Not found", text=text)
@@ -159,7 +159,7 @@ class Pages:
         return ErrorPage(status=503, title="Not available", text=f"the data {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
-        """Render the part of a page that updates live, given its template and run id; None if the run has ended."""
+        """Render the live part of a page from its template. For a run's page, return None if the run is not in progress."""
         template, run_id = key
         if template == _NOW:
             return _part(template, **self._now())

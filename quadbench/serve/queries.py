@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return the PNG bytes of a report's image by its number: an image file, or the difference of two files."""
+    """Return image `number` of a report as PNG bytes. It is a stored image, or its difference from a reference image."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Raise an error if an image or its reference lies outside the results folder, for example through a symbolic link."""
+    """Raise an error if an image or its reference image is outside the results folder. A symbolic link may lead there."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -100,7 +100,7 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """The history of a nightly case on its devices, as JSON document and as page content. Damaged parts are omitted."""
+    """The history of a nightly test case on its devices, as the API's JSON and as page content. It omits damaged parts."""
 
     document: CaseDocument
     view: HistoryView
@@ -193,7 +193,7 @@ class ResultsQueries:
         return None if head is None else self._line(head, at_work)
 
     def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
-        """Return the list entry of a run without figures, because they would need all samples of the run."""
+        """Return a run's entry for the list of runs, without metrics. Metrics would require reading all measured values."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None

@@ -99,7 +99,7 @@ def device_status_class(device: FarmDevice) -> str:
 
 @dataclass
 class _Part:
-    """A live part of a page: its latest server-sent event, its number of viewers, and a signal that wakes them on a change."""
+    """A live part of a page: its latest server-sent event, its viewer count, and a signal that wakes viewers after a change."""
 
     event: str = ""
     viewers: int = 0
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part. The viewer is counted only on sending, in the event loop's thread."""
+    """A response that streams a page part. It counts its viewer on sending, in the event loop's thread, so no lock is needed."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()
