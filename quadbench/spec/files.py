@@ -1,4 +1,4 @@
-"""Files: bounded reading of files and JSON from user-given paths, with errors that name the file."""
+"""Reading of files and JSON from paths that a user gave, up to a size limit. Errors name the file."""
 
 import errno
 import os
@@ -136,7 +136,7 @@ def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first error of a pydantic validation on one line, such as `graphs.0.variant: reason`."""
+    """Return the first error of a pydantic validation as one line of text, such as `graphs.0.variant: reason`."""
     problem = error.errors(include_url=False)[0]
     reason = problem["msg"].removeprefix("Value error, ")
     return ": ".join(part for part in (".".join(map(str, problem["loc"])), reason) if part)

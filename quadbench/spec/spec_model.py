@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Serialize a path as its last component, so that digests do not depend on folders, or in full if the context says so."""
+    """Serialize a path as its file name, so that digests do not depend on folders. Context WHOLE_PATHS writes full paths."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` is relative to the value that the validator got."""
+    """A fault in a YAML file. `location` is the path of keys and indexes to it from the value that the validator checks."""
 
     location: Location
     reason: str
@@ -122,7 +122,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A value that overrides one in a spec file. `key` is like `tasks[0].seed` or `tasks.0.seed`, `written` the user's text."""
+    """A value that overrides one in a spec file. `key` is `tasks[0].seed` or `tasks.0.seed`; `written` is the user's text."""
 
     key: str
     value: Any
@@ -144,7 +144,7 @@ def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), cont
 
 
 def load_text(text: str, name: str, model: type[ModelT]) -> ModelT:
-    """Read YAML text as an instance of `model`; a SpecError has all its problems. `name` is the file name shown in them."""
+    """Read YAML text as an instance of `model`, or raise one SpecError with all problems. Messages call the file `name`."""
     return _validated(parse_document(text, Document(path=Path(name))), model, {})
 
 
@@ -168,14 +168,14 @@ def _schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error message on an unknown name: `; did you mean 'x'?`, or the list of known names."""
+    """Return the end of an unknown-name error: `; did you mean 'x'?` for a similar name, else all known names."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Raise a SpecError for a wrong schema_version alone, as other problems of such a file would be meaningless."""
+    """Raise a SpecError if schema_version is wrong. It contains no other problems, as they would be meaningless."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
@@ -185,7 +185,7 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only repeats others: a list with invalid entries is also reported as too short."""
+    """Return whether a pydantic error only follows from others. For example, a list with invalid entries counts as too short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags, the JSON schema at that location, and the enclosing mapping's."""
+    """Return a pydantic error's location without union tags, the JSON schema there, and the schema of the mapping around it."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -229,7 +229,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with `$ref` followed and `X or null` reduced to X; `examples` beside them are kept."""
+    """Return a JSON schema with `$ref` followed and `X or null` reduced to X. Keep `examples` written beside either of them."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (

@@ -1,4 +1,4 @@
-"""Environment variables: checked reading of all variables that quadbench uses; invalid values are a UserError."""
+"""Environment variables: reading and checking those that quadbench uses. An invalid value raises UserError."""
 
 import math
 import os
@@ -39,7 +39,7 @@ def set_variable(name: str, text: str) -> None:
 
 @contextmanager
 def without_variable(name: str) -> Iterator[None]:
-    """Unset an environment variable while the block runs, for a library that reads it without checking it."""
+    """Unset an environment variable while the block runs. A library in the block then does not read its unchecked value."""
     text = os.environ.pop(name, None)
     try:
         yield
@@ -85,7 +85,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
 
 
 def host_of(name: str, text: str) -> str:
-    """Return the host name or address in a text, for sockets: an IPv6 address loses its brackets."""
+    """Return the host name or address in a text. An IPv6 address loses its brackets, as sockets expect it."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         host.encode("idna")
@@ -100,7 +100,7 @@ def web_variable(name: str) -> str | None:
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Return the text if it is an http or https URL without a query, None if it is empty; errors name the variable `name`."""
+    """Check that a text is empty or an http or https URL without a query, and return it. Errors name the variable `name`."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
@@ -116,7 +116,7 @@ def web_address_of(name: str, text: str | None) -> str | None:
 
 
 def mask_url(url: str) -> str:
-    """Return a URL for messages, with `***` in place of logins and queries. Other text is treated like a URL.
+    """Return a URL for messages, with `***` in place of logins and queries. Text that is not a URL is masked in the same way.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
     and everything after a colon that is not followed by a port.

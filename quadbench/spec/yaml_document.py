@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of the value at a location; for a value overridden by the user, 0 and the override's text."""
+        """Return the line and key of the value at a location. For a value that the user overrode, return 0 and that text."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
@@ -89,7 +89,7 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the index of a list entry, given its index as text or its name."""
+    """Return the index of the list entry that `part` selects, by index as text or by name. Return other text unchanged."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Before nodes are built, record YAML aliases, which can expand without bound, and nesting that would exhaust the stack."""
+    """Record YAML aliases, deep nesting and too many values as problems before nodes are built, which could exhaust memory."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -226,7 +226,7 @@ def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[
 
 
 def _scalar(node: Any, location: Location, document: Document) -> Any:
-    """Return a scalar's value. Record a problem for numbers that YAML would read as other values, and for unsupported tags."""
+    """Return a scalar's value. Record a problem for unsupported tags, and for numbers such as 010, which YAML 1.1 reads as 8."""
     tag, line, text = node.tag.removeprefix("tag:yaml.org,2002:"), _line(node), node.value
     try:
         if tag != "int":
