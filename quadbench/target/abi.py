@@ -19,7 +19,7 @@ _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 
 
 
 class Abi(StrEnum):
-    """The CPU architecture and operating system of a native program. The value for Android is the platform's own, `arm64-v8a`."""
+    """The CPU architecture and operating system of a native program. For Android the value is Android's own name, `arm64-v8a`."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it
@@ -48,7 +48,7 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The properties of native files for an ABI. All its systems have `libraries`; `libc` is the C library's file name."""
+    """The properties of native files for an ABI. They may link the system `libraries`; `libc` names the C library."""
 
     machine: str  # as `uname -m` says
     elf_machine: int  # e_machine in ELF headers

@@ -88,7 +88,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP than the chip's. Linting and the choice of libraries use the chip's HTP."""
+        """Refuse targets for another HTP version than the chip's, as the linter and the choice of libraries use the chip's."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -125,7 +125,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name by which `with_target` finds a target; None if another target has the name already."""
+        """Return the name by which `with_target` selects a target. None means that the name selects an earlier target."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -244,7 +244,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target of device profiles. `addresses` are devices that run it; `htp_arch` is the oldest HTP of the profiles' chips."""
+    """A target in device profiles. `addresses` lists devices that run it; `htp_arch` is the oldest HTP version of its chips."""
 
     key: str
     target: Target
@@ -254,7 +254,7 @@ class KnownTarget:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Return every target of the device profiles once. `machine` is the CPU of virtual devices, as printed by `uname -m`."""
+    """Return every target of the device profiles once. `machine` is the CPU (`uname -m`) on which virtual devices run."""
     known: dict[str, KnownTarget] = {}
     for profile in profiles:
         for address, target, runs_on in _uses(profile, machine):
@@ -270,7 +270,7 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Return the target with a key, or the target of the device with an address. `broken` profiles only improve error messages.
+    """Find a target by its key or by a device's address. For the address of a profile in `broken`, raise that profile's error.
 
     Raises:
         UnknownNameError: no target has this key or address.
@@ -286,7 +286,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield each target of a profile, the address of the device that runs it (None if no device can), and that device's CPU."""
+    """Yield (address, target, device's CPU) for each target of a profile. The address is None if no address selects it."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

@@ -155,7 +155,7 @@ def filled(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
 
 
 def _wrong_words(words: Sequence[str], location: tuple[str | int, ...], known: Sequence[str]) -> Iterator[Problem]:
-    """Yield a message for each unknown placeholder in a command's words, and for braces around anything else."""
+    """Yield a message for each unknown placeholder in a command's words, and for braces that are unbalanced or nested."""
     for number, word in enumerate(words):
         for name in placeholders([word]):
             if name not in known:
@@ -229,7 +229,7 @@ class LiteRtTarget(Spec):
 
     @property
     def is_for_htp(self) -> bool:
-        """Return whether this target's chip is Qualcomm's, so that LiteRT runs the graphs on an HTP."""
+        """Return whether this target is a Qualcomm chip, where LiteRT runs graphs on the HTP. False for other chips and CPUs."""
         return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
