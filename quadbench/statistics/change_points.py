@@ -88,7 +88,7 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """Return the squared error around its mean of each segment that begins at one of `first` and ends before `end`."""
+        """For each index in `first`, return the squared error of the segment from there to before `end`, around its mean."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a series' noise, from differences of neighbours, which a shift hardly changes.
+    """Return the standard deviation of a series' noise. It comes from differences of neighbours, as a shift changes only one.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
@@ -114,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return the change points of least squared error plus `penalty` for each (PELT: Killick, Fearnhead and Eckley 2012)."""
+    """Return the change points with least squared error plus `penalty` per point (PELT: Killick, Fearnhead and Eckley 2012)."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty
@@ -153,7 +153,7 @@ class Spread:
 
 
 def spread_of(values: Sequence[float], share: float = MAX_STEPS) -> Spread | None:
-    """Return the spread of a series from the steps between neighbours; None with fewer than MIN_USUAL values.
+    """Return the spread of a series from the differences of neighbouring values; None with fewer than 6 values (MIN_USUAL).
 
     A change of level hardly affects these steps. The estimate is the quantile `share` of the steps, so larger ones may have any
     size. With MAX_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.

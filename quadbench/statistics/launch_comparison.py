@@ -1,4 +1,4 @@
-"""Statistical comparison of two builds A and B: by interleaved launches, unpaired launches, or pairs with one input each."""
+"""Statistical comparison of builds A and B: from interleaved launches, unpaired launches, or pairs of results for one input."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from quadbench.statistics.intervals import MAX_BLOCKS, finite, half_width, inter
 
 CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.02
-LAUNCHES_PER_BLOCK = 2  # per side, in the order A B B A
+LAUNCHES_PER_BLOCK = 2  # of each of the two builds, in the order A B B A
 
 # With fewer blocks no sign-flip test can reach p <= 0.05: its smallest two-sided p is 2 / 2^n.
 MIN_BLOCKS = 6
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of builds B and A over A B B A blocks of launches. `ratio` is B / A, with its interval from two blocks on.
+    """The comparison of builds B and A over A B B A blocks of launches. `ratio` is B / A; its interval needs two blocks or more.
 
     `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a verdict with the same spread. It is None with
     fewer than two blocks, or if no affordable number would.
@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Return the verdict from an interval of log B - log A: beyond the margin (0.02 is 2 %), within it, or undecided."""
+    """Return the verdict on an interval of log B - log A: beyond the margin WORSE or BETTER, within SAME, else INCONCLUSIVE."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Return the fewest A B B A blocks whose interval, with this mean and spread, would no longer cross a margin."""
+    """Estimate the A B B A blocks needed for a clear verdict at this mean and spread. Return None if they are too many."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -112,7 +112,7 @@ def _blocks_needed(differences: Sequence[float], margin: float, confidence: floa
 
 
 def share_interval(count: float, tries: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a probability (Wilson 1927), valid for few tries and for shares near 0 and 1.
+    """Return Wilson's 95 % interval of a proportion, `count` / `tries` (Wilson 1927). It is valid for few tries and near 0 or 1.
 
     A try may count as a fraction, if it combines several events; the interval is then wider than necessary, not narrower.
     """
@@ -126,7 +126,7 @@ def share_interval(count: float, tries: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The mean difference of pairs with its 95 % interval (None with fewer than two pairs), also for skewed differences.
+    """The mean difference of pairs and its 95 % interval, also valid for skewed differences. Below two pairs it is None.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
     sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
@@ -159,7 +159,7 @@ def compare_paired(differences: Sequence[float]) -> PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedComparison:
-    """The comparison of one metric in two runs. `ratio` is now / before, with an interval if both have two launches or more.
+    """The comparison of one metric in two runs. `ratio` is now / before; its interval needs at least two launches in each run.
 
     The interval covers the variation between launches of one run. It cannot cover other changes between the two runs.
     """
@@ -204,7 +204,7 @@ def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> flo
 
 
 def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Return the verdict of a comparison in which changes below `limit`, a difference of logarithms, do not matter.
+    """Return the verdict of a comparison, ignoring changes below `limit`. The limit is a difference of logarithms.
 
     SAME needs the whole interval within the limit. WORSE and BETTER need it beyond half the limit, and a sign-flip p that
     agrees. So a change by the limit is detected, and one below half the limit never is.

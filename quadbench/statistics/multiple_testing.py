@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim analyses (looks) of a sequential comparison, by numbers of blocks. It ends at a verdict or the last look.
+    """The interim analyses (looks) of a sequential comparison. `at` has the number of blocks at each; a verdict ends it early.
 
     Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return the confidence level of each interim look's interval that keeps the total error rate below 5 %."""
+        """Return the confidence level of the interval at each look. It keeps the error rate of all looks together below 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan interim looks that detect an effect `to_see` at the blocks' spread so far; None if too many blocks are needed.
+    """Plan interim looks that detect an effect of size `to_see`, given the spread so far. None if too many blocks are needed.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far beyond a margin an effect is detected with 90 % power, in standard deviations of block differences."""
+    """Return how far beyond a margin an effect must be for 90 % power. The unit is standard deviations of block differences."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -74,7 +74,7 @@ class JointVerdict:
 
     `p` assumes equal builds and is adjusted for all metrics tested together. `claim` is the verdict even with few blocks;
     `verdict` is INCONCLUSIVE below MIN_BLOCKS blocks. `launches_needed` is set if the claim is INCONCLUSIVE: about how many
-    launches per side would show a difference of TO_TELL; None if no affordable number would.
+    launches per build would show a difference of TO_TELL; None if no affordable number would.
     """
 
     blocks: int
@@ -87,14 +87,14 @@ class JointVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict that holds in the joint test, or INCONCLUSIVE if there are too few blocks."""
+        """Return the verdict corrected for the number of tested metrics, or INCONCLUSIVE if there are too few blocks."""
         return self.claim if self.blocks >= MIN_BLOCKS else Verdict.INCONCLUSIVE
 
 
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
-    """Test several metrics together, given one value per launch of builds A and B, two per A B B A block, in order.
+    """Test several metrics of builds A and B together. Each build's values are in launch order, two for each A B B A block.
 
     WORSE and BETTER need the whole interval beyond the margin. They also need a t-test p of at most 0.05 after Holm's
     correction for all metrics. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then
@@ -106,7 +106,7 @@ def judge_together(
 
 
 def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Keep WORSE and BETTER for comparisons that stay significant after joint correction; change others to INCONCLUSIVE.
+    """Change WORSE and BETTER to INCONCLUSIVE in comparisons that are not significant after correction for all of them.
 
     The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
     """
@@ -123,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's method (1979). Accepting those up to 0.05 keeps the total error at 0.05."""
+    """Return p-values adjusted by Holm's method (1979). With 0.05 as limit, any false positive has at most 5 % probability."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """For each number of blocks, return the largest standard deviation at which a 5 % change (TO_TELL) has 90 % power."""
+    """Return pairs of block count and largest standard deviation. Up to that, a 5 % change (TO_TELL) has 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -85,7 +85,7 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the indexes of values with a modified z-score above 3.5 (Iglewicz and Hoaglin 1993); none without any spread."""
+    """Return the indexes of outliers: modified z-scores above 3.5 (Iglewicz and Hoaglin 1993). Without spread there are none."""
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
@@ -113,7 +113,7 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
 
 
 def settling_index(values: Sequence[float]) -> int:
-    """Return the number of leading iterations, in time order, that still warm up: the index of the first settled value.
+    """Return how many iterations at the start are still warm-up. This is also the index of the first settled value.
 
     The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more
     than _FAR of its deviations. With fewer than _FEWEST values the result is 0.
