@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, undecided or device changes are skipped."""
+    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, INCONCLUSIVE and ENVIRONMENT are skipped."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -164,7 +164,7 @@ def check_address(address: str) -> str:
 
 
 def night_message(view: NightView) -> dict[str, Any]:
-    """Return the webhook message about a night: plain text in Slack blocks, and `text` for clients that show no blocks."""
+    """Return a webhook message about a night as plain text in Slack blocks. Its `text` is for clients without blocks."""
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
     for finding in view.findings[:_MAX_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook, unless `log_path` shows that it was posted last; return whether it was posted.
+    """Post a night's message to a webhook and return True. If `log_path` has this message as the latest, only return False.
 
     Raises:
         ServiceError: the webhook did not accept the message.

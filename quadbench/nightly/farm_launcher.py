@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _FarmComparison:
-    """A farm job that compares two bundles on one device, with the build orders for bundles that do not exist yet."""
+    """A farm job that compares two bundles on one device. `builds` are jobs that first build bundles which do not exist yet."""
 
     case: str
     word: str
@@ -66,7 +66,7 @@ class _FarmComparison:
 
     @property
     def payload_text(self) -> str:
-        """Return the job's payload as JSON text, by which a restarted night finds the job in the queue."""
+        """Return the job's payload as JSON text. A restarted night recognises its job in the queue by this text."""
         return _as_text(as_json(self.demand.order))
 
 
@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job, or a failed result, for each device of a requested comparison. A faulty device stops no other."""
+        """Yield a farm job for each device of a comparison. An error becomes a failed result for its device alone."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Upload one of the two compared builds; return the farm's order for it, and the order to build its bundle or None."""
+        """Upload one of two compared builds. Return its part of the farm job, and the job to build a missing bundle, or None."""
         if chosen.harness:
             raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -160,12 +160,12 @@ class FarmLauncher:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return the night's comparison jobs in the farm's queue, keyed by payload text; the latest of equal ones."""
+        """Return a dict from payload text to the night's comparison job in the farm's queue, the latest with that text."""
         jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
     def _read_jobs(self) -> Iterator[ReadJobs]:
-        """Yield the night's jobs in the farm's queue: one listing for each run id under which the night submitted jobs."""
+        """Yield lists of the night's jobs in the farm's queue, a list for each batch that the night submitted."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -184,9 +184,8 @@ class FarmLauncher:
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
     def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a second, then return the jobs that have ended, by id; None for a job that the queue no longer lists.
-
-        Waiting jobs are cancelled if the time budget is over or no worker serves their needs.
+        """Wait a second, then return the jobs that have ended, by id; None for a job that the queue no longer lists. Waiting jobs
+        are cancelled if the time budget is over or no worker serves their needs.
         """
         time.sleep(_LOOK_S)
         try:
@@ -229,8 +228,7 @@ class FarmLauncher:
         return None
 
     def _served_needs(self) -> set[_Need]:
-        """Return the needs of jobs (devices, capabilities) that active workers serve, each with the worker's quadbench version.
-
+        """Return the job requirements (devices, capabilities) that active workers meet, each with the worker's quadbench version.
         A reserved device is served only by workers of the user and host that reserved it.
         """
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
@@ -246,7 +244,7 @@ class FarmLauncher:
         return served
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
-        """Store an ended job's runs here (invalid runs as failed), and return its comparison result."""
+        """Fetch an ended farm job's runs into the results folder. Return the comparison's result, or why there is none."""
         came = CaseResult(case=work.case, word=work.word)
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")

@@ -27,7 +27,8 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights in which a measured figure did not shift. `level`: its median, or median ratio to the reference bundle.
+    """Consecutive nights at one level of a measured figure. `level` is a median: of ratios to the reference bundle (yardstick) if
+    `is_ratio`, else of values.
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -73,7 +74,9 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment: new yardstick or environment, level shift, step to or from -inf."""
+    """Return the indexes of nights that begin a segment: the level shifts, or becomes or ceases to be -inf (an image distance of
+    0). A segment also begins if environment, tasks or reference bundle changed.
+    """
     hard = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
@@ -88,12 +91,12 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether two nights' values can be compared: same form, reference bundle of a ratio, and tasks of a mean."""
+    """Return whether two nights' values compare: both plain or both ratios to one reference bundle, means over equal tasks."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return what differs between two nights (tested files, kit, reference bundle, environment) as name to (before, after)."""
+    """Return what changed between two nights (files, kit, reference bundle, environment), as a dict from name to (old, new)."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -126,9 +129,8 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a nightly case on one device, computed from its nights, of which there is at least one.
-
-    It covers the image time and the figures with rulings other than CLEAN, or all figures if `is_whole`.
+    """Return the history of a nightly case on one device, computed from one or more nights. It covers the image time and the
+    figures with rulings other than CLEAN, or all figures if `is_whole`.
     """
     latest = nights[-1]
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -164,7 +166,7 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on the current level of a case's first metric with values, and the first night at that level."""
+    """Return a sentence on a case's first figure that has values: its level, and since which night it has been at that level."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
@@ -178,7 +180,7 @@ def sentence(history: CaseHistory) -> str:
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
-    """Return a table of one figure's latest segments, numbered from its first segment on."""
+    """Return a table of one figure's latest segments. Their numbers count all segments, from the figure's oldest one."""
     numbered = list(enumerate(figure.segments, start=1))[-_MAX_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _levels(figure_name(figure.key, figure.task), "Segment", rows)
@@ -237,7 +239,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A case's last significant change on a device. `word` is a person's acceptance of the change; None if not accepted."""
+    """A case's last significant change on a device. `word` is the entry by which a person accepted it, or None."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -255,7 +257,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return a case's latest change above the default limit, in its first figure with such a change; None without any."""
+    """Return the latest change above the default limit in the first figure that has one; None if no figure has one."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -268,7 +270,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return sentences on cases' last changes (first those for the worse that nobody accepted), then on unchanged cases."""
+    """Return sentences on each case's last change, unaccepted changes for the worse first; then sentences on unchanged cases."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -304,7 +306,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The last good and first bad tested files of a search over nights; `untold` are files between them without a verdict."""
+    """A bisection's result: last good and first bad bundle and runtime kit. `untold`: those between that gave no verdict."""
 
     last_good: Subject
     first_bad: Subject
@@ -312,12 +314,12 @@ class Bisection:
 
 
 def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
-    """Return the distinct pairs of bundle and kit that the nights tested, in order of first use."""
+    """Return the distinct pairs of bundle and runtime kit (libraries for devices) that the nights tested, oldest first."""
     return tuple(dict.fromkeys(night.subject for night in nights))
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Search by bisection for the first bad pair of bundle and kit. `is_changed` tests a pair; None means undecided."""
+    """Bisect for the first bad pair of bundle and runtime kit. `is_changed` says whether a pair is bad, or None if undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

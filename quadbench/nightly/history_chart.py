@@ -22,7 +22,7 @@ _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a metric's values over its latest nights as SVG; return None if under two nights have values to compare."""
+    """Draw a metric's values over its latest nights as SVG. Return None if fewer than two can be drawn on one axis."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and to_scale(point) is not None
@@ -36,7 +36,7 @@ def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[
 
 @dataclass(frozen=True, kw_only=True)
 class _Plot:
-    """An SVG chart of one metric over nights. Its values are all ratios to the reference bundle (yardstick), or all plain."""
+    """An SVG chart of one metric over nights. Its points are all ratios to the reference bundle, or all absolute values."""
 
     figure: FigureHistory
     history: CaseHistory
@@ -92,7 +92,7 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x position in pixels midway between a night and the previous one; at both ends, 4 pixels outside."""
+        """Return the x position, in pixels, of the border before a night. The first and last border lie 4 pixels further out."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw bars at pixel height `y` below the nights for which a person accepted the figure's change."""
+        """Draw a bar at pixel height `y` under each stretch of nights in which a person's acceptance of changes applies."""
         for word in self.history.acknowledged:
             nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]

@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return for each caveat a text that names the case's nights with it, and whether the last change rests on them."""
+    """Return a dict from caveat to a text: the nights that have the caveat, and whether the last change rests on them."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a metric's medians before and since its last change; empty unless ratios are tracked over nights."""
+    """Return a sentence with a metric's absolute medians before and since its last change; empty unless its levels are ratios."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -174,7 +174,7 @@ class HistoryView:
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
-        """Return for each caveat sentences that name the devices and nights whose measurements have it."""
+        """Return a dict from caveat to sentences, which name the devices and nights with measurements that have the caveat."""
         return {caveat: doubted for caveat in Caveat if (doubted := tuple(self._doubted(caveat)))}
 
     @property
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return the history and nights of each series (one case on one device), with every figure if `is_whole`."""
+    """Return history and nights of each series (a case on a device). Unless `is_whole`, omit figures that were always CLEAN."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
@@ -203,7 +203,7 @@ def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, i
 
 
 def history_view(inputs: Sequence[CaseData], now: datetime) -> HistoryView:
-    """Return the content of the history page: first changes for the worse that nobody accepted, last unchanged cases."""
+    """Return the history page's content. Unaccepted changes for the worse come first, unchanged cases at the end."""
     sentences = summary([one.history for one in inputs], now)
     sections = _sections(sorted(inputs, key=lambda one: _urgency(one, now)), now)
     return HistoryView(

@@ -121,9 +121,9 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Compare on devices; `words` maps addresses to the user's texts. After a user error, try each device alone.
-
-        Without addresses nothing is launched, since `compare` would then use the phone in $ANDROID_SERIAL.
+        """Compare on devices; `words` maps their addresses to the texts in night.yaml. After a user error, try each device alone,
+        so that only a faulty one fails. Without addresses nothing is launched, since `compare` would then use the phone in
+        $ANDROID_SERIAL.
         """
         if not words:
             return
@@ -154,9 +154,8 @@ class LocalLauncher:
 
 
 def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
-    """Return the measurement that a night stores for a successful comparison. `records` are the launches of its two runs.
-
-    With `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
+    """Return the measurement that a night stores for a successful comparison. `records` include the launches of both builds. With
+    `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
     """
     versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
@@ -185,7 +184,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the environment of the reference bundle's launches, and those entries of the case's launches that differ."""
+    """Return a dict of the environment in which the reference bundle ran, and of what was different for the case's build."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

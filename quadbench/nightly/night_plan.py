@@ -27,8 +27,7 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the lease name of the device that a text in night.yaml selects; the text itself if the device is unknown.
-
+    """Return a device's name in leases, given the text that selects it in night.yaml. If the device is unknown, return the text.
     Earlier measurements in `series` are searched first. `serials` maps the phone names of farm.yaml to serials.
     """
     for one in reversed(series):
@@ -42,9 +41,8 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
 
 
 def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
-    """Yield a problem for each device text in night.yaml that is invalid, repeated, or fits several devices.
-
-    `expected` are the phones of farm.yaml. Only the night itself shows whether a device is present.
+    """Yield a problem for each device text in night.yaml that is invalid, repeated, or fits several devices. `expected` are the
+    phones of farm.yaml. Only the night itself shows whether a device is present.
     """
     lists: list[tuple[Location, Sequence[str]]] = [(("devices",), file.devices)]
     lists += [(("cases", number, "devices"), case.devices) for number, case in enumerate(file.cases) if case.devices]
@@ -68,7 +66,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Return a device text with its serial replaced, to check the device profile; empty if it may be a serial alone."""
+    """Return a device text with "SERIAL" as its serial, to check the rest. Return "" if the text may be just a serial."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -91,7 +89,7 @@ def _kind_fault(word: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReader:
-    """The reader of a night.yaml file. `mistakes` collects the file's problems; `faults` maps cases to errors of sources."""
+    """The reader of night.yaml. `mistakes` are the file's problems; `faults` maps a case to the error in its recipe or bundle."""
 
     file: NightFile
     folder: Path  # base of relative paths in the file
@@ -101,7 +99,7 @@ class CaseReader:
     _yardsticks: dict[str, SideSpec | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
-        """Return for each case the builds to compare: (reference, case). Invalid cases go to `mistakes` or `faults`."""
+        """Return a dict from each valid case to (reference build, case's build). Note errors in `mistakes` or `faults`."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
@@ -151,7 +149,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return a case's key at fault (`source` or `changes`) and the error; no key if the source exists but is broken."""
+        """Return the key that makes a case fail, `source` or `changes`, and the error. The key is None for a damaged source."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -172,14 +170,14 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit on a metric value that no case in `cases` can have."""
+    """Yield a problem for each limit whose metric has a value in none of `cases`, so that the limit is useless."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit for which a comparison of the case with its reference bundle has no metric value, with the reason."""
+    """Yield each limit that cannot apply to a case, and why a comparison with its reference bundle lacks the limited metric."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "the case's weights are random, so its images have no reference; remove this limit"
@@ -203,16 +201,15 @@ class PlannedCase:
 
     @property
     def left_out(self) -> str | None:
-        """Return a sentence on the case's tasks that the reference bundle lacks, so they are not measured; or None."""
+        """Return a sentence that names tasks not measured because the reference bundle lacks them; None if it has them all."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"tasks not measured, as the yardstick lacks them: {', '.join(alone)}" if alone else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class NightPlan:
-    """The plan of a nightly run: its cases, the number of launch blocks per comparison, and the time budget.
-
-    `faults` maps a case to the reason why it cannot be measured at all.
+    """The plan of a nightly run: its cases, the blocks of four launches that each comparison gets, and the time budget. `faults`
+    maps a case to the reason why it cannot be measured at all.
     """
 
     name: str  # of the file
@@ -258,6 +255,6 @@ def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPla
 
 
 def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return a case's devices that the night has not measured yet, as texts of night.yaml."""
+    """Return those of a case's device texts in night.yaml whose devices the night has not measured yet."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

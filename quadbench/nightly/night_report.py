@@ -1,4 +1,4 @@
-"""The stored results of a night for its report: earlier nights of its cases, false alarm rates of devices, and exit code."""
+"""The data of a nightly report: the night's results, its cases' earlier nights, devices' false alarm rates, and the exit code."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return each device's rate of false alarms in recent nights (changes without a cause), and why it may be unreliable."""
+    """Return each device's rate of false alarms (verdicts ENVIRONMENT though nothing changed), and any doubt about the device."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -71,7 +71,9 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return the drift of the reference bundle's (yardstick's) time in the current environment, in logarithms; None if usual."""
+    """Return how far the reference bundle's image time has drifted in tonight's environment, as the logarithm of a ratio. Return
+    None if the drift is small or not significant.
+    """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
     places = [place for _, place in yardstick_values(alike, latest, PRIMARY)]
@@ -98,12 +100,12 @@ class NightResult:
         return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the content of the nightly report. `where` is the `--results` option for the commands in it."""
+        """Return the content of the nightly report. `where` is the `--results` option for the commands that it suggests."""
         return night_view(self.night, self.series, self.devices, where)
 
 
 def exit_code(night: Night) -> int:
-    """Return the process exit code for a night's worst verdict; ERROR (1) if a measurement has none and all others pass."""
+    """Return a night's exit code, by its worst verdict. If that is 0 but a measurement has no verdict, return ERROR (1)."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

@@ -40,9 +40,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
-    """The image quality scores of a night. Images of a run are scored once, even if several devices generated them.
-
-    `faults` maps case, device and figure to the reason of a missing score, since the last start.
+    """The image quality scores of a night. Images of a run are scored once, even if several devices generated them. `faults` maps
+    case, device and figure to the reason of a missing score, since the last start.
     """
 
     launcher: Launcher
@@ -90,7 +89,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return an image quality score as a metric value to track over nights, or the reason as text why there is none."""
+    """Return an image quality score as a metric value to track over nights. If it cannot be tracked, return why, as text."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -106,7 +105,9 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics that confirming launches must decide; with image time if there are none or files are new."""
+        """Return the metrics that confirming launches must decide: the suspected ones. Image time is added if there are none, or
+        if too few earlier nights exist to judge new files.
+        """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):
@@ -141,9 +142,8 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Store all verdicts on a case's measurement together. A comparison with too few launch blocks confirms no change.
-
-    `lacking` maps a figure to the reason why its score is missing.
+    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches cannot confirm changes. `lacking`
+    maps a figure to the reason why its score is missing.
     """
     versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -229,7 +229,7 @@ def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningNight:
-    """A nightly run in progress. `causes` maps a case and its device text to the reason of a missing measurement."""
+    """A nightly run in progress. `causes` maps a case and a device's text in night.yaml to why its measurement is missing."""
 
     night_id: str
     plan: NightPlan

@@ -35,14 +35,14 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the names of the tasks that a night measured, over which the figures of "all tasks" are means."""
+    """Return the names of the tasks that a night measured. A figure for "all tasks" is the mean over these."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def to_scale(point: Point) -> float | None:
-    """Return a metric's value to compare over nights: decibels for PSNR, else the logarithm of its ratio or value.
-
-    Return None if the value is not finite, or has no logarithm. An image distance of 0, or below 0 (KID estimates), is -inf.
+    """Convert a metric's value to a scale for comparison over nights: dB for PSNR, else a logarithm. If the value has a ratio to
+    the reference bundle, the ratio is converted instead. Return None if the value is not finite, or has no logarithm. An image
+    distance of 0, or below 0 (KID estimates), is -inf.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -61,7 +61,7 @@ def from_scale(place: float, key: str) -> float:
 
 
 def change_between(before: float, now: float) -> float:
-    """Return a metric's later minus its earlier value, both logarithms or dB of PSNR; inf if the earlier distance is 0."""
+    """Return a metric's change, later minus earlier, as logarithms or dB of PSNR; inf after -inf (an image distance of 0)."""
     return 0.0 if now == before else now - before
 
 
@@ -119,7 +119,7 @@ class Window:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the last good bundle and kit, with which tonight's are compared; None if there are none.
+        """Return the last good bundle and runtime kit, to compare tonight's with; None if none are known.
 
         They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
         figures. The same holds if they were already compared with the previous files. If no remembered night was good, they are
@@ -140,18 +140,18 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance by a person if every earlier night relies on an expired one; else None."""
+        """Return the latest expired acceptance if all earlier nights were good only by acceptances now expired; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether a person's acceptance that is still valid covers a figure's change since the last good files."""
+        """Return whether a person accepted this figure's change since the last good files, and the acceptance is still valid."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's verdict if it confirmed a regression of this figure and files and environment are equal."""
+        """Return last night's verdict if it confirmed this figure's regression with the same files and environment; else None."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a metric's earlier values that are comparable with tonight's. Means over tasks are, if their tasks are equal."""
+        """Return a metric's earlier values that tonight's can be compared with. A mean must cover the same tasks as tonight."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -226,7 +226,7 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return the reference bundle's (yardstick's) own metric value in each night without caveats that ran it and equal tasks."""
+    """Return the values of tonight's reference bundle (yardstick) itself, in nights without caveats that ran tonight's tasks."""
     tasks = tasks_of(latest)
     return [
         (night, place)

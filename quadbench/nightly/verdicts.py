@@ -32,7 +32,8 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A metric value (figure) that may have changed tonight. `expected` is its earlier value, or ratio to the reference bundle.
+    """A metric value (figure) that may have changed tonight. `value` is tonight's, `expected` that of earlier nights. Both are
+    ratios to the reference bundle (yardstick) if the figure has such ratios.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -56,13 +57,13 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether only new files and too few earlier nights raise the suspicion, not a changed value."""
+        """Return whether no value has visibly changed, but the files are new and earlier nights are too few to tell."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The changes detected in a night's measurement of a case. `last_good`: bundle and kit to compare with, if known.
+    """The changes detected in a night's measurement of a case. `last_good` is the bundle and kit to compare with, if known.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -86,7 +87,7 @@ class Detection:
 
     @property
     def to_confirm(self) -> bool:
-        """Return whether launches that alternate last good files (A) with tonight's (B) can decide a suspected change."""
+        """Return whether extra launches of the last good files (A) and tonight's (B) in turn can decide a suspected change."""
         is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -98,7 +99,7 @@ def detect(
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
 ) -> Detection:
-    """Detect changes of tonight's measurement against earlier ones (oldest first), given the verdicts on these."""
+    """Detect changes of tonight's measurement against earlier ones (`history`, oldest first), whose verdicts are `rulings`."""
     where = (tonight.case, tonight.device)
     past = Window(
         tonight=tonight,
@@ -169,7 +170,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if tonight's figure departs from earlier nights, whatever files were tested; or None."""
+        """Return a suspected change if tonight's figure differs from earlier nights, even with the same files; else None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -179,7 +180,9 @@ class _Detector:
         return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Compare all nights that ran tonight's new files with earlier ones; return the change, even a slight one, or None."""
+        """Compare earlier nights with all nights that ran tonight's new files. Return a change above half the limit, else None.
+        Many nights show smaller changes than one night.
+        """
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
         level = [
@@ -241,7 +244,7 @@ def missing_ruling(night: str, case: str, device: str, address: str, *, cause: s
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """The rules that turn suspected changes and the comparison that confirms them into verdicts on a case on a device."""
+    """The rules for verdicts on a case on a device. They use the suspected changes and the comparison run to confirm them."""
 
     detection: Detection
     confirmed: VersusDevice | None
@@ -256,7 +259,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Return the verdict on all figures without a verdict of their own; `apart` figures have one."""
+        """Return one verdict on all figures that get no verdict of their own. `apart` is the number of those that get one."""
         detection = self.detection
         if detection.yardstick:
             text = f"the yardstick, with unchanged files, differs from its usual level on this device: {detection.yardstick}"
@@ -275,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected figure; None if only its new files were suspect and no change is proven."""
+        """Return the verdict on a suspected figure; None if it was suspected only for new files and no change is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -328,7 +331,7 @@ class _Judge:
 
     @property
     def _undecided(self) -> str | None:
-        """Return why launches alternating with the last good files did not decide on image time; None if they did."""
+        """Return why launches in turn with the last good files gave no verdict on image time; None if they gave one."""
         if self.confirmed is None:
             return self._because(_UNCONFIRMED)
         row = primary_row(self.confirmed)
@@ -361,8 +364,7 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return CLEAN verdicts to replace the verdicts on changes that a person accepted, from the accepted night on.
-
+    """Return CLEAN verdicts that replace those on a change that a person accepted, in the night of acceptance and later ones.
     `nights` are the measurements of the nights of these rulings.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
