@@ -106,7 +106,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return each device profile's bundle; build missing ones. The profile of an adb serial is only known once it is leased."""
+    """Return each device profile's bundle. Build those missing, since an adb serial's profile was unknown before the lease."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead

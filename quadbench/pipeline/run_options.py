@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Callbacks of a farm: one copies the files of a run's launches, one decides whether a launch's record may still be stored.
+    """Functions that a farm job passes to its run: one copies a launch's files, one checks that its record may be stored.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: this is one job's part of a run of the farm.
@@ -89,7 +89,7 @@ def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) 
 
 
 def _require_unfinished(run_file: RunFile, layout: Layout) -> None:
-    """Raise if the run has ended and the database has all of its measured launches, so that nothing is left to resume."""
+    """Raise if a run has nothing to resume: it has ended, and each planned launch has its record in the database."""
     if not run_file.is_ended:
         return
     with open_records(database_of(layout)) as records:
@@ -113,7 +113,7 @@ def _bundle(run_file: RunFile, name: str, layout: Layout) -> StoredBundle:
 
 
 def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
-    """Return the first bundle of a run that can be resumed. Its other bundles have the same tasks.
+    """Return the first bundle of an interrupted run, for example to read the tasks, which all bundles of the run share.
 
     Raises:
         UserError: the run has ended.

@@ -124,7 +124,7 @@ class Session(Generic[WorkT]):
 
     @cached_property
     def recovery(self) -> Recovery:
-        """Return the policy for lost devices: the number of retries, the wait time, and the callbacks."""
+        """Return the policy for devices that this run loses: retries, wait, check of the lease, and note of a device's return."""
         return Recovery(
             retries=self.leased.options.retries,
             wait_s=self.leased.options.wait_s,

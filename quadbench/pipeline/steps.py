@@ -40,7 +40,7 @@ class DeployedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureResult:
-    """The result of measuring: launches that did not run, by device address, and errors of AI Hub phones without records."""
+    """The outcome of measuring: launches not run, by address, and an error for each AI Hub phone that gave no records."""
 
     remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
@@ -110,7 +110,7 @@ def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
 
 
 def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
-    """Write to the run's file whether the run has ended. Return the errors of failed or unavailable devices by address."""
+    """Note in the run's file whether the run has ended, and which devices failed. Return a dict from failed address to error."""
     failed, remaining, hosted, leased = deployed.rollout.failures, measured.remaining, measured.hosted, session.leased
     given_up = {address: rest.given_up for address, rest in remaining.items() if rest.given_up}
     removed = _removed(session)
