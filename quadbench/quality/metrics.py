@@ -22,9 +22,8 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference of the same size; `source` is the task's input image from which both were made, if any.
-
-    `mask` (H, W) is true where both were repainted; None if that was everywhere, or is unknown.
+    """An image and its reference of the same size; `source` is the task's input image from which both were made, if any. `mask`
+    (H, W) is true where both were repainted; None if that was everywhere, or is unknown.
     """
 
     name: str
@@ -36,7 +35,7 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """The way to compute a metric for one image pair; the score is the mean. `measure` also gets the metric's network."""
+    """A metric that is computed per image pair and averaged over all pairs. `measure` also gets the network that it needs."""
 
     measure: Callable[[ImagePair, Network], float]
 
@@ -105,7 +104,8 @@ def _kernel(x: Features, y: Features) -> Features:
 
 
 def frechet_distance(first: Features, second: Features) -> float:
-    """Return the FID, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500), covariances with n - 1.
+    """Return the FID of two sets of features, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500).
+    The m are their means, the C their covariances with divisor n - 1.
 
     With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2'. This is exact also for n <
     d, where the matrix square root of the singular C1 C2 is not.

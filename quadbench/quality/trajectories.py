@@ -1,4 +1,4 @@
-"""Trajectories: the accuracy of quantized U-Nets against float at each sampler step, and of short samplers against 100 steps."""
+"""Trajectories: a quantized U-Net's accuracy at each sampler step, and images of few-step samplers against 100 DDIM steps."""
 
 import logging
 import math
@@ -64,7 +64,7 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, ...]:
-    """Score the latents of every task and quantized variant of a bundle, computed by ONNX Runtime on this machine's CPU."""
+    """Score each task's latents from a bundle's quantized variants against the float variant's, with ONNX Runtime on this CPU."""
     refuse_random(bundle.artifact)
     compared = []
     for task in bundle.artifact.tasks:
@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Return for each target the SQNR of the shared U-Net on Qualcomm's HTP emulator, at each step of the tasks' float runs."""
+    """Run the U-Net that all tasks share on Qualcomm's HTP emulator. By target, return its SQNR to CPU and float at each step."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -230,17 +230,17 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The images of the teacher, the float pipeline with 100 DDIM steps. They are made once per task without LCM sampler."""
+    """The teacher's images: the float pipeline with 100 DDIM steps makes one per input. Tasks with an LCM sampler get none."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store the teacher's images in `folder`. If all recipes have the same samplers, no such image is made."""
+        """Store images in `folder` as they are needed. If all recipes have the same samplers, comparing needs none."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return the PSNR in dB of the run's shared-graph images against the teacher's images, by task, device and input."""
+        """Return the PSNR in dB between the `shared` variant's images and the teacher's: by task and device, then by input."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
