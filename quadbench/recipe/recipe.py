@@ -28,7 +28,7 @@ _MAX_USES = 256  # the most adapters, and the most tasks, of a recipe: papers ha
 
 
 class DeviceSettings(Spec):
-    """Settings for devices of one profile, which replace the recipe's. They change these devices' quantization encodings."""
+    """Settings that replace the recipe's on devices of one profile. Such devices get their own encodings and bundle."""
 
     samplers: dict[Name, Sampler] = Field(default_factory=dict)
     """Other samplers for tasks, by task name. The default is none: all tasks keep their samplers."""
@@ -41,7 +41,7 @@ class DeviceSettings(Spec):
 
 
 def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield a problem for each device's sampler whose task is missing, or whose task's strength leaves no step to run."""
+    """Yield a problem for each device's sampler whose task is unknown, or that has no step at the task's strength."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():

@@ -1,4 +1,4 @@
-"""Recipe settings: precision, device gate, runtime, calibration, LoRA profile and distillation."""
+"""Recipe settings: precision, a device's state at launches (gate), runtime, calibration, LoRA profile and distillation."""
 
 from collections import Counter
 from pathlib import Path
@@ -39,7 +39,7 @@ class Mixed(Spec):
 
 
 class FloatActivations(Spec):
-    """Float activations in U-Net, text encoder and VAE. Only CPUs run such graphs; CPUs run quantized ones in float, too."""
+    """Float activations in U-Net, text encoder and VAE. Only CPUs can run such graphs."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
     """Chooses float for all activations; weights and LoRA inputs stay integers. Only ONNX Runtime's CPU provider runs it.
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Return the task names in a trace file if the value is the file's path; pass other values on to pydantic's checks."""
+    """Read the task names from a trace (a text file, one name per line) if the value is its path; else leave it to pydantic."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -238,7 +238,7 @@ class RangesByBits(Spec):
 
 
 class _Profile(Spec):
-    """Settings common to the unified and the anchor scheme of the LoRA profile, the LoRA encodings that all adapters share."""
+    """Settings of both schemes of LoRA profiles, unified and anchor. A LoRA profile is the encodings that all adapters share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """A factor, 1 to 16, that widens every shared LoRA range. Above 1, there is room for adapters that are added later, but less
@@ -274,7 +274,7 @@ class _Calibration(Spec):
 
 
 class JointCalibration(_Calibration):
-    """Calibration of the shared graph and of every per-graph U-Net over the inputs of all tasks."""
+    """Calibration over the inputs of all tasks, for the U-Net that tasks share and for each task's own U-Net (per-graph)."""
 
     scheme: Literal["joint"]
     """Takes the inputs of all tasks: for the shared graph with their own adapters and again without any, for each per-graph

@@ -244,7 +244,7 @@ Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHA
 
 
 class TextToImageTask(_Task):
-    """A task that generates an image from a prompt. Prompts are listed here, or read from inputs (without their images)."""
+    """A task that makes images from prompts. The prompts are in the recipe, or in evaluation inputs, whose images are ignored."""
 
     kind: Literal["text-to-image"]
     """Makes an image from a prompt."""
@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler would run no step at an image-to-image strength, as diffusers counts steps; None if it runs any."""
+    """Return why a sampler has no step at an image-to-image strength (steps count as in diffusers); None if it has some."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

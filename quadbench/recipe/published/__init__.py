@@ -44,7 +44,7 @@ class PublishedTable:
 
     @property
     def int8_shares(self) -> tuple[float, ...]:
-        """Return the percentages of 8-bit parameters for which the paper's table has rows; empty if all have one precision."""
+        """Return the percentages of 8-bit parameters that rows of the paper's table have; empty if all rows have the same."""
         return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
     def at(self, int8_percent: float) -> "PublishedTable":
