@@ -239,7 +239,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Create links with the file names of a kit's libraries in the kit's device folder. The files have their sha256 as names."""
+    """Create links with a runtime kit's library names in its folder on the device. The pushed files are named by sha256."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
@@ -252,7 +252,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
 def deployed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[DeployedLibrary]:
-    """Yield the names and device paths of the pushed libraries, and with `is_emulated` also of Qualcomm's HTP emulator."""
+    """Yield name and device path of each pushed library and, if `is_emulated`, of those of Qualcomm's HTP emulator."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)

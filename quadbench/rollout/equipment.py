@@ -145,7 +145,7 @@ def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
 
 
 def find_named_kit(kind: DeviceKind, layout: Layout, digest: str) -> KitChoice:
-    """Return the kit whose digest starts with `digest`; raise if it does not run the device's target."""
+    """Return the runtime kit whose digest starts with `digest`; raise if it does not fit the device's ABI and target."""
     kit = find_kit(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"the kit is for {kit.artifact.abi}, not for {kind.abi}"]

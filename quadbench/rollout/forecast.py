@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the graphs compiled for a device's target, or else the bundle's own graphs, whose sizes are similar."""
+    """Return the graphs compiled for a target. If there are none yet, return the bundle's own, which predict their sizes."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")
@@ -200,7 +200,7 @@ def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: li
 
 
 def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
-    """Yield the problems of running a recipe on devices. Only problems that the addresses show are found; nothing connects.
+    """Yield the problems of running a recipe on devices, as far as addresses and profiles show them without connecting.
 
     Raises:
         UserError: an address names a target that its profile lacks.
