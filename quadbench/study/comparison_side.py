@@ -48,7 +48,7 @@ class SideSpec:
 
     @property
     def tasks(self) -> list[str]:
-        """Return the task names of a compared build; for variants with a graph per task, only tasks that have one."""
+        """Return the task names of a compared build. If its variant has a U-Net per task, tasks without one are left out."""
         bundle = self._existing_bundle
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         admitted = shared_only_tasks(bundle) if bundle and self.variant.has_unet_per_task else ()
@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise UserError if two builds to compare share no task (among `wanted`, if given). `called` has their names in messages."""
+    """Raise UserError if two builds have no common task, or none among `wanted`. `called` has their names for the message."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f" among {', '.join(wanted)}" if wanted else ""
@@ -132,7 +132,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both compared builds: a recipe's, else a stored run's, else build A's.
+    """Return the measurement settings for both compared builds: of a build that is a recipe, else a stored run, else of build A.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
@@ -150,7 +150,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise UserError if `there`, the variants with graphs, lacks one whose graphs a compared build needs."""
+    """Raise UserError if a compared build's variant runs graphs that are not built. `there` lists the variants with graphs."""
     if chosen.variant.graph_variant not in there:
         raise UserError(
             f"'{chosen.source}' has no graphs of {chosen.variant}; found {', '.join(sorted(there))}",
@@ -169,7 +169,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """The options of a comparison. It ends at the first interim look that decides all goals (by default, image time).
+    """The options of a comparison. It ends at the first interim test (look) with verdicts on all goals (default: image time).
 
     With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
     tasks; empty means all. `compiled` holds graphs compiled elsewhere, by the digest of their bundle and the target key.

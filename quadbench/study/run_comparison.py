@@ -1,4 +1,4 @@
-"""Comparison of two builds: interleaved launches (A B B A) until there is a verdict, or the metrics of two stored runs."""
+"""Comparison of two builds: launches in turn (A B B A) until there is a verdict. Of two stored runs, metrics are compared."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Interleave launches of two builds on every device until a verdict or the last interim look; write comparison.json.
+    """Launch two builds in turn on every device until an interim test gives a verdict or the tests end; write comparison.json.
 
     The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
     device.
@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim looks to continue with, and whether to end: all goals are decided, or cannot be decided."""
+    """Return the interim tests (looks) to go on with, and whether to end: all goals have a verdict, or can get none."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return one of two compared builds for comparison.json. `of` names a stored run's recipe and swept values."""
+    """Return the entry for a compared build in comparison.json. `of` is the text on a stored run's recipe and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices equipped to run both builds. Others go to `left_out` with the error; if it is None, raise the error."""
+    """Return the devices that can run both builds. Put each other's error in `left_out`, or raise it if `left_out` is None."""
     equipped = []
     for device in devices:
         try:

@@ -52,7 +52,7 @@ class SweepAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """A finished sweep, the folder with its tables, charts and report, and the failures by setting, or setting and address."""
+    """A finished sweep, and the folder with its report. `failures` maps a setting, or `SETTING on ADDRESS`, to the error."""
 
     sweep: Sweep
     folder: Path
@@ -88,7 +88,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return the recipe with each combination of swept values. Baselines are dropped: settings are compared."""
+    """Return a copy of the recipe for each combination of swept values, without baselines: a sweep compares settings."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} is given twice", hint="give all values in one --over KEY=V1,V2")
@@ -151,7 +151,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningSweep:
-    """A sweep in progress: its points so far, and the reason why each missing setting or device has no points."""
+    """A sweep in progress: its results so far (`points`), and why a setting, or a device at a setting, has none."""
 
     sweep_id: str
     variations: Sequence[Variation]

@@ -75,7 +75,7 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRun:
-    """A run for which an earlier run is sought as a baseline: recipe, tasks, devices, swept values, and id if it is stored."""
+    """A run that needs an earlier run as a baseline: recipe, tasks, devices and swept values, and its id if already stored."""
 
     recipe_name: str
     tasks: Sequence[str]
@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return a run's baseline: the run with id `word` or, for `latest`, the last complete similar run (None without one).
+    """Return a run's baseline: run `word` or, for `latest`, the last complete run of the same recipe, tasks and devices, if any.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
