@@ -208,9 +208,10 @@ def run_bisect(options: Options) -> int:
     good, bad = options.bisect
     begin, end = _index(measured, good), _index(measured, bad)
     subjects = subjects_of(measured[begin : end + 1])  # distinct, in the order of their first night
+    if begin > end:
+        raise UserError(f"{quote(good)} is later than {quote(bad)}", hint="name the earlier, good one first")
     if len(subjects) < 2 or subjects[-1] == subjects[0]:
-        message = f"{quote(good)} and {quote(bad)} have the same files, or are in the wrong order"
-        raise UserError(message, hint="name the earlier, good one first")
+        raise UserError(f"{quote(good)} and {quote(bad)} have the same files", hint="name nights between which files changed")
     print_note(f"{plural(len(subjects), 'build')}; at most {(len(subjects) - 1).bit_length()} have to be launched")
     with RunConsole() as observer:
         side = _BisectComparison(good=subjects[0], address=measured[-1].address, layout=options.layout, observer=observer)

@@ -337,9 +337,9 @@ def _stored_device(a: SideSpec, b: SideSpec, on_a: DeviceFacts, on_b: DeviceFact
         tuple(record for record in only_ok(run.records) if is_on(record, device) and record.variant is variant)
         for run, variant, device in runs
     ]
-    for (run, variant, _), side in zip(runs, records, strict=True):
+    for (run, variant, device), side in zip(runs, records, strict=True):
         if not side:
-            known = ", ".join(sorted({record.variant for record in only_ok(run.records)})) or "none"
+            known = ", ".join(sorted({record.variant for record in only_ok(run.records) if is_on(record, device)})) or "none"
             hint = f"name a variant with OK launches: {known}"
             raise UserError(f"run {run.run_id} has no OK launch of {variant} on '{on_a.address}'", hint=hint)
     tasks = versus.common_tasks(*(run.bundle_on(device) for run, _, device in runs), wanted=set(a.tasks) & set(b.tasks))
