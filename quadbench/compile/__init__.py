@@ -1,4 +1,4 @@
-"""Compile a bundle's quantized graphs for a target. Compiled bundles are reused if graphs and compiler are equal.
+"""Compile a bundle's quantized graphs for a target. If an equal compiler has compiled equal graphs before, reuse the result.
 
 availability.py    installed compilers and their versions, or missing parts and their installation
 graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
@@ -32,7 +32,7 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """The interface of a compiler. Each call gets all graphs of a bundle, as graphs may queue in a service or share parts."""
+    """The interface of a compiler. One call compiles all graphs, as they may share weights or wait together at a service."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and settings, apart from the graphs, on which the compiled files depend."""
@@ -98,7 +98,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise if a target other than ONNX Runtime gets a bundle with float activations or merged-at-load graphs."""
+    """Raise for a bundle with float activations or merged-at-load graphs: only ONNX Runtime's targets can run these."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:
@@ -123,7 +123,7 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Return the digest of a bundle's quantized graphs. Compiled bundles store the digest as `parent_digest`."""
+    """Return the digest of a bundle's quantized graphs. A compiled bundle made from them has it as `parent_digest`."""
     return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 

@@ -1,4 +1,4 @@
-"""AI Hub: compiling graphs by Qualcomm AI Hub for one of its devices, after a trial with a small LoRA graph."""
+"""AI Hub: compiling graphs at Qualcomm AI Hub for one of its devices. A small graph first tests if LoRA inputs work."""
 
 import logging
 import tempfile
@@ -48,14 +48,14 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler. All graphs are submitted at once, because jobs wait in the service's queue."""
+    """Qualcomm AI Hub as a compiler. All graphs are submitted before the first is awaited, as several run at once."""
 
     target: AiHubTarget
     ledger: Path  # the file that records which models and jobs the service already has
     pace: Backoff = field(default_factory=Backoff)
 
     def versions(self) -> dict[str, str]:
-        """Return the requested device and SDK version. The compiled files come with the versions that AI Hub really used."""
+        """Return the requested device and SDK version. The versions really used are known only after compiling."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
@@ -122,7 +122,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
-        """Link one context binary per component and variant; the graphs of all tasks share their equal parts in it."""
+        """Link the graphs of each component and variant into a context binary, where all tasks' graphs share equal weights."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
@@ -151,7 +151,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
-        """Download a job's compiled model into a temporary folder, and let `place` move it to its destination."""
+        """Download a job's compiled model into a temporary folder, then call `place`, which moves the file to its destination."""
         self.jobs.notify(f"download {name}")
         model = self.jobs.hub.target_model(job)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
@@ -178,7 +178,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write a small graph for a trial compilation, with the same bytes every time: a quantized convolution with LoRA inputs."""
+    """Write a quantized convolution with LoRA inputs to try AI Hub with. Its bytes never change, so AI Hub reuses its result."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

@@ -1,4 +1,4 @@
-"""CPU graphs: rewriting ONNX graphs for a CPU: faster LoRA branches, less attention memory, and better node order."""
+"""CPU graphs: rewriting ONNX graphs to run better on a CPU. LoRA branches get faster; attention and weights take less memory."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the known shapes of a model's tensors by name. The values of large constants are not read."""
+    """Return a dict from a model's tensors to their shapes, as far as known. The values of large constants are not read."""
     import onnx
 
     light = deepcopy(model)
@@ -75,7 +75,7 @@ def write_model(model: Any, path: Path) -> None:
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return for each tensor the nodes that read it, once per use; a None in the list stands for a graph output."""
+    """Return a dict from tensor to the nodes that read it, once per use. A None in the list stands for a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -166,7 +166,7 @@ class _LoraNodes:
     term: str
 
     def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Return whether merging `up` (O, r) and `down` (r, K) into the weights costs less than the LoRA branch."""
+        """Return whether merging `up` (O, r) and `down` (r, K) into the weights takes less computation than the LoRA branch."""
         outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
         depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
         slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
@@ -221,14 +221,14 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether `down` has the base layer's convolution attributes and `up` is 1x1; for Gemm, whether all are x W^T."""
+    """Return whether a LoRA branch's attributes fit: equal convolutions with a 1x1 `up`, or Gemms that are x W^T."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether a base layer and its two LoRA products have known shapes that fit each other, and no groups."""
+    """Return whether the shapes of a base layer and its two LoRA products are known and fit. Grouped convolutions do not fit."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -244,13 +244,13 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the float tensor's name for a LoRA input: the dequantized tensor, or the input itself if it is float."""
+    """Return the name of a LoRA input's float tensor: its DequantizeLinear's output, or the input itself if float."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes to its only reader. Return the tensor name read by that node, and the node (or None)."""
+    """Follow a tensor through Reshapes to its only reader. Return the tensor name that it reads, and the reader or None."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -293,7 +293,7 @@ def _sizes(name: str, sizes: Sequence[int]) -> Any:
 
 
 def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
-    """Rewrite a LoRA branch so that the product with `up` adds the base layer's result itself, without a separate Add."""
+    """Rewrite a LoRA branch so that one node multiplies by `up` and adds the base layer's result. The separate Add goes away."""
     up, total = branch.up, branch.total.output[0]
     branch.total.output[0] = f"{branch.name}.unread"
     producers[branch.term].output[0] = total
@@ -305,7 +305,7 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def allow_folding(path: Path) -> None:
-    """Rewrite the weights' DequantizeLinear nodes in a float graph so that ONNX Runtime folds them, if weights are small."""
+    """Let ONNX Runtime dequantize a float graph's weights once, at load. A graph with over 256 MiB of weights stays."""
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move the nodes that only prepare weights or LoRA inputs to the front of a graph file, so that runs take less memory."""
+    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime then runs them late, which takes less memory."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -403,7 +403,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from one attention matrix product to the next if all between work row by row; None otherwise."""
+    """Return the nodes from one matrix product of attention to the next. Return None if a node between them mixes rows."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)

@@ -51,7 +51,7 @@ class ProcessResult:
 def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> ProcessResult:
-    """Run a command for at most `timeout_s` seconds with output to the file `log`; by default with this process's environment."""
+    """Run a command for at most `timeout_s` seconds, with output in the file `log`. The default environment is this process's."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_child(argv, **streams, env=environment, cwd=folder)
@@ -67,7 +67,7 @@ def run_subprocess(
 
 @dataclass(frozen=True, kw_only=True)
 class CompileResult:
-    """The compiled graphs in the order given, the compiler's versions and caveats, and compile costs and node counts by path."""
+    """Compiled graphs in order, compiler versions and caveats. `costs` and `kernels` (node counts) are dicts by graph path."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
@@ -84,14 +84,14 @@ class SingleGraphCompiler(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings, apart from graph and compiler code, on which a compiled graph depends."""
+        """Return the versions and settings on which compiled graphs depend, other than the graphs and quadbench's own code."""
 
     @abstractmethod
     def compile_one(self, name: str, source: Path, product: Path) -> int:
         """Compile the graph file `source`, called `name` in the bundle, to the file `product`. Return the peak memory bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs one after the other. Finished graphs are kept beside `folder` until all are compiled."""
+        """Compile the graphs one after the other. Finished ones stay beside `folder` until all are, so a retry reuses them."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
         places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
@@ -112,7 +112,7 @@ class SingleGraphCompiler(ABC):
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Compile a graph to the file `target`. Keep a copy with its compile cost in the folder `place`, moved there at once."""
+        """Compile a graph to `target`. A copy with its cost goes to the folder `place`, which appears only when complete."""
         with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")

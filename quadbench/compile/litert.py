@@ -1,4 +1,4 @@
-"""LiteRT: compiling quantized graphs to .tflite files, for LiteRT's CPU or by a chip vendor's compiler for its NPU.
+"""LiteRT: compiling quantized graphs to .tflite files. For an NPU, its vendor's compiler then compiles these further.
 
 A vendor's compiler may leak memory, print anything and crash, so this module also runs as a program in a process of its own.
 LiteRT's driver always ends with exit code 0, so the compiled file is checked; the outcome is a JSON file beside it.
@@ -78,7 +78,7 @@ class LiteRtCompiler(SingleGraphCompiler):
 
 
 def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Refuse a compiled graph that runs on the NPU only in part: `dispatches` NPU parts, and the operators `left` to the CPU."""
+    """Raise unless the NPU runs a graph as one part. `dispatches` counts NPU parts; `left` are operators on the CPU."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -89,7 +89,7 @@ def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches:
 
 
 def operators_of(path: Path) -> list[str]:
-    """Return the operator names of a .tflite file's main graph; custom operators have their own names."""
+    """Return the operator names of a .tflite file's main graph. A custom operator is returned under its custom name."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # the weights may be gigabytes
         model = schema.Model.GetRootAs(content)
         codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
@@ -123,7 +123,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. On failure, return the compiler's messages as `said`."""
+    """Compile with a chip vendor's compiler. Return what the CPU and the NPU run, or on failure the messages (`said`)."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

@@ -56,7 +56,7 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Return the operator types of a compiled model that run outside NPU contexts, without input and output quantization."""
+    """Return the types of a model's operators outside the NPU. Those that quantize inputs or dequantize outputs do not count."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 

@@ -40,7 +40,7 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Write each compiled graph at the path of its ONNX graph with another suffix. Inputs and outputs stay the same."""
+        """Compile the graphs to files named like the ONNX files, with another suffix. Inputs and outputs stay the same."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return a toolchain's missing environment variables and programs, except programs whose path needs a missing variable."""
+    """Return a toolchain's missing environment variables and programs. A path with a missing variable is not looked for."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))

@@ -1,4 +1,4 @@
-"""Write a bundle's quantized ONNX graph as a .tflite file, with encodings converted to LiteRT's symmetric INT16 ones.
+"""Write a bundle's quantized ONNX graph as a .tflite file. Its UINT16 activations become LiteRT's symmetric INT16.
 
 rounded_graph.py  conversion to symmetric INT16 encodings, integer operations read from QDQ, fused group norms
 forms.py          ONNX operators written for LiteRT: elementwise, softmax, reshape, slice, resize, norms

@@ -30,7 +30,7 @@ TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class TfliteWriter:
-    """A writer of one .tflite file, filled by the functions in `forms`. Tensors are identified by their index."""
+    """A writer of one .tflite file, whose tensors have indices. Functions of forms.py add one ONNX operator each."""
 
     def __init__(self, graph: RoundedGraph) -> None:
         self.graph = graph
@@ -45,7 +45,7 @@ class TfliteWriter:
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
     def write(self, path: Path) -> None:
-        """Save the file after all operations were added. Its only signature has the names of inputs and outputs."""
+        """Save the file after all operations were added. It has one signature, which names the graph's inputs and outputs."""
         inputs, outputs = self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()}
         graph = schema.SubGraphT(
             tensors=self._tensors,
@@ -82,7 +82,7 @@ class TfliteWriter:
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values and return its index. `scales` quantize it with zero point 0: one, or one per row."""
+        """Add a tensor without values; return its index. `scales` is one quantization scale or one per row, zero point 0."""
         quantization = None
         if scales is not None:
             values = np.atleast_1d(np.asarray(scales, np.float32))
@@ -140,7 +140,7 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether one of these tensors already exists in channels-last layout, so that their operator should use it."""
+        """Return whether any of these tensors exists in channels-last layout, which their reader should then use too."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
@@ -171,11 +171,11 @@ class TfliteWriter:
         return result
 
     def layouts_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return a tensor's two indices: in ONNX's layout, and in channels-last layout; None if not yet added."""
+        """Return the tensor's index in ONNX's layout, and that in channels-last layout. Each is None until it was added."""
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
-        """Add an intermediate tensor and return its index. With a scale the type is INT16, without one float."""
+        """Add an intermediate tensor and return its index. Its type is INT16 if a scale is given, and float otherwise."""
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
     def constant_input(self, op: Operation, index: int) -> Constant:
@@ -201,7 +201,7 @@ class TfliteWriter:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand as INT16 with one scale; float constants are quantized to their own range."""
+        """Add a constant operand as INT16 with one scale. That of other constants follows from their largest magnitude."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")
@@ -216,7 +216,7 @@ class TfliteWriter:
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """A buffer with values aligned to 16 bytes, as the schema requires. flatbuffers' own code cannot align, and copies them."""
+    """A buffer whose values begin at multiples of 16 bytes, as the schema requires. The package flatbuffers cannot align."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
         """Write the buffer into the flatbuffer, and return its offset."""

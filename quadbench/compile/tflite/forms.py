@@ -46,7 +46,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return a function that writes an elementwise operator with one input, or with two inputs of different scales."""
+    """Return a function that writes this elementwise operator. It has one input, or two inputs whose scales may differ."""
 
     def write(w: TfliteWriter, op: Operation) -> None:
         last = w.is_channels_last(*op.inputs)
@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE, also for Squeeze and Unsqueeze. Write nothing if the shape does not change. Token ids keep their type."""
+    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten; nothing if the shape stays. Token ids remain integers."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -74,7 +74,7 @@ def identity(w: TfliteWriter, op: Operation) -> None:
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE, or nothing if the writer already has the tensor in the other layout."""
+    """Write TRANSPOSE. Between channels first and channels last, write it only if the writer lacks the other layout."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -194,7 +194,7 @@ class _Norm:
         self._w, self._op, self._parts = w, op, 0
 
     def exact(self, rounded: int) -> int:
-        """Add a DEQUANTIZE of a tensor to float, and return the result's index."""
+        """Add a DEQUANTIZE, which gives the tensor's exact values in float, and return the result's index."""
         return self._written("DEQUANTIZE", [rounded], self._w.shape(rounded))
 
     def reshaped(self, tensor: int, shape: Shape) -> int:
@@ -204,7 +204,7 @@ class _Norm:
         return self._written("RESHAPE", [tensor, self._w.int32_constant(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
-        """Write the subtraction of the mean and division by the standard deviation; `mean` returns a mean that broadcasts."""
+        """Write (x - mean) / standard deviation. The function `mean` writes the mean, in a shape that broadcasts to x."""
         shape = self._w.shape(x)
         centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
         variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
@@ -219,7 +219,7 @@ class _Norm:
         return self._written("MEAN", [x, self._w.int32_constant(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def group_mean(self, x: int, groups: int) -> int:
-        """Return each channel's mean over positions and its group's channels, of shape (1, 1, 1, C), for an image."""
+        """Write the mean of each group of an image's channels over all positions. Return it for every channel: (1, 1, 1, C)."""
         *_, channels = self._w.shape(x)
         apart = (1, 1, groups, channels // groups)
         means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
@@ -227,7 +227,7 @@ class _Norm:
         return self.reshaped(spread, (1, 1, 1, channels))
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
-        """Multiply channels by their scale, add the offset, if any, and quantize. `channels` is the shape of scale and offset."""
+        """Multiply each channel by its scale, add its offset if any, and quantize. `channels` is the shape of both."""
         shape = self._w.shape(normal)
         scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
         if len(self._op.inputs) > 2:
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Return the scale or offset of each channel as constant. If the scale is a filter, only its first weight is used."""
+        """Add the scale or offset of each channel as a constant. If scales are a Conv's filters, their first weights count."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

@@ -23,7 +23,7 @@ _MAX_UINT16 = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """Constant integers with one scale, or one scale per index of `axis`; without `scales`, the values are plain numbers."""
+    """Constant values with one scale, or one per index of `axis`. If `scales` is None, the values are not quantized."""
 
     values: np.ndarray
     scales: np.ndarray | None = None
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Convert a QDQ graph with LiteRT's encodings to operations on integer tensors. Weights are removed from the model."""
+    """Convert a QDQ graph with LiteRT's encodings to operations on integers. The model loses its weights, to save memory."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -73,7 +73,7 @@ def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A converter of a QDQ graph, node by node. `names` maps every name of a quantized tensor to its name in the result."""
+    """A converter of a QDQ graph, node by node. `names` maps names of quantized and dequantized tensors to the result's."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -124,7 +124,7 @@ class _QdqReader:
         self.graph.scales.setdefault(self.names[output], float(self._stored[node.input[1]]))
 
     def _quantized(self, node: "NodeProto") -> None:
-        """Set the scale of a node's result; a tensor that already has another scale is requantized."""
+        """Set the scale of a node's result. If the result has another scale already, add an operation that requantizes it."""
         source, output = self.names.get(node.input[0], node.input[0]), node.output[0]
         scale = float(self._stored[node.input[1]])
         if self.graph.scales.setdefault(source, scale) == scale:
@@ -167,7 +167,7 @@ def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
 
 
 def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]) -> Operation | None:
-    """Return the group norm that a depthwise Conv and the three nodes before it compute; None for other nodes."""
+    """Return the group norm that ends in this depthwise Conv as one operation. Return None for a node that ends none."""
     parts = [op]
     while len(parts) < len(_PARTS) and parts[-1].inputs[0] in makers:
         parts.append(makers[parts[-1].inputs[0]])
@@ -197,14 +197,14 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A QDQ graph while its encodings are converted. `scales` has each dequantized tensor's new scale, if it has a single one."""
+    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors with a single scale to the new one."""
 
     model: "ModelProto"
     constants: dict[str, Any]
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Give a QuantizeLinear or DequantizeLinear its symmetric encoding; per-channel weights keep theirs."""
+        """Replace a UINT16 encoding of a QuantizeLinear or DequantizeLinear by a symmetric one. Scales per channel stay."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return
@@ -246,7 +246,7 @@ class _Dialect:
         self.constants[name].CopyFrom(numpy_helper.from_array(np.asarray(value), name))
 
     def _constant(self, name: str, value: np.generic) -> str:
-        """Add a constant unless the name exists, and return its name."""
+        """Add a constant and return its name. If the graph has a constant of this name already, add nothing."""
         if name not in self.constants:
             self.constants[name] = self.model.graph.initializer.add()
             self._replace(name, value)
