@@ -25,7 +25,7 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """The waits between retries of a request and between polls of a job: first and longest wait in seconds, and growth factor.
+    """The waits in seconds between retries of a request, and between polls of a job. Each is longer than the last, up to a limit.
 
     The qai_hub client itself tries a request seven times within about 30 s (its util/session.py); these retries come on top.
     """
@@ -64,7 +64,7 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class HostedModel:
-    """A model at AI Hub: its id, its metadata, and the names of its inputs for each graph, if the service gives them."""
+    """A model at AI Hub: its id and metadata. `inputs` is a dict from graph name to input names, or empty if unknown."""
 
     model: str
     metadata: dict[str, str]
@@ -72,7 +72,7 @@ class HostedModel:
 
 
 def open_client(backoff: Backoff | None = None) -> "AiHubClient":
-    """Return a client of Qualcomm AI Hub; raise MissingDependencyError without its package or this user's configuration file."""
+    """Return a client of AI Hub. Raise MissingDependencyError if its package, qai_hub, or its configuration file is missing."""
     with requires_package("AI Hub", hint=INSTALL_HINT):
         import qai_hub
     path = config_path()
@@ -260,7 +260,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """Convert an exception of the client into a ServiceError. Mistakes of the user are final; other failures are transient."""
+    """Convert an exception of the client into a ServiceError. It is transient (worth a retry) unless the user caused it."""
     import qai_hub
 
     # The client raises its own error while it handles the HTTP error, which has the status code.

@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The ledger file: for each service URL, maps from a digest to the id of an uploaded model or of a submitted job."""
+    """The content of the ledger file. For each service URL, dicts map digests of model files and job settings to AI Hub's ids."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]
@@ -37,22 +37,22 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The entries of one service URL in the ledger file, which processes share. Losing the file only repeats uploads and jobs."""
+    """The ids that the ledger file holds for one service URL. Processes share the file; without it, all is sent again."""
 
     path: Path
     url: str
 
     def find(self, kind: LedgerKind, digest: str) -> str | None:
-        """Return the id that is recorded for the model or job with a digest; None if no id is recorded."""
+        """Return the recorded id, or None. `digest` is that of the model's file or of the job's settings."""
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Record the service's id of the model or job with a digest. The ledger file is on disk when this returns."""
+        """Record the id that AI Hub gave to a model or job, on disk. `digest` is that of the file or of the settings."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove the id that is recorded for a digest, so that the model or job is sent again."""
+        """Remove a recorded id, so that the model or job is sent again. `digest` is that of the file or of the settings."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -89,7 +89,7 @@ class HubJobs:
     notify: Notify = field(default=lambda _step: None)
 
     def upload_once(self, path: Path, name: str) -> str:
-        """Return the id of a model with the file's content; upload the file if the service has no such model."""
+        """Return the id of a model at AI Hub with the same content as the file. If the ledger knows none, upload the file."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the job with the settings `parts`; call `submit` if none is recorded or that job failed."""
+        """Return the id of the recorded job with the settings `parts`. If none is recorded or it failed, call `submit`."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,17 +113,17 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job with the settings `parts` from the ledger, once its results are saved. Later runs send it again."""
+        """Remove the job with settings `parts` from the ledger after its results are saved. Later runs submit it again."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
-        """Wait until jobs, given as ids by name, have ended; raise JobFailedError if a job failed."""
+        """Wait until all jobs have ended; raise JobFailedError if one failed. `jobs` is a dict from a job's name to its id."""
         for name, status in self.wait_for_end(jobs).items():
             if not status.is_ok:
                 raise job_failure(name, status)
 
     def wait_for_end(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until jobs, given as ids by name, have succeeded or failed, and return each job's status by name."""
+        """Wait until all jobs have succeeded or failed. Take a dict from name to job id; return one from name to status."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
         pending = dict(jobs)
@@ -185,7 +185,7 @@ def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> st
 
 
 def graph_name(graph: Graph) -> str:
-    """Return a graph's name within its context binary: `unet`, or `unet_remove_object` for the graph of one task."""
+    """Return a graph's name within its context binary: `unet`, or `unet_remove_object` if it serves only `remove-object`."""
     words = [graph.component, *([graph.task] if graph.task else [])]
     return re.sub(r"\W", "_", "_".join(words))
 
