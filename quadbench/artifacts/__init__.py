@@ -1,4 +1,4 @@
-"""Artifacts: the immutable data that the stages of a benchmark pass to each other, from bundles to launch records.
+"""Artifacts: immutable data that one stage of a benchmark makes and the next reads, such as graphs and launch records.
 
 bundle.py           bundles and compiled bundles: variants, graphs, adapters, tasks, accuracy, clipping
 run_record.py       launches, devices, runs, scores; the files and graphs of a launch

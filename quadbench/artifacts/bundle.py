@@ -1,4 +1,4 @@
-"""Bundles: graphs, LoRA adapters and tasks as files in one folder, before and after compiling, with build measurements."""
+"""Bundles: folders with a build's graphs, LoRA adapters and tasks, compiled or not, and what was measured during the build."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +19,7 @@ ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """The serving mode of a launch: which graphs serve its tasks, and which of them stay in memory."""
+    """The way a launch serves its tasks: which graphs it runs, and which of them it keeps in memory."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task with its adapter merged and its own encodings, loaded at each switch
@@ -31,7 +31,7 @@ class Variant(StrEnum):
 
     @property
     def is_quantized(self) -> bool:
-        """Return whether the graphs are quantized and compiled for the target. Float graphs run as they were built."""
+        """Return whether the graphs are quantized. Only these are compiled for a target; float graphs run as they were built."""
         return self is not Variant.FLOAT
 
     @property
@@ -46,12 +46,12 @@ class Variant(StrEnum):
 
     @property
     def graph_variant(self) -> "Variant":
-        """Return the variant whose graphs this variant runs: `resident` runs the graphs of `per-graph`, others their own."""
+        """Return the variant for which this variant's graphs were built: `per-graph` for `resident`, else this variant itself."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
     def adapter_variant(self) -> "Variant":
-        """Return the variant whose adapter files this variant reads: `merged-at-load` reads the files of `shared`."""
+        """Return the variant for which this variant's adapter files were built: `shared` for `merged-at-load`, else itself."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
@@ -106,7 +106,7 @@ class Int8Fraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The 8-bit fractions of a U-Net's layers, parameters and multiply-accumulates, and of its products with LoRA matrices."""
+    """The 8-bit part of a U-Net, as fractions of layers, parameters, multiply-accumulates and products with LoRA matrices."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -116,7 +116,7 @@ class Int8Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX graph. `task` is set only if the graph serves a single task, `int8` only if it is a quantized U-Net.
+    """One ONNX graph. `task` is its only task, None if it serves all. `int8` is None unless it is a quantized U-Net.
 
     `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
     SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs
@@ -135,7 +135,7 @@ class Graph:
 
 
 def check_onnx_names(graph: Graph) -> Graph:
-    """Return the graph if its files end in .onnx; the onnx package would read other endings, such as .json, as other formats."""
+    """Return the graph. Raise ValueError if a file does not end in .onnx, as the onnx package would read another format."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
             raise ValueError(f"{quote(file.path)} is not a graph of a bundle; expected a name that ends in .onnx")
@@ -144,7 +144,7 @@ def check_onnx_names(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """A safetensors file with one adapter's LoRA tensors at their own ranks, named like the graph's LoRA inputs.
+    """A safetensors file with one adapter's LoRA tensors at its own rank, unpadded. Their names are those of graph inputs.
 
     The dtype is that of the variant. Values include `weight`, the greatest magnitude that a task gives the adapter; for a smaller
     one `up` is scaled when loaded.
@@ -179,7 +179,7 @@ class TaskItem:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAssets:
-    """A task with the files that the native harness needs to run it: sampler table, tensors and evaluation inputs.
+    """A task with the files that the program on the device needs for it: table of sampler steps, tensors, inputs.
 
     `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
     each item, `noise.<item>` (1 + steps, 4, h, w): the initial noise, then the noise of each step.
@@ -199,13 +199,13 @@ class TaskAssets:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return the weight of each LoRA adapter that the task runs with, by adapter name."""
+        """Return a dict from the name of each LoRA adapter that the task runs with to its weight."""
         return self.mix or ({} if self.adapter is None else {self.adapter: 1.0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """The identity of the base model that an adapter was quantized for: one shared U-Net with one set of encodings."""
+    """Digests that identify the base model for which an adapter was quantized: its shared U-Net, and that U-Net's encodings."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
     profile: str  # digest of the encodings of all tensors of that U-Net
@@ -242,8 +242,8 @@ class TrajectorySqnr:
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
-    """A tensor with values outside its quantization range. `share` is the fraction of its values that are clipped; the
-    farthest value exceeds the range by `beyond` times its width.
+    """A tensor with values outside its quantization range; `share` is their fraction. `beyond` is the distance of the farthest
+    value from the range, divided by the range's width.
     """
 
     tensor: str
@@ -269,7 +269,7 @@ class Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutScores:
-    """The accuracy and clipping of the quantized U-Nets on held-out data: up to `inputs` evaluation inputs of each task."""
+    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration, at most `inputs` of each task."""
 
     inputs: int
     trajectories: tuple[TrajectorySqnr, ...]
@@ -292,18 +292,18 @@ class KernelCounts:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """Return the node counts that launch records keep, keyed by `in_integers`, `in_float`, `quantize` and `dequantize`."""
+        """Return the counts for launch records: a dict with the keys `in_integers`, `in_float`, `quantize`, `dequantize`."""
         return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
 
     @property
     def is_simulated(self) -> bool:
-        """Return whether convolutions or matrix products run in float although the graph's activations are quantized."""
+        """Return whether integers are simulated: activations are quantized, but some convolutions or products are in float."""
         return self.quantize > 0 and self.products_in_float > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A built recipe: graphs, adapters and tasks. `digest` covers the build's inputs, so equal inputs are built only once."""
+    """The output of a build: graphs, adapters and tasks. `digest` covers the build's inputs: equal ones are built once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

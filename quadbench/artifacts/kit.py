@@ -1,4 +1,4 @@
-"""Runtime kits: the shared libraries with which the native harness runs graphs on one ABI, with their roles and origins."""
+"""Runtime kits: the shared libraries that run graphs on devices of one ABI, with their roles and origins."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class Role(StrEnum):
 
 
 def check_library_name(text: str) -> str:
-    """Return the name if it is a valid file name of a shared library, by which the device's loader finds the library."""
+    """Return the name if the device's loader can find a shared library by it. Raise ValueError if it is no valid library name."""
     if not _LIBRARY.fullmatch(text):
         raise ValueError(f"{quote(text)} is not a library name; expected lib and .so around letters, digits, ., _, + and -")
     return text
@@ -111,7 +111,7 @@ def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
 
 
 def role_of(name: str) -> Role:
-    """Return the role in a runtime kit that a library's file name implies. Unknown names imply a support library."""
+    """Return the role in a runtime kit that a library's file name implies; for unknown names SUPPORT, needed by others."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

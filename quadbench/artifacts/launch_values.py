@@ -1,4 +1,4 @@
-"""Samples: the measured values of a launch as columns, their descriptions (metric, task, component), and plausible ranges."""
+"""Samples: the values measured in a launch, as columns. Each has a description (metric, task, step) and plausible range."""
 
 import math
 from collections import defaultdict
@@ -27,7 +27,7 @@ _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
-    """The description of a sample: metric, task, component and so on. `labels` are other fields of the harness's event."""
+    """The subject of a sample: metric, task, component etc. `labels` are further fields that the device's program logged."""
 
     metric: str
     task: str | None = None
@@ -48,13 +48,13 @@ class Sample(SampleKind):
 
 @dataclass(frozen=True, eq=False)
 class SampleKinds:
-    """The descriptions of a launch's samples in measured order: entry i of `each` describes the launch's value i."""
+    """The descriptions of a launch's samples, in measured order. `each[i]` describes the launch's value number i."""
 
     each: tuple[SampleKind, ...]
 
     @cached_property
     def by_metric(self) -> Mapping[str, tuple[int, ...]]:
-        """For each metric, the positions of its samples in `each`."""
+        """A dict from metric to the indices in `each`, the tuple of descriptions, of the samples of this metric."""
         groups = defaultdict[str, list[int]](list)
         for place, kind in enumerate(self.each):
             groups[kind.metric].append(place)
@@ -62,12 +62,12 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The positions in `each` of task switches, first U-Net runs and whole images, which show in what order they happened."""
+        """The indices in `each` of task switches, first U-Net runs and whole images. They show in which order these happened."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
 class Samples(Sequence[Sample]):
-    """The samples of a launch as columns: `kinds` and `values` for planned samples, separate ones for periodic memory readings.
+    """The samples of a launch as columns. `kinds` and `values` hold all but the memory readings, which have columns of their own.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values with one description each (`kinds`). `known` caches kinds of other launches, and is extended."""
+        """Store values, each with its description in `kinds`. `known` caches descriptions, which launches then share."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
@@ -87,7 +87,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> "Samples":
-        """Return samples of any sequence type as a Samples object with columns."""
+        """Return a list or tuple of samples as a Samples object, which has columns. A Samples object is returned unchanged."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
     @property
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def value_limits(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and highest plausible value of a metric, and whether 0 is plausible as well."""
+    """Return the lowest and highest plausible value of a metric. Also return whether 0, below the lowest, is accepted."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
     return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements, verdicts and waivers; also the environment that compared launches must share."""
+"""Nightly runs as data: cases, measurements, verdicts and waivers. Also a launch's environment, to compare only like launches."""
 
 import hashlib
 import re
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One metric value of a nightly case: the median over its launches and over those of the reference bundle (`yardstick`).
+    """One metric value of a nightly case: the median over its launches. `yardstick` is that of the reference bundle.
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
     interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The measurement of a nightly case on one device, interleaved with launches of the reference bundle (`yardstick`).
+    """The result of measuring a nightly case on one device. Launches of a reference bundle (`yardstick`) alternate with its own.
 
     `device` is the name under which the device is leased, `address` its address that night. `environment` describes software and
     device state by name. `comparison` names comparison.json; `runs` are the runs of reference and case.
@@ -79,7 +79,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """A night's verdict on one metric of a case on a device. `task` and `key` are None if it covers all metrics.
+    """A night's verdict on one metric (`key`) of a case on a device. If `task` and `key` are None, it covers all metrics.
 
     `cause` is a sentence without the metric's name. `expected` is the usual value, or the usual ratio to the reference bundle.
     `ratio` is tonight's value over the last good one, with its interval, if both were launched interleaved to confirm the change;
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's changed figures from one night on. A `device`, `task` or `key` of None fits all.
+    """A waiver: a person accepts a case's changed figures from a night on. If `device`, `task` or `key` is None, it fits all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -144,12 +144,12 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver applies to the metric `key` of a task; None stands for all tasks or metrics."""
+        """Return whether the waiver applies to the metric `key` of `task`. A None in the waiver itself fits any."""
         return self.task in (None, task) and self.key in (None, key)
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
-    """Return a launch's environment as named texts: device build, software versions, settings, clock limits and image counts."""
+    """Return a launch's environment as a dict from name to text: device build, versions, settings, clock limits, image counts."""
     versions = {name: text for name, text in record.versions.items() if name in _VERSIONS or name.startswith(LIBRARY_PREFIX)}
     caps = ", ".join(" ".join(pair) for pair in _CAP.findall(record.state.get("before.clocks", "")))
     around = {
@@ -163,7 +163,7 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
 
 
 def _images(record: RunRecord) -> dict[str, str]:
-    """Return for each task the number of images that a launch generated, as text: `12 after 2` means 2 warm-up images."""
+    """Return a dict of each task's image count in a launch. `12 after 2` means 12 measured after 2 for warm-up."""
     kinds = record.columns.kinds
     images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
     counts = Counter((str(image.task), image.is_warmup) for image in images)
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Describe one of two compared builds by named texts: bundle, precision, and each task's sampler and LoRA adapters."""
+    """Return what a build runs, as a dict that two builds are compared by: bundle, precision, samplers, adapters, inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
@@ -188,12 +188,12 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 
 def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return the environment entries that differ between two sets of launches, each with the values in both sets."""
+    """Return a dict from environment entry to its values in launches `a` and in launches `b`, if they differ."""
     return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 
 def differing_values(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
-    """Return the keys whose values differ between two lists of dicts, each with its values in the first and second list."""
+    """Compare two lists of dicts. Return a dict from each key that differs to its values in the first and in the second list."""
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}

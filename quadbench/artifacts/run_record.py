@@ -45,12 +45,12 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the launch did not fail: it counts, or it was discarded and repeated with its block of launches."""
+        """Return whether the launch did not fail. A launch that was discarded, to be repeated with its block, has not failed."""
         return self in {Status.OK, Status.DISCARDED}
 
 
 class ErrorClass(StrEnum):
-    """The party responsible for a launch that did not succeed."""
+    """The cause of a launch's failure: user, device, program on the device (harness), or this machine or a service."""
 
     USER = "user"
     DEVICE = "device"
@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A device that was lost during a run and came back: its address, the reason, and how many seconds it was away."""
+    """A recovery in a run: a device was lost and came back. `reason` says why, `away_s` after how many seconds."""
 
     address: str
     reason: str
@@ -110,7 +110,7 @@ class SequenceBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
-    """The plan of one launch, a fresh harness process: variant, sequence of tasks, and its number from 0 within the variant."""
+    """The plan of one launch (a fresh process): variant and sequence of tasks. `launch` counts from 0 in each variant."""
 
     variant: Variant
     launch: int
@@ -155,7 +155,7 @@ class RunRecord:
 
     @cached_property
     def columns(self) -> Samples:
-        """The launch's samples as a Samples object, whose columns figures are computed from."""
+        """The launch's samples, converted to a Samples object. Figures are computed from its columns."""
         return Samples.from_samples(self.samples)
 
 
@@ -193,7 +193,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """Scores of one task's images by a variant (`made`), compared with reference or ground-truth images (`against`).
+    """Scores of one task's images. `made` names the variant that made them, `against` their reference or ground truth.
 
     In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
     `device` is the address of the device that generated the images, None for this machine.
@@ -249,7 +249,7 @@ class RunResult:
 
     @cached_property
     def by_device(self) -> Mapping[tuple[str, str], tuple[RunRecord, ...]]:
-        """The launch records of each device, keyed by address and serial, in measured order."""
+        """A dict from each device's address and serial to its launch records, in measured order."""
         groups = defaultdict[tuple[str, str], list[RunRecord]](list)
         for record in self.records_in_order:
             groups[record.device.address, record.device.serial].append(record)
@@ -257,7 +257,7 @@ class RunResult:
 
     @cached_property
     def by_device_and_variant(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
-        """The launch records of each device and variant, keyed by address, serial and variant, in measured order."""
+        """A dict from each device's address and serial, and a variant, to their launch records, in measured order."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
         for device, records in self.by_device.items():
             for record in records:
@@ -313,19 +313,19 @@ def has_references(bundle: Bundle) -> bool:
 
 
 def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of tasks with a per-graph U-Net, in bundle order. Tasks of adapters added later have no such U-Net."""
+    """Return the names of tasks that have a U-Net of their own, in bundle order. Tasks of adapters added later have none."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks without a U-Net of their own, if others have one: their adapters were added to the bundle later."""
+    """Return the tasks that only the shared U-Net serves, though others have their own: their adapters were added later."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
 
 def item_counts(bundle: Bundle) -> dict[str, int]:
-    """Return the number of evaluation inputs per task."""
+    """Return a dict from task name to its number of evaluation inputs."""
     return {task.name: len(task.items) for task in bundle.tasks}
 
 
@@ -342,7 +342,7 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return a variant's text encoder and VAE graphs, with a VAE encoder only if a task takes an image.
+    """Return a variant's graphs by component: text encoder, VAE decoder, and VAE encoder if a task takes an image.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return a variant's U-Net graphs by their names in the launch plan: one graph named `base`, or one per task.
+    """Return a dict from name in the launch plan to U-Net graph. The names are `base` alone, or those of the tasks.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -367,7 +367,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """Return the adapter files of the tasks by name, in the variant's dtype; empty if adapters are merged into the graphs.
+    """Return a dict from the tasks' adapters to files in the variant's dtype. It is empty if adapters are merged into graphs.
 
     Raises:
         ArtifactError: the bundle lacks an adapter file in that dtype.
@@ -383,12 +383,12 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return the factors (-1 to 1) by which adapter files' `up` matrices are multiplied to get the task's adapter weights."""
+    """Return a dict from adapter name to factor (-1 to 1). The file's `up` matrices times the factor have the task's weight."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return for each mix of adapters its name and a factor by adapter name. A single adapter at factor 1 is no mix."""
+    """Return a dict from each adapter mix to its factors by adapter name. A single adapter with the factor 1 is not a mix."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

@@ -29,15 +29,15 @@ class ValidatedBy:
     check: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Return pydantic's schema of the annotated type, with the check after it."""
+        """Return pydantic's schema of the annotated type, extended by `check`, which runs after the type's own validation."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 def check_file_name(text: str) -> str:
-    """Return the name if it is safe as one component of a path, for an evaluation input, run or folder. Raise ValueError if it
-    can leave its folder, hides a file, or is too long for a file system.
+    """Return the name of an input, run or folder if it is safe as one component of a path. Otherwise raise ValueError: it might
+    leave its folder, be hidden, or be too long for a file system.
     """
     expected = None
     if not text or not text.isprintable() or re.search(r"[/\\]", text):
@@ -52,7 +52,7 @@ def check_file_name(text: str) -> str:
 
 
 def can_name_file(name: object) -> bool:
-    """Return whether a value from the database is a valid id, that is, a safe file name."""
+    """Return whether a value, of any type, is a text that is safe as a file name. Ids in the database must be."""
     try:
         return isinstance(name, str) and bool(check_file_name(name))
     except ValueError:
@@ -71,7 +71,7 @@ def check_relative_path(text: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Return the text if it is a SHA-256 in hex, by which files on devices are named. Raise ValueError otherwise."""
+    """Return the text if it is a SHA-256 in hex; raise ValueError otherwise. Files on devices have such names."""
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError(f"{quote(text)} is not a SHA-256 digest; expected 64 characters of 0-9 and a-f")
     return text
