@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the job queues that these devices or this host can serve, each as requirement, owner and time of the last start.
+    """Return the job queues that these devices and hosts can serve: requirement, owner, and when a job last started.
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """
@@ -91,7 +91,7 @@ def _line(connection: sa.Connection, version: str, needs: str, owner: str, serve
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
-    """Return for each owner the number of running jobs and the seconds of device time used lately."""
+    """Return a dict from owner to running jobs and recent device time. Job queues take turns by these numbers."""
     counting = (
         sa.select(JobRow.owner, sa.func.count().label("jobs"))
         .where(JobRow.state == JobState.RUNNING.value)
@@ -106,7 +106,7 @@ def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
 
 
 def _summed(attempts: Iterable[Any]) -> dict[str, float]:
-    """Return for each owner the total seconds of these attempts. Attempts with invalid times are ignored."""
+    """Return a dict from owner to the total seconds of these attempts. Attempts with invalid times are ignored."""
     device_s: dict[str, float] = {}
     for owner, *times in attempts:
         started_at, ended_at = map(time_of, times)

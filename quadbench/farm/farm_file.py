@@ -44,7 +44,7 @@ class ExpectedPhone(Spec):
 
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
-    """Yield the field and value of a phone's name or serial that --devices would parse as another type of address."""
+    """Yield the field and value of a name or serial that --devices would take for another kind of address."""
     if phone.name in profile_names():
         yield "name", phone.name
     if not needs_server(phone.serial):

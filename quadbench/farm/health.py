@@ -67,7 +67,7 @@ def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
 
 
 def released(condition: PhoneCondition) -> PhoneCondition:
-    """Return a device's condition after a person ended its quarantine, which is probation. Other conditions stay unchanged."""
+    """Return a device's condition after a release from quarantine: it is on probation. Other conditions stay unchanged."""
     if condition.health is not Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=condition.reason)

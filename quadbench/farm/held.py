@@ -46,7 +46,7 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a function for database transactions that raises if the device's lease has ended; None if it is not leased."""
+        """Return a function to call in database transactions: it raises if the device's lease is over. None: it has no lease."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
@@ -110,7 +110,7 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Call `act` for each device; return the devices for which it succeeded. Store errors in `left_out`; if that is None, raise.
+    """Call `act` for each device; return those that succeeded. Put errors into `left_out`; if it is None, raise the first.
 
     Raises:
         DeviceError: the error of the first failing device, without `left_out`.
@@ -128,7 +128,7 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """Raise if no device remains after the unavailable devices in `left_out` were excluded.
+    """Raise the first error in `left_out`, which has those of unavailable devices, if no device is left to use.
 
     Raises:
         QuadbenchError: the error of the first device.
@@ -139,7 +139,7 @@ def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError
 
 @contextmanager
 def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
-    """Lease devices until the block ends, as `held` does, but open the results database for it.
+    """Lease devices until the block ends. Unlike `held`, this opens and closes the results database itself.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: the database cannot be opened.
@@ -155,7 +155,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examin
 
 @contextmanager
 def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
-    """At the end of a job, update each phone's health. If the job was interrupted, only device faults count."""
+    """When a job ends, update each phone's health for its success or its fault. An interrupted job is no success."""
     is_through = False
     try:
         yield

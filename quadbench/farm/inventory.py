@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its --devices address on that host."""
+    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its value for --devices there."""
 
     device: str
     address: str
@@ -72,7 +72,7 @@ class Inventory:
             ]
 
     def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
-        """Change a phone's health condition by a function of the old condition, and return the new one.
+        """Replace a phone's health condition by what `decide` returns for the old one, and return the new condition.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Update a phone's health after a job. `failure` is the device's fault, if any. Other kinds of devices are ignored."""
+        """Update a phone's health after a job. `failure` is the device's fault, or None. Nothing is stored for other devices."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)

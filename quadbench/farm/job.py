@@ -50,7 +50,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job to submit together with others. `after` has the positions, among these, of jobs that have to finish first.
+    """A job that is submitted in a list with others. `after` has the indices in that list of jobs that have to finish first.
 
     `needs` is a requirement of the module `need`. Jobs with the same `affinity` use the same files on a device, so running them
     in a row saves transfers.
@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The data that an attempt at a job stores in the database: its result as JSON, and the last lines of its log."""
+    """The data that an attempt at a job stores: its result as JSON, and the last lines of its log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -133,12 +133,12 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the time by which jobs of one owner are ordered: the submission time, made earlier by a higher priority."""
+        """Return the time by which an owner's jobs are ordered: submission, minus a day for each step of priority."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
 def claimed(job: Job, worker: str, seat: str, now: datetime, lease_s: float) -> Job:
-    """Return the job with its next attempt started by a worker, on `seat`: a device's name or the worker's host."""
+    """Return the job after a worker has started its next attempt. `seat` is the device that runs it, or the worker's host."""
     until = now + timedelta(seconds=lease_s)
     begun = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, worker=worker, seat=seat, until=until, started_at=now)
     return replace(begun, not_before=None, reason=None)
@@ -165,7 +165,7 @@ def finished(job: Job, now: datetime) -> Job:
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """Return the job after a failed attempt. If `is_transient` and attempts are left, it waits for a retry, longer each time."""
+    """Return the job after a failed attempt. If `is_transient` and attempts are left, it waits for a retry, else it failed."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:
@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return the job after its worker was asked to stop. The attempt does not count, and the job waits for another worker."""
+    """Return the job after its worker was asked to stop. It waits for another worker, with one more attempt allowed."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)

@@ -59,7 +59,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
 
 
 def job_query(job_id: int) -> sa.Select[Any]:
-    """Return the query for the job with this id. The id may be any integer, even one too large for the database."""
+    """Return the query for the job with this id. An id out of the database's range finds nothing, and is no error."""
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
@@ -104,7 +104,7 @@ def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
 
 
 def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store an attempt's end, result and log. Then let the jobs that depend on its job start, or cancel them.
+    """Store an attempt's end, result and log. If its job is done, let jobs that depend on it start; if it failed, cancel them.
 
     Rows are locked by ascending id to avoid deadlocks.
     """
@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that depend, directly or not, on a job that can never finish. Their rows are locked by ascending id."""
+    """Cancel all jobs that depend, directly or not, on a job that can never finish. Lock rows by id, against deadlocks."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
@@ -146,7 +146,7 @@ def _let_go_on(connection: sa.Connection, job_id: int) -> None:
 
 
 def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return for each of these job ids the ids of the jobs on which it depends."""
+    """Return a dict from each of these job ids to the ids of the jobs on which it depends."""
     after: dict[int, list[int]] = {}
     for begin in range(0, len(ids), _BATCH):
         query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))

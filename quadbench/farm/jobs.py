@@ -72,7 +72,7 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start attempts at the jobs that fit a worker's free devices best. An attempt is lost after `lease_s` without heartbeat.
+        """Start attempts at the jobs that fit a worker's free devices best. They are lost after `lease_s` without a heartbeat.
 
         Raises:
             ArtifactError: the database has another schema version.
@@ -94,7 +94,7 @@ class JobQueue:
             return renewed
 
     def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise if an attempt at a job is over. Otherwise lock its row, so that the attempt outlasts this transaction.
+        """Raise if an attempt at a job is over. Otherwise lock its row, so that nobody can end the attempt in this transaction.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -120,7 +120,7 @@ class JobQueue:
         end_attempt(connection, finished(job, now), now, account)
 
     def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt that failed or was asked to stop. Return the job, which waits for a retry or has failed.
+        """End an attempt that failed. Return the job, which waits for a retry, has failed, or is cancelled if that was asked for.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -181,7 +181,7 @@ class JobQueue:
         return jobs
 
     def _has_lost(self) -> bool:
-        """Return True if an attempt is lost. This only reads, because SQLite allows one writer and lost attempts are rare."""
+        """Return True if an attempt is lost. Lost attempts are rare, and only reading does not hold up SQLite's single writer."""
         with begin_read(self._engine) as connection:
             return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 

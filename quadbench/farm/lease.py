@@ -24,7 +24,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """The claims on one device: a job's lease and a person's reservation. `token` is the fencing token of the last job."""
+    """The claims on one device: a job's lease and a person's reservation. `token` is the fencing token of its last lease."""
 
     token: int = 0
     job: Claim | None = None
@@ -37,7 +37,7 @@ def in_force(claim: Claim | None, now: datetime) -> Claim | None:
 
 
 def against_job(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return the claim that prevents this owner's job from using a device: another job's lease or another's reservation."""
+    """Return the claim that keeps this owner's job from using a device: any job's lease, or another owner's reservation."""
     reservation = in_force(claims.reservation, now)
     return in_force(claims.job, now) or (reservation if reservation and reservation.owner != owner else None)
 

@@ -114,7 +114,7 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End this owner's reservation of a device. With `force`, end anyone's, and take it from a running job.
+        """End this owner's reservation of a device. With `force`, end anybody's, and also the lease of a job that runs there.
 
         Raises:
             LeaseError: another person has reserved it.
@@ -134,7 +134,7 @@ class Leases:
         self._change(device, decide)
 
     def standing(self) -> dict[str, Claims]:
-        """Return the unexpired claims on each device that has any, by the device's name in leases."""
+        """Return a dict from a device's name in leases to its unexpired claims. Devices without claims are left out."""
         with begin_read(self._engine) as connection:
             now = database_now(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
@@ -160,7 +160,7 @@ def lease_time_s(asked: float | None = None) -> float:
 
 
 def leased_name(address: Address) -> str | None:
-    """Return the name in leases of this machine or of a virtual device, given its address; None for other devices.
+    """Return a device's name in leases, if the address is that of a virtual device or this machine. Otherwise return None.
 
     Raises:
         UserError, SpecError: the profile of a virtual device cannot be read.

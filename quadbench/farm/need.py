@@ -19,12 +19,12 @@ def device_need(device: str) -> str:
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the requirement of a job for any device that fits a wish (`s25*2`, say). A wish for several becomes several jobs."""
+    """Return the requirement of a job for any device that fits a request, such as `s25*2`. That request needs two such jobs."""
     return _wished(wish.key or "", wish.value)
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
-    """Return all job requirements that a device with these labels satisfies, by the same rules as `Wish.fits`."""
+    """Return all job requirements that a device with these labels satisfies. Their rules are those of --devices."""
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 

@@ -1,4 +1,4 @@
-"""One list of phones, merged from attached phones, inventory, claims and farm.yaml. Functions find a device in it by name."""
+"""Merge attached phones, inventory, claims and farm.yaml into one list of phones. Also find a device in that list by name."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class FarmPhone:
 
     @property
     def claim(self) -> Claim | None:
-        """Return who holds the phone: the lease of the job that uses it, else a person's reservation, else None."""
+        """Return the claim on the phone: the lease of the job that uses it, else a person's reservation, else None."""
         return self.claims.job or self.claims.reservation
 
     @property
@@ -115,7 +115,7 @@ def merged(
 
 
 def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
-    """Return the phone with this name, address or adb serial, or else the only phone with this device profile.
+    """Return the phone with this name, address or adb serial. Otherwise return the only phone with this device profile.
 
     Raises:
         UnknownNameError: there is no such phone.
@@ -132,7 +132,7 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Return the name in leases of a phone, this machine or a virtual device, given by name or address.
+    """Find a phone, virtual device or this machine by name or address, and return its name in leases.
 
     Raises:
         UnknownNameError, UserError: as `phone_named`, or the device is never leased.
@@ -145,7 +145,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:
-    """Return an attached phone's row of the device list as an entry for the inventory."""
+    """Convert an attached phone's row of the device list to an entry for the inventory."""
     return Sighting(
         device=lease_name(PHONE_FAMILY, row.serial),
         address=row.address,
@@ -161,7 +161,7 @@ def sighting_of(row: DeviceRow, host: str) -> Sighting:
 
 
 def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPhone], dict[str, Claims]]:
-    """Return the inventory's phones and the claims on devices. If the database does not exist, both are empty."""
+    """Return the phones in the inventory, and a dict from device to claims. If the database does not exist, both are empty."""
     source = database_of(layout)
     if isinstance(source, Path) and not source.exists():
         return [], {}

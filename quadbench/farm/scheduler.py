@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host that runs one job at a time, with the `affinity` (needed files) of its last job and its idle seconds."""
+    """A device or host for one job at a time. `affinity` names its last job's files; `rested_s` is idle seconds since."""
 
     name: str
     serves: frozenset[str]
@@ -73,7 +73,7 @@ def assigned(
 
 
 class _Giving:
-    """Matching of farm jobs to seats (devices or hosts), with the jobs and the seats that are still unmatched."""
+    """The state while jobs are assigned to seats (devices or hosts): the jobs and the seats that are still unmatched."""
 
     def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now
@@ -89,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return the key by which job queues take turns, smallest first; None if no job of this queue can be assigned."""
+        """Return a queue's sort key: the smallest is served next. Return None if none of its jobs can be assigned."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -118,7 +118,7 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of a queue's next job: the first whose files a free device has, unless the oldest waits too long."""
+        """Return the index of the next job: the oldest, or one little younger whose files a free device has."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))

@@ -1,4 +1,4 @@
-"""Parse device wishes such as `s25*2` and `chip=SM8750`, and match them with devices. Nothing here connects to a device.
+"""Parse requests for devices (wishes), such as `s25*2` and `chip=SM8750`, and match them with devices. Nothing here connects.
 
 If devices fit several wishes, a bipartite matching serves all wishes whenever that is possible.
 """
@@ -16,7 +16,7 @@ _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A request for `count` devices whose label `key` has this value. Without a key, the name or device profile counts."""
+    """A request for `count` devices whose label `key` has this value. Without a `key`, name or profile must equal it."""
 
     word: str
     key: str | None
@@ -24,13 +24,13 @@ class Wish:
     count: int
 
     def fits(self, labels: Mapping[str, str]) -> bool:
-        """Return True if a device with these labels satisfies the wish."""
+        """Return True if a device with these labels satisfies the request."""
         keys = NAME_KEYS if self.key is None else (self.key,)
         return any(labels.get(key, "").casefold() == self.value.casefold() for key in keys)
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Parse a value of --devices as a wish; return None if it is an address. `label_keys` are the labels used in farm.yaml."""
+    """Parse a value of --devices as a request, such as `s25*2`; return None if it is an address. `label_keys` are farm.yaml's."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -42,7 +42,7 @@ def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
 
 
 def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Choose free devices for each wish and return their names. `devices` maps the name of each free device to its labels.
+    """Choose free devices for each request and return their names. `devices` maps the name of each free device to its labels.
 
     Raises:
         DeviceNotFoundError: there are too few; the message names the first unsatisfied wish.
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Assign a free device to one place of a wish, moving earlier assignments if needed (augmenting paths). Return success."""
+    """Find a device for one of the `count` places of a request; earlier ones may move (augmenting paths). Return success."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,4 +1,4 @@
-"""A lease file on the device itself. It shows jobs that use another database that the device is in use.
+"""A lease file on the device itself. From it, jobs that use another database learn that the device is in use.
 
 The file is one line: database name, token, expiry by the device's clock, and owner. A job rewrites it before each launch. A
 greater token of the same database, or an unexpired line of another database, blocks the job.

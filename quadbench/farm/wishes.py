@@ -1,4 +1,4 @@
-"""Resolve values of --devices to addresses: wishes become free phones, and names in farm.yaml become adb serials."""
+"""Resolve values of --devices to addresses. Requests such as `s25*2` become free phones; names in farm.yaml, adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that values of --devices mean. Wishes get no phone that another value names.
+    """Return the addresses that values of --devices mean. A phone named in one value is never chosen for another's request.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.

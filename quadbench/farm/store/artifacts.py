@@ -48,7 +48,7 @@ class ArtifactName:
 
 
 def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
-    """Send an artifact's files to a store, without those it has. The artifact's entry is written last, when all files are there.
+    """Send the files of an artifact that a store lacks. The artifact's entry is written last, when all files are there.
 
     Raises:
         ArtifactError: a local file does not match its manifest, or the artifact has no valid digest.
@@ -208,7 +208,7 @@ def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> Ar
 
 
 def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
-    """Hard-link a local file to the target path. Return True if the file exists and has the right content."""
+    """Hard-link a local file to the target path. Return False, without a link, if it is missing or its content is wrong."""
     if source is None:
         return False
     with suppress(OSError):

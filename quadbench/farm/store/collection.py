@@ -159,7 +159,7 @@ def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the keys of these entries and of all objects to which they refer. Raise ArtifactError for damaged entries."""
+    """Yield the given keys of entries and those of all objects that these list. Raise ArtifactError for a damaged entry."""
     for key in keys:
         yield key
         for file in _contents(key, store):
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if an entry is recent or its name is to be kept. Objects are not judged here, only entries."""
+    """Return True if a cleanup keeps this entry: it is recent, in use, or named by the caller. Objects always give False."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)

@@ -98,13 +98,13 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a stored file's content as bytes. The errors are those of `blocks`, and one for a file too large for memory."""
+        """Return a stored file's content as bytes. Raise the errors of `blocks`, and ArtifactError if it is too large."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
 
     def fetch(self, file: FileRef, target: Path) -> None:
-        """Write a stored file to a local path atomically. The errors are those of `blocks`, and OSError for the local path."""
+        """Write a stored file to a local path atomically. Raise the errors of `blocks`, and OSError for the local path."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -148,7 +148,7 @@ class Store:
         self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
 
     def condemned(self) -> Condemned:
-        """Return the keys of files marked for removal, with the times. The errors are those of `document`."""
+        """Return the keys of files marked for removal, each with the time of the mark. Raise the errors of `document`."""
         return self.document(CONDEMNED, Condemned) or Condemned()
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
@@ -158,7 +158,7 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the different files that an entry lists, after checking that all of them fit into one folder.
+    """Return the files that an entry lists, each once. Raise if they cannot be in one folder, such as two with one path.
 
     Raises:
         ArtifactError: two files have the same path, one lies inside another, or a size is invalid.

@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the name of a file in the folder that is not quadbench's. None: the folder counts as empty, or is a bucket."""
+        """Return a file name in the folder that is not quadbench's. Return None if there is none, and always for a bucket."""
         if self._folder is None:
             return None
         with self._told():
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return True for a file name that may occur in a folder that counts as empty, left by its file system or a killed writer."""
+    """Return whether a folder with this file counts as empty. Such files come from the file system or a killed writer."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return an error's errno, if need be from the text of obstore's message, or None."""
+    """Return an error's errno. If it has none, read it in the text of obstore's message; None if there is none either."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))
@@ -162,7 +162,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why access to a store failed, in one line without credentials: the innermost cause, then the request."""
+    """Return why access to a store failed, in one line without credentials. The innermost cause comes first, then the request."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said, _, details = str(error).partition("\n\nDebug source:")
