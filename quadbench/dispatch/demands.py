@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A resolved value of --devices: the job's requirement, the farm's devices that fit now, and a compile target if given.
+    """The meaning of a --devices value: the job's requirement, the devices that fit now, and a compile target or None.
 
     `wish` is set if any of several devices will do.
     """
@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Find the farm's devices for values of --devices. A serial means one device; a wish or profile means any that fits.
+    """Find the farm's devices for values of --devices. A serial means that device; a profile or request means any that fits.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return for each device its part of a farm run. All devices get the same settings, apart from the compile target."""
+    """Return each device's requirement, measurement settings and compile jobs. The settings differ only in the compile target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return a compile job's payload for each target of the fitting devices, for the oldest HTP version among its devices."""
+    """Return compile jobs' payloads, one per target of the fitting devices. Each is for its devices' oldest HTP version."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device's host has no device profile for it, or if `word` names another profile than the device's own."""
+    """Raise if a device's host has no profile for the device. Raise too if `word`, from --devices, names another profile."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

@@ -54,7 +54,7 @@ class Host:
 
 
 def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
-    """Execute a farm job, on the device at `address` if the job needs one. `compiled` has the results of its compile jobs.
+    """Execute a farm job, on the device at `address` if it needs one. `compiled` are the results of the compile jobs before it.
 
     Raises:
         QuadbenchError: the job fails, for good or for now.

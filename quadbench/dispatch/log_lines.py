@@ -74,7 +74,7 @@ class LogObserver:
         log.info("%s %s is there", stage, digest[:12])
 
     def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
-        """Do nothing, because the log gets the total when the deployment is done."""
+        """Ignore how many bytes were sent so far. The total is logged when the deployment is done."""
 
     def deploy_done(self, deployment: Deployment) -> None:
         log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)

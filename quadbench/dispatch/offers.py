@@ -1,4 +1,4 @@
-"""Determine a worker's offers for jobs: its attached phones, further devices given to it, and building and compiling."""
+"""Determine which jobs a worker takes: those for its attached phones or devices named at its start, builds, compilations."""
 
 import logging
 import platform
@@ -36,7 +36,7 @@ def capabilities() -> tuple[str, ...]:
 
 
 def given_device(address: Address) -> WorkerDevice:
-    """Return this machine or a virtual device as a device that a worker offers in addition to attached phones.
+    """Return the device that a worker offers beside attached phones: this machine or a virtual device.
 
     Raises:
         UserError: the address is not such a device.

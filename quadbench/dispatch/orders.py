@@ -45,7 +45,7 @@ class CompileOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOrder:
-    """The payload of a measurement on one device: bundles by device profile, and run settings. `name` is shown to people.
+    """The payload of a measurement on one device: run settings, and each device profile's bundle. `name` is shown to people.
 
     `target` selects another of the profile's targets than its first.
     """
@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One of the two builds to compare: bundle, variant, kit (by digest, if given) and settings. `name` is shown to people."""
+    """One of the two builds to compare: bundle, variant, settings and perhaps a kit, by digest. `name` is for people."""
 
     name: _Word
     bundle: Digest
@@ -91,7 +91,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """The result of a compile job: the digest of the compiled bundle, with the bundle's digest and the target key."""
+    """The result of a compile job: the digest of the compiled bundle. `bundle` and `key` repeat the bundle and target."""
 
     bundle: Digest
     key: _Word
@@ -126,7 +126,7 @@ def as_json(value: Order | Answer) -> dict[str, Any]:
 
 
 def order_of(job: Job) -> Order:
-    """Parse the JSON payload of a job and return it as an order of the job's kind.
+    """Parse the JSON payload of a job. Return it as an object of the class for the job's kind, such as BuildOrder.
 
     Raises:
         ArtifactError: the payload is invalid.

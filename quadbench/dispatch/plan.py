@@ -12,7 +12,7 @@ BUILD = "build"
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """One device's part of a farm run: the device requirement, the job's payload, and the compile jobs that must come first."""
+    """One device's part of a farm run: its requirement, the measurement's payload, and the compile jobs that must come first."""
 
     needs: str
     order: MeasureOrder | CompareOrder

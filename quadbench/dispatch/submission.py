@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return the build job's payload for a recipe, or None if the store has the bundle. A local bundle is sent to the store."""
+    """Return the build job's payload for a recipe; None if the store has the bundle. A local one is sent there first."""
     if bundle := find_bundle(recipe, layout):
         observer.artifact_reused("bundle", digest)
         send(bundle, store)
@@ -135,7 +135,7 @@ def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer
 
 
 def whole_text(recipe: Recipe) -> str:
-    """Return a recipe as YAML that another host can read: with absolute file paths, without default values."""
+    """Return a recipe as YAML text that another host can read. File paths are absolute, and default values are left out."""
     content = recipe.model_dump(mode="json", exclude_defaults=True, context=WHOLE_PATHS)
     for task in content["tasks"]:
         task["adapter"] = task["adapter"] or None  # YAML null means no adapter
