@@ -53,7 +53,7 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Object:
-    """A file in the device's objects folder, where its name is its sha256."""
+    """A file in the device's folder `objects`, in which files are named by their sha256."""
 
     size_bytes: int
     is_executable: bool
@@ -102,7 +102,7 @@ def space_bytes(files: Iterable[LocalFile]) -> int:
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return the files to deploy by sha256, equal files once; a file becomes executable if any of its copies is executable."""
+    """Return a dict from sha256 to the file to deploy. If one of several equal files is executable, that one is chosen."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():
@@ -115,7 +115,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Delete temporary files and non-regular files from the device's objects folder. Return the other files by sha256."""
+    """Delete temporary and non-regular files from the device's folder `objects`. Return the others in a dict by sha256."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
         log.warning("%s was not a regular file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
@@ -135,7 +135,7 @@ def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: 
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """Hash files on the device. Return a map from the expected sha256 of each file, which is its name, to the actual sha256."""
+    """Hash files on the device. Return a dict from the expected sha256 of each file, which is its name, to the actual one."""
     contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):

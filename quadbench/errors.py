@@ -135,7 +135,7 @@ class NotStoredError(ArtifactError):
 
 
 class StorageError(ArtifactError):
-    """Raised when a results folder or a store, or a file there, cannot be used: full, closed, missing or of the wrong kind."""
+    """Raised when a results folder or store, or a file there, cannot be used: full, unreachable, missing or not permitted."""
 
 
 class BuildError(QuadbenchError):
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a remote compile or measurement service refuses or does not answer. `is_absent`: the id is unknown there."""
+    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: it has no such model or job."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -188,7 +188,7 @@ class LeaseError(DeviceError):
 
 
 class AttemptOverError(LeaseError):
-    """Raised in a worker whose attempt at a farm job has ended. The worker stops, and its results are not stored."""
+    """Raised in a worker whose attempt at a farm job is over, such as after missed heartbeats. It stops and stores nothing."""
 
 
 class OutputLimitError(DeviceError):
@@ -240,7 +240,7 @@ class FarmWaitInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
-    """Raise MissingDependencyError if an import in the block fails because a package is missing. Other import errors pass."""
+    """Raise MissingDependencyError if an import in the block fails for want of a package. Other errors stay as they are."""
     try:
         yield
     except ModuleNotFoundError as error:

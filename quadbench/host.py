@@ -69,7 +69,7 @@ def has_ended(mark: str) -> bool:
 
 
 def _pid_namespace() -> tuple[str, str]:
-    """Return the boot id and the PID namespace of this process. Within both, a PID identifies one running process at a time."""
+    """Return the boot id and the PID namespace of this process. Only with both equal does a PID mean the same process."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
@@ -83,7 +83,7 @@ def _start_of(pid: int) -> str:
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Find installed programs; return their paths with symlinks resolved. `packages` maps each program to its Debian package.
+    """Return a dict from program to path, with symlinks resolved. `packages` gives the Debian packages that the error would name.
 
     Raises:
         MissingDependencyError: names all programs that are not installed.
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Lock a file and write our name, `holder`, into it. If another process has the lock, pass its name to `waiting` and wait.
+    """Lock a file and write our name, `holder`, into it. If another process has it, call `waiting` with its name and wait.
 
     Raises:
         OSError: the file cannot be opened.
