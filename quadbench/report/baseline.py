@@ -34,7 +34,6 @@ _NAMED = 4  # figures that a sentence names
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
     """A metric (time, memory, bytes or PSNR) of a task in two runs: `before` in the baseline, `now` in the current run.
-
     Values are nanoseconds, bytes or, without a unit, decibels. `ratio` is now / before with its 95 % interval, None for
     decibels and missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
     """
@@ -67,7 +66,6 @@ class ChangedFigure:
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
     """An earlier run with which the current run is compared, and how each metric changed.
-
     Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
     changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that interleaves both.
     """
@@ -85,7 +83,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether some measured metric seems better or worse; runs at different times cannot prove a change."""
+        """Return whether a time or memory seems better or worse. Runs at different times cannot prove this."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -115,9 +113,9 @@ def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Seq
 def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
-    """Compare a run with its baseline over their common tasks, given the KPI rows of both.
-
-    `where` holds the command-line options that name the results folder.
+    """Compare a run with its baseline over the tasks that both have.
+    `its_rows` are the rows of the baseline's KPI table, `rows` those of the run's. `where` holds the command-line options that
+    name the results folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -143,7 +141,9 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return two tables per device: settings that differ from the baseline run, and metrics of both runs (all or main ones)."""
+    """Return up to two tables for each device: changed settings, and metrics of both runs. Without `is_full`, only metrics that
+    are main ones or have changed are listed.
+    """
     tables = []
     for address, unlike_there in baseline.differences.items():
         figures = [figure for figure in baseline.figures if figure.device == address and (is_full or figure.is_telling)]
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count the values that both runs have measured: those of the main metrics if `is_main`, else those of the others."""
+    """Count the values that both runs have of the main metrics (if `is_main`) or of all others; exact ones do not count."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -224,7 +224,7 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
 
 
 def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
-    """Return the settings of a device that differ between two runs, as a map from name to values before and now."""
+    """Return the settings of a device that differ between two runs, as a dict from name to values before and now."""
     sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
     for run in (baseline, result):
         devices = [device for device in run.devices if device.address == address]
@@ -253,7 +253,9 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield sentences that name these, compare bytes and PSNR, and say how to compare times."""
+    """If two runs have different tasks, yield sentences that name these. They also say if the files and images of common tasks
+    are unchanged, and give a command that compares times.
+    """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):
         return

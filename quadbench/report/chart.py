@@ -104,7 +104,9 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def padded_range(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
-    """Return an axis range around values. The margin at each end is 15 % of the span, at least 2 % of the maximum or `least`."""
+    """Return an axis range around values. The margin at each end is the largest of three: `least`, 15 % of the span, and 2 % of
+    the maximum.
+    """
     room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
     return min(values) - room, max(values) + room
 
@@ -196,14 +198,14 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
 
 
 def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
-    """Return at least two axis ticks that enclose `low` to `high`, spaced as for a span of at least `least`."""
+    """Return two or more axis ticks that enclose `low` to `high`. A span below `least` gets the tick spacing of `least`."""
     step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
     first, last = floor(low / step), ceil(high / step)
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
 def label_width(words: str) -> float:
-    """Return the largest possible width in pixels of a label after `short` has truncated it."""
+    """Return the width in pixels that a label needs at most, once the function `short` has cut it to its maximum length."""
     return sum(_letter_width(letter) for letter in short(words))
 
 

@@ -1,4 +1,4 @@
-"""Charts of a comparison of two builds, A and B: a forest plot of all intervals, and launch times over the session."""
+"""Charts of a comparison of two builds, A and B: intervals of all metrics' ratios (forest plot), and image times of launches."""
 
 import math
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class ForestPlot:
 
 
 def forest_plot(versus: Versus) -> ForestPlot:
-    """Return the forest plot of a comparison. Metrics without interleaved launches have a ratio but no drawing."""
+    """Return the forest plot of a comparison. A metric without an interval, such as bytes, gets its change in words only."""
     diffs = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     # The scale covers all ratios, and the intervals of all decided figures.
     decided = [one for one in diffs if one.verdict is not Verdict.INCONCLUSIVE]
@@ -98,7 +98,7 @@ def _scale(plot: Plot) -> Markup:
 
 
 def _interval(result: Comparison, plot: Plot, margin: float) -> Markup:
-    """Draw a ratio B / A with its interval over the equivalence band; values beyond the scale are arrows at its edge."""
+    """Draw a ratio B / A and its interval in front of the equivalence band. Values beyond the scale are arrows at its edge."""
     if result.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[result.verdict], result.verdict.lower()
@@ -124,7 +124,7 @@ def _arrow(x: float, side: float, style: str) -> str:
 
 
 def launch_chart(device: VersusDevice) -> str | None:
-    """Draw each launch's image time over the session, with battery temperatures below; None with fewer than two times."""
+    """Draw each launch's image time over the session, and battery temperatures below. Return None for fewer than two times."""
     times = [(one, convert(one.image_ns, Unit.MILLISECONDS)) for one in device.launches if one.image_ns]
     heat = [(one, one.temperature_c) for one in device.launches if one.temperature_c is not None]
     if len(times) < 2:

@@ -40,7 +40,9 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists names without a comparison."""
+    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists those that stand without `<` or `>`, such
+    as verdicts, which are true or false.
+    """
 
     text: str
     names: tuple[str, ...]
@@ -72,7 +74,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. While parsing, Python identifiers stand for metric names with dots and hyphens."""
+    """Parse a condition to a syntax tree. As metric names hold dots and hyphens, Python parses identifiers in their place."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -165,10 +167,9 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
 def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Return a message for each device and task on which the condition is true. A missing value counts as true.
-
-    A task is skipped if a metric does not apply to it, as the VAE encoder without an input image. It is also skipped if the
-    baseline lacks it. If all tasks are skipped, the condition counts as met.
+    """Return a message for each device and task on which the condition is true. A missing value counts as true, so that no check
+    passes unmeasured. A task is skipped if a metric does not apply to it, as the VAE encoder without an input image. It is also
+    skipped if the baseline lacks it. If all tasks are skipped, the condition counts as met.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -200,7 +201,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a condition's metric as text: its name and value. A verdict is shown as the ratio now / before with interval."""
+    """Return a metric of a condition as text: its name and value. A verdict gives the ratio now / before with its interval."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -222,7 +223,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Check the variant and all later parts of a dotted metric name; remove them from `words` and return them."""
+    """Remove the parts of a metric's name that follow the task from the list `words`. Check these parts and return them."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -271,7 +272,7 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield values for conditions on a baseline: its own metrics, their changes in this run, and the counts of verdicts."""
+    """Yield the values that conditions on a baseline can use: its metrics, their changes in this run, and counts of verdicts."""
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
@@ -288,7 +289,9 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield a KPI row's condition names if its metric does not apply to its task, such as VAE encoder time in text-to-image."""
+    """Yield a metric's names in conditions if it does not apply to its task, such as VAE encoder time in text-to-image.
+    Conditions with these names skip the task, although the value is missing.
+    """
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:

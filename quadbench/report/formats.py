@@ -48,8 +48,7 @@ def _markdown(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A LaTeX font size: command, relative letter width, and column gap in letters of the largest size.
-
+    """A LaTeX font size: its command, relative letter width, and column gap. The gap is counted in letters of the largest size.
     Small letters of Computer Modern are relatively wide: digits of 8, 7, 6 and 5 points take 4.25, 3.99, 3.67 and 3.40 points.
     """
 
@@ -78,7 +77,6 @@ class _Layout:
 
 def to_latex(table: TextTable) -> str:
     """Return the table as LaTeX with a caption: a floating `table`, or a `longtable` if it has many rows.
-
     Text columns and column heads wrap where they would not fit. Tables that are still too wide are landscape, in a smaller font
     if needed. The first line is a comment that names the required packages.
     """
@@ -132,7 +130,7 @@ def _width(head: Sequence[str], cell: int) -> int:
 
 
 def _broken(head: str, width: int) -> tuple[str, ...]:
-    """Wrap a column head into lines as wide as the column's cells, or as the head's longest word."""
+    """Wrap a column head into lines as wide as the column's cells, or as the head's longest word if that is wider."""
     longest = max(map(len, re.split(r"\s+|(?<=-)", head)))
     return tuple(textwrap.wrap(head, max(width, longest, 1), break_long_words=False)) or (head,)
 

@@ -1,4 +1,4 @@
-"""Formatting of measured values for reports: numbers with units, explained terms, and tables as text, CSV or data frames."""
+"""Formatting of values for reports: numbers with units, explanations of terms, and tables as text, CSV or data frames."""
 
 import csv
 import io
@@ -73,7 +73,7 @@ def times(ratio: float) -> str:
 
 
 def rough_times(ratio: float) -> str:
-    """Format a ratio, such as `1.72×`, but as `> 100×` above 100, where one of the two values is almost zero."""
+    """Format a ratio, such as `1.72×`. Above 100 it is `> 100×`, as one of the two values is then almost zero."""
     return f"> {_MAX_TIMES}×" if ratio > _MAX_TIMES else times(ratio)
 
 
@@ -96,12 +96,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def decibels(value: float) -> str:
-    """Format a PSNR value. Records cap PSNR at 99 dB, the value of equal images."""
+    """Format a PSNR value. From 99 dB on it is `≥ 99 dB`, as records cap PSNR there, the value of equal images."""
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 
 def display(value: float | None, unit: Unit | None) -> str:
-    """Format nanoseconds or bytes in their unit, a value without a unit as decibels, and None as `–`."""
+    """Format nanoseconds or bytes in their unit, and None as `–`. A value without a unit is a PSNR, shown in decibels."""
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
 

@@ -64,7 +64,9 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on what one shared base saves or costs against one graph per task, on every device or on some."""
+    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. Each item
+    names its tasks and devices, unless it holds for all.
+    """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
     gains, losses, somewhere = list[str](), list[str](), list[str]()
@@ -88,7 +90,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Return how much file sizes differ, such as `22 % `, to stand before a word; empty if the metric `key` is not a size."""
+    """Return how much file sizes differ, such as `22 % `, to precede `fewer bytes`. It is empty if metric `key` is not a size."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -101,7 +103,7 @@ def _more(row: KpiRow) -> float:
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a phrase such as ` in restyle on s25` for the tasks and devices of `rows`; empty if `rows` equals `compared`."""
+    """Return where `rows` apply, such as ` in restyle on s25`. The phrase is empty if they are all rows of `compared`."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -143,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views (file sizes by number of tasks) that know all tasks' total size on one shared base."""
+    """Return the storage views (file sizes by number of tasks) that have a size of all tasks together on one shared base."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -181,7 +183,7 @@ def _break_even(storage: Storage) -> float:
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the shared graph's slowest task switch, compared with switches between one graph per task."""
+    """Return a clause on the shared graph's slowest task switch, compared with loading a graph when each task has its own."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
         return ""
@@ -219,7 +221,9 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return a metric's KPI rows in which both variants have a value; for times, only rows measured under equal conditions."""
+    """Return a metric's KPI rows that have values of the shared graph and of one graph per task. Times count only if both were
+    measured under equal conditions.
+    """
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
         return of_key
@@ -277,7 +281,7 @@ def _percent(change: float) -> str:
 
 
 def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """Return a sentence for each kind of values that a report lacks, with the reason, and for events such as a lost device."""
+    """Return sentences on the values that a report lacks, each with the reason, and on events such as a lost device."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = [*_run_events(result)]
@@ -324,7 +328,9 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a sentence on a device's launches that are in no complete A B B A block; None if there are none."""
+    """Return a sentence if a device has launches outside complete A B B A blocks, or no such block; else None. Comparisons need
+    complete blocks.
+    """
     counts = paired(result, device)
     if counts.left_out:
         which = f"{plural(counts.left_out, 'launch')} on {device.address} ended OK"
@@ -371,7 +377,6 @@ def next_step(
     words: Sequence[str] = (),
 ) -> str:
     """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats.
-
     `launches` of each variant are needed for verdicts. `words` are the options that name the results folder in a command.
     """
     if result.is_cut_short:
@@ -416,12 +421,12 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 
 
 def remedies(caveats: Collection[Caveat]) -> list[str]:
-    """Return the remedies for caveats about times, to apply before both compared builds are launched again."""
+    """Return what to do about caveats on times before both compared builds are launched again."""
     return [caveat.remedy for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device; return `enough` if the run has no two variants to compare."""
+    """Return the fewest shared-graph launches on any device. Without two variants, more cannot help: return `enough`."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

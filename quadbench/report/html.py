@@ -42,12 +42,12 @@ _CHARTS = (
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
-    """Write a run's HTML report and return its path; raise the same errors as `write_view`."""
+    """Collect the content of a run's report, write it as HTML and return its path; raise the same errors as `write_view`."""
     return write_view(report_view(result, layout, baseline), layout)
 
 
 def write_view(view: ReportView, layout: Layout) -> Path:
-    """Write a run's HTML report to `reports/<run id>.html` in the results folder, atomically; return its path.
+    """Write a report's content as HTML to `reports/<run id>.html` in the results folder, atomically; return its path.
 
     Raises:
         StorageError: the folder is full or cannot be written.
@@ -88,7 +88,7 @@ def study_report(study: Sweep | Versus, layout: Layout) -> Path:
 
 
 def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
-    """Return a sweep's or comparison's report as HTML. Commands in it name the results folder by `where`."""
+    """Return the HTML report of a sweep or comparison. `where` holds the options that name the results folder in its commands."""
 
     def command(*words: str) -> str:
         return shlex.join(("quadbench", *words, *where))
@@ -165,7 +165,6 @@ def _environment() -> Environment:
 
 def _picture(picture: Picture, alt: str) -> Markup:
     """Return an HTML image with embedded PNG bytes: an image file, or two files' difference. Return an error text on failure.
-
     The image sits in an empty `details` element, which style.css enlarges when open. This needs no script and no second copy.
     """
     for path in filter(None, (picture.path, picture.apart_from)):

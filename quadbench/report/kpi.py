@@ -34,14 +34,16 @@ _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
 def read_at(places: Sequence[int]) -> Reading:
-    """Return a function that picks the values at these positions from the list of all values of a launch."""
+    """Return a function that takes the list of all values of a launch, and returns those at the positions `places`."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: tuple(values[place] for place in places)
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader. Given sample kinds and a task, it makes a function that picks the task's values of a metric."""
+    """Return a KPI's reader for a metric. From the kinds of a launch's samples, it finds the positions of a task's values. It
+    returns a function that picks the values there.
+    """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
@@ -73,7 +75,7 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that adds, for each switch to the task, the time of the switch and of the next image (even warm-up)."""
+    """Return a function that gives switch time plus next image's time for each switch to the task. A warm-up image counts too."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -86,7 +88,7 @@ def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader. Given sample kinds and a task, it makes a function that picks the highest value of a metric."""
+    """Return a KPI's reader for a metric. It returns a function that picks the highest of a task's values in a launch."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
@@ -116,14 +118,14 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that sums the file sizes of all components except LoRAs; no sum without a U-Net."""
+    """Return a function that sums the file sizes of all components but LoRAs. It gives no sum if the U-Net's size is unknown."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that sums the file sizes of the task's LoRA adapters; no sum if any size is unknown."""
+    """Return a function that sums the file sizes of the task's LoRA adapters. It gives no sum if any size is unknown."""
     files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -141,12 +143,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric of one component, such as the VAE decoder, whose graph was run by itself."""
+    """Return a KPI's reader for a metric of one component, such as the VAE decoder, run on its own with random inputs."""
     return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
 def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for the run times of one component, such as the VAE decoder, whose graph was run by itself."""
+    """Return a KPI's reader for the times of single runs of a component's graph, such as the VAE decoder's."""
     return component_reading("inference_ns", component)
 
 
@@ -160,7 +162,6 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """The measured value of a metric with its spread: the median of launch medians, in nanoseconds or bytes.
-
     `low` and `high` are the extreme launch medians, or the extreme samples of a single launch. `p90` is over all samples, None
     with too few. `medians` has one median per launch, in the order measured.
     """
@@ -179,7 +180,6 @@ class Figure:
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
     """One row of the KPI table: a metric of a task on a device, with both variants' values. A text explains a missing value.
-
     `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
     `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict on the
     shared graph against one graph per task; None for exact and incomparable values.
@@ -206,7 +206,7 @@ class KpiRow:
 
     @property
     def claim(self) -> Verdict:
-        """Return the verdict on the shared graph: BETTER if it takes less than one graph per task, WORSE if more."""
+        """Return BETTER if the shared graph takes less than one graph per task, WORSE if more, else SAME or INCONCLUSIVE."""
         if self.judged:
             return self.judged.claim
         if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
@@ -225,7 +225,7 @@ def exact_verdict(more: float) -> Verdict:
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
-    """Return all KPI rows of a run, by device and then by task in the bundle's order."""
+    """Return a run's KPI rows, one per device, task and metric. They are in order of devices, then of the bundle's tasks."""
     return judged_rows(
         row
         for device in result.devices
@@ -236,8 +236,7 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI rows with their verdicts, corrected for multiple testing within three families.
-
+    """Return the KPI rows with their verdicts. Each of three groups of rows (families) is corrected for multiple testing.
     The families are the main figures, which sentences report; the other measured figures; and the longest-running file of both
     variants for each device and task, which shows whether conditions were equal.
     """
@@ -259,7 +258,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the launch medians of both variants of a KPI row, per-graph first; None if they cannot be compared."""
+    """Return a KPI row's launch medians, of one graph per task and of the shared graph; None if they cannot be compared."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians
@@ -268,7 +267,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """A KPI's definition: `reading` makes a function that picks its values; `absent` gives the reason why a task lacks it."""
+    """The definition of a KPI. `reading` makes the function that picks its values; `absent` says why a task has no value."""
 
     key: str
     title: str
@@ -325,7 +324,7 @@ def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> l
 
 
 def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Sequence[float]]:
-    """Return a task's values of a KPI in each launch; empty for times from an emulator."""
+    """Return a task's values of a KPI in each launch. Times from an emulator are left out, as they say nothing about a device."""
     launches: list[Sequence[float]] = []
     for group in groups:
         is_told = kpi.unit is not _MS or not group.is_emulated
@@ -356,7 +355,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format the number of samples of a value: launches × samples per launch, `3 × 20`, or `3 launches, 55` if they differ."""
+    """Format how many samples a value has: launches × samples of each, `3 × 20`. Unequal ones give a total: `3 launches, 55`."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
@@ -416,20 +415,18 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI row that shows unequal conditions, for each device and task that has them.
-
-    The row is that of the longest-running file of both variants, if its time differs between them by more than 5 %.
+    """Return a KPI row for each device and task whose variants ran under unequal conditions.
+    The row shows this: it is that of the longest-running file of both variants, whose times differ by more than 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The verdict on one metric of the shared graph against one graph per task; `ratio` is per-graph / shared.
-
-    `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` metrics of the report.
-    `verdict` is None below six blocks. About `launches_needed` launches per variant would show 5 % where the verdict is open;
-    None if no affordable number would.
+    """The verdict on a metric of the shared graph against one graph per task. Above 1, `ratio` means that the shared graph takes
+    less. `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` metrics of the
+    report. `verdict` is None below six blocks. About `launches_needed` launches per variant would show 5 % where the verdict is
+    open; None if no affordable number would.
     """
 
     task: str
@@ -445,7 +442,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return a device's verdicts on the main metrics of each task, from the KPI rows of the whole report."""
+    """Return a device's verdicts on the main metrics of each task. `rows` are those of all devices, which are tested together."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(
@@ -466,7 +463,7 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
 
 
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
-    """Return a table of verdicts on shared against per-graph for each device with a complete A B B A block."""
+    """Return tables of verdicts: shared graph against one graph per task, for each device with a complete A B B A block."""
     rows = kpi_rows(result)
     tables = []
     for device in result.devices:

@@ -1,4 +1,4 @@
-"""Selection of a run's launches and their values, and tables of the bundle and precision that each device ran."""
+"""Selection of a run's launches and values, and tables of the bundle of each device: precision, samplers, 8-bit shares."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -53,8 +53,7 @@ def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedLaunches:
-    """A device's launches that enter the comparison of two variants: those of complete A B B A blocks, else all OK ones.
-
+    """A device's launches that count in the comparison of two variants. Without complete A B B A blocks, all OK launches count.
     `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
     blocks.
     """
@@ -122,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n so that every n-th launch selects at most `most` launches, and some of each of up to four alternating variants."""
+    """Return n for a list of every n-th launch: at most `most`, with some of each of up to four alternating variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -131,7 +130,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same sample kinds, so that a metric's values have the same positions in each launch."""
+    """Consecutive launches with the same kinds of samples in the same order. A metric's values have equal positions in each."""
 
     kinds: SampleKinds
     variant: Variant
@@ -140,7 +139,7 @@ class KindGroup:
 
 
 def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
-    """Group consecutive launches with the same sample kinds, variant and emulation."""
+    """Group consecutive launches that have the same sample kinds and variant, and are either all emulated or all real."""
     groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
     return tuple(
         KindGroup(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
@@ -149,7 +148,7 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's values of a metric whose sample kinds `accept` selects, without warm-up and emulator times."""
+    """Return a launch's values of a metric whose sample kind `accept` approves. Warm-up and emulator times are left out."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
@@ -157,19 +156,21 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
 
 
 def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> list[float]:
-    """Return the PSNR in decibels of a launch's images of a task, against the float reference or the ground-truth image."""
+    """Return the PSNR in dB of a launch's images of a task. `against` is `reference` (float) or `truth` (ground truth)."""
     return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
 
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
-    """Return the positions among a launch's values of a metric whose sample kinds `accept` selects, without warm-up."""
+    """Return the positions, in a launch's list of values, of a metric's values whose sample kind `accept` approves. Warm-up
+    counts only for metrics of a launch or switch, such as loads.
+    """
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A bundle and the addresses of devices that ran it. `where` joins these, and is empty if all devices ran this bundle."""
+    """A bundle and the addresses of its devices. `where` joins these for titles; it is empty if the run has one bundle."""
 
     bundle: Bundle
     addresses: tuple[str, ...]
@@ -218,7 +219,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of the 8-bit layers, parameters and products of each quantized U-Net; None for old bundles without them."""
+    """Return a table of each quantized U-Net's 8-bit layers, parameters and multiplications; None if old bundles lack counts."""
     shares = {labelled(graph.variant.value, graph.task): _shares(graph.int8) for graph in bundle.graphs if graph.int8}
     rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")

@@ -67,7 +67,7 @@ def count_text(kind: RulingKind, count: int) -> str:
 
 
 def figure_name(key: str | None, task: str | None) -> str:
-    """Return the display name of a metric, such as `End to end, restyle`; empty without a key, as in a verdict on all metrics."""
+    """Return the display name of a metric, such as `End to end, restyle`. A verdict on all metrics has no key, so no name."""
     if key is None:
         return ""
     title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or tidy(key)
@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change: relative to the last good files if they were launched again, else to earlier nights."""
+    """Format a metric's change against the last good files, if the night launched these too, or else against earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the interval of a metric's change in a night's verdict (ruling); `exact` or `not confirmed` if there is none."""
+    """Format the interval of a metric's change in a night; without one, `exact` for bytes and PSNR, else `not confirmed`."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -148,7 +148,6 @@ class NightStep:
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
     """Return the recommended command after a night's verdict. `where` holds the options that name the results folder.
-
     `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
@@ -186,7 +185,6 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
     """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause.
-
     `value` is that of this night. `before` is the value in the last night with good files, and names that night.
     """
 
@@ -210,7 +208,9 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The first night of a case's current state. `subject` is its new tested files, `before` the old; None if unchanged."""
+    """The night in which a case's current state began. `subject` is the tested files since then and `before` the old ones; both
+    are None if the files are the same.
+    """
 
     night: str
     subject: Subject | None
@@ -232,8 +232,7 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """A night's verdicts that are reported together: on one device, for a single case or for all cases with one cause.
-
+    """A night's verdicts on one device that are reported together. They concern one case, or all cases with the same cause.
     `figures` starts with the most important verdict, whose case and device are `place`. `accepting` is the command that accepts
     the change, None if there is nothing to accept. `doubt` says why the device is unreliable. No verdict is CLEAN.
     """
@@ -279,26 +278,26 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """If the finding's first verdict is on all metrics, return its first verdict on a single metric, with the cause."""
+        """If the first verdict is on all metrics, return the cause of the first one on a single metric; else empty text."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
     @property
     def device_fault(self) -> str:
-        """Return a night's finding for the device's summary: the cause if the device is at fault, else the short result."""
+        """Return a finding's text in its device's summary: the cause if the device is at fault, else the clause `result`."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
 def subject_name(subject: Subject) -> str:
-    """Return the display name of tested files (bundle and kit): the first characters of their digests."""
+    """Return the display name of tested files, a bundle and a runtime kit (libraries): the first characters of their digests."""
     kit = f" with kit {tidy(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
     return f"bundle {tidy(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a night's verdict: its kind, then finding; within a finding, verdicts on all metrics first."""
+    """Return the sort key of a night's verdict: by kind, then by finding. In a finding, verdicts on all metrics come first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
@@ -354,20 +353,20 @@ def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the measurement of the night to which a verdict belongs; None if there is none."""
+    """Return the measurement of a verdict's case on its device in the verdict's night; None if that was not measured."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the device's latest earlier measurement of the files that a verdict names as last good; None without one."""
+    """Return the device's latest earlier measurement of the last good files, which the verdict names; None without one."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with a verdict's new files or, for unchanged files, its new environment; None if unknown."""
+    """Return the night that brought a verdict's new files or, if the files are old, its new environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -389,7 +388,7 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
 
 
 def changed_values(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return the entries that differ between two mappings, as a map from name to values before and now."""
+    """Return the entries that differ between two dicts, as a dict from name to its values before and now."""
     return {tidy(name): (tidy(old), tidy(new)) for name, (old, new) in sorted(differing_values([before], [now]).items())}
 
 
@@ -400,9 +399,8 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's rate of false alarms: `alarms` among `tries`, the measurements without any change since the night before.
-
-    `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
+    """A device's rate of false alarms. `tries` counts measurements with no change since the night before. `alarms` counts those
+    of them that gave an alarm. `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
     """
 
     device: str
@@ -434,8 +432,7 @@ class DeviceNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightView:
-    """The content of a nightly report. `counts` maps each kind of verdict to its number of (case, device) pairs.
-
+    """The content of a nightly report. `counts` is a dict from a kind of verdict to its number of (case, device) pairs.
     A case on a device counts by its worst ruling. `clean` maps a case to its clean devices; `open` lists cases without a
     ruling.
     """
@@ -464,7 +461,7 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Return sentences on why the worst finding and other measurements may be unreliable, or that no reason is known."""
+        """Return why the worst finding and other measurements may be unreliable, or a sentence that no reason is known."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
@@ -496,7 +493,6 @@ class NightView:
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
     """Return the content of a nightly report. A case counts as clean on a device only if measured there.
-
     `where` holds the command-line options that name the results folder in the report's commands.
     """
     measured = {(one.case, one.device) for one in night.measurements}
@@ -536,7 +532,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return pairs of case and device without a verdict of the night: measured pairs and, while the night runs, planned ones."""
+    """Return the pairs of case and device without a verdict: measured ones and, as long as the night runs, planned ones."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned
@@ -545,7 +541,7 @@ def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ..
 
 
 def _changes(cases: Iterable[Sequence[Measurement]], night: Night) -> dict[str, tuple[str, str]]:
-    """Return how a device's environment changed since the night before, as a map from name to values before and now."""
+    """Return how a device's environment changed since the night before, as a dict from name to values before and now."""
     pairs = [nights[-2:] for nights in cases if len(nights) > 1 and nights[-1].night == night.night_id]
     return {name: pair for before, now in pairs for name, pair in changed_values(before.environment, now.environment).items()}
 

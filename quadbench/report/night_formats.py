@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel. Its y axis covers `levels` (usual values), and values within a factor of two of the median."""
+    """Return a chart panel. Its y axis covers the usual values `levels`, and all values from half to twice the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -79,7 +79,9 @@ def line(plot: Plot, values: Iterable[float]) -> str:
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the titles of two chart panels: of the tested case, and of its reference bundle (yardstick)."""
+    """Return the titles of two chart panels. The first has the tested case; the second has the unchanged reference bundle
+    (yardstick), which shows changes of the device itself.
+    """
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
     return of_case, labelled("the yardstick itself", unit)
@@ -166,7 +168,9 @@ def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A metric of a night's finding in words and, where known, in numbers. `ratio` is relative to the last good files."""
+    """A metric of a night's finding in words and, where known, in numbers. `ratio` is this night's value divided by that of the
+    last good files.
+    """
 
     case: str
     task: str | None
@@ -184,7 +188,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the first night of the current state, `last_good` the bundle and kit before it."""
+    """A finding of a night. `since` is the night when the current state began, `last_good` the bundle and kit before that."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -200,7 +204,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """The result of a nightly run. `counts` maps a worst verdict to its number of cases, `clean` a case to clean devices."""
+    """The result of a nightly run. `counts` has the number of cases by worst verdict, `clean` the clean devices by case."""
 
     schema_version: int
     night: str
@@ -298,7 +302,7 @@ def figure_lines(finding: NightFinding) -> list[str]:
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` maps a purpose to its command.
+    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` has a command for each purpose.
 
     Raises:
         StorageError: the folder is full or cannot be written.

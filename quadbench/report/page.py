@@ -45,12 +45,12 @@ def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environme
 
 
 def _shown_json(text: str) -> str:
-    """Escape the invisible characters of JSON text, which occur only in its strings."""
+    """Escape the invisible characters of JSON text. Its meaning stays the same, as these occur only in strings."""
     return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def _with_commands(sentence: str) -> Markup:
-    """Format a sentence's commands as HTML code: all text after a colon, and elsewhere a command with its placeholders."""
+    """Format a sentence as HTML, with quadbench commands as code. A command after a colon is all the text that follows."""
     end, parts = 0, []
     for match in _COMMANDS.finditer(sentence):
         parts += [escape(sentence[end : match.start()]), _command(match[0])]

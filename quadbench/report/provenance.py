@@ -65,7 +65,7 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return the versions of build tools and of the launches' software, with their devices. System libraries are only counted."""
+    """Return versions of build tools and launch software, with their devices. Of system libraries, only the number is told."""
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     known_versions = {(fact.name, fact.value) for fact in launches}
     build = [
@@ -82,7 +82,7 @@ def settings(result: RunResult) -> tuple[Fact, ...]:
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return each distinct (name, value) pair of launch records once, with its devices. `texts` maps record ids to pairs."""
+    """Return each distinct (name, value) pair once, with the devices that have it. `texts` is a dict from record id to pairs."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.records_in_order:
         for name, value in texts[record.record_id].items():

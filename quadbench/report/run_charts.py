@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory use over time in a variant's first launch: (ns spent so far in loads, switches and images, bytes)."""
+    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. Only loads, switches and images count as time."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -73,7 +73,7 @@ class MemoryTimeline:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShare:
-    """The time of one image by component: (component, nanoseconds) in order, beside the end-to-end median."""
+    """The time of one image, split into (component, nanoseconds) pairs in running order, and the median end-to-end time."""
 
     task: str
     variant: Variant
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, .
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return a list with a task's image time by component; the list is empty if end-to-end time was not measured."""
+    """Return a list of one entry, a task's image time by component. Without an end-to-end time, the list is empty."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -192,7 +192,7 @@ def _warmth(strips: Sequence[LaunchStrip], images: chart.Plot) -> Iterator[str]:
 
 
 def storage_chart(storage: Storage) -> str:
-    """Draw the bytes of files on the device over the number of use cases (tasks), for shared and per-graph."""
+    """Draw the bytes of files on the device over the number of tasks, as lines for shared graph and graph per task."""
     steps = (*storage.measured, *storage.extrapolated)
     lines = {
         "per-graph": [(step.count, step.per_graph_bytes) for step in steps if step.per_graph_bytes is not None],
@@ -203,7 +203,7 @@ def storage_chart(storage: Storage) -> str:
 
 
 def growth_chart(growth: Growth) -> str:
-    """Draw the file sizes of the recipe `ten-tasks` over the number of tasks, all of them measured."""
+    """Draw the file sizes of the recipe `ten-tasks` over the number of tasks. All points are measured, none extrapolated."""
     lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
     title = "Bytes of ten tasks on the built-in model, by number of tasks"
     return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw the time of an image including its share of a task switch, over the number of images between switches."""
+    """Draw a line for each way to serve tasks: image time plus its share of a task switch, over images between switches."""
     series = [
         chart.Series(
             label=variant.value,

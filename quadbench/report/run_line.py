@@ -55,7 +55,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
-    """A sweep with its result in words. `folder` holds its tables, charts and report; set only in printed JSON."""
+    """A sweep with its result in words. `folder` holds its tables, charts and report; a document stored there leaves it out."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -63,7 +63,7 @@ class SweepDocument(Sweep):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonDocument(Versus):
-    """A comparison with its result in sentences. `folder` holds its report; set only in printed JSON."""
+    """A comparison with its result in sentences. `folder` holds its report; a document stored there leaves it out."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -103,7 +103,6 @@ class RunStatus(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
     """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values.
-
     `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR without
     a time. `figure` is the first of them, a time if there is one.
     """
@@ -129,7 +128,7 @@ class RunList:
 
 
 def run_line(result: RunResult) -> RunLine:
-    """Return the list entry of a run: status, start, recipe, devices, and image time or PSNR."""
+    """Return the list entry of a run: status, start, recipe, devices, and image times, or PSNR where no time was measured."""
     wrong = sum(not record.status.is_fine for record in result.records)
     count = f"{wrong} of {len(result.records)} launches failed" if wrong else None
     status = RunStatus.CUT_SHORT if result.is_cut_short else RunStatus.FAILED if wrong else RunStatus.OK
@@ -151,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time as text: the mean of the tasks' medians, of the shared graph or else another variant."""
+    """Return a device's image time as text: the mean of its tasks' medians. Without the shared graph, it is another variant's."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))

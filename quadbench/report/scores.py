@@ -43,7 +43,6 @@ _ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """One image of a report. `path` is None if the image is missing; `note` then gives the reason.
-
     If `apart_from` is set, the report shows the difference from that image instead.
     """
 
@@ -171,7 +170,7 @@ def difference_png(one: Path, other: Path) -> bytes:
 
 
 def _reduced(pixels: Pixels) -> Pixels:
-    """Max-pool an image over square patches to at most 128 pixels of width, its size in a report."""
+    """Reduce an image to at most 128 pixels of width, its size in a report, by the maximum of square patches (max-pooling)."""
     side = -(-pixels.shape[1] // _MAX_WIDTH)
     height, width = (length // side * side for length in pixels.shape[:2])
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
@@ -180,7 +179,9 @@ def _reduced(pixels: Pixels) -> Pixels:
 
 
 def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table of scores for each task and device. Scores without a device are in all tables of their task."""
+    """Return a table of scores for each task and device. Scores of images that this machine made name no device, and are in all
+    tables of their task.
+    """
     tables = []
     for task in dict.fromkeys(c.task for c in scores.compared):
         of_task = [c for c in scores.compared if c.task == task]
@@ -204,7 +205,7 @@ def score_notes(scores: RunScores) -> tuple[str, ...]:
 
 
 def _table(title: str, compared: Iterable[ImageComparison]) -> TextTable:
-    """Return a table with metrics as rows and compared images as columns, without metrics that have no value."""
+    """Return a table with metrics as rows and pairs of compared images as columns, without metrics that have no value."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
         name = f"{MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
@@ -248,8 +249,7 @@ class Trajectory:
 
 def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[TextTable, ...]:
     """Return tables of SQNR over sampler steps and of clipped activations, on held-out inputs; empty without such results.
-
-    `where` names the devices concerned; empty if all are.
+    `where` names the devices in titles; it is empty if all are meant.
     """
     if held_out is None:
         return ()
@@ -271,7 +271,7 @@ def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[Te
 
 
 def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table of SQNR along sampler trajectories for each Qualcomm HTP whose emulator ran U-Nets."""
+    """Return a table for each Qualcomm HTP whose emulator ran U-Nets: their SQNR over the steps of the sampler."""
     return tuple(_trajectory_table(judged, _ON_EMULATOR, target) for target, judged in scores.emulated.items())
 
 
@@ -281,7 +281,7 @@ def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
 
 
 def trajectories(held_out: HeldOutScores | None, where: str = "") -> tuple[Trajectory, ...]:
-    """Return the SQNR curves of every task on held-out inputs. `where` names the devices concerned; empty if all are."""
+    """Return each task's SQNR curves on held-out inputs. `where` names the devices in titles; it is empty if all are meant."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
         Trajectory(task=title_on(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))

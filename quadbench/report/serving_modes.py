@@ -1,4 +1,4 @@
-"""Comparison of the ways to serve tasks on a device (shared, per-graph, resident, merged-at-load) by time and memory."""
+"""Ways to serve tasks, compared by time and memory: shared graph, graph per task (loaded or resident), LoRA merged at load."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,6 @@ class _ServingMode:
 @dataclass(frozen=True, kw_only=True)
 class ServingModes:
     """The ways to serve tasks that one device measured, as a table and as curves of image time.
-
     A curve is image time with its share of the switch, in nanoseconds, by number of images between task switches. There are no
     curves if conditions were unequal.
     """
@@ -136,7 +135,6 @@ def _cells(way: _ServingMode) -> list[str]:
 
 def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
     """Return a sentence on the fastest way to serve, by number of images between task switches.
-
     Each way is named with the PSNR of its images, as the fastest may be the least accurate.
     """
     stretches = fastest_modes({variant: (way.of_image(math.inf), way.figures["switch"] or 0.0) for variant, way in ways.items()})
@@ -152,9 +150,9 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
 
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
-    """Return the fastest ways to serve, each with the most images between switches for which it wins, in rising order.
-
-    `times` maps a way to its image and switch times. The number of images between switches is at least one; None means any.
+    """Return the fastest way to serve for each range of images between task switches, in rising order.
+    Each way comes with the end of its range; the last one has None, as it has no end. `times` is a dict from a way to its image
+    and switch times. At least one image is between switches.
     """
     best = min(times, key=lambda variant: sum(times[variant]))
     stretches: list[tuple[Variant, int]] = []

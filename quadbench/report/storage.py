@@ -44,7 +44,6 @@ class UseCases:
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """The file sizes on a device by number of tasks. `extrapolated` continues `measured` by the mean size per added task.
-
     `growth` is a stored measurement of ten tasks of the same model, from another run.
     """
 
@@ -64,7 +63,6 @@ class Storage:
 @dataclass(frozen=True, kw_only=True)
 class Growth:
     """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run.
-
     `steps` holds the bytes of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files in bytes.
     """
 
@@ -80,9 +78,8 @@ class Growth:
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return the stored file sizes of the recipe `ten-tasks` if a run has the same model and target, and fewer tasks.
-
-    `recipe` is the text of the run's recipe; None if a bundle was run without one.
+    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks; None if they do not fit.
+    They fit a run of the same model and target with fewer tasks. `recipe` is the text of its recipe; None if it had none.
     """
     stored = _ten_tasks()
     steps = stored["steps"]
@@ -113,7 +110,9 @@ def _ten_tasks() -> dict[str, Any]:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return the file sizes for each bundle and target, from the first device that ran both variants, else either one."""
+    """Return the file sizes for each bundle and target, from the first device that ran both variants. If none ran both, the first
+    device with one variant counts.
+    """
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:
         if storage := storage_of(result, device):
@@ -125,7 +124,7 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
 
 
 def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
-    """Return the file sizes on a device that its first OK launch of each variant reported; None if neither reported any."""
+    """Return a device's file sizes, from the first OK launch of each of its two variants; None if neither launch reported any."""
     shared = only_ok(launches_of(result, device, Variant.SHARED))[:1]
     per_graph = only_ok(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
@@ -153,7 +152,7 @@ def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
 
 
 def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return a variant's bytes by component for a number of tasks. All LoRA adapters count as one; empty if unknown."""
+    """Return a variant's bytes by component for a number of tasks, with all LoRAs as one component; empty if they are unknown."""
     total = step.shared_bytes if is_shared else step.per_graph_bytes
     if total is None:
         return {}

@@ -32,7 +32,6 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
     """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
-
     `each` has the values behind it: PSNR by item, times and memory by launch.
     """
 
@@ -48,8 +47,7 @@ class SweepFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
-    """The metrics of one task on one device at one setting of a sweep, which has a value for each swept key.
-
+    """The metrics of one task on one device at one setting of a sweep. A setting has a value for each recipe key that is swept.
     `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes and as good
     in the rest.
     """
@@ -80,7 +78,6 @@ class SweepPoint:
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A complete sweep with its points in the order of the settings, as stored in `sweeps/<id>/sweep.json`.
-
     `touched` are the tasks whose own work the keys change; times of the others show the noise. `left_out` maps a setting, or
     setting and address, to the reason why it gave nothing. `command` is the command line that was typed.
     """
@@ -107,7 +104,6 @@ def sweep_points(
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
     """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep.
-
     `teacher` maps task and device to the PSNR of each item against the teacher's image. PSNR counts even if it is so low that
     the launch failed; times do not.
     """
@@ -137,7 +133,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return a launch's caveats that count: all if it was OK, only those on images if it failed, none if it was repeated."""
+    """Return a launch's caveats that count: all if it was OK. A failed one has only those on images, a repeated one none."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -145,7 +141,6 @@ def _doubts_of(record: RunRecord) -> list[Caveat]:
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
     """Return the key of the metric that ranks settings by image quality; None if no such metric was measured.
-
     Settings with different samplers have different float references, so PSNR to the teacher or the truth comes first.
     """
     known = {figure.key for point in points for figure in point.figures}
@@ -161,7 +156,7 @@ def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return each evaluation input's PSNR in dB, from the first launch that has it: a graph's launches give equal images."""
+    """Return each evaluation input's PSNR in dB. The first launch that has it counts, as all of a graph make equal images."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
@@ -186,7 +181,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield the shared graph's scores against the float reference. Scores of eps and latents do not come from a device."""
+    """Yield the shared graph's scores against the float reference. Scores of eps and latents have no device: all get them."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -222,7 +217,6 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes.
-
     BETTER and WORSE: the interval excludes no change, and times differ by more than the sweep's noise. SAME: the interval is
     within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
     """
@@ -241,8 +235,7 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseScale:
-    """The noise level by which a sweep compares times on a device.
-
+    """The noise of times on a device. A sweep calls two settings different in time only if they differ by more than this.
     `noise` is the largest ratio, above 1, of times of a task that the sweep does not change; None if unknown. `together` is the
     number of times compared together.
     """
@@ -263,14 +256,14 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return a device's noise of image times, and the number of compared pairs of settings over tasks that the sweep changes."""
+    """Return a device's noise of image times, and how many are compared: pairs of settings, for each task the sweep changes."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the largest ratio of two image times on a device, among tasks that the sweep leaves unchanged, or None."""
+    """Return the largest ratio of image times of a task that the sweep leaves unchanged: pure noise. None without such tasks."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -293,7 +286,7 @@ def is_telling(points: Sequence[SweepPoint]) -> bool:
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return whether no two settings are known to differ in image quality, although every difference has an interval."""
+    """Return whether no two settings are known to differ in image quality. A difference without an interval makes it false."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
@@ -309,7 +302,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in one metric and as good in the rest, or this one has no quality metric."""
+    """Return whether another setting is better in a metric and as good in the rest. One without a quality metric is beaten."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True

@@ -109,7 +109,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Noi
 
 
 def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
-    """Format two settings' differences in a metric over tasks: known differences, equal tasks, and inconclusive tasks."""
+    """Format how two settings differ in a metric: the range over tasks that differ, the equal tasks, the inconclusive ones."""
     told_apart = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -145,7 +145,7 @@ def _not_established(these: Sequence[Delta], write: Callable[[float, float], str
 
 
 def _range_text(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
-    """Format the range of differences over tasks, with the words `from task to task` if they differ."""
+    """Format the range of differences over tasks. If its two ends differ as text, add the words `from task to task`."""
     low, high = min(sizes), max(sizes)
     return f"{write(low, high)}{' from task to task' if write(low, low) != write(high, high) else ''}"
 
@@ -204,7 +204,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
 
 
 def settling_command(sweep: Sweep) -> tuple[str, ...]:
-    """Return the arguments of a command that interleaves launches of two settings; empty if no verdict on times is open."""
+    """Return the arguments of a command that launches two settings in turn, to decide which is faster; empty if that is known."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()
@@ -216,7 +216,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether it is unknown for some task which of two runs is faster on the first run's device."""
+    """Return whether it is unknown for some task which of two runs is faster. Only the device of the run `one` counts."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (

@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A curve of a sweep chart, for a task on a device or from a paper: PSNR and its error by swept value's index."""
+    """A curve of a sweep chart, for a task on a device or from a paper. `y` (PSNR) and `errors` are dicts by value index."""
 
     label: str
     colour: int
@@ -60,7 +60,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Return the width of a chart with labels of length `longest` on its right, and its first SVG elements."""
+    """Start a chart with labels of `longest` pixels on its right: return its width in pixels and its first SVG elements."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
@@ -124,7 +124,6 @@ class _Spot:
 
 def cost_chart(sweep: Sweep) -> str | None:
     """Draw image quality over cost (time or bytes) for each setting, with error bars; None if no setting has both.
-
     Settings that no other beats are filled and joined. A task without the quality figure is left out, as LCM without a teacher.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]

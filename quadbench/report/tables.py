@@ -70,7 +70,6 @@ class MeasuredRun:
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
     """A value from a paper's table beside the value that a run measured with the shared graph, in the same unit.
-
     A text in `here` gives the reason why the run's value is missing. `span` is its range over launches, None without spread.
     `other_sampler` is the run's sampler, if it is not the paper's.
     """
@@ -86,7 +85,9 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a paper's table beside measured values of a run or of a sweep's runs: a row for each run and device that match."""
+    """Return a paper's table beside the measured values of runs. Each row of the paper repeats for every run and device with its
+    device profile and percentage of 8-bit parameters.
+    """
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]
     if table.int8_shares and len(runs) == 1:
@@ -107,7 +108,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return the values of a paper's table beside measured ones, for each row, column, matching run and device."""
+    """Return each value of a paper's table beside a measured one, once for each run and device that match the row."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
@@ -145,7 +146,7 @@ def _of_row(runs: Sequence[MeasuredRun], row: PublishedRow) -> Iterator[Publishe
 
 
 def _places(runs: Sequence[MeasuredRun], row: PublishedRow) -> list[tuple[MeasuredRun, DeviceFacts]]:
-    """Return the runs and devices that match a row of a paper's table, by device profile and percentage of 8 bits."""
+    """Return the runs and devices that match a row of a paper's table in device profile and percentage of 8-bit parameters."""
     devices = [(run, device) for run in runs for device in run.result.devices if row.device in (None, device.profile)]
     if row.int8_percent is None:
         return devices
@@ -177,7 +178,7 @@ def _absence_reason(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, d
 
 
 def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: Sequence[Quality]) -> dict[str, float | str]:
-    """Return the scores by metric of the shared graph's images against the float reference, for a row of a paper's table."""
+    """Return the measured values for a row of a paper's table: image scores, by metric, of the shared graph against float."""
     psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
     scores: dict[str, float | str] = {"psnr": psnr}
     for compared in result.scores.compared if result.scores else ():
@@ -372,7 +373,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return a run's tables with this name: one, or one per device for `comparison` and `ways`, with the same fields.
+    """Return the tables of a run with this name: one or, for `comparison` and `ways` (ways to serve), one for each device.
 
     Raises:
         UnknownNameError: there is no such table.

@@ -40,7 +40,7 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The launches of one of the two compared builds (A or B) on a device, in order, and its version of the common tasks."""
+    """The launches of a compared build (A or B) on a device, in order, and its definitions of the common tasks."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
@@ -69,7 +69,6 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
     """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
-
     `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
     metrics: bytes, and PSNR in decibels, which has no unit.
     """
@@ -108,7 +107,6 @@ class SideRow:
 @dataclass(frozen=True, kw_only=True)
 class TimedLaunch:
     """A launch of compared build A or B with its start, median image time and battery temperature.
-
     The time is the geometric mean over tasks. `temperature_c` was read before the launch; None if unknown.
     """
 
@@ -129,14 +127,16 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
 
 
 def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
-    """Return the tasks that both bundles have, in A's order: A's versions, then B's versions. `wanted` limits them by name."""
+    """Return the tasks that both bundles have, in A's order, as a pair: as A defines them, and as B does. `wanted` limits them by
+    name, unless it is empty.
+    """
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
     return common, tuple(others[task.name] for task in common)
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
-    """Split A B B A blocks into the launches of compared builds A and B. `a` and `b` are their versions of the common tasks."""
+    """Split A B B A blocks into the launches of builds A and B. `a` and `b` are the common tasks as each build defines them."""
     first = tuple(record for block in blocks for record in (block[0], block[3]))
     second = tuple(record for block in blocks for record in (block[1], block[2]))
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
@@ -151,7 +151,9 @@ def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparis
 
 
 def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan interim analyses that detect an image time change of `to_see` at the spread so far; None if not affordable."""
+    """Plan interim analyses that detect an image time change of `to_see`, judging by the spread of the launches so far. Return
+    None if that takes too many launches.
+    """
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
         raise ValueError("a launch without a time for an image")
@@ -159,8 +161,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the metrics of builds A and B from interleaved launches on a device; the first row decides the comparison.
-
+    """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, decides.
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
     rows = side_rows(device, a, b)
@@ -204,7 +205,7 @@ class VersusSide:
 
     @property
     def name(self) -> str:
-        """Return the display name of a compared build: its recipe or source, and the changes to the recipe or source."""
+        """Return the display name of a compared build: its recipe or other source, and the changes to that."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -216,8 +217,7 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. Without interleaved launches, it has no verdicts and `looks` is None.
-
+    """The result of a comparison on one device. `looks` are its interim analyses; stored runs have neither them nor verdicts.
     `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
     are those that count, in order of time.
     """

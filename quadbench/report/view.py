@@ -59,7 +59,9 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest pixel difference (in 1/255) between the harness's and Python's float images, or why it is unknown."""
+    """The largest pixel difference, in 1/255, between float images of the on-device program (harness) and of Python. A text in
+    its place says why it is unknown.
+    """
 
     device: DeviceFacts
     task: str
@@ -124,7 +126,7 @@ class ReportView:
 
     @property
     def again(self) -> str:
-        """Return the command that runs the recipe again on the same devices, and reads it from a file of the recipe's name."""
+        """Return the command that runs the recipe again on the same devices. It expects a file with the recipe's name."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
@@ -237,7 +239,9 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's measurements. A failed launch has none, and a float launch never has FEW_SAMPLES."""
+    """Return the caveats on a launch's measurements; a failed launch has none. A float launch has no FEW_SAMPLES, as its images
+    are compared and its times are not.
+    """
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT
@@ -258,7 +262,7 @@ class LaunchSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSummary:
-    """The bundle that a device ran: its digest, its precision, and the sampler of each task."""
+    """A run's summary of a device: the digest and precision of its bundle, and each task's sampler."""
 
     bundle_digest: str
     precision: str
@@ -268,7 +272,6 @@ class DeviceSummary:
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """A run as JSON: its result in words, caveats, and figures in nanoseconds, bytes and decibels.
-
     `ways` has the rows of the ways to serve; it is empty if only shared and per-graph ran. `verdicts` and `devices` are keyed
     by device address. `baseline` is the comparison with an earlier run, and `report` the path of the HTML file, if any. With
     several bundles, `bundle_digest` and `precision` are those of the first.
