@@ -83,7 +83,7 @@ Launches measured before a failure are stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the argument parser. To start fast, it only imports the commands named in `called`; the others get no options."""
+    """Return the argument parser. Only the commands in `called` get options, because importing every command is slow."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
@@ -196,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error and exit. As parsing failed, look for `--json` or its abbreviation in the raw arguments `words`."""
+    """Print a usage error and exit. Also print it as JSON if the raw arguments `words` contain `--json` or its abbreviation."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)

@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: how to rebuild the bundle with it. If a lower weight fits, add a command for that."""
+    """Return a hint for a refused adapter: rebuild the bundle with it, or lower its weight, if that is enough."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -147,7 +147,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return a command line that adds the adapter and a task for it to a bundle. Unknown arguments read RECIPE and TASK."""
+    """Return a command line that adds the adapter and a task for it to a bundle. RECIPE and TASK stand for unknown arguments."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -156,7 +156,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return `named` or the latest bundle, against whose LoRA quantization ranges the adapter is checked; None if none exists."""
+    """Return `named`, else the latest bundle, else None. Its LoRA quantization ranges decide whether an adapter is accepted."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

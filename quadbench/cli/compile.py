@@ -1,4 +1,4 @@
-"""The command `compile`: compile a recipe or a bundle for a target and print its folder."""
+"""The command `compile`: compile a recipe or a bundle for a target, and print the folder of the compiled files."""
 
 import platform
 from dataclasses import asdict

@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show in a stage's live line what it does next. Also print a line when another stage, or a sweep's next run, begins."""
+        """Show `detail` in a stage's live line. Also print a line when the stage changes or the next run of a sweep begins."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -166,7 +166,7 @@ class RunConsole:
         self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
-        """Print a line about a stage. A plain text is printed literally; a pair is a text and its colour."""
+        """Print a line about a stage. Each of `words` is a text, printed literally, or a pair of a text and its colour."""
         shown = [_line(word) if isinstance(word, str) else word for word in words]
         first = stage.split(maxsplit=1)[0]
         known = _PARTS_OF.get(first, first)
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result. With `--json` print `value` as JSON; otherwise print `text`, or call it if it is a function."""
+    """Print a command's result: `value` as JSON with `--json`, otherwise `text`. A function as `text` prints the result."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -366,7 +366,7 @@ class CheckedStream:
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush the stream. The errors are the same as for `write`."""
+        """Flush the stream. Raise PipeClosedError if its reader has gone, or StorageError if writing fails otherwise."""
         with self._reporting_errors():
             self._stream.flush()
 
@@ -422,7 +422,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table, not its notes. If it is too wide, print several narrower ones that each begin with the first `keys` columns.
+    """Print a table without the notes below it. Split one that is too wide into parts that each repeat the first `keys` columns.
 
     Values and words of column names are not broken, unless a single column is too wide.
     """

@@ -54,7 +54,7 @@ def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Return the words of `--devices`. A serial of `-s` is appended to a single word, as in `s25@SERIAL`, or returned alone."""
+    """Return the values of `--devices` with the serial of `-s`. A single `s25` becomes `s25@SERIAL`, an empty list the serial."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add the options --retries, --budget and --keep-going. `later` is the end of --budget's help, which differs by command."""
+    """Add the options --retries, --budget and --keep-going. `later` ends the help text of --budget, which differs by command."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),

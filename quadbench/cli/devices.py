@@ -67,7 +67,7 @@ def _change(options: Options, phone: FarmPhone) -> int:
 
 
 def _forget(options: Options, phone: FarmPhone) -> int:
-    """Remove a phone that is not attached here from the phone inventory."""
+    """Remove a phone from the phone inventory. Raise UserError if the phone is attached to this machine."""
     if phone.is_here:
         raise UserError(f"'{phone.name}' is attached here and would be listed again", hint="unplug it first")
     with open_db(options.layout) as engine:

@@ -1,4 +1,4 @@
-"""The command `history`: show how a nightly case's figures changed, find the build that changed them, and accept changes."""
+"""The command `history`: show how nightly figures of a test case changed, find the build that changed them, accept changes."""
 
 import argparse
 import re
@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return records that accept a nightly case's changed figures: one per device of `--devices`, or a single one for all."""
+    """Return records that accept a test case's changed figures: one per device of `--devices`, or without it one for all."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -283,7 +283,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return a dict from a text to a suggested command, for the latest unaccepted change. If none is open, the text says so."""
+    """Return a dict from explanations to suggested commands, for the latest unaccepted change. Without one, suggest nothing."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:

@@ -221,7 +221,7 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the shell command that runs this night file again with the same options, without the database's password."""
+    """Return the shell command that runs the same file of nightly tests again. It has the same options, but no password."""
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", time_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
@@ -265,7 +265,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """While the block runs, GitHub does not execute workflow commands in our output. Quoted device output could contain some."""
+    """Keep GitHub from executing workflow commands that the block's output contains, for example in quoted device output."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

@@ -77,7 +77,7 @@ def add_abi(parser: argparse.ArgumentParser, default: Abi) -> None:
 
 
 def refuse_given(what: str, options: Options, *names: str, hint: str | None = None) -> None:
-    """Raise if one of these options is given, because the command or action named `what` does not use this option."""
+    """Raise UserError if any of the options `names` is given. `what` names the command or action that does not take them."""
     for name in names:
         if (value := getattr(options, name)) is not None and value is not False:
             word = f"--{name.replace('_', '-')}"

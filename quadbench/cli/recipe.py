@@ -1,4 +1,4 @@
-"""The command `recipe`: check a recipe and all files that it names, write a new recipe, or print the JSON Schema."""
+"""The command `recipe`: check a recipe and its files, write a new recipe, or print the JSON Schema of recipes."""
 
 from pathlib import Path
 

@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return a stored run's recipe name, tasks, devices and swept values. A baseline is an earlier run with the same ones."""
+    """Return what a stored run's baseline, an earlier run, must share with it: recipe name, tasks, devices and swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -1,4 +1,4 @@
-"""The source of a run (a recipe, a bundle or an interrupted run), and functions to run it here or as jobs of a farm."""
+"""The source of a run: a recipe, a bundle or an interrupted run. Functions run it on this machine or as farm jobs."""
 
 import argparse
 import shlex
@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run. Measurement settings are those of its recipe if the user named it, else the defaults."""
+    """A bundle as the source of a run. Measurement settings come from its recipe if the user named that, else are defaults."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` is an existing build of a recipe."""
+    """Return the source of a run that a text names: a recipe or a bundle's folder. If given, `bundle` is the recipe's build."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")

@@ -1,4 +1,4 @@
-"""The command `sensitivity`: score each adapter's quantization error. Choose the anchor, whose ranges all adapters use."""
+"""The command `sensitivity`: score each adapter's quantization error, and choose whose quantization ranges all adapters use."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
-    """Print each adapter's quantization error: overall, by denoising step, and at the worst layers. Then print the choice."""
+    """Print each adapter's quantization error by step and at the worst layers. Then print whose quantization ranges all use."""
     for one in sensitivity.adapters:
         title = f"{one.adapter}, {sensitivity.lora}, with its own encodings"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)
