@@ -156,7 +156,7 @@ class AdbCommands:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group on the device. With `kill`, also kill a group that was still registered."""
+        """Unregister a process group on the device. With `kill`, also kill it, unless `close` has killed it already."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Return True if the device answers and has booted. Then commands wait for it again, even after a failed wait."""
+        """Return True if the device answers and has booted. Later losses are then waited out, even if an earlier wait failed."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -410,7 +410,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the lost device answers again. If the device has rebooted, store an error for `_output`."""
+        """Wait until the lost device answers again. If it has rebooted, store the error that ends the command's output."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

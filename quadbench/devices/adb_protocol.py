@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a short path to a unix socket, as socket paths have a length limit. It names the folder by its file descriptor."""
+    """Yield a path of a unix socket below the length limit. It names the socket's folder by an open file descriptor."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Send a request to the adb server itself, not to a device. The function `question` sends it with the given client."""
+        """Return an answer of the adb server itself, not of a device. The function `question` gets a client and asks with it."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors into device errors. A timeout becomes DeviceLostError if `silence` says why, else TimeoutError.
+    """Convert adbutils' errors to device errors. A timeout is DeviceLostError if its reason `silence` is given, or TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
     a file request, the peer's text becomes the reason why that request failed.

@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages of adb's sync protocol sent at once. They complete the files `ended`; `sent_bytes` counts all bytes so far."""
+    """Messages of adb's sync protocol sent at once. `ended` names the files that end in them; `sent_bytes` counts all so far."""
 
     messages: memoryview
     ended: list[str]
@@ -243,7 +243,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as batches of sync messages; small files share one. Send each before taking the next: they share a buffer."""
+    """Yield files as batches of sync messages, often several files in one. Send a batch before the next one reuses its buffer."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

@@ -136,7 +136,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
 
 
 def list_devices() -> list[DeviceRow]:
-    """Return a row for each device that --devices accepts: attached phones in any state, virtual and hosted ones, this machine.
+    """Return a row per device that --devices accepts: attached phones in any state, virtual devices, AI Hub phones, this machine.
 
     If no adb server can be reached or started, log a warning and list the others.
     """
@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return the device list's row for a virtual device or an AI Hub phone. Both are listed for a profile without any phone."""
+    """Return a row of the device list for a virtual device or an AI Hub phone. It needs a profile, but no attached phone."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,

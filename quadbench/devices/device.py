@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout line by line; raise CommandError if its exit code is not 0. `output` is as in `read_whole`."""
+    """Yield a command's stdout by line. `output` yields pieces and returns the exit code; if it is not 0, raise CommandError."""
     lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:

@@ -1,4 +1,4 @@
-"""Kill a device's processes when its command or quadbench ends. They are found by a mark in their environment variables.
+"""Kill a device's processes when their command or quadbench itself ends. An environment variable marks these processes.
 
 Process groups are not enough: a child can leave its group by `setsid`, but it inherits the environment. If quadbench itself is
 killed, a watcher process (this file, run as a program) kills the marked processes.
@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """The value of an environment variable that marks a device's processes. Each command's value begins with the device's."""
+    """The value of an environment variable that marks a device's processes. A command's value extends the value of its device."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process's environment is empty. It briefly looks empty, too, while the process starts its program."""
+    """Return True if a process's environment is empty. It also looks empty for a moment while the process starts its program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

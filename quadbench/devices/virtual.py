@@ -353,7 +353,7 @@ def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
 
 
 def _vsock_filter() -> bytes:
-    """Return a seccomp program that makes socket(AF_VSOCK) fail. adbd would listen there too, and no namespace isolates vsock."""
+    """Return a seccomp program that makes socket(AF_VSOCK) fail. Else adbd would listen on vsock, which no namespace isolates."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
@@ -371,7 +371,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return a dict from host paths to mount points: QEMU's files to emulate arm64, else Qualcomm's HTP emulator if needed."""
+    """Return a dict from host paths to mount points: QEMU's files for arm64, or Qualcomm's HTP emulator for QNN targets."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
