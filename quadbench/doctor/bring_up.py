@@ -139,7 +139,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield the checks for a device without connection: native program, runtime kit and compiler for the address's profile."""
+    """Yield the checks that need no connection to a device: native program, runtime kit and compiler for its device profile."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks that run small graphs: first in float, then with INT16 LoRA. These run on CPU, compile target and NPU."""
+    """Yield checks of native program, runtime kit and graphs. These run in float on the CPU, with INT16 LoRA on each target."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

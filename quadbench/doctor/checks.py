@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A device check to run. An exception gives the status FAILED; a missing program, kit or compiler gives NOT_TRIED."""
+    """A device check to run. An exception gives the status FAILED; a missing program, runtime kit or compiler gives NOT_TRIED."""
 
     name: str
     act: Callable[[], Result]
