@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count a sample for its metric and task. Return an error message if the plan expects fewer of them, else None."""
+        """Count a sample for its metric and task. Return an error message if the plan does not expect that many, else None."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return a message if an image's time is too short or not the sum of its parts. Also if all exceed the launch's time."""
+        """Return why image times are impossible, or None. One is too short or not its parts' sum, or all exceed the launch's."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
