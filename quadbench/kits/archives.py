@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the members in the ABI's folders and the DSP libraries (skels) in Hexagon's. Without ABI folders, return all."""
+    """Return archive members in an ABI's folders, and DSP libraries (skels) in Hexagon's; all if no folder names the ABI."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that blames the user's file `source`. So the block must not write."""
+    """Turn an OSError in the block into a UserError that `source` cannot be read. So the block must only read that file."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return the file `place` on this machine as a Member, like a file of an archive. `path` is its name in messages."""
+    """Return the local file `place` as a Member, the type for a file in an archive. Messages call the file `path`."""
 
     def opened() -> IO[bytes]:
         with _reading(place):

@@ -47,7 +47,7 @@ class ElfFile:
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a little-endian ELF file (32 or 64 bits). For another file, raise the error `fault` about `name`."""
+    """Read the headers of a little-endian ELF file (32 or 64 bits). For any other file, raise a `fault` that mentions `name`."""
     with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
@@ -146,7 +146,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size, in bytes, at which a segment can be mapped. Modulo it, offset and address are equal."""
+    """Return the largest page size, in bytes, that can map a segment. File offset and address are equal modulo this size."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

@@ -131,7 +131,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return the pinned package of this name. For a text `GROUP:ARTIFACT:VERSION#sha256=HEX`, return that AAR for phones.
+    """Return the pinned package of this name. A text `GROUP:ARTIFACT:VERSION#sha256=HEX` gives that Maven AAR, for arm64 phones.
 
     Raises:
         UnknownNameError: no pinned package has this name.

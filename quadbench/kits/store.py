@@ -20,7 +20,7 @@ _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 @dataclass(frozen=True, kw_only=True)
 class AddedKit:
-    """A kit made from files. `left_out` names the libraries in those files that the kit does not need."""
+    """A runtime kit (libraries) made from given files. `left_out` names libraries in those files that the kit does not need."""
 
     kit: StoredArtifact[Kit]
     left_out: tuple[str, ...]
@@ -90,7 +90,7 @@ def list_kits(layout: Layout) -> list[StoredArtifact[Kit]]:
 
 
 def list_checked_kits(layout: Layout) -> dict[Path, StoredArtifact[Kit] | ArtifactError]:
-    """Return all stored kits by folder, after checking file contents; a damaged kit is represented by its ArtifactError."""
+    """Check the files of all stored runtime kits. Return a dict from folder to kit, or to ArtifactError for a damaged kit."""
     checked: dict[Path, StoredArtifact[Kit] | ArtifactError] = {}
     for folder in _folders(layout):
         try:
