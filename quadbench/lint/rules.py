@@ -136,7 +136,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 16-bit QuantizeLinear nodes of ONNX's own domain below opset 21, which lacks them. com.microsoft's are accepted."""
+    """Find ONNX's own 16-bit QuantizeLinear nodes in a model before opset 21, which added them. Accept those of com.microsoft."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
