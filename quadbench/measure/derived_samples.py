@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant, such as shared, loads for tasks, each with its samples' labels. Only U-Nets have one."""
+    """Return the graphs that a variant, such as shared, loads for tasks, with labels for samples. Only U-Nets have labels."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -169,7 +169,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `kernel_nodes` samples: node counts of its graphs by kernel type. Only ONNX Runtime on CPUs has them."""
+    """Return a launch's `kernel_nodes` samples: numbers of nodes by kernel type. Only ONNX Runtime on CPUs has such samples."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})

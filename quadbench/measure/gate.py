@@ -107,7 +107,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return a dict from names such as `before.battery_percent` to texts, for a launch's record. `moment` is the prefix."""
+    """Return a device's state as texts for a launch's record. Keys such as `before.battery_percent` begin with `moment`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {

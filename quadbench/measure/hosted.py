@@ -36,7 +36,7 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant; a failed job makes it FAILED.
+    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant, which is FAILED if a job failed.
 
     If an earlier run left jobs unfinished, wait for these instead of submitting them again.
 
@@ -109,7 +109,7 @@ class _HubProfile(_ServiceModel):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """Yield the samples of a graph's AI Hub profile, with µs converted to ns. Of a range of memory, the maximum is used."""
+    """Yield the samples of a graph's AI Hub profile, with µs converted to ns. If memory is a range, its maximum is used."""
     if not profiled.status.is_ok:
         return
     summary = _parse_profile(profiled).execution_summary
@@ -139,7 +139,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the number of inference runs of the graph that ran least often, or 0 if none ran. Too few give a caveat."""
+    """Return the number of inference runs of the graph that ran least often, or 0 if none ran. A low number needs a caveat."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 

@@ -314,7 +314,7 @@ def remove_leftovers(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Create a launch's folder with its plan on the device, yield its path, and remove it afterwards. Deployed files stay."""
+    """Create a launch's folder with its plan on the device, yield its path, and remove it. Graphs and libraries lie elsewhere."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push({f"{folder}/plan.json": plan})

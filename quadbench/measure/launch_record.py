@@ -93,7 +93,7 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class LaunchResult:
-    """The results of a launch so far. They are filled in step by step, so that after an interrupt the earlier ones are kept."""
+    """The results of a launch so far. Each is added as soon as it is known, so that an interrupt loses no earlier result."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     event_log: EventLog
@@ -111,7 +111,7 @@ class LaunchResult:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Record the error if the device was lost during the launch but may come back. Ignore any other error, and None."""
+        """Record the error if it means that the device was lost but may come back. Otherwise do nothing."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return why a launch failed, or None. `ended` is the error that ended the harness's output, or None for exit code 0."""
+    """Return why a launch failed, or None. `ended` is the error at which the harness's output ended; None means exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)

@@ -33,7 +33,7 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return a run's planned launches: the float one, then the others in random order. Equal seeds give equal orders.
+    """Return a run's planned launches: one with the float graphs, then all others in the order of `terms` and `seed`.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
@@ -53,7 +53,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return a launch's sequence of tasks: each with all its images, then single images of changing tasks to time switches."""
+    """Return the order of images in a launch. First each task makes all its images, then tasks alternate, to time switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -64,7 +64,7 @@ def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[S
 
 
 def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield blocks of launches without end. Each launches every build or variant twice, as A B B A, so that linear drift cancels.
+    """Yield blocks of launches without end. Each has every build or variant twice, as A B B A, so that linear drift cancels.
 
     Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
     alike. The seed draws the order of these blocks. The very first block is always A B B A.
@@ -223,7 +223,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """A comparison's launches of two builds, in blocks A B B A and B A A B. It ends when `judge` says so or all blocks ran.
+    """A comparison's launches of two builds, in blocks A B B A and B A A B. The function `judge` may end it before all have run.
 
     `seed` draws the order of the blocks. After each complete block, the judge gets all blocks so far. It returns the remaining
     `looks` (interim analyses) and whether to stop. A block with a launch that is not OK stops there and counts for neither build.

@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress. `steps` runs them; when the device is lost, it yields a function that waits for it."""
+    """A device's launches in progress. The generator `steps` runs them; at a loss it yields a function that awaits the device."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -83,7 +83,7 @@ class _RunningQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchRunner:
-    """Runs a run's launches. All devices share its record callback, its observer and its stop request."""
+    """The execution of a run's launches. All devices share the function that stores records, observer and stop request."""
 
     store: StoreRecord
     observer: Observer
@@ -144,7 +144,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill the harnesses on the devices. The threads here then store their launches as aborted, and end."""
+    """On Ctrl-C, kill the harnesses on the devices. The threads that read their output then store aborted launches, and end."""
     try:
         yield
     except KeyboardInterrupt:
