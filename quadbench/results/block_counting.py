@@ -37,7 +37,7 @@ def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """If a launch of a block is DISCARDED, discard its other OK launches too, so that the compared variants have equally many."""
+    """If a launch of a block is DISCARDED, discard its other OK launches too. So compared variants have equally many launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

@@ -118,7 +118,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the last bundle made by adding an adapter, and the newest run then, to notice later ones."""
+    """The content of admitted.json: the last bundle made by adding an adapter, and the newest run then. Later runs outdate it."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -133,7 +133,7 @@ def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the last bundle made by adding an adapter, or None. It is also None after a newer run, whose bundle then counts.
+    """Return the last bundle made by adding an adapter, or None. Also return None after a newer run, whose bundle is the latest.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

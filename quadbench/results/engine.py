@@ -39,7 +39,7 @@ def is_external(layout: Layout) -> bool:
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder in which a SQLite file should be, if it is missing. Otherwise, and for PostgreSQL, return None."""
+    """Return the folder of a SQLite file if that folder does not exist. Otherwise, and for PostgreSQL, return None."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
@@ -107,12 +107,12 @@ def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine
 
 
 def database_exists(source: Source) -> bool:
-    """Return whether the SQLite file at a path exists. For a database given as text, such as a URL, return True unchecked."""
+    """Return whether the SQLite file at a path exists. For a database URL, given as text, return True without a check."""
     return not isinstance(source, Path) or source.exists()
 
 
 def schema_of(source: Source) -> str | None:
-    """Return the schema revision of a database without migrating it; None if it does not exist yet.
+    """Return the schema revision of a database without migrating it. Return None for a SQLite file that does not exist yet.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_for_reading`.
@@ -178,7 +178,7 @@ def clock_offset(engine: sa.Engine) -> timedelta:
 
 
 def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT statement for a table in the dialect of SQLite or PostgreSQL. Callers can add ON CONFLICT to it."""
+    """Return SQLite's or PostgreSQL's own INSERT statement for a table. Unlike a generic INSERT, it offers ON CONFLICT."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 

@@ -69,7 +69,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and launch records; return the number of records. Can be repeated if interrupted.
+    """Remove a run's report, folder and launch records; return the number of records. A second call ends an interrupted removal.
 
     If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
@@ -132,7 +132,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether a farm worker measured the run here for another results folder. That folder keeps the run."""
+    """Return whether a farm worker on this machine measured the run for another results folder, which keeps the run's records."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 

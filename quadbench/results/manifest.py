@@ -109,7 +109,7 @@ def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[Artifact
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Let `make` fill a temporary folder, add the manifest, and rename that folder to `folder`; a failure leaves nothing.
+    """Let `make` fill a temporary folder, add the manifest, and rename that to `folder`. A failure removes the temporary folder.
 
     If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
     since others may be reading it. Anything else at that path is replaced.

@@ -20,7 +20,7 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """The nightly regression runs in a database. Methods raise StorageError if the database fails, ArtifactError if damaged."""
+    """The nightly regression runs in a database. Methods raise StorageError if it fails, ArtifactError if its data is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -223,7 +223,7 @@ def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return a dict from (test case, night id) to first measurement time, for nights from which a person accepted changes."""
+    """Return a dict from (test case, night id) to first measurement time, for nights from which changes were accepted."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -105,7 +105,7 @@ def active_work(layout: Layout) -> list[Progress]:
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the progress of every command whose process may still run, even if it wrote no progress lately."""
+    """Return the progress of every command whose process may still run, even if its progress file is old."""
     return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 

@@ -248,7 +248,7 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A dict from database columns to SampleKind objects, filled on demand. Samples that differ only in value share one."""
+    """A dict from database columns to SampleKind objects, filled on demand. Samples that differ only in value share an object."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))

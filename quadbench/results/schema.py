@@ -168,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. `counts_from` orders a user's waiting jobs; `open_needs` counts unfinished needed jobs."""
+    """Table `jobs`: the farm's queue. A user's jobs wait in order of `counts_from`, and until `open_needs` other jobs finish."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -328,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """Table `acknowledgements`: each row is a person's acceptance of a test case's changed metrics, valid from one night on."""
+    """Table `acknowledgements`: a person's acceptance of a test case's changed metrics. It is valid from `night` to `until`."""
 
     __tablename__ = "acknowledgements"
 

@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the addresses of devices with fewer launches in `stored` than planned, unless `left_out` has a reason."""
+        """Return the addresses of devices with fewer launches in `stored` than planned, without devices in `left_out`."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -365,7 +365,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Merge the run.json of a resumed run: `run_file` from before, `now` from resuming. For a device in both, keep the former."""
+    """Merge the run.json of a run with that of its resumption, `now`. For a device in both, keep the entry of `run_file`."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
