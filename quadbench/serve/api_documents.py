@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return devices that are not in the phone inventory, but that somebody has leased or reserved or a worker serves."""
+    """Return devices that are not in the phone inventory, but are leased, reserved or served by a worker."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []

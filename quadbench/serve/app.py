@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
-    """Return the web application of the live page; `is_secure` means that it is reached over TLS."""
+    """Return the web application of the live page. `is_secure` says that users reach it over TLS, so cookies require TLS."""
     queries = ResultsQueries(layout)
     pages = Pages(queries)
     app = FastAPI(

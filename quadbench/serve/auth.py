@@ -110,7 +110,7 @@ def _are_same(given: str, expected: str) -> bool:
 
 
 class AuthMiddleware:
-    """The ASGI middleware that refuses bad requests and adds security headers, unless a response sets its own."""
+    """The ASGI middleware that refuses a wrong Host, method, size or token, and adds missing security headers to responses."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app

@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part. It counts its viewer on sending, in the event loop's thread, so no lock is needed."""
+    """A response that streams a page part. Its viewer is counted on sending, in the event loop's thread, so without a lock."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()
