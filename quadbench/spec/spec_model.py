@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Serialize a path as its file name, so that digests do not depend on folders. Context WHOLE_PATHS writes full paths."""
+    """Serialize a path as its file name, so that digests do not depend on folders. The context WHOLE_PATHS keeps the folders."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` is the path of keys and indexes to it from the value that the validator checks."""
+    """A fault in a YAML file. `location` has the keys and indexes that lead to it from the value that the validator checks."""
 
     location: Location
     reason: str
@@ -175,7 +175,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Raise a SpecError if schema_version is wrong. It contains no other problems, as they would be meaningless."""
+    """Raise a SpecError if schema_version is wrong. No other problem is reported, as other versions have other keys."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags, the JSON schema there, and the schema of the mapping around it."""
+    """Return a pydantic error's location without union tags, and the JSON schemas of its value and the mapping around it."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -229,7 +229,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with `$ref` followed and `X or null` reduced to X. Keep `examples` written beside either of them."""
+    """Return a JSON schema with `$ref` followed and `X or null` reduced to X. Keep `examples` beside a `$ref` or union."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (

@@ -116,7 +116,7 @@ def web_address_of(name: str, text: str | None) -> str | None:
 
 
 def mask_url(url: str) -> str:
-    """Return a URL for messages, with `***` in place of logins and queries. Text that is not a URL is masked in the same way.
+    """Return a URL for messages, with `***` in place of logins and queries. Any other text is masked by the same rules.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
     and everything after a colon that is not followed by a port.
