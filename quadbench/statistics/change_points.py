@@ -88,7 +88,7 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """For each index in `first`, return the squared error of the segment from there to before `end`, around its mean."""
+        """Return the squared errors of segments around their means. Each begins at an index in `first` and stops before `end`."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a series' noise. It comes from differences of neighbours, as a shift changes only one.
+    """Return the standard deviation of a series' noise from differences of neighbours. A shift in level affects only one of them.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """

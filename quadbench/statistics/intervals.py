@@ -21,7 +21,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the exact two-sided p of the sign-flip test: the fraction of sign patterns with at least as large an absolute sum.
+    """Return the exact two-sided p of the sign-flip test: the share of sign patterns whose absolute sum reaches that observed.
 
     Each of the 2^n sums is a sum over the first half plus one over the second, so sorting 2^(n/2) sums per half is enough.
     """
@@ -45,7 +45,7 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Return whether a p-value is at most 0.05. None means that no test was made; it gives True, so that the interval decides."""
+    """Return whether a p-value is at most 0.05. For None (no test) return True, so that the confidence interval decides."""
     return p is None or p <= 0.05 + 1e-12
 
 
@@ -101,7 +101,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Undo Hall's correction for skewness g of n values. Return s with s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) = u."""
+    """Undo Hall's correction for skewness g. From the corrected u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n), return s."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted

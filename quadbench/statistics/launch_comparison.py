@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Return the verdict on an interval of log B - log A: beyond the margin WORSE or BETTER, within SAME, else INCONCLUSIVE."""
+    """Judge an interval of log B - log A. Beyond the margin it is WORSE or BETTER, within it SAME, otherwise INCONCLUSIVE."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Estimate the A B B A blocks needed for a clear verdict at this mean and spread. Return None if they are too many."""
+    """Estimate the A B B A blocks needed for a clear verdict at this mean and spread. Return None if MAX_BLOCKS are too few."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -126,7 +126,7 @@ def share_interval(count: float, tries: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The mean difference of pairs and its 95 % interval, also valid for skewed differences. Below two pairs it is None.
+    """The mean difference of pairs and its 95 % interval, also valid for skewed differences. One pair has no interval.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
     sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.

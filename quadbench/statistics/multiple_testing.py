@@ -123,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's method (1979). With 0.05 as limit, any false positive has at most 5 % probability."""
+    """Return p-values adjusted by Holm's method (1979). With 0.05 as limit, any false positives at all are at most 5 % likely."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return pairs of block count and largest standard deviation. Up to that, a 5 % change (TO_TELL) has 90 % power."""
+    """Return pairs of block count and a standard deviation. Up to that, these blocks find a 5 % change with 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(
