@@ -88,7 +88,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP version than the chip's, as the linter and the choice of libraries use the chip's."""
+        """Refuse targets for another HTP version than that of `soc`, which the linter and the choice of libraries use."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -102,7 +102,7 @@ class DeviceProfile(Spec):
         return self
 
     def targets(self) -> Iterator[Target]:
-        """Yield every target that this kind of device can be compiled for. A target may occur more than once."""
+        """Yield every target that graphs for this kind of device can be compiled for. Some targets may occur twice."""
         yield from (self.target, self.virtual_target)
         if self.hosted_target is not None:
             yield self.hosted_target
@@ -125,7 +125,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name by which `with_target` selects a target. None means that the name selects an earlier target."""
+        """Return the name by which `with_target` selects a target. Return None if the name belongs to an earlier target."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
