@@ -100,7 +100,7 @@ def test_two_workers_share_the_jobs_and_none_is_done_twice(database: Source, eng
     assert {str(worker) for (worker,) in query(database, "SELECT DISTINCT worker FROM attempts")} == {"one", "two"}
 
 
-@pytest.mark.parametrize(("trouble", "reason"), [("failures", ""), ("crashes", 3)])
+@pytest.mark.parametrize(("trouble", "reason"), [("failures", "the cable was pulled"), ("crashes", "exit code 3")])
 def test_an_attempt_that_fails_or_crashes_is_followed_by_another(
     database: Source, engine: sa.Engine, trouble: str, reason: object
 ) -> None:
