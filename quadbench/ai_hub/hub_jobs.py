@@ -37,22 +37,22 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The ids that the ledger file holds for one service URL. Processes share the file; without it, all is sent again."""
+    """The ids that the ledger file holds for one service URL. Processes share the file; if it is lost, all is sent again."""
 
     path: Path
     url: str
 
     def find(self, kind: LedgerKind, digest: str) -> str | None:
-        """Return the recorded id, or None. `digest` is that of the model's file or of the job's settings."""
+        """Return the recorded id, or None. `digest` is the digest of the model's file or of the job's settings."""
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Record the id that AI Hub gave to a model or job, on disk. `digest` is that of the file or of the settings."""
+        """Write to disk the id that AI Hub gave to a model or job. `digest` is of the model's file or of the job's settings."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove a recorded id, so that the model or job is sent again. `digest` is that of the file or of the settings."""
+        """Remove a recorded id, so that its model or job is sent again. `digest` is of the model's file or the job's settings."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the recorded job with the settings `parts`. If none is recorded or it failed, call `submit`."""
+        """Return the id of the recorded job with the settings `parts`. If there is no such job or it failed, call `submit`."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
