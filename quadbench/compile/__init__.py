@@ -1,4 +1,4 @@
-"""Compile a bundle's quantized graphs for a target. If an equal compiler has compiled equal graphs before, reuse the result.
+"""Compile a bundle's quantized graphs for a target. Equal graphs are compiled once per compiler version and settings.
 
 availability.py    installed compilers and their versions, or missing parts and their installation
 graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
@@ -32,7 +32,7 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """The interface of a compiler. One call compiles all graphs, as they may share weights or wait together at a service."""
+    """The interface of a compiler. One call compiles all graphs, as they may share weights or wait in parallel for a service."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and settings, apart from the graphs, on which the compiled files depend."""

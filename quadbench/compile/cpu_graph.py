@@ -221,14 +221,14 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether a LoRA branch's attributes fit: equal convolutions with a 1x1 `up`, or Gemms that are x W^T."""
+    """Return whether a LoRA branch's attributes allow the rewrite: equal Convs with a 1x1 `up`, or Gemms computing x W^T."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether the shapes of a base layer and its two LoRA products are known and fit. Grouped convolutions do not fit."""
+    """Return whether a base layer and its two LoRA products have known shapes that match. Grouped convolutions never do."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -305,7 +305,7 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def allow_folding(path: Path) -> None:
-    """Let ONNX Runtime dequantize a float graph's weights once, at load. A graph with over 256 MiB of weights stays."""
+    """Let ONNX Runtime dequantize a float graph's weights once, at load. Graphs over 256 MiB are exempt, to save memory."""
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
@@ -344,7 +344,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime then runs them late, which takes less memory."""
+    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime's sort puts them late, which saves memory."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}

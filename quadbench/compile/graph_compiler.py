@@ -91,7 +91,7 @@ class SingleGraphCompiler(ABC):
         """Compile the graph file `source`, called `name` in the bundle, to the file `product`. Return the peak memory bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs one after the other. Finished ones stay beside `folder` until all are, so a retry reuses them."""
+        """Compile the graphs in turn. Each result is kept beside `folder` until all are finished, so that a retry can use it."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
         places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}

@@ -123,7 +123,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. Return what the CPU and the NPU run, or on failure the messages (`said`)."""
+    """Compile with a chip vendor's compiler. Return the CPU's operators and the number of NPU parts, or its error messages."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

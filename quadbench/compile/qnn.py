@@ -44,7 +44,7 @@ class QnnCompiler(SingleGraphCompiler):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of packages and SDK, and the chip. Devices need this or a newer SDK version."""
+        """Return the versions of packages and SDK, and the chip. Devices need the same SDK version or a newer one."""
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
             raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)

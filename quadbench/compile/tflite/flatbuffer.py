@@ -140,7 +140,7 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether any of these tensors exists in channels-last layout, which their reader should then use too."""
+        """Return whether any of these tensors exists in channels-last layout. If so, the operator that reads them uses it too."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
@@ -201,7 +201,7 @@ class TfliteWriter:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand as INT16 with one scale. That of other constants follows from their largest magnitude."""
+        """Add a constant operand as INT16 with one scale. Values not stored as INT16 are scaled by their largest magnitude."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")
@@ -219,7 +219,7 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
     """A buffer whose values begin at multiples of 16 bytes, as the schema requires. The package flatbuffers cannot align."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
-        """Write the buffer into the flatbuffer, and return its offset."""
+        """Write this buffer of a .tflite model (a flatbuffer) into `builder` with aligned values. Return its offset."""
         size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size

@@ -46,7 +46,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return a function that writes this elementwise operator. It has one input, or two inputs whose scales may differ."""
+    """Return a function that writes the elementwise operator `code`. It has one input, or two inputs whose scales may differ."""
 
     def write(w: TfliteWriter, op: Operation) -> None:
         last = w.is_channels_last(*op.inputs)
@@ -74,7 +74,7 @@ def identity(w: TfliteWriter, op: Operation) -> None:
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE. Between channels first and channels last, write it only if the writer lacks the other layout."""
+    """Write TRANSPOSE. Between channels first and channels last, write it only if the tensor lacks the wanted layout."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Add the scale or offset of each channel as a constant. If scales are a Conv's filters, their first weights count."""
+        """Add the scale or offset of each channel as a constant. From a depthwise Conv, take each filter's first weight."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

@@ -73,7 +73,7 @@ def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A converter of a QDQ graph, node by node. `names` maps names of quantized and dequantized tensors to the result's."""
+    """A converter of a QDQ graph, node by node. `names` maps quantized and dequantized tensors to their names in the result."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -167,7 +167,7 @@ def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
 
 
 def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]) -> Operation | None:
-    """Return the group norm that ends in this depthwise Conv as one operation. Return None for a node that ends none."""
+    """Return the group norm whose last node is `op`, a depthwise Conv, as one operation; None if `op` ends no group norm."""
     parts = [op]
     while len(parts) < len(_PARTS) and parts[-1].inputs[0] in makers:
         parts.append(makers[parts[-1].inputs[0]])
@@ -197,7 +197,7 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors with a single scale to the new one."""
+    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors with a single scale to their new scale."""
 
     model: "ModelProto"
     constants: dict[str, Any]
