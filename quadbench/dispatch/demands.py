@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Find the farm's devices for values of --devices. A serial means that device; a profile or request means any that fits.
+    """Find the farm's devices for values of --devices. A serial fits one device; a profile or a request such as `s25*2`, several.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's requirement, measurement settings and compile jobs. The settings differ only in the compile target."""
+    """Return each device's requirement, measurement settings and compile jobs. Only the target differs between settings."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return compile jobs' payloads, one per target of the fitting devices. Each is for its devices' oldest HTP version."""
+    """Return compile jobs' payloads, one per target of the fitting devices. Each is for the target's oldest HTP version."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device's host has no profile for the device. Raise too if `word`, from --devices, names another profile."""
+    """Raise if a device's host knows no profile for it. Raise too if `profile`, part of `word` in --devices, is another one."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

@@ -93,7 +93,7 @@ def _name(job: Job) -> str:
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the latest of these launch records by the device of the job's last attempt; None if there is none."""
+    """Return the latest of the launch records measured on the device of the job's last attempt; None if there is none."""
     names = (job.seat, (job.seat or "").rpartition("@")[0])  # phones are leased by adb serial, other devices by serial@host
     return next((record for record in reversed(records) if record.device.serial in names), None)
 

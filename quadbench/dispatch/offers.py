@@ -1,4 +1,4 @@
-"""Determine which jobs a worker takes: those for its attached phones or devices named at its start, builds, compilations."""
+"""Determine which jobs a worker takes: builds, compilations, and jobs for attached phones or devices named at its start."""
 
 import logging
 import platform

@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One of the two builds to compare: bundle, variant, settings and perhaps a kit, by digest. `name` is for people."""
+    """One of the two builds to compare: bundle and any runtime kit (by digest), variant, settings. `name` is for people."""
 
     name: _Word
     bundle: Digest

@@ -75,7 +75,7 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a run of a recipe to a farm and return the run's id. If the bundle is here, it is sent; otherwise a job builds it.
+    """Submit a run of a recipe to a farm and return the run's id. A bundle that exists locally is sent; else a job builds it.
 
     Raises:
         UserError: the recipe, or a file it names, is wrong.
@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return the build job's payload for a recipe; None if the store has the bundle. A local one is sent there first."""
+    """Return the build job's payload for a recipe; None if the store has the bundle. A local bundle is first sent to it."""
     if bundle := find_bundle(recipe, layout):
         observer.artifact_reused("bundle", digest)
         send(bundle, store)
