@@ -60,7 +60,7 @@ def quarantined(reason: str) -> PhoneCondition:
 
 
 def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device whose figures are unreliable. A quarantine stays a quarantine."""
+    """Return the condition of a device whose measurements are unreliable: on probation, unless it is in quarantine."""
     if condition.health is Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=reason)

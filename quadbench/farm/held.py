@@ -46,7 +46,7 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a function to call in database transactions: it raises if the device's lease is over. None: it has no lease."""
+        """Return a function for database transactions that raises if the device's lease is over; None if it needs no lease."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
@@ -128,7 +128,7 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """Raise the first error in `left_out`, which has those of unavailable devices, if no device is left to use.
+    """If no device is left to use, raise the first error in `left_out`, a dict from unavailable device to error.
 
     Raises:
         QuadbenchError: the error of the first device.

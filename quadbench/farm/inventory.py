@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its value for --devices there."""
+    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its --devices value on that host."""
 
     device: str
     address: str
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Update a phone's health after a job. `failure` is the device's fault, or None. Nothing is stored for other devices."""
+        """Update a phone's health after a job. `failure` is the device's fault, or None. Only phones have a stored health."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)

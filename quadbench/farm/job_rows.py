@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that depend, directly or not, on a job that can never finish. Lock rows by id, against deadlocks."""
+    """Cancel all jobs that depend, directly or not, on a job that can never finish. Rows are locked by id, against deadlocks."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)

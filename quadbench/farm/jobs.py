@@ -72,7 +72,7 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start attempts at the jobs that fit a worker's free devices best. They are lost after `lease_s` without a heartbeat.
+        """Start attempts at the jobs that fit a worker's free devices best. Without heartbeat, one is lost after `lease_s`.
 
         Raises:
             ArtifactError: the database has another schema version.
@@ -181,7 +181,7 @@ class JobQueue:
         return jobs
 
     def _has_lost(self) -> bool:
-        """Return True if an attempt is lost. Lost attempts are rare, and only reading does not hold up SQLite's single writer."""
+        """Return True if an attempt is lost, which is rare. It only reads, and so does not block SQLite's single writer."""
         with begin_read(self._engine) as connection:
             return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 

@@ -98,7 +98,7 @@ class Leases:
         _require_held(_locked(connection, lease.device), lease, database_now(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
-        """Reserve a device for a person for `for_s` seconds: only this owner's jobs run there. An own reservation is replaced.
+        """Reserve a device for `for_s` seconds, so that only this owner's jobs run on it. It replaces the owner's earlier one.
 
         Raises:
             LeaseError: another owner's job or reservation has it.

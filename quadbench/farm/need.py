@@ -24,7 +24,7 @@ def wish_need(wish: Wish) -> str:
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
-    """Return all job requirements that a device with these labels satisfies. Their rules are those of --devices."""
+    """Return all job requirements that a device with these labels satisfies. Labels match by the rules of --devices."""
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 

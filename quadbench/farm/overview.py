@@ -37,7 +37,7 @@ class FarmPhone:
     own_labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_free_for(self, owner: str) -> bool:
-        """Return True if a run here could use the phone: ready, not in quarantine, unused, and not reserved by another owner."""
+        """Return True if a run on this host could use the phone: ready, not quarantined, unused, not reserved by others."""
         reservation = self.claims.reservation
         is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
         return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken
@@ -70,7 +70,7 @@ class FarmPhone:
 
 
 def overview(rows: Sequence[DeviceRow], expected: Sequence[ExpectedPhone], layout: Layout) -> list[FarmPhone]:
-    """Return all phones that are attached here, in the inventory or in farm.yaml. Record the attached phones in the inventory.
+    """Return all phones that are attached to this host, in the inventory, or in farm.yaml. Attached ones enter the inventory.
 
     If the database cannot be reached, log a warning and leave health and claims at their defaults.
     """

@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host for one job at a time. `affinity` names its last job's files; `rested_s` is idle seconds since."""
+    """A device or host for one job at a time. `affinity` names its last job's files; `rested_s` counts seconds since that job."""
 
     name: str
     serves: frozenset[str]
@@ -118,7 +118,7 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of the next job: the oldest, or one little younger whose files a free device has."""
+        """Return the index of the next job: the oldest, or a slightly newer one whose files a free device has."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))

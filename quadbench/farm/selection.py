@@ -30,7 +30,7 @@ class Wish:
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Parse a value of --devices as a request, such as `s25*2`; return None if it is an address. `label_keys` are farm.yaml's."""
+    """Parse a value of --devices as a request, such as `s25*2`; None if it is an address. `label_keys` are those in farm.yaml."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Find a device for one of the `count` places of a request; earlier ones may move (augmenting paths). Return success."""
+    """Give a device to a place of a request. Other places may change their devices (augmenting paths). Return success."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,4 +1,4 @@
-"""Resolve values of --devices to addresses. Requests such as `s25*2` become free phones; names in farm.yaml, adb serials."""
+"""Resolve values of --devices: requests such as `s25*2` to addresses of free phones, names in farm.yaml to adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress

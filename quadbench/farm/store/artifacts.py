@@ -1,4 +1,4 @@
-"""Send bundles, compiled bundles and kits to a store, and fetch them into a results folder."""
+"""Send bundles, compiled bundles and runtime kits to a store, and fetch them into a results folder."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -172,7 +172,7 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
 
 
 def read_any(folder: Path) -> StoredArtifact[Any]:
-    """Read an artifact of any kind (bundle, compiled bundle or kit) from its local folder.
+    """Read an artifact of any kind (bundle, compiled bundle or runtime kit) from its local folder.
 
     Raises:
         ArtifactError: as `read_manifest`.

@@ -24,7 +24,7 @@ _MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The keys and bytes that a garbage collection removed or marked for removal. In a dry run, those that it would."""
+    """The keys and bytes that a garbage collection removed or marked for removal. In a dry run, they are only listed."""
 
     removed: tuple[str, ...]
     removed_bytes: int
@@ -159,7 +159,7 @@ def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
-    """Yield the given keys of entries and those of all objects that these list. Raise ArtifactError for a damaged entry."""
+    """Yield each given entry key, then the keys of the objects that the entry lists. Raise ArtifactError for a damaged entry."""
     for key in keys:
         yield key
         for file in _contents(key, store):

@@ -95,7 +95,7 @@ def _place(source: Source) -> Place:
 
 
 def _check_url(url: str) -> None:
-    """Raise if a store's URL does not name exactly one place, or contains credentials.
+    """Raise if a store's URL is not of the form s3://BUCKET/PREFIX, or holds more, such as credentials or a query.
 
     Raises:
         UserError: the URL is invalid; the message shows no credentials.
