@@ -106,7 +106,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return each device profile's bundle. Build those missing, since an adb serial's profile was unknown before the lease."""
+    """Return a dict from device profile to bundle, and build those missing. An adb serial's profile is known only once leased."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead

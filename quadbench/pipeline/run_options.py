@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan(RecordHooks):
-    """The plan of a run: the recipe's name, the measurement settings, and overrides of kit or harness.
+    """The plan of a run: the recipe's name, measurement settings, and a runtime kit or harness that replaces the default.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
