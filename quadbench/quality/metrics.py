@@ -23,7 +23,7 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
     """An image and its reference of the same size; `source` is the task's input image from which both were made, if any. `mask`
-    (H, W) is true where both were repainted; None if that was everywhere, or is unknown.
+    (H, W) is true at pixels that both repainted. None means that all were, or that this is unknown.
     """
 
     name: str

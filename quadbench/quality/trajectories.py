@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Run the U-Net that all tasks share on Qualcomm's HTP emulator. By target, return its SQNR to CPU and float at each step."""
+    """Run the U-Net that tasks share on Qualcomm's HTP emulator. Return, by target, its SQNR to CPU and float per step."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -233,7 +233,7 @@ class Teacher:
     """The teacher's images: the float pipeline with 100 DDIM steps makes one per input. Tasks with an LCM sampler get none."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store images in `folder` as they are needed. If all recipes have the same samplers, comparing needs none."""
+        """Store teacher images in `folder` once they are needed. If all recipes use the same samplers, none are made."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
