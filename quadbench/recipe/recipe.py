@@ -41,7 +41,7 @@ class DeviceSettings(Spec):
 
 
 def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield a problem for each device's sampler whose task is unknown, or that has no step at the task's strength."""
+    """Yield a problem for each device's sampler that names an unknown task, or has no step at its task's strength."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():

@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Read the task names from a trace (a text file, one name per line) if the value is its path; else leave it to pydantic."""
+    """Read task names if the value is the path of a trace (one name per line). Return other values for pydantic to check."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -274,7 +274,7 @@ class _Calibration(Spec):
 
 
 class JointCalibration(_Calibration):
-    """Calibration over the inputs of all tasks, for the U-Net that tasks share and for each task's own U-Net (per-graph)."""
+    """Calibration over the inputs of all tasks, for the U-Net that tasks share and for tasks' own U-Nets (variant per-graph)."""
 
     scheme: Literal["joint"]
     """Takes the inputs of all tasks: for the shared graph with their own adapters and again without any, for each per-graph

@@ -182,7 +182,7 @@ Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discr
 
 
 def _written_out(value: Any) -> Any:
-    """Return a task's `adapter` setting as a dict of weights by adapter name: a name alone has weight 1, null is empty."""
+    """Return a task's `adapter` setting as a dict from adapter name to weight. A name alone gets weight 1, null an empty dict."""
     match value:
         case None:
             return {}
@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler has no step at an image-to-image strength (steps count as in diffusers); None if it has some."""
+    """Return why a sampler has no step (as diffusers counts) at an image-to-image strength; None if it has one or more."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
