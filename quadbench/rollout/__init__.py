@@ -212,7 +212,7 @@ class _DeviceInstall:
     compiled: StoredCompiled
 
     def install(self, observer: Observer, *, runs_float: bool) -> Installation:
-        """Push the missing files to the device, link the kit's libraries under their file names, and return the installation."""
+        """Push missing files to the device, and link the runtime kit's libraries by their file names. Return the installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]

@@ -1,4 +1,4 @@
-"""Choose a device's runtime libraries, from a kit or from this machine, and list the files to push to the device."""
+"""Choose a device's runtime libraries, from a runtime kit or from this machine. List the files to push to the device."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """The facts that determine a device's files: profile, ABI and compile target. `address` is its name in messages.
+    """The facts that determine a device's files: profile, ABI and compile target. `address` names the device in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """
@@ -73,7 +73,7 @@ class KitChoice:
 
     @property
     def files(self) -> list[LocalFile]:
-        """Return the chosen libraries of the kit as local files to deploy."""
+        """Return the chosen libraries of the runtime kit as local files to deploy."""
         return local_files(self.kit, (library.file for library in self.libraries))
 
 
@@ -84,7 +84,7 @@ def device_kind(device: Device) -> DeviceKind:
 
 
 def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Overrides = NO_OVERRIDES) -> None:
-    """Raise if a device's harness, kit or compiler is missing. Call this before anything is built.
+    """Raise if a device's harness, runtime kit or compiler is missing. Call this before anything is built.
 
     A harness or kit that was named explicitly has to fit the devices; no other is tried.
 

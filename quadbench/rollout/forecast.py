@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the graphs compiled for a target. If there are none yet, return the bundle's own, which predict their sizes."""
+    """Return the graphs compiled for a target. If there are none yet, return the bundle, whose graphs predict their sizes."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")
