@@ -132,7 +132,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both compared builds: of a build that is a recipe, else a stored run, else of build A.
+    """Return the measurement settings for both compared builds: a recipe's if any, else a stored run's, else build A's.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.

@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim tests (looks) to go on with, and whether to end: all goals have a verdict, or can get none."""
+    """Return the interim tests (looks) to go on with. Also return whether to end: each goal has a verdict or can get none."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return the entry for a compared build in comparison.json. `of` is the text on a stored run's recipe and swept values."""
+    """Return a compared build's entry in comparison.json. For a stored run, `of` tells its recipe and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both builds. Put each other's error in `left_out`, or raise it if `left_out` is None."""
+    """Return the devices that can run both builds. Put the errors of the others in `left_out`; if it is None, raise the first."""
     equipped = []
     for device in devices:
         try:
@@ -300,7 +300,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return the harness and kit that a compared build sets, and the graphs that were compiled elsewhere."""
+    """Return the harness and runtime kit that a compared build sets, and the graphs that were compiled elsewhere."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 

@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return a run's baseline: run `word` or, for `latest`, the last complete run of the same recipe, tasks and devices, if any.
+    """Return run `word` as a baseline. For `latest`, return the last complete run of equal recipe, tasks and devices, or None.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
