@@ -46,12 +46,12 @@ class Variant(StrEnum):
 
     @property
     def graph_variant(self) -> "Variant":
-        """Return the variant for which this variant's graphs were built: `per-graph` for `resident`, else this variant itself."""
+        """Return the variant whose graphs this variant runs: `per-graph` for `resident`, else this variant itself."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
     def adapter_variant(self) -> "Variant":
-        """Return the variant for which this variant's adapter files were built: `shared` for `merged-at-load`, else itself."""
+        """Return the variant whose adapter files this variant uses: `shared` for `merged-at-load`, else this variant itself."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
@@ -93,7 +93,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """The number of a U-Net's elements, such as layers or parameters, that run in 8 bits, and the total number."""
+    """Counts of a U-Net's layers, parameters, operations or LoRA products: those that run in 8 bits (`int8`), and `total`."""
 
     int8: int
     total: int
@@ -135,7 +135,7 @@ class Graph:
 
 
 def check_onnx_names(graph: Graph) -> Graph:
-    """Return the graph. Raise ValueError if a file does not end in .onnx, as the onnx package would read another format."""
+    """Return the graph. Raise ValueError if a file's name does not end in .onnx, by which the onnx package knows the format."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
             raise ValueError(f"{quote(file.path)} is not a graph of a bundle; expected a name that ends in .onnx")
@@ -242,8 +242,8 @@ class TrajectorySqnr:
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
-    """A tensor with values outside its quantization range; `share` is their fraction. `beyond` is the distance of the farthest
-    value from the range, divided by the range's width.
+    """A tensor with values outside its quantization range; `share` is the fraction of such values. `beyond` is the distance of
+    the farthest value from the range, divided by the range's width.
     """
 
     tensor: str
@@ -269,7 +269,7 @@ class Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutScores:
-    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration, at most `inputs` of each task."""
+    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration. `inputs` is the maximum per task."""
 
     inputs: int
     trajectories: tuple[TrajectorySqnr, ...]
@@ -297,13 +297,13 @@ class KernelCounts:
 
     @property
     def is_simulated(self) -> bool:
-        """Return whether integers are simulated: activations are quantized, but some convolutions or products are in float."""
+        """Return whether a graph only simulates integers: activations are quantized, but some Convs or products run in float."""
         return self.quantize > 0 and self.products_in_float > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The output of a build: graphs, adapters and tasks. `digest` covers the build's inputs: equal ones are built once."""
+    """The output of a build: graphs, adapters and tasks. `digest` covers the build's inputs, so equal inputs are built once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

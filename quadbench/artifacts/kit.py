@@ -63,7 +63,7 @@ class Library:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The file, folder or package from which a kit's libraries were taken. `licence` is the one in the package's metadata."""
+    """The file, folder or package from which a runtime kit's libraries were taken. `licence` is from the package's metadata."""
 
     name: Line
     sha256: str | None  # of the file or package; None for a folder
@@ -100,7 +100,7 @@ class Kit:
             raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers and two dots, as in 1.27.0")
 
     def libraries_with_role(self, role: Role) -> tuple[Library, ...]:
-        """Return the kit's libraries that have a given role."""
+        """Return the libraries of this runtime kit that have a given role."""
         return tuple(library for library in self.libraries if library.role is role)
 
 
@@ -111,7 +111,7 @@ def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
 
 
 def role_of(name: str) -> Role:
-    """Return the role in a runtime kit that a library's file name implies; for unknown names SUPPORT, needed by others."""
+    """Return the role in a runtime kit that a library's file name implies. Unknown names get SUPPORT: others need the library."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

@@ -54,7 +54,7 @@ class SampleKinds:
 
     @cached_property
     def by_metric(self) -> Mapping[str, tuple[int, ...]]:
-        """A dict from metric to the indices in `each`, the tuple of descriptions, of the samples of this metric."""
+        """A dict from metric to the indices of its samples' descriptions in the tuple `each`."""
         groups = defaultdict[str, list[int]](list)
         for place, kind in enumerate(self.each):
             groups[kind.metric].append(place)
@@ -62,7 +62,7 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The indices in `each` of task switches, first U-Net runs and whole images. They show in which order these happened."""
+        """The indices in `each` of descriptions of task switches, first U-Net runs and whole images, in measured order."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return two pairs of kinds and values: first the planned samples, then the periodic memory readings."""
+        """Return two pairs (descriptions, values): first the samples that follow from the launch plan, then memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def value_limits(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and highest plausible value of a metric. Also return whether 0, below the lowest, is accepted."""
+    """Return the lowest and highest plausible value of a metric, and whether 0 is plausible even if below the lowest."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
     return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

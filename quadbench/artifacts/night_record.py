@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements, verdicts and waivers. Also a launch's environment, to compare only like launches."""
+"""Nightly runs as data: cases, measurements, verdicts, waivers. Also a launch's environment: only equal ones are compared."""
 
 import hashlib
 import re
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One metric value of a nightly case: the median over its launches. `yardstick` is that of the reference bundle.
+    """One metric value of a nightly case: the median over its launches. `yardstick` is the median of a reference bundle's.
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
     interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The result of measuring a nightly case on one device. Launches of a reference bundle (`yardstick`) alternate with its own.
+    """The result of measuring a nightly case on one device. The case's launches alternate with those of a reference bundle.
 
     `device` is the name under which the device is leased, `address` its address that night. `environment` describes software and
     device state by name. `comparison` names comparison.json; `runs` are the runs of reference and case.
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's changed figures from a night on. If `device`, `task` or `key` is None, it fits all.
+    """A waiver: a person accepts a case's changed figures from a night on. None in `device`, `task` or `key` stands for all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -144,7 +144,7 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver applies to the metric `key` of `task`. A None in the waiver itself fits any."""
+        """Return whether the waiver applies to the metric `key` of `task`. If its own `task` or `key` is None, all match."""
         return self.task in (None, task) and self.key in (None, key)
 
 

@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A recovery in a run: a device was lost and came back. `reason` says why, `away_s` after how many seconds."""
+    """A recovery in a run: a device was lost and came back after `away_s` seconds. `reason` says why it was lost."""
 
     address: str
     reason: str
@@ -313,13 +313,13 @@ def has_references(bundle: Bundle) -> bool:
 
 
 def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of tasks that have a U-Net of their own, in bundle order. Tasks of adapters added later have none."""
+    """Return the names of tasks with a U-Net of their own, in bundle order. Tasks of adapters added after the build have none."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks that only the shared U-Net serves, though others have their own: their adapters were added later."""
+    """Return the tasks without a U-Net of their own, if others have one. Their adapters were added after the build."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
@@ -383,7 +383,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return a dict from adapter name to factor (-1 to 1). The file's `up` matrices times the factor have the task's weight."""
+    """Return a dict from adapter name to factor (-1 to 1). It scales the file's `up` matrices to the task's adapter weight."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 

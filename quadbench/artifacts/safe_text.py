@@ -52,7 +52,7 @@ def check_file_name(text: str) -> str:
 
 
 def can_name_file(name: object) -> bool:
-    """Return whether a value, of any type, is a text that is safe as a file name. Ids in the database must be."""
+    """Return whether a value, of any type, is text that is safe as a file name. Every id in the database must be safe."""
     try:
         return isinstance(name, str) and bool(check_file_name(name))
     except ValueError:
@@ -91,7 +91,7 @@ Line = Annotated[str, ValidatedBy(check_line)]
 
 
 def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
-    """Return the text on one line, cut to `most` characters; after a cut follows the number of omitted characters.
+    """Return the text on one line. If it has over `most` characters, it is cut and the number of omitted ones is appended.
 
     Colour codes are dropped; other control characters are written as escapes, such as `\\x1b`.
     """

@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML: regressions fail, unmeasured cases are errors, INCONCLUSIVE and ENVIRONMENT are skipped."""
+    """Return a night as JUnit XML: regressions are failures, unmeasured cases errors, doubtful verdicts skipped tests."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -164,7 +164,7 @@ def check_address(address: str) -> str:
 
 
 def night_message(view: NightView) -> dict[str, Any]:
-    """Return a webhook message about a night as plain text in Slack blocks. Its `text` is for clients without blocks."""
+    """Return a webhook message about a night: Slack blocks of plain text, and `text` for clients that cannot show blocks."""
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
     for finding in view.findings[:_MAX_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook and return True. If `log_path` has this message as the latest, only return False.
+    """Post a night's message to a webhook and return True. If `log_path` records it as the last one posted, return False.
 
     Raises:
         ServiceError: the webhook did not accept the message.

@@ -27,8 +27,8 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights at one level of a measured figure. `level` is a median: of ratios to the reference bundle (yardstick) if
-    `is_ratio`, else of values.
+    """Consecutive nights at one level of a measured figure. `level` is the median value or, if `is_ratio`, the median ratio to
+    the reference bundle (yardstick).
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -74,8 +74,8 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment: the level shifts, or becomes or ceases to be -inf (an image distance of
-    0). A segment also begins if environment, tasks or reference bundle changed.
+    """Return the indexes of nights that begin a segment: the level shifts, or environment, tasks or reference bundle change. An
+    image distance of 0 also begins and ends a segment, since its logarithm is -inf.
     """
     hard = [
         number
@@ -91,12 +91,12 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether two nights' values compare: both plain or both ratios to one reference bundle, means over equal tasks."""
+    """Return whether two nights' values are comparable: over equal tasks, and both plain or both ratios to one reference."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return what changed between two nights (files, kit, reference bundle, environment), as a dict from name to (old, new)."""
+    """Return a dict from what changed between two nights (bundle, runtime kit, reference, environment) to (old, new) values."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -130,7 +130,7 @@ def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
     """Return the history of a nightly case on one device, computed from one or more nights. It covers the image time and the
-    figures with rulings other than CLEAN, or all figures if `is_whole`.
+    figures with verdicts other than CLEAN. If `is_whole`, it covers all figures.
     """
     latest = nights[-1]
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -180,7 +180,7 @@ def sentence(history: CaseHistory) -> str:
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
-    """Return a table of one figure's latest segments. Their numbers count all segments, from the figure's oldest one."""
+    """Return a table of one figure's latest segments. Each segment's number is its place among all segments of the figure."""
     numbered = list(enumerate(figure.segments, start=1))[-_MAX_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _levels(figure_name(figure.key, figure.task), "Segment", rows)
@@ -239,7 +239,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A case's last significant change on a device. `word` is the entry by which a person accepted it, or None."""
+    """A case's last significant change on a device. `word` is the record that a person accepted the change, or None."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -257,7 +257,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the latest change above the default limit in the first figure that has one; None if no figure has one."""
+    """Return the latest change above its metric's default limit, from the first figure that has one; None if none has."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -306,7 +306,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """A bisection's result: last good and first bad bundle and runtime kit. `untold`: those between that gave no verdict."""
+    """A bisection's result: the last good and first bad bundle and runtime kit. `untold` lists those between, without verdict."""
 
     last_good: Subject
     first_bad: Subject

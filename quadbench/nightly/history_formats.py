@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return a dict from caveat to a text: the nights that have the caveat, and whether the last change rests on them."""
+    """Return a dict from caveat to a text. It says in which nights, and whether the last change is based on such nights."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a metric's absolute medians before and since its last change; empty unless its levels are ratios."""
+    """Return a sentence with a metric's absolute medians before and since its last change; "" if its levels are absolute."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])

@@ -121,8 +121,8 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Compare on devices; `words` maps their addresses to the texts in night.yaml. After a user error, try each device alone,
-        so that only a faulty one fails. Without addresses nothing is launched, since `compare` would then use the phone in
+        """Compare two builds on the devices in `words`, a dict from address to text in night.yaml. After a user error, try each
+        device alone, so that only a faulty one fails. An empty dict launches nothing, since `compare` would use the phone in
         $ANDROID_SERIAL.
         """
         if not words:
@@ -154,8 +154,8 @@ class LocalLauncher:
 
 
 def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
-    """Return the measurement that a night stores for a successful comparison. `records` include the launches of both builds. With
-    `names_kit`, the kit is part of the tested files; otherwise it is part of the environment.
+    """Return the measurement that a night stores for a successful comparison. `records` include the launches of both builds. If
+    `names_kit`, the tested files include the runtime kit (libraries for devices).
     """
     versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
@@ -184,7 +184,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return a dict of the environment in which the reference bundle ran, and of what was different for the case's build."""
+    """Return a dict of the environment of the reference bundle's launches. Entries that differ for the case are added."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

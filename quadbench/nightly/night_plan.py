@@ -27,8 +27,8 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return a device's name in leases, given the text that selects it in night.yaml. If the device is unknown, return the text.
-    Earlier measurements in `series` are searched first. `serials` maps the phone names of farm.yaml to serials.
+    """Return the name under which a device is leased, given its text in night.yaml. If the device is unknown, return the text.
+    Earlier measurements in `series` are searched first, then `serials`, a dict from phone name in farm.yaml to serial.
     """
     for one in reversed(series):
         if one.address == word:
@@ -42,7 +42,7 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
 
 def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
     """Yield a problem for each device text in night.yaml that is invalid, repeated, or fits several devices. `expected` are the
-    phones of farm.yaml. Only the night itself shows whether a device is present.
+    phones of farm.yaml. Whether a device is present is not checked.
     """
     lists: list[tuple[Location, Sequence[str]]] = [(("devices",), file.devices)]
     lists += [(("cases", number, "devices"), case.devices) for number, case in enumerate(file.cases) if case.devices]
@@ -66,7 +66,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Return a device text with "SERIAL" as its serial, to check the rest. Return "" if the text may be just a serial."""
+    """Replace the serial in a device text by "SERIAL", as only the profile is checked. Return "" if it may be a bare serial."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -208,7 +208,7 @@ class PlannedCase:
 
 @dataclass(frozen=True, kw_only=True)
 class NightPlan:
-    """The plan of a nightly run: its cases, the blocks of four launches that each comparison gets, and the time budget. `faults`
+    """The plan of a nightly run: its cases, the number of four-launch blocks for each comparison, and the time budget. `faults`
     maps a case to the reason why it cannot be measured at all.
     """
 

@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return each device's rate of false alarms (verdicts ENVIRONMENT though nothing changed), and any doubt about the device."""
+    """Return each device's rate of false alarms (verdicts ENVIRONMENT though nothing changed), and why it may be unreliable."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
     """The image quality scores of a night. Images of a run are scored once, even if several devices generated them. `faults` maps
-    case, device and figure to the reason of a missing score, since the last start.
+    (case, device) to a dict from figure to why its score is missing. A restarted night begins with none.
     """
 
     launcher: Launcher
@@ -105,8 +105,8 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics that confirming launches must decide: the suspected ones. Image time is added if there are none, or
-        if too few earlier nights exist to judge new files.
+        """Return the metrics that confirming launches must decide: the suspected ones. Image time is added if no metric is
+        suspected, or if too few earlier nights exist to judge new files.
         """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store MISSING verdicts for unmeasured cases, and CLEAN ones for cases that were measured since."""
+        """Store a MISSING verdict for each unmeasured case. Replace it by CLEAN if the case was measured later in the night."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)

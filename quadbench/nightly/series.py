@@ -40,9 +40,9 @@ def tasks_of(night: Measurement) -> tuple[str, ...]:
 
 
 def to_scale(point: Point) -> float | None:
-    """Convert a metric's value to a scale for comparison over nights: dB for PSNR, else a logarithm. If the value has a ratio to
-    the reference bundle, the ratio is converted instead. Return None if the value is not finite, or has no logarithm. An image
-    distance of 0, or below 0 (KID estimates), is -inf.
+    """Convert a metric's value, or its ratio to the reference bundle if it has one, for comparison over nights. The result is in
+    dB for PSNR, else a logarithm. An image distance of 0 or below (KID estimates) gives -inf. Return None for other values
+    without a logarithm, and for values that are not finite.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -61,7 +61,7 @@ def from_scale(place: float, key: str) -> float:
 
 
 def change_between(before: float, now: float) -> float:
-    """Return a metric's change, later minus earlier, as logarithms or dB of PSNR; inf after -inf (an image distance of 0)."""
+    """Return a metric's change, later minus earlier, in logarithms or dB of PSNR. It is inf if an image distance was 0 before."""
     return 0.0 if now == before else now - before
 
 
@@ -140,7 +140,7 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance if all earlier nights were good only by acceptances now expired; else None."""
+        """Return the latest expired acceptance if each earlier night is good only by an expired acceptance; otherwise None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
@@ -226,7 +226,7 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return the values of tonight's reference bundle (yardstick) itself, in nights without caveats that ran tonight's tasks."""
+    """Return earlier values of tonight's reference bundle (yardstick), from nights without caveats that ran the same tasks."""
     tasks = tasks_of(latest)
     return [
         (night, place)

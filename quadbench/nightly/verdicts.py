@@ -57,13 +57,13 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether no value has visibly changed, but the files are new and earlier nights are too few to tell."""
+        """Return whether this is suspected only since the files are new and too few nights show the usual level."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The changes detected in a night's measurement of a case. `last_good` is the bundle and kit to compare with, if known.
+    """The changes detected in a night's measurement of a case. `last_good` is the bundle and runtime kit to compare with.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -181,7 +181,7 @@ class _Detector:
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
         """Compare earlier nights with all nights that ran tonight's new files. Return a change above half the limit, else None.
-        Many nights show smaller changes than one night.
+        The limit is halved because many nights reveal smaller changes than one night.
         """
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
@@ -278,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected figure; None if it was suspected only for new files and no change is proven."""
+        """Return the verdict on a suspected figure. Return None if only new files made it suspect and no change was proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -364,8 +364,8 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return CLEAN verdicts that replace those on a change that a person accepted, in the night of acceptance and later ones.
-    `nights` are the measurements of the nights of these rulings.
+    """Return CLEAN verdicts that replace the verdicts on a change that a person accepted, from the accepted night on. `nights`
+    are the measurements of the nights with those verdicts.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
     cause = f"acknowledged by {word.owner} until {word.until:%Y-%m-%d}: {word.reason}"
