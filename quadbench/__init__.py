@@ -29,7 +29,7 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 
 
 def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
-    """Return a pandas table of figures computed from a stored run. Without a run id, use the latest finished run.
+    """Return one of a stored run's report tables, such as `kpi`, in pandas. Without a run id, use the latest finished run.
 
     `table` is a name that `quadbench report --table` takes. The id of a sweep selects its tables, as in the paper.
 

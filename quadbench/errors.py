@@ -188,7 +188,7 @@ class LeaseError(DeviceError):
 
 
 class AttemptOverError(LeaseError):
-    """Raised in a worker whose attempt at a farm job is over, such as after missed heartbeats. It stops and stores nothing."""
+    """Raised in a worker whose attempt at a farm job is over, as after missed heartbeats. The attempt ends and stores nothing."""
 
 
 class OutputLimitError(DeviceError):

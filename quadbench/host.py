@@ -83,7 +83,7 @@ def _start_of(pid: int) -> str:
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Return a dict from program to path, with symlinks resolved. `packages` gives the Debian packages that the error would name.
+    """Return a dict from program to path, with symlinks resolved. `packages` maps programs to Debian packages, for the error.
 
     Raises:
         MissingDependencyError: names all programs that are not installed.
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Lock a file and write our name, `holder`, into it. If another process has it, call `waiting` with its name and wait.
+    """Lock a file and write our name, `holder`, into it. If another process holds it, call `waiting` with its name and wait.
 
     Raises:
         OSError: the file cannot be opened.
