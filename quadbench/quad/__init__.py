@@ -1,5 +1,5 @@
 """Quad: building a bundle (quantized graphs, adapters, task files) from a recipe, a YAML file that names model and tasks. Modules
-for hosts without torch say in their first line that they do not import it.
+that run without torch installed say so in their first line.
 
 build.py            steps of a build, a bundle's tasks and baselines, caveats
 prepare.py          float graphs, calibration inputs, per-graph U-Nets; results that builds share

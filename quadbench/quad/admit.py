@@ -116,7 +116,7 @@ def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, 
 
 
 def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, painting: Painting) -> StoredBundle:
-    """Write a copy of the bundle beside it, with the candidate's adapter added, and its task, if it has one."""
+    """Write a copy of the bundle beside it, with the candidate's adapter added, and the candidate's task if there is one."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(admission.name, candidate, old, encodings).at_weight(admission.weight)
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, copied from `new.like`: same inputs, noise and sampler, but no ground-truth images.
-    Write reference images that diffusers or PEFT makes with the adapter; random weights get none. A fitted sampler is not fitted
-    again. `sources` and `weights` must have this adapter as their only key.
+    """Return a new task for one adapter, with the inputs, noise and sampler of task `new.like`, but no ground-truth images. Write
+    reference images that diffusers or PEFT makes with the adapter; models with random weights get none. A fitted sampler stays as
+    it is. `sources` and `weights` must have this adapter as their only key.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like`, with those device settings of the recipe, if any, that give the bundle's sampler. Raise if
-    none do. A fitted sampler is recognised by its scheme, guidance and at most the recipe's number of steps.
+    """Return the recipe's task `like`, plain or with one device's settings, whichever reproduces the bundle's sampler. Raise if
+    none does. A fitted sampler is recognised by its scheme, guidance and at most the recipe's number of steps.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -210,7 +210,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Raise if a task's evaluation inputs, or their noise, differ from those of the bundle's task. `tensors` has its noise."""
+    """Raise if a task's evaluation inputs or noise differ from those of the bundle's task `like`, whose noise is in `tensors`."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

@@ -136,8 +136,8 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Measure how sensitive the adapters are to rounding, to choose the anchor: the adapter whose ranges all use. Return None
-        if the recipe names the anchor, or uses the ranges of all adapters together.
+        """Measure how sensitive the adapters are to rounding, to choose the anchor: the adapter whose quantization ranges all
+        adapters use. Return None if the recipe names the anchor, or uses the ranges over all adapters together.
         """
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
@@ -209,7 +209,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """If the recipe has the merged-at-load baseline, write a U-Net into whose weights a device merges adapters at load."""
+        """If the recipe has the merged-at-load baseline, write its U-Net. A device merges an adapter into it while loading."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):

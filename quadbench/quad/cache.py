@@ -1,4 +1,4 @@
-"""Cache: digests of all that a recipe's bundle depends on, and the search for a built one. This module does not import torch."""
+"""Cache: digests of all that determines a recipe's bundle, and search for a built bundle. This module does not import torch."""
 
 from dataclasses import dataclass
 

@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A request for a task that uses an added adapter, with the settings of the task `like`. The bundle was built by `recipe`."""
+    """A request for a new task with an added adapter. It copies the task `like` of the bundle, which was built by `recipe`."""
 
     recipe: Recipe
     like: str
@@ -21,8 +21,8 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter file to be added to a bundle, under a name (None: the file's), and a task for it, if wanted. `weight` is the
-    greatest weight that tasks give the adapter.
+    """An adapter file to be added to a bundle, and a new task for it (None: no task). The adapter is called `name`, or after its
+    file if that is None. `weight` is the greatest weight that tasks give the adapter.
     """
 
     source: Path
@@ -33,7 +33,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Derive an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`. Raise if that is empty."""
+    """Derive an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`. Raise if no name is left."""
     name = name_after(source)
     if not name:
         raise UserError(f"the name of '{source}' has no letters or digits for an adapter name", hint=hint)

@@ -49,8 +49,8 @@ class DataSplit:
 
 
 def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
-    """Split the calibration inputs of the adapter's tasks, or of all tasks if none uses it, into training and validation. The
-    last third of each task's inputs, at least one, is for validation. Repetitions of a prompt have one name, and stay together.
+    """Split the calibration inputs of the adapter's tasks, or of all tasks if none uses it, into training and validation. Each
+    task's last third, at least one input, is for validation. Inputs that repeat a prompt stay on the same side.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
@@ -65,8 +65,8 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run the float model with the adapter on the inputs, once for each shift of their seeds. Return every U-Net call as an
-    example. With `noised`, add examples for the diffusion loss: final latents plus new noise, at every time step of the sampler.
+    """Run the float model with the adapter on the inputs, once for each seed offset. Return every U-Net call as an example. With
+    `noised`, add examples for the diffusion loss: final latents plus new noise, at every time step of the sampler.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
@@ -90,8 +90,8 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield pairs of U-Net inputs and noise. The sample is sqrt(a) z + sqrt(1 - a) noise, with a final latent z and its prompt.
-    All samplers here use samples of this form.
+    """Yield pairs of U-Net inputs and noise for each time step. The noisy latent is sqrt(a) z + sqrt(1 - a) noise, with a final
+    latent z and the step's cumulative alpha a. The prompt is that of z.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
@@ -127,8 +127,8 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """The state of training one adapter. LoRA tensors are divided by their greatest initial weight, so that one step size fits
-    all. `limits` are the shared ranges divided likewise: at least 1, and more where another adapter has larger weights.
+    """The state of training one adapter. Each LoRA tensor is divided by its greatest initial weight, so that one step size fits
+    all. `limits` are the shared ranges divided by the same value: at least 1, more where another adapter has larger weights.
     """
 
     graph: FakeQuantGraph

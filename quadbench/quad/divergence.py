@@ -34,8 +34,8 @@ class Bins:
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return each edge's fraction of the values, (edges,); the sum is 1. A value counts for the two edges of its bin, by
-        closeness, so that small shifts show. Values outside count for the outermost edges.
+        """Return a histogram with sum 1: a fraction for each bin edge. Each value is divided between the two edges of its bin,
+        more to the closer edge, so that small shifts show. Values outside count for the outermost edges.
         """
         place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
         lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))

@@ -55,7 +55,7 @@ class HeldOutInputs:
         return HeldOutScores(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
     def evaluate_shared(self, model: onnx.ModelProto, written: QuantizedGraph, lora: LoraProfile) -> None:
-        """Measure SQNR and clipping of the U-Net that all tasks share, with each task's adapter. `model` is its float graph."""
+        """Measure SQNR and clipping of the U-Net shared by all tasks, with each task's adapter. `model` is its float graph."""
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
@@ -93,8 +93,8 @@ class HeldOutInputs:
 
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
-    """Return a task's LoRA inputs as a device computes them: the adapter files' integers, multiplied by the task's weights. A
-    value that the file clips stays clipped, even where a smaller weight would bring it into range.
+    """Return a task's LoRA inputs as a device computes them: the adapter files' integers, multiplied by the task's weights.
+    Values clipped when the file was written stay clipped, even if a smaller weight would bring them into range.
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
     files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
@@ -104,7 +104,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR in dB of predictions `other` against `exact`, over all and per step. `steps` has each prediction's step."""
+    """Return the SQNR in dB of predictions `other` against `exact`: overall and per step. `steps` has each prediction's step."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

@@ -1,4 +1,4 @@
-"""Inputs: a recipe's evaluation inputs, and checks of files that it names before a build. This module does not import torch."""
+"""Inputs: a recipe's evaluation inputs, and checks of the recipe's files before a build. This module does not import torch."""
 
 import warnings
 from collections import Counter

@@ -63,8 +63,8 @@ class ItemSplit:
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs; the last `calibration_samples` are only for calibration. Tasks without images use all prompts for
-    evaluation, and again with other noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
+    """Read a task's inputs; the last `calibration_samples` are only for calibration. Tasks without images evaluate all prompts,
+    and calibrate on them with other noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -179,7 +179,7 @@ class StartKeys(TypedDict):
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength (1 without image), and whether it is image-to-image, which never starts from noise alone."""
+    """Return a task's strength (1 without image), and whether it is image-to-image, which always starts from a noised image."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 

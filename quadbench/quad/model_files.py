@@ -37,7 +37,7 @@ CHECKPOINT_GEOMETRY = "sd15"  # for single-file models, which have no configurat
 
 
 class AdapterFormat(StrEnum):
-    """A file format of LoRA adapters. Its value is the word for it in recipes."""
+    """A file format of LoRA adapters; its value is its name in recipes."""
 
     PEFT = "peft"  # a folder
     DIFFUSERS = "diffusers"  # a file, or the folder with it
@@ -126,13 +126,13 @@ def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the configuration folder of a model part (`unet`, `vae`, ...) in a published geometry; SD 1.5's if that has none."""
+    """Return a model part's configuration folder (`unet`, ...) in a published geometry; SD 1.5's if that has no such part."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of an adapter by file name without folder, so that moving files changes nothing."""
+    """Return a dict from file name to SHA-256 for an adapter's files. Names have no folder, so that files can be moved."""
     return file_digests(adapter_files(path))
 
 

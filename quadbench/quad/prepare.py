@@ -152,7 +152,7 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
     """Return a dict from component to its calibration inputs; none for the VAE encoder if no task takes an image. The U-Net's
-    inputs have their task's LoRA weights; joint calibration adds each of them again, with zero LoRA weights.
+    inputs include their task's LoRA weights; joint calibration repeats each input with LoRA weights of zero.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
@@ -254,7 +254,7 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return float models and tasks from the cache, or else from `make`. That gets an earlier result, if any, to reuse."""
+        """Return float models and tasks, cached or from `make`. `make` gets an earlier result for the same models, or None."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)

@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter's file into the U-Net `adapted` under a name. `plain`, without adapters, tells the kind of each layer."""
+    """Load an adapter's file into the U-Net `adapted` under a name. `plain`, a U-Net without adapters, shows layer types."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
@@ -85,12 +85,12 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 
 def _plain(state: State) -> State:
-    """Return the U-Net's tensors in float32, as torch does not compute in 8-bit floats, without PEFT's adapter name in keys."""
+    """Return the U-Net's tensors in float32, as torch cannot compute in 8-bit floats. Remove PEFT's adapter name from keys."""
     return {key.replace(".default.", "."): tensor.float() for key, tensor in split_text_encoder(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
-    """Add the key prefix `unet.` to tensors that were saved from a U-Net alone, as in the file of a whole pipeline."""
+    """Add the key prefix `unet.` if tensors lack it, because they were saved from a U-Net alone."""
     prefix = "" if prefix_of(values) else PREFIX
     return {prefix + key: value for key, value in values.items()}
 

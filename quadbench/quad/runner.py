@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor fits into a LoRA input of shape `taken`. Its first `filled` ranks, along `axis`, are in use."""
+    """Return whether a tensor fits into a LoRA input of shape `taken`, whose first `filled` ranks along `axis` are in use."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

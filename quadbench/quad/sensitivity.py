@@ -1,4 +1,4 @@
-"""Sensitivity: measuring the U-Net's error from rounding an adapter's weights; choosing the anchor, whose ranges all use."""
+"""Sensitivity: the U-Net's error when an adapter's weights are rounded; choice of the adapter (anchor) whose ranges all use."""
 
 import logging
 import tempfile
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of rankings of adapters or layers: that by Jensen-Shannon divergence against that by MSE, or by SQNR."""
+    """Kendall's tau between rankings of adapters or layers: by Jensen-Shannon divergence, and by MSE (`mse`) or SQNR (`sqnr`)."""
 
     mse: float | None
     sqnr: float | None
@@ -109,7 +109,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The adapter (anchor) whose ranges all use. None means equal sensitivity: the ranges of all adapters together are used."""
+    """The adapter (anchor) whose ranges all adapters use. None: adapters are equally sensitive, so ranges cover all together."""
 
     anchor: str | None
     reason: str

@@ -76,7 +76,7 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write two files without padded ranks: the integers of `adapter`, and in `adapters/float/` the floats of `exact`."""
+        """Write an adapter as two files without padded ranks: `adapter` as integers, `exact` as floats in `adapters/float/`."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (

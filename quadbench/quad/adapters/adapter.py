@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize a LoRA's text encoder part, which no bundle has. `energies` are the squared norms of its weight updates."""
+        """Summarize a LoRA's text encoder part, left out of bundles. `energies` are the squared norms of its weight updates."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -103,7 +103,7 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return an equal adapter with each pair factored by SVD, so that only products matter, not its file's factors."""
+        """Return an equal adapter with pairs refactored by SVD, so that results do not depend on the file's factorization."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
@@ -157,7 +157,7 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
-    """Return a dict from layer (site) to the LoRA rank in the graph that all adapters share: the largest of any adapter there."""
+    """Return a dict from layer (site) to the shared graph's LoRA rank: the largest rank that any adapter has at that layer."""
     ranks: dict[str, int] = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's weight updates to the U-Net's weights, as new tensors: copies of the U-Net may share the old ones."""
+    """Add an adapter's updates to the U-Net's weights. The sums are new tensors, as copies of the U-Net may use the old ones."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

@@ -27,13 +27,13 @@ MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are flo
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """A layer's (site's) conversion: `energy` is the update's sum of squares, `error` the lost part's norm over the update's."""
+    """A layer's (site's) conversion to LoRA. `error` is relative: norm of the lost part / norm of the update."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
     rank: int
     error: float
-    energy: float
+    energy: float  # sum of squares of the update
 
 
 @dataclass(frozen=True, kw_only=True)

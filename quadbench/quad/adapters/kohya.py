@@ -75,9 +75,9 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return a layer name of the original Stable Diffusion code in the form that diffusers' converter knows. It only knows
-    upsamplers as part 2 of a block, but in upper blocks without attention they are part 1. An attention has no part `conv`, so no
-    name is confused.
+    """Return the name that diffusers' converter expects for a layer of the original Stable Diffusion code. The converter knows
+    upsamplers only as part 2 of a block, but in upper blocks without attention they are part 1. No attention has a part `conv`,
+    so no other layer is renamed.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat

@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read an adapter file's U-Net part. With `unet_only`, summarize the text encoder's part; otherwise that is a problem."""
+    """Read an adapter file's U-Net part. With `unet_only`, summarize the text encoder's part; without, report it as a problem."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -199,7 +199,7 @@ def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map each layer name of an adapter to one of the base model. Raise AdapterError if a name has none, or two have the same."""
+    """Map each layer name of an adapter to one of the base model. Raise AdapterError if a name has no match or two share one."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]

@@ -156,7 +156,7 @@ class Faults:
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
-        """Record that a tensor holds unusable numbers, as `fault` describes. For None (usable numbers), record nothing."""
+        """Record that a tensor holds unusable numbers, as `fault` describes. If `fault` is None, record nothing."""
         if fault:
             self.add(FaultKind(before=f"has {fault.holds} in", hint=fault.hint), place)
 
@@ -169,7 +169,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Return whether there are keys of methods other than LoRA. Record their keys, those of text encoders, and unknown ones."""
+    """Record keys of methods other than LoRA, of text encoders, and unknown keys. Return whether other methods have keys."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and role, and record duplicates. Too many layers for a U-Net are recorded, and not grouped."""
+    """Group tensor names by layer and role, recording duplicates. If layers are too many for a U-Net, record it and return {}."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

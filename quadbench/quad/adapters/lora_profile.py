@@ -33,7 +33,7 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the LoRA ranges of the adapter `anchor`. Layers that it lacks, or all if it is None, get those of all adapters."""
+    """Return the LoRA ranges of adapter `anchor`. Layers that it lacks, or all if it is None, get ranges over all adapters."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the adapters and the LoRA encodings that they share. With `gauge`, first rescale their matrices to fill ranges."""
+    """Return the adapters and their shared LoRA encodings. With `gauge`, first rescale each pair to fill the shared ranges."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -203,7 +203,7 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 def _missed(fit: SiteFit) -> str | None:
     """Describe the first admission limit that the adapter violates at one layer; return None if it violates none. NaN violates a
-    limit. A layer that quantization does not change violates none, even if it uses few integer levels.
+    limit. A layer that quantization leaves unchanged always passes, even if it uses few integer levels.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -224,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a file's reading with more problems: those of its PEFT configuration, and ranks other than the configuration's."""
+    """Return the reading of a LoRA file with problems added: those of its PEFT configuration, and ranks that differ from that."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 

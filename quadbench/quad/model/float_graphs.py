@@ -134,7 +134,7 @@ def export_graph(
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Export each component of a model, the U-Net with LoRA inputs of these ranks. Large weights go to the folder `scratch`."""
+    """Export each component of a model; the U-Net gets LoRA inputs of these ranks. Large weights go to the folder `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()

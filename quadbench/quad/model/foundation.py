@@ -257,7 +257,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Return a model, given for each part the folder of its configuration (`configs`) and a loader of its weights (`readers`)."""
+    """Return a model. `configs` maps each part to its configuration's folder, `readers` to a function that loads its weights."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
@@ -291,7 +291,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check_configs(folder: Path) -> None:
-    """Raise if a model folder is for another pipeline, or has no readable configuration: libraries would look for one online."""
+    """Raise if a model folder is for another pipeline or lacks a readable configuration, which libraries would seek online."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")

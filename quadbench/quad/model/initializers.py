@@ -29,7 +29,7 @@ INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied s
 
 
 def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
-    """Save an exported program's weights in the folder `scratch`. Return a graph that refers to them and needs them to stay."""
+    """Save an exported program's weights as a file in `scratch`. Return a graph that refers to the file, which must remain."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
     return open_graph(folder / _GRAPH, folder / f"{_GRAPH}.data")

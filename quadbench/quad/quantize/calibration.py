@@ -114,7 +114,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that compute each value's histogram bin in a tensor, and a one to add to that bin."""
+    """Return nodes that find the histogram bin of each value in a tensor, and make ones to be added to the bins' counts."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -187,8 +187,8 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds and count values outside their encodings. Tensors with only moved values do not count, as
-    that would count values twice. The counting is a second pass over tensors whose observed range exceeds the encoding.
+    """Run the float graph on the feeds and count values outside their encodings. Outputs that only move values, such as reshapes,
+    are skipped: their values count as inputs. A second run counts in tensors whose observed range exceeds the encoding.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}

@@ -115,7 +115,7 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Linear:
-    """A linear layer's tensor names: x (1, T, D), weight (O, D), bias (O), output (1, T, O). `replaced` are old node outputs."""
+    """Tensor names of a linear layer: x (1, T, D), weight (O, D), bias (O), output (1, T, O)."""
 
     name: str
     x: str
@@ -123,7 +123,7 @@ class _Linear:
     bias: str | None
     output: str
     shape: tuple[int, int, int]  # T, D, O
-    replaced: tuple[str, ...]
+    replaced: tuple[str, ...]  # outputs of the nodes that are replaced
 
 
 class GraphIndex:

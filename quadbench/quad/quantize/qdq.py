@@ -142,7 +142,7 @@ class _Writer:
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Requantize a tensor with another encoding, unless done before for the name suffix `form`; return the result's name."""
+        """Requantize a tensor with another encoding and return the result's name. Reuse a result made for the suffix `form`."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)

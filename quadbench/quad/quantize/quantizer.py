@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, or 8-bit where they lose least. No torch needed."""
+"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, 8-bit in the least noisy layers. No torch needed."""
 
 import math
 import os
@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer. Its input and output have the encodings of the tensors `data` and `result`."""
+    """A convolution or linear layer. `data` and `result` are the tensors whose encodings its input and output use."""
 
     name: str
     data: str
@@ -99,7 +99,7 @@ def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
-    """The cost of running one layer in 8 bits: the SQNR in dB of the whole graph's output; None if the output does not change."""
+    """The effect of running one layer in 8 bits: the SQNR in dB of the graph's output; None if the output does not change."""
 
     layer: Layer
     sqnr_db: float | None
@@ -132,7 +132,7 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors to make 8-bit: those of the first layers in `noise`, so that about `percent` % of parameters are 8-bit.
+    """Return the tensors to make 8-bit. They belong to the first layers in `noise`, up to about `percent` % of all parameters.
 
     A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
@@ -146,7 +146,7 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Consecutive nodes of a graph, the layers whose first tensor they compute, and the graph from there to the end."""
+    """A part of a graph (`nodes`), the layers that begin in it, and `rest`: the graph from that part's first node to the end."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read

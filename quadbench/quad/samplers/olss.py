@@ -132,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Return a trajectory whose vectors are the R of their QR decomposition: fits get smaller, and their errors stay equal."""
+    """Return a smaller trajectory with equal fitting errors: its vectors are the R factor of the old ones' QR decomposition."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
