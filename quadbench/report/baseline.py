@@ -66,8 +66,8 @@ class ChangedFigure:
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
     """An earlier run with which the current run is compared, and how each metric changed.
-    Only common tasks are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address to
-    changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that interleaves both.
+    Only tasks of both runs are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address
+    to changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that launches both builds in turn.
     """
 
     run_id: str
@@ -114,7 +114,7 @@ def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
     """Compare a run with its baseline over the tasks that both have.
-    `its_rows` are the rows of the baseline's KPI table, `rows` those of the run's. `where` holds the command-line options that
+    `rows` are the KPI rows of the run `result`, `its_rows` those of the baseline. `where` holds the command-line options that
     name the results folder.
     """
     addresses = [device.address for device in result.devices]
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count the values that both runs have of the main metrics (if `is_main`) or of all others; exact ones do not count."""
+    """Count values that both runs have of main metrics (`is_main`) or of all others. Exact values, such as sizes, are skipped."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -253,8 +253,8 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield sentences that name these. They also say if the files and images of common tasks
-    are unchanged, and give a command that compares times.
+    """If two runs have different tasks, yield sentences that name the differing tasks. For tasks of both runs, they say if files
+    and images are unchanged, and give a command that compares times.
     """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):

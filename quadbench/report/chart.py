@@ -1,4 +1,4 @@
-"""SVG charts for reports, written without a plotting library or scripts, so that a report also prints.
+"""SVG charts for reports, written without a plotting library or scripts. Without scripts, they also show in printed reports.
 
 Each element has a colour and a CSS class. style.css may override the colour; a chart is readable without it.
 """

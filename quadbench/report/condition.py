@@ -74,7 +74,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. As metric names hold dots and hyphens, Python parses identifiers in their place."""
+    """Parse a condition to a syntax tree. Names hold dots and hyphens, so identifiers replace them while Python parses."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -168,8 +168,8 @@ def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
     """Return a message for each device and task on which the condition is true. A missing value counts as true, so that no check
-    passes unmeasured. A task is skipped if a metric does not apply to it, as the VAE encoder without an input image. It is also
-    skipped if the baseline lacks it. If all tasks are skipped, the condition counts as met.
+    passes unmeasured. Tasks to which a metric does not apply are skipped, such as VAE encoder time without an input image. So are
+    tasks that a compared baseline lacks. If all tasks are skipped, the condition counts as met.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -289,8 +289,8 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield a metric's names in conditions if it does not apply to its task, such as VAE encoder time in text-to-image.
-    Conditions with these names skip the task, although the value is missing.
+    """Yield a metric's names in conditions if the metric does not apply to the task, such as VAE encoder time in text-to-image.
+    Conditions with these names skip the task instead of failing for a missing value.
     """
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):

@@ -96,7 +96,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def decibels(value: float) -> str:
-    """Format a PSNR value. From 99 dB on it is `≥ 99 dB`, as records cap PSNR there, the value of equal images."""
+    """Format a PSNR value. From 99 dB on it is `≥ 99 dB`, because records store at most 99 dB, even for equal images."""
     return "≥ 99 dB" if value >= 99 else f"{value:.1f} dB"
 
 

@@ -64,8 +64,8 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. Each item
-    names its tasks and devices, unless it holds for all.
+    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. A gain or
+    cost that does not hold everywhere names its tasks and devices.
     """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
@@ -103,7 +103,7 @@ def _more(row: KpiRow) -> float:
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return where `rows` apply, such as ` in restyle on s25`. The phrase is empty if they are all rows of `compared`."""
+    """Return where `rows` apply, such as ` in restyle on s25`. Return an empty phrase if they are all of the `compared` rows."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -145,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views (file sizes by number of tasks) that have a size of all tasks together on one shared base."""
+    """Return the storage views (file sizes by number of tasks) in which the size of all tasks on one shared base is known."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -328,8 +328,8 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a sentence if a device has launches outside complete A B B A blocks, or no such block; else None. Comparisons need
-    complete blocks.
+    """Return a sentence if a device has launches outside complete A B B A blocks, or has no complete block; else None.
+    Comparisons need complete blocks.
     """
     counts = paired(result, device)
     if counts.left_out:
@@ -377,7 +377,7 @@ def next_step(
     words: Sequence[str] = (),
 ) -> str:
     """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats.
-    `launches` of each variant are needed for verdicts. `words` are the options that name the results folder in a command.
+    `launches` is the number per variant that verdicts need. `words` are the options that name the results folder in a command.
     """
     if result.is_cut_short:
         return f"Resume the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
@@ -421,12 +421,12 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 
 
 def remedies(caveats: Collection[Caveat]) -> list[str]:
-    """Return what to do about caveats on times before both compared builds are launched again."""
+    """Return advice on a comparison's caveats about times, to be followed before both builds are launched again."""
     return [caveat.remedy for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device. Without two variants, more cannot help: return `enough`."""
+    """Return the fewest shared-graph launches on any device. If a variant is missing, more cannot help; then return `enough`."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

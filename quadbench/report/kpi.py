@@ -41,8 +41,8 @@ def read_at(places: Sequence[int]) -> Reading:
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric. From the kinds of a launch's samples, it finds the positions of a task's values. It
-    returns a function that picks the values there.
+    """Return a KPI's reader for a metric. The reader finds which of a launch's samples belong to a task, by their kinds. It
+    returns a function that picks their values.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
@@ -180,8 +180,8 @@ class Figure:
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
     """One row of the KPI table: a metric of a task on a device, with both variants' values. A text explains a missing value.
-    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation.
-    `blocks` counts the complete A B B A blocks behind both figures; 0 means no interleaving. `judged` is the verdict on the
+    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation. `blocks`
+    counts the complete A B B A launch blocks from which both values come; 0 means no interleaving. `judged` is the verdict on the
     shared graph against one graph per task; None for exact and incomparable values.
     """
 
@@ -220,7 +220,7 @@ class KpiRow:
 
 
 def exact_verdict(more: float) -> Verdict:
-    """Return the verdict on a difference of exact values, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
+    """Return the verdict on the increase `more` of an exact value, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
     return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
 
 
@@ -236,9 +236,9 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI rows with their verdicts. Each of three groups of rows (families) is corrected for multiple testing.
-    The families are the main figures, which sentences report; the other measured figures; and the longest-running file of both
-    variants for each device and task, which shows whether conditions were equal.
+    """Return the KPI rows with their verdicts, corrected for multiple testing in three groups of rows (families).
+    The families are the main metrics, which sentences report; the other measured metrics; and, for each device and task, the
+    slowest file that both variants run. That file's times show whether conditions were equal.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -355,7 +355,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format how many samples a value has: launches × samples of each, `3 × 20`. Unequal ones give a total: `3 launches, 55`."""
+    """Format a value's number of samples: launches × samples per launch, `3 × 20`. If launches differ, `3 launches, 55`."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
@@ -416,7 +416,7 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
     """Return a KPI row for each device and task whose variants ran under unequal conditions.
-    The row shows this: it is that of the longest-running file of both variants, whose times differ by more than 5 %.
+    It is the row of the slowest file that both variants run. Conditions are unequal if its times differ by more than 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
@@ -425,8 +425,8 @@ def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
 class LaunchVerdict:
     """The verdict on a metric of the shared graph against one graph per task. Above 1, `ratio` means that the shared graph takes
     less. `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` metrics of the
-    report. `verdict` is None below six blocks. About `launches_needed` launches per variant would show 5 % where the verdict is
-    open; None if no affordable number would.
+    report. `verdict` is None below six blocks. If it is open, about `launches_needed` launches per variant would reveal a
+    difference of 5 %; None if these are too many.
     """
 
     task: str

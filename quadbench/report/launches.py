@@ -121,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n for a list of every n-th launch: at most `most`, with some of each of up to four alternating variants."""
+    """Return n for listing only every n-th launch: at most `most`, but some of each of up to four variants launched in turn."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -148,7 +148,7 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's values of a metric whose sample kind `accept` approves. Warm-up and emulator times are left out."""
+    """Return a launch's values of a metric from samples whose kind passes `accept`. Warm-up and emulator times are left out."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
@@ -161,8 +161,8 @@ def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> li
 
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
-    """Return the positions, in a launch's list of values, of a metric's values whose sample kind `accept` approves. Warm-up
-    counts only for metrics of a launch or switch, such as loads.
+    """Return the positions of a metric's values in a launch's list of values. Only samples whose kind passes `accept` count.
+    Warm-up samples count only for metrics of a launch or switch, such as load times.
     """
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))

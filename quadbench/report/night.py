@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change against the last good files, if the night launched these too, or else against earlier nights."""
+    """Format a metric's change: against the last good files if the night launched both, or else against earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -147,8 +147,8 @@ class NightStep:
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a night's verdict. `where` holds the options that name the results folder.
-    `last_good` is the device's last measurement with the ruling's last good files. Both measurements may be missing (None).
+    """Return the recommended command after a night's verdict. `where` holds the options that name the results folder. `last_good`
+    is the device's last measurement of the files that the verdict names as last good. Both measurements may be missing (None).
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
@@ -185,7 +185,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
     """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause.
-    `value` is that of this night. `before` is the value in the last night with good files, and names that night.
+    `value` is this night's value as text. `before` has the value and the name of the last night with good files.
     """
 
     ruling: Ruling
@@ -208,8 +208,8 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The night in which a case's current state began. `subject` is the tested files since then and `before` the old ones; both
-    are None if the files are the same.
+    """The night in which a case's current state began. `subject` are the files tested since then, and `before` those tested
+    earlier; both are None if the files are the same.
     """
 
     night: str
@@ -233,8 +233,8 @@ class FirstNight:
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
     """A night's verdicts on one device that are reported together. They concern one case, or all cases with the same cause.
-    `figures` starts with the most important verdict, whose case and device are `place`. `accepting` is the command that accepts
-    the change, None if there is nothing to accept. `doubt` says why the device is unreliable. No verdict is CLEAN.
+    `figures` starts with the most important verdict; `place` is its case and device. `accepting` is the command that accepts the
+    change, None if there is nothing to accept. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
     """
 
     kind: RulingKind
@@ -278,7 +278,7 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """If the first verdict is on all metrics, return the cause of the first one on a single metric; else empty text."""
+        """Return the cause of the first verdict on a single metric if the first verdict is on all metrics; else empty text."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
@@ -366,7 +366,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the night that brought a verdict's new files or, if the files are old, its new environment; None if unknown."""
+    """Return the first night with a verdict's new files or, if the files are old, with its new environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -433,8 +433,7 @@ class DeviceNight:
 @dataclass(frozen=True, kw_only=True)
 class NightView:
     """The content of a nightly report. `counts` is a dict from a kind of verdict to its number of (case, device) pairs.
-    A case on a device counts by its worst ruling. `clean` maps a case to its clean devices; `open` lists cases without a
-    ruling.
+    Each pair counts once, by its worst verdict. `clean` maps a case to its clean devices; `open` lists cases without a verdict.
     """
 
     night: Night

@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel. Its y axis covers the usual values `levels`, and all values from half to twice the median."""
+    """Return a chart panel. Its y axis covers the usual values (`levels`), and those values from half to twice the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -188,7 +188,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the night when the current state began, `last_good` the bundle and kit before that."""
+    """A finding of a night. `since` is the night when the current state began, `last_good` the bundle and libraries before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -302,7 +302,7 @@ def figure_lines(finding: NightFinding) -> list[str]:
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` has a command for each purpose.
+    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. It shows `commands` by their purpose.
 
     Raises:
         StorageError: the folder is full or cannot be written.

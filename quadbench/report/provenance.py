@@ -65,7 +65,7 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return versions of build tools and launch software, with their devices. Of system libraries, only the number is told."""
+    """Return versions of build tools and launch software, with their devices. System libraries are only counted."""
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     known_versions = {(fact.name, fact.value) for fact in launches}
     build = [

@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. Only loads, switches and images count as time."""
+    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. The time adds up only loads, switches and images."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw a line for each way to serve tasks: image time plus its share of a task switch, over images between switches."""
+    """Draw a line for each way to serve tasks: time per image with its share of the switch, by number of images per switch."""
     series = [
         chart.Series(
             label=variant.value,

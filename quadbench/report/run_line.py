@@ -55,7 +55,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
-    """A sweep with its result in words. `folder` holds its tables, charts and report; a document stored there leaves it out."""
+    """A sweep with its result in words. `folder` holds its tables, charts and report; the JSON stored there omits this field."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -63,7 +63,7 @@ class SweepDocument(Sweep):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonDocument(Versus):
-    """A comparison with its result in sentences. `folder` holds its report; a document stored there leaves it out."""
+    """A comparison with its result in sentences. `folder` holds its report; the JSON stored there omits this field."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -103,8 +103,8 @@ class RunStatus(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
     """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values.
-    `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR without
-    a time. `figure` is the first of them, a time if there is one.
+    `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR if no time
+    was measured. `figure` is the first of these texts, a time if there is one.
     """
 
     run_id: str
@@ -150,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time as text: the mean of its tasks' medians. Without the shared graph, it is another variant's."""
+    """Return a device's image time as text: the mean of its tasks' medians, of the shared graph or else of another variant."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))

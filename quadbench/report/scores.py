@@ -179,7 +179,7 @@ def _reduced(pixels: Pixels) -> Pixels:
 
 
 def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table of scores for each task and device. Scores of images that this machine made name no device, and are in all
+    """Return a table of scores for each task and device. Images made on this machine belong to no device; their scores are in all
     tables of their task.
     """
     tables = []

@@ -78,8 +78,8 @@ class Growth:
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks; None if they do not fit.
-    They fit a run of the same model and target with fewer tasks. `recipe` is the text of its recipe; None if it had none.
+    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks; None for unlike runs.
+    Like runs have the same model and target, and fewer tasks. `recipe` is the text of the run's recipe; None if it had none.
     """
     stored = _ten_tasks()
     steps = stored["steps"]

@@ -32,7 +32,7 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
     """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
-    `each` has the values behind it: PSNR by item, times and memory by launch.
+    `each` has the single values: PSNR by evaluation input, times and memory by launch.
     """
 
     key: str
@@ -78,8 +78,8 @@ class SweepPoint:
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A complete sweep with its points in the order of the settings, as stored in `sweeps/<id>/sweep.json`.
-    `touched` are the tasks whose own work the keys change; times of the others show the noise. `left_out` maps a setting, or
-    setting and address, to the reason why it gave nothing. `command` is the command line that was typed.
+    `touched` are the tasks whose computation the swept keys change; times of the others show the noise. `left_out` maps a
+    setting, or setting and address, to the reason why it has no results. `command` is the command line that was typed.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -104,8 +104,8 @@ def sweep_points(
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
     """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep.
-    `teacher` maps task and device to the PSNR of each item against the teacher's image. PSNR counts even if it is so low that
-    the launch failed; times do not.
+    `teacher` maps task and device to each item's PSNR against the teacher's image, which takes 100 DDIM steps. PSNR counts even
+    if it is so low that the launch failed; times do not.
     """
     rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
@@ -133,7 +133,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return a launch's caveats that count: all if it was OK. A failed one has only those on images, a repeated one none."""
+    """Return a launch's caveats that count: all if it was OK, those on images if it failed, none if it was repeated."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -141,7 +141,7 @@ def _doubts_of(record: RunRecord) -> list[Caveat]:
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
     """Return the key of the metric that ranks settings by image quality; None if no such metric was measured.
-    Settings with different samplers have different float references, so PSNR to the teacher or the truth comes first.
+    If settings have different samplers, their float references differ; PSNR to teacher or ground-truth images then comes first.
     """
     known = {figure.key for point in points for figure in point.figures}
     is_of_samplers = any("sampler" in key for point in points for key in point.setting)
@@ -156,7 +156,7 @@ def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return each evaluation input's PSNR in dB. The first launch that has it counts, as all of a graph make equal images."""
+    """Return each evaluation input's PSNR in dB, from the first launch that has it: all launches of a graph make equal images."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
@@ -181,7 +181,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield the shared graph's scores against the float reference. Scores of eps and latents have no device: all get them."""
+    """Yield a device's scores of the shared graph against float. Scores of predicted noise and latents belong to every device."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -217,8 +217,8 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes.
-    BETTER and WORSE: the interval excludes no change, and times differ by more than the sweep's noise. SAME: the interval is
-    within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
+    BETTER or WORSE: the interval does not contain "no change", and times differ by more than the sweep's noise. SAME: the
+    interval is within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
     """
 
     size: float
@@ -256,7 +256,7 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return a device's noise of image times, and how many are compared: pairs of settings, for each task the sweep changes."""
+    """Return a device's noise of image times, and the number of pairs of settings, over the tasks that the sweep changes."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
@@ -302,7 +302,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in a metric and as good in the rest. One without a quality metric is beaten."""
+    """Return whether another setting is better in a metric and as good in the rest. A point without a quality value is beaten."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True

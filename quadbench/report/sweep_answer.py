@@ -66,7 +66,7 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
 
 
 def best_setting(settings: _Settings) -> str:
-    """Return the setting with the best mean quality; of equal ones the fastest, else the first."""
+    """Return the setting with the best mean quality; among equals the fastest, and among equally fast ones the first."""
 
     def merit(points: Sequence[SweepPoint]) -> tuple[float, float]:
         values = [figure.value for point in points if (figure := _quality(point))]
@@ -216,7 +216,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether it is unknown for some task which of two runs is faster. Only the device of the run `one` counts."""
+    """Return whether it is unknown for some task which of two runs is faster on the device of the run `one`."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (

@@ -60,7 +60,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Start a chart with labels of `longest` pixels on its right: return its width in pixels and its first SVG elements."""
+    """Return the width in pixels and the first SVG elements of a chart with labels up to `longest` pixels wide on its right."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
@@ -124,7 +124,7 @@ class _Spot:
 
 def cost_chart(sweep: Sweep) -> str | None:
     """Draw image quality over cost (time or bytes) for each setting, with error bars; None if no setting has both.
-    Settings that no other beats are filled and joined. A task without the quality figure is left out, as LCM without a teacher.
+    Settings that no other beats are filled and joined. A task without the quality metric, as LCM without a teacher, is left out.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)

@@ -108,7 +108,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return each value of a paper's table beside a measured one, once for each run and device that match the row."""
+    """Return each value of a paper's table with the measured value of every matching run and device, or why there is none."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 

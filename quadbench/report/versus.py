@@ -161,7 +161,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, decides.
+    """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, gives the verdict.
     The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
     """
     rows = side_rows(device, a, b)
@@ -217,9 +217,9 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` are its interim analyses; stored runs have neither them nor verdicts.
-    `differences` holds other settings that differ, name to values of A and B. `caveats` are those of either side. `launches`
-    are those that count, in order of time.
+    """The result of a comparison on one device. `looks` are its interim analyses; stored runs have no looks and no verdicts.
+    `differences` maps other settings that differ to values of A and B. `caveats` are those of both builds. `launches` are those
+    compared, in order of time.
     """
 
     device: DeviceFacts

@@ -239,8 +239,8 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's measurements; a failed launch has none. A float launch has no FEW_SAMPLES, as its images
-    are compared and its times are not.
+    """Return the caveats on a launch's measurements; a failed launch has none. FEW_SAMPLES is dropped for launches of the float
+    graph, as their images are compared and their times are not.
     """
     if record.status is not Status.OK:
         return ()
@@ -271,10 +271,10 @@ class DeviceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run as JSON: its result in words, caveats, and figures in nanoseconds, bytes and decibels.
-    `ways` has the rows of the ways to serve; it is empty if only shared and per-graph ran. `verdicts` and `devices` are keyed
-    by device address. `baseline` is the comparison with an earlier run, and `report` the path of the HTML file, if any. With
-    several bundles, `bundle_digest` and `precision` are those of the first.
+    """A run as JSON: its result in words, caveats, and values in nanoseconds, bytes and decibels.
+    `ways` has the rows of the ways to serve; it is empty if only the shared graph and one graph per task ran. `verdicts` and
+    `devices` are keyed by device address. `baseline` is the comparison with an earlier run, and `report` the path of the HTML
+    file, if any. With several bundles, `bundle_digest` and `precision` are those of the first.
     """
 
     schema_version: int = SCHEMA_VERSION
