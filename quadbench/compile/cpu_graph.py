@@ -135,7 +135,6 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
 
 def fuse_lora_branches(source: Path, path: Path) -> bool:
     """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if none can be rewritten.
-
     Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches unlike those that the exporter writes.
     """
     content = source.read_bytes()
@@ -344,7 +343,10 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime's sort puts them late, which saves memory."""
+    """Move nodes that prepare weights or LoRA inputs to the front of the list. ONNX Runtime then runs each just before its reader.
+
+    So fewer prepared weights are in memory at the same time.
+    """
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -380,7 +382,6 @@ def externalize_weights(source: Path, path: Path) -> None:
 
 def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
     """Rewrite a graph whose attention scores exceed `max_bytes`, so that scores of only a few rows are computed at a time.
-
     The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
     scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
     """

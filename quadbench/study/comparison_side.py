@@ -28,10 +28,10 @@ _OWN = ("variant", "harness", "kit")  # changes of a side that are no keys of a 
 
 @dataclass(frozen=True, kw_only=True)
 class SideSpec:
-    """One of two compared builds as the user named it: either a recipe, a bundle or a run, with changes by key."""
+    """One of two compared builds as the user named it: a recipe, a bundle or a run, and a dict of its changed settings."""
 
     source: str
-    changes: Mapping[str, str]
+    changes: Mapping[str, str]  # new values by recipe key, or by variant, harness or kit
     recipe: Recipe | None = None
     bundle: StoredBundle | None = None
     run: RunResult | None = None

@@ -51,10 +51,10 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Launch two builds in turn on every device until an interim test gives a verdict or the tests end; write comparison.json.
+    """Launch two builds in turn on every device until an interim test gives a verdict or all planned tests are done.
 
-    The launches of each side are a run of their own. A device that fails is left out and named; the command waits for a lost
-    device.
+    Write the result to comparison.json. The launches of each build are a run of their own. A device that fails is left out and
+    named; the command waits for a lost device.
 
     Raises:
         QuadbenchError: a side cannot be built, the sides have no common task, or every device failed.
