@@ -343,7 +343,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move nodes that prepare weights or LoRA inputs to the front of the list. ONNX Runtime then runs each just before its reader.
+    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime then runs each of them just before its reader.
 
     So fewer prepared weights are in memory at the same time.
     """
