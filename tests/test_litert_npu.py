@@ -77,8 +77,11 @@ def records(scene: None, recipe: Recipe, layout: Layout, tmp_path_factory: pytes
 
 
 def test_a_device_whose_kit_has_a_dispatch_library_runs_what_the_vendor_s_compiler_has_made(records: Sequence[RunRecord]) -> None:
-    assert {record.reason for record in records if record.status is not Status.OK} == set()
-    shared = next(record for record in records if record.variant is Variant.SHARED)
+    (shared,) = (record for record in records if record.status is not Status.OK)
+    assert shared.variant is Variant.SHARED
+    says(
+        shared.reason, "fast and wrong: mean PSNR against the reference is"
+    )  # it ran to its end; what a stub computes is made up
     assert shared.target == "litert-mt6991"
     assert shared.settings["engine"] == "litert"
     assert {f"kit.{name}" for name in (LITERT_LIBRARY, DISPATCH)} <= shared.versions.keys()
