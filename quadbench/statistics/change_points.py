@@ -88,7 +88,7 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """Return the squared errors of segments around their means. Each begins at an index in `first` and stops before `end`."""
+        """Return the squared error of each segment around its mean. Segments begin at indexes `first` and stop before `end`."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a series' noise from differences of neighbours. A shift in level affects only one of them.
+    """Return the standard deviation of a series' noise, from differences of neighbours. A shift in level changes one difference.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
@@ -114,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return the change points with least squared error plus `penalty` per point (PELT: Killick, Fearnhead and Eckley 2012)."""
+    """Return the change points that minimize squared error plus `penalty` for each (PELT: Killick, Fearnhead, Eckley 2012)."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty

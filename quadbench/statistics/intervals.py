@@ -13,7 +13,7 @@ MAX_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one int
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as a float array. If any value is not finite, raise a ValueError that names them `name`."""
+    """Return `values` as a float array. Raise ValueError if one is not finite. `name` says in the message what the values are."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} contain {data[~np.isfinite(data)][0]}; expected finite numbers")
@@ -21,7 +21,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the exact two-sided p of the sign-flip test: the share of sign patterns whose absolute sum reaches that observed.
+    """Return the sign-flip test's exact two-sided p: the share of sign patterns with at least the observed absolute sum.
 
     Each of the 2^n sums is a sum over the first half plus one over the second, so sorting 2^(n/2) sums per half is enough.
     """
@@ -101,7 +101,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Undo Hall's correction for skewness g. From the corrected u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n), return s."""
+    """Undo Hall's correction for skewness g. Find s from the corrected u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n)."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted
@@ -109,7 +109,7 @@ def _untransformed(u: float, skewness: float, n: int) -> float:
 
 
 def _t_below(t: float, degrees: int) -> float:
-    """Return P(T <= t) for t >= 0 by the finite series for whole degrees (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    """Return P(T <= t) for t >= 0 and whole degrees of freedom (finite series: Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     theta = math.atan(t / math.sqrt(degrees))
     sine, cosine = math.sin(theta), math.cos(theta)
     term, total = (cosine, 0.0) if degrees % 2 else (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Statistical comparison of builds A and B: from interleaved launches, unpaired launches, or pairs of results for one input."""
+"""Statistical comparison of builds A and B: by interleaved launches, unpaired launches, or result pairs of the same input."""
 
 import math
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Judge an interval of log B - log A. Beyond the margin it is WORSE or BETTER, within it SAME, otherwise INCONCLUSIVE."""
+    """Judge a confidence interval of log B - log A: WORSE or BETTER beyond ± `margin`, SAME within, otherwise INCONCLUSIVE."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -159,7 +159,7 @@ def compare_paired(differences: Sequence[float]) -> PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedComparison:
-    """The comparison of one metric in two runs. `ratio` is now / before; its interval needs at least two launches in each run.
+    """The comparison of a metric in two runs. `ratio` is the later value / the earlier; its interval needs two launches per run.
 
     The interval covers the variation between launches of one run. It cannot cover other changes between the two runs.
     """

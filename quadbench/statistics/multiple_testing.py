@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim analyses (looks) of a sequential comparison. `at` has the number of blocks at each; a verdict ends it early.
+    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` has the number of blocks at each.
 
     Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return the confidence level of the interval at each look. It keeps the error rate of all looks together below 5 %."""
+        """Return the confidence level of the interval at each look. This level keeps the error rate of all looks below 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far beyond a margin an effect must be for 90 % power. The unit is standard deviations of block differences."""
+    """Return how far beyond a margin an effect is found with 90 % power. The unit is block differences' standard deviations."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -123,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's method (1979). With 0.05 as limit, any false positives at all are at most 5 % likely."""
+    """Return p-values adjusted by Holm's method (1979). With limit 0.05, one or more false positives are at most 5 % likely."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return pairs of block count and a standard deviation. Up to that, these blocks find a 5 % change with 90 % power."""
+    """Return pairs of block count and largest allowed standard deviation. With both, a 5 % change is found with 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(
