@@ -196,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error and exit. Also print it as JSON if the raw arguments `words` contain `--json` or its abbreviation."""
+    """Print a usage error and exit. If the command line `words` has `--json` or a prefix of it, print the error as JSON, too."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)

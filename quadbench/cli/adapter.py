@@ -1,4 +1,4 @@
-"""The command `adapter`: inspect a LoRA file or add it to a bundle. Convert LoHa, LoKr and full weight differences to LoRA."""
+"""The command `adapter`: inspect a LoRA file or add it to a bundle. LoHa, LoKr and full-matrix deltas are converted to LoRA."""
 
 import math
 from dataclasses import asdict
@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: rebuild the bundle with it, or lower its weight, if that is enough."""
+    """Return a hint for a refused adapter: rebuild the bundle with it. If a lower weight would fit, suggest that weight first."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -147,7 +147,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return a command line that adds the adapter and a task for it to a bundle. RECIPE and TASK stand for unknown arguments."""
+    """Return a command line that adds the adapter and a task for it to a bundle. Unknown values appear as RECIPE and TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -156,7 +156,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return `named`, else the latest bundle, else None. Its LoRA quantization ranges decide whether an adapter is accepted."""
+    """Return the bundle whose LoRA quantization ranges an adapter must fit: `named` or the latest. Return None if none exists."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -1,4 +1,4 @@
-"""The command `compare`: launch two recipes or builds in turn on devices, and print which one takes more time or memory."""
+"""The command `compare`: run two recipes or two bundles alternately on devices, and print which takes more time or memory."""
 
 import argparse
 import re

@@ -195,7 +195,7 @@ class _LaunchProgress:
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
-        """Return the finished fraction (0 to 1) of all launches, if the current launch has made `images` images so far."""
+        """Return the finished fraction (0 to 1) of all launches. `images` is how many images the current launch has made."""
         return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: `value` as JSON with `--json`, otherwise `text`. A function as `text` prints the result."""
+    """Print a command's result: `value` as JSON with `--json`, otherwise `text`. If `text` is a function, call it to print."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -235,7 +235,7 @@ def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[
 
 
 def print_json(value: Any) -> None:
-    """Print a value on stdout as JSON. Dataclasses become objects, dates ISO 8601, paths strings, NaN and infinities null."""
+    """Print a value on stdout as JSON. Write dataclasses as objects, times and paths as strings, NaN and infinities as null."""
 
     def text(inner: Any) -> str:
         return inner.isoformat() if isinstance(inner, datetime) else str(inner)
@@ -257,7 +257,7 @@ def _finite(value: Any) -> Any:
 
 
 def _line(words: str) -> str:
-    """Join lines of text into one line. A space at the beginning or the end is kept."""
+    """Join the lines of a text into one line. If the text begins or ends with a space, so does the result."""
     return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"
 
 
@@ -366,7 +366,7 @@ class CheckedStream:
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Flush the stream. Raise PipeClosedError if its reader has gone, or StorageError if writing fails otherwise."""
+        """Flush the stream. Raise PipeClosedError if the reading program has exited, or StorageError for any other failure."""
         with self._reporting_errors():
             self._stream.flush()
 
@@ -422,7 +422,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table without the notes below it. Split one that is too wide into parts that each repeat the first `keys` columns.
+    """Print a table, but not its notes. If it is too wide, split it into parts that each repeat the first `keys` columns.
 
     Values and words of column names are not broken, unless a single column is too wide.
     """

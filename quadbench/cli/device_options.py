@@ -40,7 +40,7 @@ def listed_devices(devices: str | None) -> Sequence[str]:
 
 
 def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
-    """Return the addresses of the devices to run on. `-s` picks a phone by adb serial, alone or for a single `--devices` value.
+    """Return the addresses of the devices to run on. `-s` picks a phone by adb serial; `--devices` may then have only one value.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
@@ -49,12 +49,12 @@ def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Seq
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the raw values of `--devices` and `-s` for a farm, which finds the devices itself. The list may be empty."""
+    """Return the raw values of `--devices` and `-s`, because a farm finds the devices itself. Without them the list is empty."""
     return _with_serial(listed_devices(devices), serial)
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Return the values of `--devices` with the serial of `-s`. A single `s25` becomes `s25@SERIAL`, an empty list the serial."""
+    """Combine the values of `--devices` with the serial of `-s`. `[s25]` becomes `[s25@SERIAL]`, and `[]` becomes `[SERIAL]`."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add the options --retries, --budget and --keep-going. `later` ends the help text of --budget, which differs by command."""
+    """Add the options --retries, --budget and --keep-going. `later` is the last clause in the help of --budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
@@ -91,7 +91,7 @@ def run_options_from(options: Options) -> RunOptions:
 def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Call a function that needs devices. If another process uses one of them and `waits` is true, try again until it is free."""
+    """Call a function that needs devices. If another process uses a device and `waits` is true, call again until it is free."""
     while True:
         try:
             return act()

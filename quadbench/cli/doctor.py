@@ -55,7 +55,7 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
 
 
 def _print_checks(console: Console, checks: Sequence[Dependency]) -> None:
-    """Print this machine's programs and packages by purpose, one line each, and a hint below each missing one."""
+    """Print whether each needed program or package is installed, grouped by purpose. Print a hint below each missing one."""
     for purpose in dict.fromkeys(check.purpose for check in checks):
         console.print(Text(one_line(purpose), style="bold"))
         for check in (check for check in checks if check.purpose == purpose):

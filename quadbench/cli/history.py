@@ -1,4 +1,4 @@
-"""The command `history`: show how nightly figures of a test case changed, find the build that changed them, accept changes."""
+"""The command `history`: show changes of a test case's nightly measurements, find the build that caused one, or accept one."""
 
 import argparse
 import re
@@ -131,7 +131,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a nightly case's changed figures as normal from one night on, and store the reason and an end date."""
+    """Accept a test case's changed nightly measurements as normal. Store the reason, the first night and the end date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="give --acknowledge 'four more steps' --until 30d")
@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return records that accept a test case's changed figures: one per device of `--devices`, or without it one for all."""
+    """Return records that accept a test case's changed figures: one per device of `--devices`, or one for all devices."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -180,7 +180,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse until when a change is accepted: a duration such as `30d`, or a date, which is the last day."""
+    """Parse the end of the acceptance of a change: a duration from now, such as `30d`, or a date. That day is included."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -239,7 +239,7 @@ class _BisectComparison:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Return True if a build's image time differs from the good build's, False if not, None if inconclusive."""
+        """Compare a build's image time with that of a known good build. Return whether they differ, or None if inconclusive."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is gone; if a store has it, quadbench store fetch gets it")
             return None
@@ -283,7 +283,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return a dict from explanations to suggested commands, for the latest unaccepted change. Without one, suggest nothing."""
+    """Return a dict from explanation to shell command for the latest unaccepted change. Without one, an entry says so."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
@@ -312,7 +312,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStor
 
 
 def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return a dict from device to a case's nightly measurements. `words` (names or addresses) limits it to some devices."""
+    """Return a dict from device to a case's nightly measurements. `words` lists device names or addresses; None includes all."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

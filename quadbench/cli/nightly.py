@@ -1,4 +1,4 @@
-"""The command `nightly`: measure the cases of a night file (YAML) on local devices or a farm, and report regressions."""
+"""The command `nightly`: measure the test cases of a YAML file on local devices or a farm, and report regressions."""
 
 import argparse
 import getpass
@@ -67,7 +67,7 @@ def add(commands: Subparsers) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """Add the argument FILE (the night file) to a command, and the options `--budget` and `--farm`."""
+    """Add the argument FILE (the list of nightly test cases) and the options `--budget` and `--farm` to a command's parser."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the night file")
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help="start nothing later than this after the night's start, such as 6h"
@@ -148,7 +148,7 @@ def run_schedule(options: Options) -> int:
 
 
 def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
-    """Print the plan of a night: its cases and devices. Return the exit code, nonzero if a case cannot be measured."""
+    """Print the plan of a nightly run: its test cases and devices. Return the exit code, nonzero if a case cannot be measured."""
     if as_json:
         cases = [_as_json(case) for case in plan.cases]
         console.print_json({"schema_version": _PLAN_SCHEMA_VERSION, "night": night_id, "cases": cases, "faults": plan.faults})
@@ -162,7 +162,7 @@ def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
 
 
 def print_faults(plan: NightPlan) -> None:
-    """Print on stderr which cases of a night, or which of their tasks, are not measured, and why."""
+    """Print on stderr which test cases or tasks of a nightly run will not be measured, and why."""
     for case in plan.cases:
         if case.left_out:
             console.print_note(f"case '{case.name}': {case.left_out}")
@@ -177,7 +177,7 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
 
 
 def add_report_files(parser: argparse.ArgumentParser) -> None:
-    """Add the options that write a night's results as JUnit, Markdown or GitHub annotations."""
+    """Add the options that write a nightly run's results as JUnit, Markdown or GitHub annotations."""
     parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML to this file, one suite per device")
     parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a Markdown page to this file")
     parser.add_argument(
@@ -186,7 +186,7 @@ def add_report_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add all options for the outputs of a night: report files, GitHub annotations and a webhook."""
+    """Add all options for the outputs of a nightly run: report files, GitHub annotations and a webhook."""
     add_report_files(parser)
     parser.add_argument(
         "--webhook",
@@ -198,7 +198,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write a night's output files and print its results. Return False if an output failed; the others are still written."""
+    """Write a nightly run's output files and print its results. Return False if an output failed; others are still written."""
     view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
     word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
@@ -221,7 +221,7 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the shell command that runs the same file of nightly tests again. It has the same options, but no password."""
+    """Return the shell command that repeats this nightly run with the same options. It omits the farm database's password."""
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", time_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
@@ -237,7 +237,7 @@ def _succeeded(write: Callable[[], object]) -> bool:
 
 
 def _add_summary(view: NightView) -> None:
-    """Append a night's Markdown page to GitHub's step summary file. It must append, as other commands of the step write there."""
+    """Append a nightly run's Markdown page to GitHub's step summary. Other commands of the CI step append to the same file."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")

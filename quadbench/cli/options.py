@@ -65,7 +65,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def next_command(options: Options, *words: str) -> str:
-    """Return a shell command for the same results folder, to be suggested to the user as the next step."""
+    """Return a shell command to suggest to the user as the next step. It uses the same results folder as the current command."""
     layout: Layout = options.layout
     return layout.command(*words)
 

@@ -1,4 +1,4 @@
-"""The command `report`: write a stored run's, sweep's or comparison's report again, or print its figures in another format."""
+"""The command `report`: rewrite the report of a stored run, sweep or comparison, or print its values in another format."""
 
 from collections.abc import Iterable, Sequence
 

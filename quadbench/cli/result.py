@@ -98,7 +98,7 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table of all figures for each device, then the table's notes. The figures' spread is omitted to save width."""
+    """Print a table of all measured values for each device, then the table's notes. Omit the values' spread to save width."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
@@ -121,7 +121,7 @@ def _print_kpis(console: Console, result: RunResult) -> None:
 
 
 def study_of(options: Options) -> Study | None:
-    """Return the stored sweep or comparison that the command line names by id. Return None if the id is a run's, or missing."""
+    """Return the stored sweep or comparison whose id the command line gives. Return None if it gives a run's id or no id."""
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
@@ -192,7 +192,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the stored run that `--baseline` names. Return None without the option, or if `latest` finds no earlier run."""
+    """Return the stored run that `--baseline` names. Return None without this option, or if its value `latest` matches no run."""
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return what a stored run's baseline, an earlier run, must share with it: recipe name, tasks, devices and swept values."""
+    """Return what an earlier run must share with a run to be its baseline: recipe name, tasks, devices, swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

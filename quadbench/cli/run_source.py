@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run. Measurement settings come from its recipe if the user named that, else are defaults."""
+    """A bundle as the source of a run. The recipe that the user names sets how to measure; without one, defaults apply."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that a text names: a recipe or a bundle's folder. If given, `bundle` is the recipe's build."""
+    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` may be a build of that recipe."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")

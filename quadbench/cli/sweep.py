@@ -1,4 +1,4 @@
-"""The command `sweep`: run a recipe with several values of its keys, and compare the runs in one table."""
+"""The command `sweep`: run a recipe once for each of several values of its settings. Compare the runs in one table."""
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, run_options_from
