@@ -71,7 +71,7 @@ PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Run every check on a device, also after a failed one. Return the results, with serials and home folders masked.
+    """Run every check on a device, even if one fails. Return the results, in which serials and home folder paths are masked.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -206,7 +206,7 @@ def _free_space(device: Device) -> Result:
 
 
 def _push(device: Device) -> Result:
-    """Push random bytes to the device as a run pushes files, pull them back and compare them."""
+    """Push random bytes to the device in the way that runs push files. Pull them back and compare them."""
     with TemporaryDirectory() as folder:
         sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
         sent.write_bytes(os.urandom(_PUSHED_BYTES))
@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks of native program, runtime kit and graphs. These run in float on the CPU, with INT16 LoRA on each target."""
+    """Yield checks of native program, runtime kit and graphs. Graphs run in float on the CPU, with INT16 LoRA on each target."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

@@ -50,7 +50,7 @@ class DeviceCheck(Spec):
 
 
 class ExaminedDevice(Spec):
-    """Facts about a checked device. All devices of its model share them, so a bug report with them identifies nobody."""
+    """Facts about a checked device that all devices of its model share. Bug reports can hold them, as they identify nobody."""
 
     family: str
     """The kind of device: attached (adb), virtual, or this machine (local)."""
@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A device check to run. An exception gives the status FAILED; a missing program, runtime kit or compiler gives NOT_TRIED."""
+    """A device check to run. An error makes it FAILED. If a program, runtime kit or compiler is missing, it is NOT_TRIED."""
 
     name: str
     act: Callable[[], Result]

@@ -35,7 +35,7 @@ def examine() -> list[Dependency]:
 
 
 def _dependency(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Dependency:
-    """Return the check of a program or package. `place` is a program's path or a package's version; None if not installed."""
+    """Return the check of a program or package. `place` is a program's path or a package's version, or None if it is missing."""
     is_ok = place is not None
     return Dependency(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
