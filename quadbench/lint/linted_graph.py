@@ -71,7 +71,7 @@ class LintedGraph:
         return consumers
 
     def dequantizers(self, name: str) -> Iterator[Node]:
-        """Yield the nodes that dequantize an integer tensor, directly or after nodes that only move its values."""
+        """Yield the nodes that dequantize an integer tensor, directly or after nodes such as Reshape, which only move values."""
         for node in self.consumers(name):
             if node.op_type == DEQUANTIZE and node.inputs[0] == name:
                 yield node

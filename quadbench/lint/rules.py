@@ -67,7 +67,7 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Find graph inputs and outputs without a fixed shape. Their buffers are bound once, and NPUs run only fixed shapes."""
+    """Find graph inputs and outputs without a fixed shape. Their buffers are bound once, and NPUs need fixed shapes."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -80,7 +80,7 @@ def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a default value: such a graph runs, but a context binary made from it cannot be loaded."""
+    """Find LoRA inputs with a default value. ONNX Runtime runs such a graph, but a context binary made from it fails to load."""
     for tensor in graph.lora_inputs:
         if tensor.name in graph.overridable:
             yield Finding(
@@ -93,7 +93,7 @@ def lora_overridable(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def lora_zero_point(graph: LintedGraph) -> Iterator[Finding]:
-    """Find LoRA inputs with a nonzero zero point. Unused ranks and disabled adapters are zeros, which must stay exactly 0."""
+    """Find LoRA inputs with a nonzero zero point. Unused ranks and disabled adapters are zeros, which must dequantize to 0."""
     for tensor, node in _lora_dequantizers(graph):
         values = graph.zero_points.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if values is not None and values.any():
@@ -136,7 +136,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find ONNX's own 16-bit QuantizeLinear nodes in a model before opset 21, which added them. Accept those of com.microsoft."""
+    """Find ONNX's 16-bit QuantizeLinear nodes in models below opset 21, which lack them. Accept com.microsoft's nodes."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
@@ -201,7 +201,7 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def resize_form(graph: LintedGraph) -> Iterator[Finding]:
-    """Find nearest-neighbour Resize nodes in a form that HTP does not compute as ONNX defines it (docs/qnn.md)."""
+    """Find nearest-neighbour Resize nodes with coordinate and rounding modes that are wrong or untested on HTP (docs/qnn.md)."""
     for node in graph.nodes:
         mode, coordinates, rounding = (node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and mode == "nearest" and (coordinates, rounding) != EXACT_RESIZE:
