@@ -16,7 +16,7 @@ TEN_TASKS = FOLDER / "ten_tasks.json"  # file sizes of the recipe `ten-tasks`, w
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """One evaluation input of a task: 64x64 RGB PNG files. Inpainting also has a grey mask with 255 where pixels are replaced.
+    """One evaluation input of a task, as 64x64 RGB PNG files. For inpainting, a grey mask has 255 where pixels are replaced.
 
     A text-to-image input has a prompt and no image.
     """
