@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are
 
 
 class AdbDevice:
-    """A device behind an adb server, by its adb serial `transport`. `close` also closes `resources`, such as a lock."""
+    """A device behind an adb server. `transport` is its adb serial. `close` also closes `resources`, such as a lock."""
 
     root = device.ANDROID_ROOT
 
@@ -135,7 +135,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
-    """Return a device's `getprop` properties, waiting at most PROPERTIES_TIMEOUT_S. Error messages call the device `name`."""
+    """Return a device's `getprop` properties, waiting at most PROPERTIES_TIMEOUT_S. `name` is the device's name in errors."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = device.WholeOutput(f"the output of getprop on {name}")
     try:

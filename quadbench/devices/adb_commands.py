@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Return True if the device answers and has booted. Later losses are then waited out, even if an earlier wait failed."""
+        """Return True if the device answers and has booted. The next loss then starts a new wait, even if the last failed."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -204,7 +204,7 @@ class AdbCommands:
         return has_booted
 
     def wait_for(self, lost: DeviceLostError) -> bool:
-        """Wait until the device answers again. Return False if it has rebooted, because that ended the commands running on it.
+        """Wait until the device answers again. Return False if it has rebooted, because a reboot ends all running commands.
 
         If a wait fails or is interrupted, later losses raise at once, until some command succeeds again.
         """
@@ -410,7 +410,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the lost device answers again. If it has rebooted, store the error that ends the command's output."""
+        """Wait until the lost device answers again. If it has rebooted, store an error, because the reboot ended the command."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

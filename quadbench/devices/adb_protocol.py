@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a path of a unix socket below the length limit. It names the socket's folder by an open file descriptor."""
+    """Yield a path of a unix socket below the length limit. An open descriptor, /proc/self/fd/N, stands for its folder."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Return an answer of the adb server itself, not of a device. The function `question` gets a client and asks with it."""
+        """Return an answer of the adb server itself, not of a device. The function `question` asks through a given client."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors to device errors. A timeout is DeviceLostError if its reason `silence` is given, or TimeoutError.
+    """Convert adbutils' errors to device errors. A timeout becomes DeviceLostError if `silence` says why, else TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
     a file request, the peer's text becomes the reason why that request failed.
@@ -219,7 +219,7 @@ def packets(connection: "Connection", deadline: float, silence_s: float = math.i
 
 
 def user_server() -> AdbServer:
-    """Return the user's adb server for attached phones, whatever its version. Start one only if none runs."""
+    """Return the user's adb server for attached phones. Accept a running server of any version; start one only if none runs."""
     server = AdbServer(endpoint=server_endpoint())
     try:
         server.version()

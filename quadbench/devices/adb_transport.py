@@ -1,4 +1,4 @@
-"""An adb client based on adbutils. It adds complete sends, read timeouts, streamed shell v2 output and size limits.
+"""An adb client based on adbutils. It adds sends of whole buffers, read timeouts, streamed shell v2 output and size limits.
 
 Nothing here depends on quadbench's devices or errors. Each class fixes a class of adbutils and could be contributed upstream.
 """
@@ -73,7 +73,7 @@ class Connection(AdbConnection):
         self._silence_s, self._deadline = silence_s, deadline
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send all bytes and return their number. Raise AdbTimeout if the other end takes none for too long."""
+        """Send all bytes and return their number. Raise AdbTimeout if the other end accepts no data for too long."""
         try:
             self._raw.settimeout(min(self._silence_s, SILENCE_S))
             self._raw.sendall(data)
@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages of adb's sync protocol sent at once. `ended` names the files that end in them; `sent_bytes` counts all so far."""
+    """Messages of adb's sync protocol sent at once. They complete the files `ended`; `sent_bytes` counts file bytes so far."""
 
     messages: memoryview
     ended: list[str]
@@ -243,7 +243,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as batches of sync messages, often several files in one. Send a batch before the next one reuses its buffer."""
+    """Yield files as batches of adb sync messages. All batches share a buffer, so send each one before taking the next."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

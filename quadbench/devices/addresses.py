@@ -97,7 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Raise UserError if a serial that no phone has contains an `@`: it is probably a mistyped PROFILE@SERIAL."""
+        """For a serial that no phone has: raise UserError if it contains an `@`, as in a mistyped PROFILE@SERIAL."""
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
 
@@ -127,7 +127,7 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise UserError if two addresses mean one device. `taken` is a dict from the serials of earlier addresses to these."""
+    """Raise UserError if two addresses mean one device. `taken` is a dict from a serial to the earlier address that has it."""
     if serial in taken:
         raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
 
@@ -185,7 +185,7 @@ def needs_server(text: str) -> bool:
 def choose_phone(
     address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """Return the attached phone that an address means, and its device profile. An option `?target=` sets the profile's target.
+    """Return the phone that an address means and its device profile. An option `?target=` replaces the profile's compile target.
 
     A word that equals an attached phone's adb serial means that phone. If several match, `preferred_serial` decides.
     """

@@ -53,7 +53,7 @@ class AttachedDevice:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Parse the output of getprop into a dict from key to value. A value may span several lines; other lines are skipped."""
+    """Parse the output of getprop into a dict from key to value. Values may span lines; lines outside of entries are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -88,7 +88,7 @@ def parse_device_list(text: str) -> list[AttachedDevice]:
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """A temperature sensor's reading. `kind` is Android's sensor type, such as `skin`; `status` its throttling level, 0 to 6."""
+    """A temperature sensor's reading. `kind` is Android's sensor type, such as `skin`. `status` is a throttling level, 0 to 6."""
 
     name: str
     kind: str
@@ -123,7 +123,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge in percent, temperature in °C and power sources. A number is None without a battery or a reading."""
+    """A battery's charge in percent, temperature in °C and power sources. A number is None if the device does not report it."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -150,7 +150,7 @@ def parse_thermal(text: str) -> ThermalState:
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Parse the output of `dumpsys battery`. If a key occurs again, as with vendors' own keys, its first value counts."""
+    """Parse the output of `dumpsys battery`. If a key occurs twice, as some vendors append their own, use its first value."""
     section = _section(text, "Current Battery Service state")
     values: dict[str, str] = {}
     for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():
@@ -183,7 +183,7 @@ def _section(text: str, title: str) -> str:
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return a sensor's type as a word, or None if unknown. Android lists a number, older Samsung phones a name `TYPE_...`."""
+    """Return a sensor's type as a word, or None if unknown. Reports give a number, or on older Samsung phones a `TYPE_` name."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None

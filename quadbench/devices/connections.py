@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return a row of the device list for a virtual device or an AI Hub phone. It needs a profile, but no attached phone."""
+    """Return a row of the device list for a virtual device or an AI Hub phone. Such devices exist without an attached phone."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,

@@ -157,7 +157,7 @@ def not_a_file_error(remote: str, device: str) -> DeviceError:
 
 
 def file_size_error(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
-    """Return the error for a file on the device that is larger than `limit_bytes`, the most that is copied."""
+    """Return the error for a device's file larger than `limit_bytes`, the limit for copies to this machine."""
     return OutputLimitError(f"'{remote}' on {device} has more than {limit_bytes} bytes, the most that is copied")
 
 
@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout by line. `output` yields pieces and returns the exit code; if it is not 0, raise CommandError."""
+    """Yield a command's stdout line by line, from the pieces of `output`. If it returns a nonzero code, raise CommandError."""
     lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:

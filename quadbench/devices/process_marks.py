@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """The value of an environment variable that marks a device's processes. A command's value extends the value of its device."""
+    """The value of an environment variable that marks a device's processes. A command's value begins with its device's value."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -61,7 +61,7 @@ def mark_environment(mark: str) -> dict[str, str]:
 
 
 def kill_marked_processes(mark: str) -> None:
-    """Kill every process whose environment mark starts with `mark`, also children that such processes start meanwhile."""
+    """Kill every process whose environment mark starts with `mark`. Repeat, as these processes may start children meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process's environment is empty. It also looks empty for a moment while the process starts its program."""
+    """Return True if a process's environment is empty, as it also is for a moment while exec loads a program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

@@ -191,7 +191,7 @@ class Scenario(Spec):
 
 
 def load_scenario(name_or_path: str) -> Scenario:
-    """Load a scenario by name or from a file; an existing file takes precedence.
+    """Load a scenario by name or from a file. An existing file takes precedence over a built-in scenario of the same name.
 
     Raises:
         SpecError: the file is invalid.

@@ -97,7 +97,7 @@ class SlowLink:
 
 
 class ScenarioPlayer:
-    """Plays a scenario on one virtual device. `folder` is the device's sandbox folder, `transport` its adb serial."""
+    """Plays a scenario on one virtual device. `folder` is the device's sandbox folder, and `transport` is its adb serial."""
 
     def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: SlowLink) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark
@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find harness processes that started since the last look. Their argument is `plan.json`; their children are left out."""
+        """Find the harness processes that started since the last call, by their argument `plan.json`. Ignore their children."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -203,7 +203,7 @@ class ScenarioPlayer:
 
 
 def prepare_scenario(scenario: Scenario, folder: Path) -> None:
-    """Write a scenario's first reports, clocks, memory and boot id into a sandbox folder. Its /system must exist already."""
+    """Write a scenario's first reports, clocks, memory and boot id into a sandbox folder, which must contain `system`."""
     _write_boot_id(folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a virtual device while the block runs. Yield its adb server, reached through a simulated slow link."""
+    """Play a scenario on a virtual device while the block runs. Yield its adb server behind a proxy that may limit the speed."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():

@@ -105,7 +105,7 @@ EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
 
 @dataclass(frozen=True, kw_only=True)
 class DataPartition:
-    """A virtual device's /data. Without `size_bytes` it is a permanent folder, else a RAM disk of this size, lost at shutdown."""
+    """A virtual device's /data: a permanent folder. With `size_bytes` it is a RAM disk of this size, lost at shutdown."""
 
     folder: Path
     size_bytes: int | None = None
@@ -120,7 +120,7 @@ class Arm64Emulator:
 
     @property
     def start(self) -> str:
-        """Return the shell script that registers QEMU for arm64 programs. The sandbox runs it first, with the right to mount."""
+        """Return the shell script that registers QEMU for arm64 programs. The sandbox runs it first, while it may still mount."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
@@ -142,7 +142,7 @@ class SandboxLayout:
 
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start the virtual device that an address describes. Its /data is a folder of the results folder, or a RAM disk."""
+    """Start the virtual device that an address describes. Its /data is a permanent folder, or a RAM disk of a given size."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = load_scenario(address.scenario) if address.scenario else None
@@ -371,7 +371,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return a dict from host paths to mount points: QEMU's files for arm64, or Qualcomm's HTP emulator for QNN targets."""
+    """Return a dict from host path to sandbox mount point: QEMU's files on arm64, or Qualcomm's HTP emulator for QNN."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
