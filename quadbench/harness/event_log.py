@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EventLog:
-    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines are kept all the same.
+    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines are kept despite it.
 
     `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `on_image` counts the images so
     far, including warm-up; `task` is the task of the last one.
@@ -80,7 +80,7 @@ class EventLog:
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Return a message if the output of a harness that exited with 0 is faulty, else None. `wall_s` is its run time."""
+        """Return what is wrong with the output of a harness that exited with 0, or None. `wall_s` is the harness's run time."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -107,7 +107,7 @@ class EventLog:
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
-        """Return a text on where the harness's output stopped. It is added to the error message of a launch that ended early."""
+        """Return a text that says where the harness's output stopped, for the error message of a launch that ended early."""
         if self.problem:
             return f"; {self.problem}"
         return "" if self.footer else f"; no footer after {self.lines} lines, {len(self.samples)} samples are kept"
@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count a sample for its metric and task. Return an error message if the plan does not expect that many, else None."""
+        """Count a sample for its metric and task. Return an error message if there are now more than planned, else None."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return why image times are impossible, or None. One is too short or not its parts' sum, or all exceed the launch's."""
+        """Return why image times are impossible, or None. They are too short, not their parts' sum, or longer than the launch."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:

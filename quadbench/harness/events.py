@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The first event of a launch: versions of harness and ONNX Runtime, plan digest, CPU, and variant (shared, per-graph etc.).
+    """The first event of a launch: harness and ONNX Runtime versions, plan digest, CPU, and variant (how tasks share graphs).
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library pushed to the device, with its ELF build id, if any. The loader may report the file or a link, all in `paths`."""
+    """A library pushed to the device, with its ELF build id, if any. `paths`: its file and links, which the loader may report."""
 
     name: str
     paths: tuple[str, ...]
@@ -200,7 +200,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return a loaded library's file name. A pushed library's path may end with a sha256; its original name is returned."""
+        """Return a loaded library's file name. If a pushed library's path ends with a sha256, return its original name."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -245,7 +245,7 @@ class SampleGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedTask:
-    """A task of a harness plan: its items in order, its number of sampler steps, and whether it takes an input image."""
+    """A task of a harness plan: names of its evaluation inputs, sampler step count, and whether it takes an image."""
 
     items: tuple[str, ...]
     steps: int
@@ -280,7 +280,7 @@ class ExpectedEvents:
         return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how often a launch runs this iteration of a task. Each block of its plan that includes it counts once."""
+        """Return how often a launch runs this iteration of a task: the number of the plan's blocks that include it."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 

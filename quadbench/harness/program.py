@@ -242,7 +242,7 @@ def _runtime_header() -> Path | None:
 
 
 def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
-    """Return the path of a built harness. The path contains a digest of sources, header, ABI, compiler and all options."""
+    """Return the path of a built harness. It contains a digest of sources, ONNX Runtime's header, ABI, compiler and options."""
     sources, header = harness_sources(), _runtime_header()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
     digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())

@@ -1,4 +1,4 @@
-"""Find this machine's ONNX Runtime and LiteRT libraries. Session option EXACT stops the rounding of MatMul inputs to 8 bits."""
+"""This machine's ONNX Runtime and LiteRT libraries, and EXACT, a session option against rounding MatMul inputs to 8 bits."""
 
 import importlib.util
 from pathlib import Path
