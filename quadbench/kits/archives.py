@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return archive members in an ABI's folders, and DSP libraries (skels) in Hexagon's; all if no folder names the ABI."""
+    """Return members in an ABI's folders, and DSP libraries (skels) in Hexagon's. If no folder names the ABI, return all."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that `source` cannot be read. So the block must only read that file."""
+    """Turn an OSError in the block into a UserError that `source` cannot be read. The block must therefore read no other file."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return the local file `place` as a Member, the type for a file in an archive. Messages call the file `path`."""
+    """Return the local file `place` as a Member, the type for a file in an archive. `path` is its name in messages."""
 
     def opened() -> IO[bytes]:
         with _reading(place):

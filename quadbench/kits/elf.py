@@ -28,7 +28,7 @@ _ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # in every file linked by the NDK
 
 @dataclass(frozen=True, kw_only=True)
 class ElfFile:
-    """The facts of an ELF file that loading depends on. `alignment_bytes` is the least alignment of its loaded segments.
+    """The properties of an ELF file that decide whether it loads. `alignment_bytes` is its segments' smallest alignment.
 
     `android_api` is the API level in Android's note, `build_id` the linker's build id in hex; None without such a note.
     """
@@ -47,7 +47,7 @@ class ElfFile:
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a little-endian ELF file (32 or 64 bits). For any other file, raise a `fault` that mentions `name`."""
+    """Read the headers of a little-endian ELF file (32 or 64 bits). For other files, raise `fault` with `name` in its message."""
     with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
@@ -70,7 +70,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return those of `names` that a library exports, looked up in its symbol hash table. Errors call the library `name`."""
+    """Return those of `names` that a library exports, by its symbol hash table. `name` is the library's name in errors."""
     with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -146,7 +146,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size, in bytes, that can map a segment. File offset and address are equal modulo this size."""
+    """Return the largest page size, in bytes, that can map a segment. It divides the address minus the file offset."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

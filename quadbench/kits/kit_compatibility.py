@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield messages on missing libraries: ONNX Runtime, a plugin's backend, a stub's skel, or a skel's stub."""
+    """Yield messages about missing libraries: ONNX Runtime, LiteRT, a backend or its plugin, or half of a stub-skel pair."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -206,7 +206,7 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return every reason why a kit cannot run a target's graphs, as sentences. `build`: the compiler's Qualcomm SDK build."""
+    """Return every reason why a runtime kit cannot run a target's graphs. `build` is the compiler's Qualcomm SDK build."""
     names = {library.name for library in kit.libraries}
     if isinstance(target, QnnTarget):
         if _PLUGIN not in names:
@@ -244,7 +244,7 @@ def _is_dispatch_for(library: Library, target: Target) -> bool:
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how a kit's Qualcomm SDK build differs from the compiler's (`build`), or None. A kit without QNN never differs."""
+    """Return how a runtime kit's Qualcomm SDK build differs from the compiler's `build`. Return None if equal or without QNN."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

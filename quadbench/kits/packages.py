@@ -131,7 +131,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return the pinned package of this name. A text `GROUP:ARTIFACT:VERSION#sha256=HEX` gives that Maven AAR, for arm64 phones.
+    """Return the pinned package of this name. For `GROUP:ARTIFACT:VERSION#sha256=HEX`, return that Maven AAR for arm64 phones.
 
     Raises:
         UnknownNameError: no pinned package has this name.
@@ -187,7 +187,7 @@ def _run(command: list[str], package: Package) -> None:
 
 
 def _request(address: str, place: Path, package: Package) -> None:
-    """Download a file by HTTP. A login in the address is sent as basic authentication, only to that host."""
+    """Download a file by HTTP. A login in the address is sent as basic authentication, but not after a redirect."""
     parts = urlsplit(address)
     login, at, host = parts.netloc.rpartition("@")
     address = parts._replace(netloc=host).geturl()

@@ -136,7 +136,7 @@ def _place(digest: str, layout: Layout) -> Path:
 
 
 def _digest_begins(folder: Path, digest: str) -> bool:
-    """Return True if the digest of the kit in a folder begins with `digest`. A damaged kit matches only by its folder's name."""
+    """Return True if the digest of the kit in a folder begins with `digest`. For a damaged kit, compare the folder's name."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
     try:
