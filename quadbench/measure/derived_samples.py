@@ -32,7 +32,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for an image that cannot be compared with its reference. `error_class` blames harness, device or host."""
+    """Raised for an image that cannot be compared with a reference. `error_class` is the cause: harness, device or host."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class WrongImageError(Exception):
 
 
 def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
-    """Pull a launch's images from the device and compare them with the references. If images are wrong, the launch fails."""
+    """Pull a launch's images from the device and compare them with the references. A wrong image marks the launch as failed."""
     announced, files = result.event_log.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     tasks = tasks_of(work.bundle, work.launch)
@@ -66,7 +66,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
 
 
 def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
-    """Compare a generated image with its reference and its ground truth, if any. For inpainting, also compare within the mask."""
+    """Compare a generated image with diffusers' image and any ground truth. For inpainting, also compare the masked region."""
     name = f"{task.name}/{item.name}"
     image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant, such as shared, loads for tasks, with labels for samples. Only U-Nets have labels."""
+    """Return the graphs that a variant, such as shared, loads for tasks. A U-Net has its name as label of its samples."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -180,7 +180,7 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `rom_bytes` samples: for each graph and adapter on the device, its size, labelled `base` or `adapter`."""
+    """Return a launch's `rom_bytes` samples: the file sizes of graphs (kind `base`) and adapters (`adapter`) on the device."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
     sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)

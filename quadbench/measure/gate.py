@@ -82,7 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time other work takes."""
+    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time other processes use."""
     return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
@@ -107,7 +107,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return a device's state as texts for a launch's record. Keys such as `before.battery_percent` begin with `moment`."""
+    """Return a device's state as texts for a launch's record. Keys begin with `moment`, as in `before.battery_percent`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -159,7 +159,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The gate's decision on a launch. The launch may start if there are no `objections`; its record then gets the `caveats`."""
+    """The decision on a launch. It may start if there are no `objections`; its record then gets the `caveats` (doubts)."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]
@@ -222,7 +222,7 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch that started or ended in this device state: THROTTLED, LOADED_HOST or none."""
+    """Return the caveats of a launch that started or ended in this device state: THROTTLED, LOADED_HOST, both or none."""
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
     is_slow = bool(_throttling(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()

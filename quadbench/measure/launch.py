@@ -1,4 +1,4 @@
-"""Run one launch: a fresh harness process in its own folder on the device. A failed launch gives a record, too."""
+"""Run one launch: a fresh harness process in its own folder on the device. Return a record even if the launch fails."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches; they then count as interrupted."""
+    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches, so they count as interrupted."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -127,7 +127,7 @@ def stop_on_ctrl_c(stop: StopFlag) -> Iterator[None]:
 
 
 class LaunchAborted(KeyboardInterrupt):
-    """Raised for Ctrl-C during a launch; its harness is killed. `record` has the status ABORTED and all samples received."""
+    """Raised when Ctrl-C ends a launch and kills its harness. `record` has the status ABORTED and all samples received."""
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(record.reason)
@@ -314,7 +314,7 @@ def remove_leftovers(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Create a launch's folder with its plan on the device, yield its path, and remove it. Graphs and libraries lie elsewhere."""
+    """Create a launch's folder with its plan on the device, yield its path, then remove it. It holds no graphs or libraries."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push({f"{folder}/plan.json": plan})

@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of a run share. `confirm`, called before each launch, raises if our device lease is over."""
+    """The settings that all launches of a run share. `confirm`, called before each launch, raises if the device lease is lost."""
 
     run_id: str
     layout: Layout
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return why a launch failed, or None. `ended` is the error at which the harness's output ended; None means exit code 0."""
+    """Return why a launch failed, or None. `ended` is the error that ended the harness's output, or None for exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)
@@ -165,7 +165,7 @@ def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
 
 
 def versions_of(installation: Installation, event_log: EventLog) -> dict[str, str]:
-    """Return the versions of everything that may change a measured figure: tools, kit, harness, runtime and loaded libraries."""
+    """Return the versions of all that may change a measured value: tools, runtime kit, harness, runtime and loaded libraries."""
     versions = tool_versions(installation.bundle.artifact, installation.compiled.artifact)
     versions |= installation.kit.versions if installation.kit else {}
     if event_log.header is not None:
@@ -184,7 +184,7 @@ def versions_of(installation: Installation, event_log: EventLog) -> dict[str, st
 
 
 def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
-    """Return a launch's runtime options as texts by name. An option that is left to the device has the value `any`."""
+    """Return a dict from a launch's runtime options to their values. An option that is not set has the value `any`."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
     if installation.litert and variant.is_quantized:

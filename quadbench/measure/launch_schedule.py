@@ -33,7 +33,7 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return a run's planned launches: one with the float graphs, then all others in the order of `terms` and `seed`.
+    """Return a run's planned launches: one with the float graphs, then the others. `terms` and `seed` set their order.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
@@ -53,7 +53,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return the order of images in a launch. First each task makes all its images, then tasks alternate, to time switches."""
+    """Return the order of images in a launch. Each task makes all its images; then tasks alternate, to measure switching."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -155,7 +155,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledLaunch:
-    """The next launch to run: number `number` of `total`. With `may_discard`, it is discarded if the device ends hot or slow."""
+    """The next launch to run: number `number` of `total`. With `may_discard`, discard it if the device gets hot or slow."""
 
     installation: Installation
     launch: LaunchPlan
@@ -179,7 +179,7 @@ def schedule_launches(
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> LaunchSchedule:
-    """Yield a run's launches in A B B A blocks. If a launch is discarded, its block stops and is repeated at the end.
+    """Yield a run's launches in A B B A blocks. If a launch is discarded, its block stops and is repeated after all others.
 
     If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
     are complete and OK are skipped. The first block that would exceed the budget ends the run.
@@ -214,7 +214,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One of the two builds (a side) that a comparison launches in turn: its installed bundle, launch plan and settings."""
+    """One side of a comparison, which launches two builds in turn: its installed bundle, launch plan and settings."""
 
     installation: Installation
     launch: LaunchPlan
@@ -223,7 +223,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """A comparison's launches of two builds, in blocks A B B A and B A A B. The function `judge` may end it before all have run.
+    """A comparison's launches of two builds, in blocks A B B A and B A A B. The function `judge` may end the comparison early.
 
     `seed` draws the order of the blocks. After each complete block, the judge gets all blocks so far. It returns the remaining
     `looks` (interim analyses) and whether to stop. A block with a launch that is not OK stops there and counts for neither build.

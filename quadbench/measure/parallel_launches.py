@@ -1,4 +1,4 @@
-"""Run launches on several devices: on phones in parallel, on devices that share this machine's CPU one after the other."""
+"""Run launches on several devices. Phones run in parallel; devices that share this machine's CPU run one after another."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,7 +28,7 @@ class DeviceQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class NotRun:
-    """Planned launches of a device that did not run, because the time was over or the device was given up with an error."""
+    """Planned launches of a device that did not run: the time budget ended, or the device failed with an error."""
 
     launches: Sequence[LaunchPlan] = ()
     given_up: QuadbenchError | None = None
@@ -37,7 +37,7 @@ class NotRun:
 def measure_launches(
     queues: Sequence[DeviceQueue], *, store: StoreRecord, observer: Observer, stop: StopFlag | None = None
 ) -> dict[str, NotRun]:
-    """Run the launches of all devices and pass each record to `store` at once. Return a dict from address to launches not run.
+    """Run all devices' launches and pass each record to `store` immediately. Return a dict from address to launches not run.
 
     Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
     Ctrl-C lets the current launches finish and starts no others; the second kills them. KeyboardInterrupt is then raised after
@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress. The generator `steps` runs them; at a loss it yields a function that awaits the device."""
+    """A device's launches in progress. The generator `steps` runs them. It yields a function that waits for a lost device."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -83,7 +83,7 @@ class _RunningQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchRunner:
-    """The execution of a run's launches. All devices share the function that stores records, observer and stop request."""
+    """The execution of a run's launches. All devices share its observer, stop request and function `store` for records."""
 
     store: StoreRecord
     observer: Observer
@@ -135,7 +135,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch and an empty list. After the last, return None and the planned launches that did not run."""
+    """Return a device's next launch and an empty list. At the end, return None and the planned launches that did not run."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:
@@ -144,7 +144,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill the harnesses on the devices. The threads that read their output then store aborted launches, and end."""
+    """On Ctrl-C, kill the harnesses on the devices. The threads that read their output then store aborted launches and finish."""
     try:
         yield
     except KeyboardInterrupt:
