@@ -9,12 +9,12 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return all launch records. Launches of repeated or partly discarded blocks get status DISCARDED, so results omit them."""
+    """Return all launch records. Those of repeated or partly discarded A B B A blocks become DISCARDED, so results omit them."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark the launch records of a block as DISCARDED if the block was repeated later. Only the last repetition counts."""
+    """Mark a block's launch records as DISCARDED if the block was run again later. Results use only its last repetition."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
@@ -37,7 +37,7 @@ def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """If a launch of a block is DISCARDED, discard its other OK launches too. So compared variants have equally many launches."""
+    """If a launch of a block is DISCARDED, discard the block's other OK launches. Variants then have equally many launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Bundles in a results folder: storing by digest, permanent names, and a record of the bundle with the last added adapter."""
+"""Bundles in a results folder: storage by digest, permanent names, and which bundle was made last by adding an adapter."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _ADMITTED_HINT = "remove the file; the next admission then starts from the bundl
 
 
 def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Return a bundle that lies in the results folder; a bundle from another folder is first stored here.
+    """Return a bundle that lies in the results folder. A bundle from another folder is first copied or linked into it.
 
     Raises:
         ArtifactError: a bundle from elsewhere is damaged.
@@ -31,7 +31,7 @@ def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 
 def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Store a bundle in the results folder under its digest, by hard links or copies of its files; return the stored one."""
+    """Store a bundle in the results folder under its digest, as hard links or copies of its files. Return the stored bundle."""
     own, files = layout.bundle(bundle.artifact.digest), tuple(dict.fromkeys(file_refs(bundle.artifact)))
 
     def fill(folder: Path) -> Bundle:
@@ -118,7 +118,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the last bundle made by adding an adapter, and the newest run then. Later runs outdate it."""
+    """The content of admitted.json: the last bundle made by adding an adapter. It is obsolete if a run is newer than `run_id`."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -133,7 +133,7 @@ def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the last bundle made by adding an adapter, or None. Also return None after a newer run, whose bundle is the latest.
+    """Return the last bundle made by adding an adapter. Return None if there is none or a newer run exists.
 
     Raises:
         ArtifactError: the file or the bundle is damaged.

@@ -65,7 +65,7 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return one SHA-256 over the paths and contents of a bundle's files. It shows whether a rebuilt bundle is the same."""
+    """Return one SHA-256 over the paths and contents of a bundle's files. It is equal if a rebuild makes the same files."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 

@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Run the block, then raise StorageError if the folder was moved, removed or replaced meanwhile, as files may be missing."""
+    """Run the block. Raise StorageError if the folder was moved, removed or replaced meanwhile, as files may be missing."""
     before = _identity(folder)
     failure: Exception | None = None
     try:

@@ -1,4 +1,4 @@
-"""Database connections: opening a SQLite file or PostgreSQL database, migrating its schema, and reads and writes.
+"""Database connections: open a SQLite file or PostgreSQL database, migrate its schema, and read or write in transactions.
 
 Differences between the two kinds of database are in `sql_dialects`.
 """
@@ -39,7 +39,7 @@ def is_external(layout: Layout) -> bool:
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder of a SQLite file if that folder does not exist. Otherwise, and for PostgreSQL, return None."""
+    """Return the folder of a SQLite file if that folder does not exist. Return None if it exists, or for PostgreSQL."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
@@ -201,7 +201,7 @@ def has_password(source: Source) -> bool:
 
 @contextmanager
 def _database_errors(engine: sa.Engine) -> Iterator[None]:
-    """Convert database errors in the block into errors that name the database. Raise UserError for text that is not UTF-8."""
+    """Convert database errors in the block into errors that name the database. Raise UserError if a value is not valid UTF-8."""
     try:
         told_by = sql_dialects.sqlite_errors if _is_file(engine) else sql_dialects.postgresql_errors
         with told_by(name_of(engine)):

@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def root_arguments(self) -> tuple[str, ...]:
-        """Return the option `--results FOLDER` for this folder as a list of words; empty for the default folder."""
+        """Return the option `--results FOLDER` for this folder as command-line words, or no words for the default folder."""
         return () if self.root == DEFAULT_ROOT else ("--results", self.display_root or str(self.root))
 
     @property

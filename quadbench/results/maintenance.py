@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """Old runs: those to remove, and those to keep. Kept runs are in progress, or a report, sweep or comparison names them."""
+    """Old runs. Those in progress, and those that a report, sweep or comparison names, are kept; the others may be removed."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -69,7 +69,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and launch records; return the number of records. A second call ends an interrupted removal.
+    """Remove a run's report, folder and launch records; return the number of records. Call again to end an interrupted removal.
 
     If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
@@ -132,7 +132,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether a farm worker on this machine measured the run for another results folder, which keeps the run's records."""
+    """Return whether a farm worker here measured the run for another results folder. The records are kept in that folder."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 

@@ -20,7 +20,7 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """The nightly regression runs in a database. Methods raise StorageError if it fails, ArtifactError if its data is damaged."""
+    """Nightly regression runs in a database. Methods raise StorageError if the database fails, ArtifactError for bad data."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -123,7 +123,7 @@ class NightStore:
         key: str | None = None,
         until: Night | None = None,
     ) -> list[Measurement]:
-        """Return the nightly measurements of a test case in order of time, for one device or (None) for all.
+        """Return the nightly measurements of a test case in order of time. If no `device` is given, include all devices.
 
         `latest` keeps only that many of the newest, `key` only one metric of each. `until` is the last night to include.
         """
@@ -140,7 +140,7 @@ class NightStore:
         return _standing(self._rulings(RulingRow.night == night_id))
 
     def rulings_of(self, case: str, device: str | None = None) -> tuple[Ruling, ...]:
-        """Return the current verdicts on a test case from all nights, oldest first, for one device or (None) all devices."""
+        """Return the current verdicts on a test case from all nights, oldest first. Without a `device`, include all devices."""
         of_case = RulingRow.case_name == case
         return _standing(self._rulings(of_case if device is None else sa.and_(of_case, RulingRow.device == device)))
 
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the metric changes that people accepted, for one test case or (None) all. Expired acceptances are included."""
+        """Return the accepted metric changes of a test case, or of all cases if None. Include acceptances that have expired."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return, for each night id, a dict from kind of verdict to count. Only a metric's last verdict in a night counts."""
+    """Return a dict from night id to counts by kind of verdict. If a metric has several verdicts in a night, count the last."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -223,7 +223,7 @@ def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return a dict from (test case, night id) to first measurement time, for nights from which changes were accepted."""
+    """Return a dict from (test case, night id) to first measurement time. Include nights where an accepted change begins."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """A running command's progress on one device. Pushed bytes, the current launch and the current image each have a total."""
+    """A running command's progress on one device: done and total numbers of pushed bytes, launches, and the launch's images."""
 
     stage: Stage
     sent_bytes: int = 0

@@ -264,7 +264,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return the samples (measured values) of launch records that an SQL condition selects, by the records' primary keys."""
+    """Return a dict from primary key to samples (measured values) for the launch records that an SQL condition selects."""
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)

@@ -168,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. A user's jobs wait in order of `counts_from`, and until `open_needs` other jobs finish."""
+    """Table `jobs`: the farm's queue. A job waits for `open_needs` other jobs; a user's jobs run in order of `counts_from`."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -328,7 +328,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """Table `acknowledgements`: a person's acceptance of a test case's changed metrics. It is valid from `night` to `until`."""
+    """Table `acknowledgements`: a person accepts a test case's changed metrics, from nightly run `night` to time `until`."""
 
     __tablename__ = "acknowledgements"
 
@@ -345,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction; return False if it is current. `name` is shown in errors."""
+    """Create or migrate the schema in the open transaction. Return False if it is up to date. `name` names it in errors."""
     if is_current(connection, name):
         return False
     config = _config()

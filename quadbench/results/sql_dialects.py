@@ -120,7 +120,7 @@ def sqlite_errors(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return a SQLite engine that sends BEGIN itself. With sqlite3's own BEGIN, a write after a read may fail."""
+    """Return a SQLite engine that sends BEGIN itself. sqlite3 sends it late, so a write after a read could fail."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")

@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return a run's run.json content and launch records. Without an id, take the latest run that was not interrupted, if any."""
+    """Return a run's run.json content and launch records. Without an id, take the latest uninterrupted run, else the latest."""
     nothing = ArtifactError(f"'{layout.root}' has no runs yet", hint=f"create one: {layout.command('run', 'quickstart')}")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -322,7 +322,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Rewrite a run's run.json under a lock. `decide` gets the old content, or None if there is no file, and returns the new.
+    """Rewrite a run's run.json under a lock. `decide` returns the new content; it gets the old content, or None without a file.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark the run as kept by this folder.
+    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark it as whole, not a worker's part.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -365,7 +365,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Merge the run.json of a run with that of its resumption, `now`. For a device in both, keep the entry of `run_file`."""
+    """Merge the content of a run's run.json with `now`, that of its resumption. For a device in both, keep the older entry."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
@@ -392,7 +392,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge run.json contents of devices measured separately. The run has ended if every device has all planned launches."""
+    """Merge run.json contents of a run's separately measured devices. The run has ended if no planned launches are missing."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 
