@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device of the farm: in the inventory or farm.yaml, leased by a job, or served by a worker. Unknown values are empty."""
+    """A device that the farm knows from the inventory, farm.yaml, a job's lease or a worker. Unknown fields are empty or null."""
 
     name: str
     model: str

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
-    """Return the web application of the live page. `is_secure` says that users reach it over TLS, so cookies require TLS."""
+    """Return the web application of the live page. With `is_secure`, users reach it over TLS, so its cookies require TLS."""
     queries = ResultsQueries(layout)
     pages = Pages(queries)
     app = FastAPI(

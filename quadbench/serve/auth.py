@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The access rules of the live page. Requests need the token, if one is set, and an IP or known host name as Host header."""
+    """The access rules of the live page. Requests need the token, if one is set, and a Host header with an IP or a known name."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
@@ -110,7 +110,7 @@ def _are_same(given: str, expected: str) -> bool:
 
 
 class AuthMiddleware:
-    """The ASGI middleware that refuses a wrong Host, method, size or token, and adds missing security headers to responses."""
+    """The ASGI middleware that refuses requests with a wrong Host, method, size or token, and adds missing security headers."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app
@@ -160,7 +160,7 @@ class AuthMiddleware:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Split an HTTP response message into pieces of at most 64 KiB. Each is sent once the client received the previous one."""
+    """Split an HTTP response message into pieces of at most 64 KiB. The server waits for a slow client between pieces."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):

@@ -1,4 +1,4 @@
-"""The data that web pages read from database and results folder. Results are cached for seconds and shared by all viewers."""
+"""The data that web pages read from the database and results folder. All viewers share it, cached for a few seconds."""
 
 import threading
 import time
@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return image `number` of a report as PNG bytes. It is a stored image, or its difference from a reference image."""
+    """Return a report's image with this number as PNG bytes: a stored image, or its difference from its reference."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Raise an error if an image or its reference image is outside the results folder. A symbolic link may lead there."""
+    """Raise an error if an image or its reference image is outside the results folder, also through a symbolic link."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -263,7 +263,7 @@ class ResultsQueries:
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
-        """Open the database for one query. If the database is a file, the query sees a single snapshot."""
+        """Open the database for one query, and close it afterwards. Raise UserError if nothing was measured yet."""
         if self.is_empty:
             raise UserError("nothing was measured here yet", hint="start with quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))

@@ -1,4 +1,4 @@
-"""Rendering of pages from templates with escaped text, and server-sent events that update parts of them."""
+"""Rendering of web pages from templates with escaped text, and of server-sent events that update parts of the pages."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ def render_template(template: str, **content: Any) -> str:
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Render a page as an HTTP response. A `live` page has a part that is updated; `here` is the current navigation entry."""
+    """Render a page as an HTTP response. With `live`, a part of it is updated. `here` is the current navigation entry."""
     return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part. Its viewer is counted on sending, in the event loop's thread, so without a lock."""
+    """A response that streams a page part. Sending counts the viewer without a lock, as it runs in the event loop's thread."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()
