@@ -64,7 +64,7 @@ ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 
 
 def resolve_beside(path: Path, info: pydantic.ValidationInfo) -> Path:
-    """Resolve a path written in a spec file against that file's folder; ValueError if no file system allows the path."""
+    """Resolve a path in a spec file relative to the file's folder. Raise ValueError if no file system accepts the path."""
     text, folder = str(path), (info.context or {}).get("folder", Path())
     if not fits_file_system(path):
         raise ValueError(f"expected a path that a file system accepts, found {quote(text)} with {len(text)} characters")
@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Serialize a path as its file name, so that digests do not depend on folders. The context WHOLE_PATHS keeps the folders."""
+    """Serialize a path as its file name, so that digests ignore folders. In the context WHOLE_PATHS, serialize the whole path."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` has the keys and indexes that lead to it from the value that the validator checks."""
+    """A fault in a YAML file. `location` lists the keys and indexes from the validated value down to the fault."""
 
     location: Location
     reason: str
@@ -144,7 +144,7 @@ def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), cont
 
 
 def load_text(text: str, name: str, model: type[ModelT]) -> ModelT:
-    """Read YAML text as an instance of `model`, or raise one SpecError with all problems. Messages call the file `name`."""
+    """Read YAML text as an instance of `model`. Raise one SpecError with all problems. `name` is the file's name in errors."""
     return _validated(parse_document(text, Document(path=Path(name))), model, {})
 
 
@@ -185,12 +185,12 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only follows from others. For example, a list with invalid entries counts as too short."""
+    """Return whether a pydantic error only follows from others, as a list with invalid entries is also called too short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
-    """Convert a pydantic error to the line in the file, the key and the reason that are shown to the user."""
+    """Convert a pydantic error to what users are shown: the line in the file, the key and the reason."""
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags, and the JSON schemas of its value and the mapping around it."""
+    """Return a pydantic error's location without union tags. Also return the schemas of the value and of its mapping."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:

@@ -39,7 +39,7 @@ def set_variable(name: str, text: str) -> None:
 
 @contextmanager
 def without_variable(name: str) -> Iterator[None]:
-    """Unset an environment variable while the block runs. A library in the block then does not read its unchecked value."""
+    """Unset an environment variable while the block runs, so that libraries in the block do not read its unchecked value."""
     text = os.environ.pop(name, None)
     try:
         yield
@@ -55,7 +55,7 @@ def path_variable(name: str) -> Path | None:
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths in an environment variable that lists several, separated as in PATH. The list may have any length."""
+    """Return the paths in an environment variable that lists several, separated as in PATH. The list is empty if it is unset."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
@@ -73,7 +73,7 @@ def port_of(name: str, text: str) -> int:
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number in an environment variable, from `least` to `most`; `usual` if the variable is unset or empty."""
+    """Return the number in an environment variable, which must be from `least` to `most`. If unset or empty, return `usual`."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -100,7 +100,7 @@ def web_variable(name: str) -> str | None:
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Check that a text is empty or an http or https URL without a query, and return it. Errors name the variable `name`."""
+    """Return a text if it is empty or an http(s) URL without a query. `name` is its environment variable, for errors."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
@@ -134,12 +134,12 @@ def mask_url(url: str) -> str:
 
 
 def mask_urls_in(text: str) -> str:
-    """Return a program's or library's output with every word masked that may be a URL with a login."""
+    """Mask every word of a program's or library's output that may be a URL with a login. Return the masked output."""
     return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: mask_url(word[0]), text)
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
-    """Raise a UserError for a path that looks like a mistyped URL and may hold a password. Errors call the path `what`."""
+    """Raise a UserError for a path that looks like a mistyped URL and may hold a password. `what` describes it in errors."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "write a relative path with a colon as ./PATH"
         raise UserError(f"{what} '{mask_url(text)}' is neither a path nor a URL; expected {expected}", hint=hint)

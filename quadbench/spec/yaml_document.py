@@ -45,7 +45,7 @@ class Document:
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any, written: str) -> None:
-        """Set the value of a key such as `tasks[0].seed`, which may be missing so far; record a wrong key as a problem.
+        """Set the value of a key such as `tasks[0].seed`, even if it is not there yet. Record an impossible key as a problem.
 
         `tasks.0.seed` is the same, and so is `tasks.restyle.seed` if the list's first entry has that name. `written` is the
         user's own text of the override, which problems with the value name instead of a line.
@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of the value at a location. For a value that the user overrode, return 0 and the override."""
+        """Return the line and key of the value at a location. For an overridden value, return 0 and the override's text."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
@@ -89,7 +89,7 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the index of the list entry that `part` gives by number or by the entry's name. Return any other text unchanged."""
+    """Return the index of the list entry whose number or name is `part`. If no entry has that name, return `part` unchanged."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record YAML aliases, deep nesting and too many values as problems, before building nodes from them can exhaust memory."""
+    """Record YAML aliases, deep nesting and too many values as problems, before nodes are built, which could exhaust memory."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
