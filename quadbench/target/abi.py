@@ -27,7 +27,7 @@ class Abi(StrEnum):
 
     @property
     def traits(self) -> "AbiTraits":
-        """Return the properties of files for this ABI, and the libraries that its systems provide."""
+        """Return the properties of native files for this ABI, and the libraries that systems with this ABI provide."""
         match self:
             case Abi.X86_64_LINUX:
                 return _linux("x86_64", 62, "ld-linux-x86-64.so.2", "/lib64", _X86_64_PAGE_BYTES)
@@ -48,7 +48,7 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The properties of native files for an ABI. They may link the system `libraries`; `libc` names the C library."""
+    """The properties of native files for an ABI. The system provides `libraries`; `libc` is the name of the C library."""
 
     machine: str  # as `uname -m` says
     elf_machine: int  # e_machine in ELF headers

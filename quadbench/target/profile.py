@@ -88,7 +88,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP version than that of `soc`, which the linter and the choice of libraries use."""
+        """Refuse targets for another HTP version than that of `soc`, because the linter and the choice of libraries use `soc`."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -125,7 +125,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name by which `with_target` selects a target. Return None if the name belongs to an earlier target."""
+        """Return the name by which `with_target` selects a target. Return None if an earlier target has this name."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -174,7 +174,7 @@ def profile_names() -> tuple[str, ...]:
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:
-    """Return a device profile by its name or file path; an existing file takes precedence.
+    """Return a device profile by its name or file path. An existing file takes precedence over a profile of the same name.
 
     Raises:
         SpecError: the file is invalid.
@@ -244,7 +244,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target in device profiles. `addresses` lists devices that run it; `htp_arch` is the oldest HTP version of its chips."""
+    """A target in device profiles. `addresses` lists devices that run it; `htp_arch` is the oldest HTP version among them."""
 
     key: str
     target: Target
@@ -270,7 +270,7 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Find a target by its key or by a device's address. For the address of a profile in `broken`, raise that profile's error.
+    """Find a target by its key or by a device's address. If the address names an invalid profile in `broken`, raise its error.
 
     Raises:
         UnknownNameError: no target has this key or address.
@@ -286,7 +286,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield (address, target, device's CPU) for each target of a profile. The address is None if no address selects it."""
+    """Yield (address, target, CPU) for each target of a profile. The address is None if no device address selects the target."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

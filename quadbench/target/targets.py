@@ -229,7 +229,7 @@ class LiteRtTarget(Spec):
 
     @property
     def is_for_htp(self) -> bool:
-        """Return whether this target is a Qualcomm chip, where LiteRT runs graphs on the HTP. False for other chips and CPUs."""
+        """Return whether LiteRT runs this target's graphs on a Qualcomm chip's HTP. This is false for other chips and CPUs."""
         return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
