@@ -1,4 +1,4 @@
-"""Admission: judging whether a new LoRA adapter fits a built bundle, and adding it, with a task if wanted. No graph changes."""
+"""Admission: judging whether a LoRA fits a built bundle, and adding it, with a new task if wanted. The graphs do not change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +144,7 @@ def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, pa
 
 
 def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task `new.like`, which the new task copies. Raise if it is missing, or `name` is taken or reserved."""
+    """Return the bundle's task `new.like`, to be copied. Raise if it is missing, or if the new `name` is taken or reserved."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, with the inputs, noise and sampler of task `new.like`, but no ground-truth images. Write
-    reference images that diffusers or PEFT makes with the adapter; models with random weights get none. A fitted sampler stays as
-    it is. `sources` and `weights` must have this adapter as their only key.
+    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`, but no ground-truth
+    images. Write reference images, made by diffusers or PEFT with the adapter, unless the model's weights are random. A sampler
+    fitted for the old task is not fitted again. `sources` and `weights` must have this adapter as their only key.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like`, plain or with one device's settings, whichever reproduces the bundle's sampler. Raise if
-    none does. A fitted sampler is recognised by its scheme, guidance and at most the recipe's number of steps.
+    """Return the recipe's task `like`, with or without one device's settings, whose sampler equals the bundle's. Raise if there
+    is none. A fitted sampler matches by scheme and guidance, if it has at most the recipe's number of steps.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):

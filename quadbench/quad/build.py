@@ -159,7 +159,7 @@ class _Build:
         )
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
-        """Write the quantized graphs that all tasks share. Return a dict from component to its encodings, and the U-Net."""
+        """Write the quantized graphs that all tasks share. Return a dict from component to encodings, and the quantized U-Net."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
@@ -199,7 +199,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Measure the shared U-Net's errors on evaluation inputs; None for random weights, whose tiny predictions say nothing."""
+        """Measure the shared U-Net's errors on evaluation inputs. Return None for random weights, whose errors mean nothing."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -209,7 +209,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """If the recipe has the merged-at-load baseline, write its U-Net. A device merges an adapter into it while loading."""
+        """If the recipe asks for the merged-at-load baseline, write a U-Net into which a device merges an adapter on loading."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):

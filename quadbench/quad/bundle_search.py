@@ -16,7 +16,7 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
-    """Return the bundle to which adapters are added by default: the last run's, or the last one extended since that run.
+    """Return the bundle to which adapters are added by default: that of the last run, or the bundle last extended after that run.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 
@@ -57,7 +57,7 @@ def _latest(layout: Layout) -> Sequence[StoredBundle]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
-    """Return a recipe's stored bundles; raise if there is none. There are several if devices' settings change what is built."""
+    """Return a recipe's stored bundles; raise if there is none. Settings for single devices can lead to several bundles."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.for_device(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]

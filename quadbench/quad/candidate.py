@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A request for a new task with an added adapter. It copies the task `like` of the bundle, which was built by `recipe`."""
+    """A request for a new task for an added adapter. It copies the task `like` of a bundle that was built from `recipe`."""
 
     recipe: Recipe
     like: str
@@ -21,8 +21,8 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter file to be added to a bundle, and a new task for it (None: no task). The adapter is called `name`, or after its
-    file if that is None. `weight` is the greatest weight that tasks give the adapter.
+    """An adapter file to be added to a bundle, and a new task for it (None: no task). If `name` is None, the adapter is named
+    after its file. `weight` is the greatest weight that tasks give the adapter.
     """
 
     source: Path

@@ -31,8 +31,8 @@ VALIDATION_EXAMPLES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). If the sample
-    is a clean latent plus noise, `noise` (1, 4, h, w) is that noise; None if it comes from a sampler's run.
+    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). A sample is a
+    clean latent plus `noise` (1, 4, h, w), or comes from a sampler's run; then `noise` is None.
     """
 
     feed: Feed
@@ -49,8 +49,8 @@ class DataSplit:
 
 
 def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
-    """Split the calibration inputs of the adapter's tasks, or of all tasks if none uses it, into training and validation. Each
-    task's last third, at least one input, is for validation. Inputs that repeat a prompt stay on the same side.
+    """Split calibration inputs into training and validation: those of the adapter's tasks, or of all tasks if it has none. Each
+    task's last third, at least one input, is for validation. Inputs with the same prompt go into the same part.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
@@ -91,7 +91,7 @@ def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
     """Yield pairs of U-Net inputs and noise for each time step. The noisy latent is sqrt(a) z + sqrt(1 - a) noise, with a final
-    latent z and the step's cumulative alpha a. The prompt is that of z.
+    latent z and the step's cumulative alpha a. The inputs have the prompt that led to z.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
@@ -128,7 +128,7 @@ class Evaluation:
 @dataclass(kw_only=True)
 class Training:
     """The state of training one adapter. Each LoRA tensor is divided by its greatest initial weight, so that one step size fits
-    all. `limits` are the shared ranges divided by the same value: at least 1, more where another adapter has larger weights.
+    all. `limits` are the shared ranges, divided likewise. A limit is above 1 where another adapter has larger weights.
     """
 
     graph: FakeQuantGraph
@@ -261,7 +261,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledAdapter:
-    """A trained adapter with the weights of the best validation SQNR, which may be the untrained weights."""
+    """A trained adapter, with the weights of its best validation SQNR. These can be the weights before training."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]

@@ -60,7 +60,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms p ln(p / m) of a Kullback-Leibler divergence: `share` is p, `apart` is p / m - 1. They are 0 for p = 0."""
+    """Return the terms p ln(p / m) of a Kullback-Leibler divergence, 0 where p is 0. `share` is p, and `apart` is p / m - 1."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 

@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of `count` inputs are for evaluation: all but `calibration_samples`, or all if a task has only prompts."""
+    """Return how many inputs are for evaluation: all but `calibration_samples`. Prompt-only tasks reuse all for calibration."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -135,7 +135,7 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe like `load_recipe`, and check that its `devices` name existing device profiles."""
+    """Read a recipe as `load_recipe` does. Also check that its `devices` are names of existing device profiles."""
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 

@@ -28,8 +28,8 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, where 1 is to be replaced. `blend`,
-    8-bit grey, weighs the decoded picture against the image in each pixel; None keeps the decoded picture alone.
+    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, where 1 is to be replaced. `blend`
+    (8-bit grey) is the decoded picture's weight against `image` in each pixel. If None, the decoded picture is the output.
     """
 
     name: str
@@ -63,8 +63,8 @@ class ItemSplit:
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs; the last `calibration_samples` are only for calibration. Tasks without images evaluate all prompts,
-    and calibrate on them with other noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
+    """Read a task's inputs. The last `calibration_samples` are only for calibration; tasks without images use all prompts for
+    both, with different noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -140,7 +140,7 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Prepare a task and its sampler table. The sampler OLSS is fitted to float runs with the adapter on calibration inputs."""
+    """Prepare a task and its sampler table. An OLSS sampler is fitted to float runs on calibration inputs, with the adapter."""
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
@@ -179,7 +179,7 @@ class StartKeys(TypedDict):
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength (1 without image), and whether it is image-to-image, which always starts from a noised image."""
+    """Return a task's strength (1 without image) and if it is image-to-image, that is, starts from a noised image even at 1."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 

@@ -121,12 +121,12 @@ def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
 
 
 def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
-    """Compute a model's image size from its latent size: the VAE halves the image's sides between every two of its blocks."""
+    """Compute a model's image size from its latent size. The VAE halves the image's sides from each of its blocks to the next."""
     return ModelSizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return a model part's configuration folder (`unet`, ...) in a published geometry; SD 1.5's if that has no such part."""
+    """Return the folder with a part's configuration (`unet`, ...) in a published architecture, or SD 1.5's if there is none."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 

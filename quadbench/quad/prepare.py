@@ -1,4 +1,4 @@
-"""Preparation: a recipe's float graphs, tasks, calibration inputs and U-Nets for single tasks, and a cache that builds share."""
+"""Preparation: making a recipe's float graphs, tasks, calibration inputs and U-Nets of single tasks. Builds share a cache."""
 
 import logging
 import random
@@ -152,7 +152,7 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
     """Return a dict from component to its calibration inputs; none for the VAE encoder if no task takes an image. The U-Net's
-    inputs include their task's LoRA weights; joint calibration repeats each input with LoRA weights of zero.
+    inputs include their task's LoRA weights. Joint calibration (with and without LoRA) adds each input with zeros as LoRA.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
@@ -192,7 +192,7 @@ def calibrate(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> Calib
 
 
 def range_rules(ranges: settings.RangesByBits) -> dict[str, RangeRule]:
-    """Return a recipe's rules for quantization ranges by the dtype of the activations, `uint16` or `uint8`."""
+    """Return a dict from activation dtype (`uint16` or `uint8`) to the recipe's rule for quantization ranges."""
     by_type = {"uint16": ranges.int16, "uint8": ranges.int8}
     return {dtype: RangeRule(estimator=_estimator(own), headroom=own.headroom) for dtype, own in by_type.items()}
 
@@ -210,7 +210,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks whose inputs calibrate the shared graphs: in anchor calibration those that use `anchor`, else all."""
+    """Return the tasks that calibrate the shared graphs: all, or in anchor calibration those with the adapter `anchor`."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -254,7 +254,7 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return float models and tasks, cached or from `make`. `make` gets an earlier result for the same models, or None."""
+        """Return float models and tasks from the cache or `make`. `make` gets an earlier result with the same models, or None."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)

@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter's file into the U-Net `adapted` under a name. `plain`, a U-Net without adapters, shows layer types."""
+    """Load an adapter file into the U-Net `adapted` under a name. Layer types are looked up in `plain`, a U-Net without LoRA."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:

@@ -40,7 +40,7 @@ class GraphSession:
 
 @dataclass(frozen=True, kw_only=True)
 class UnetConditions:
-    """The U-Net's inputs except the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA, guidance."""
+    """The U-Net's inputs but the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA; and guidance."""
 
     time_features: torch.Tensor
     text: torch.Tensor
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor fits into a LoRA input of shape `taken`, whose first `filled` ranks along `axis` are in use."""
+    """Return whether a tensor fits into a LoRA input of shape `taken`, beside the first `filled` ranks on `axis`, in use."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

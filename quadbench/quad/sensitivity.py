@@ -1,4 +1,4 @@
-"""Sensitivity: the U-Net's error when an adapter's weights are rounded; choice of the adapter (anchor) whose ranges all use."""
+"""Sensitivity: the U-Net's error when an adapter's weights are rounded. It selects the anchor, whose ranges all adapters use."""
 
 import logging
 import tempfile
@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The U-Net's error when only one layer's LoRA weights are rounded, and how many dB more noise the worst layer has."""
+    """The U-Net's error with one layer's LoRA weights rounded. `below_worst` compares it with the worst layer's, in dB."""
 
     site: str
     score: DivergenceScore
@@ -70,7 +70,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau between rankings of adapters or layers: by Jensen-Shannon divergence, and by MSE (`mse`) or SQNR (`sqnr`)."""
+    """Kendall's tau of two rankings of adapters or layers: Jensen-Shannon divergence against MSE (`mse`) or SQNR (`sqnr`)."""
 
     mse: float | None
     sqnr: float | None
@@ -109,7 +109,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The adapter (anchor) whose ranges all adapters use. None: adapters are equally sensitive, so ranges cover all together."""
+    """The anchor: the adapter whose ranges all adapters use. If None, all are equally sensitive and ranges cover all weights."""
 
     anchor: str | None
     reason: str
@@ -206,7 +206,7 @@ def adapter_sensitivity(
 
 
 def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
-    """Choose the adapter with the most rounding noise (mean over inputs, in dB), if it differs significantly from all others.
+    """Choose the adapter with most rounding noise (mean in dB over inputs), if it is significantly above all others; else none.
 
     All adapters were scored on the same inputs, and only differences per input count, so that variation between inputs, tasks and
     samplers cancels out.

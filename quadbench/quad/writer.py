@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph to its place in the bundle, such as `shared/unet.onnx`. A merge graph goes to the same folder."""
+        """Write a graph into the bundle (such as `shared/unet.onnx`), and beside it `merge`, the graph that merges adapters."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None

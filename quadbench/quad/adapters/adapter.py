@@ -54,13 +54,13 @@ class LoraPair:
         return self._shaped(down * (signs * roots)[:, None], up * (signs * roots))
 
     def rotated(self, rng: np.random.Generator) -> "LoraPair":
-        """Return (Q down, up Q^T) with a random orthogonal Q (r, r), uniform by Haar measure, which keeps the product."""
+        """Return (Q down, up Q^T), which has the same product. The orthogonal matrix Q is random, uniform by Haar measure."""
         basis, upper = np.linalg.qr(rng.standard_normal((self.rank, self.rank)))
         turn = torch.from_numpy(basis * np.sign(np.diag(upper)))  # the signs make Q uniform (Mezzadri 2007)
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Return a LoRA pair of the matrices (rank, in*k*k) and (out, rank), with the kernel dimensions of this pair."""
+        """Return `down` (rank, in*k*k) and `up` (out, rank) as a LoRA pair, reshaped to this pair's kernel dimensions."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -103,11 +103,11 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return an equal adapter with pairs refactored by SVD, so that results do not depend on the file's factorization."""
+        """Return an adapter with the same updates, refactored by SVD, so that a file's factorization does not affect results."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
-        """Return an equal adapter with randomly rotated factors, to vary rounding errors. Its name and `number` are the seed."""
+        """Return this adapter with pairs randomly rotated (equal updates, other rounding). Its name and `number` are the seed."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
@@ -121,7 +121,7 @@ class Adapter:
 
 
 def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
-    """Combine the adapters named in `weights`, each at its weight there, into one by concatenating ranks; None if none is named.
+    """Combine the adapters in `weights`, each scaled by its weight, by concatenating ranks. Return None if `weights` is empty.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
@@ -166,7 +166,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return a dict from LoRA input name to tensor, with the adapter's own ranks. Adapter files in bundles have these tensors."""
+    """Return a dict from LoRA input name to tensor in the adapter's ranks, without padding. Bundles store these tensors."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -175,8 +175,8 @@ def own_tensors(adapter: Adapter) -> GraphInputs:
 
 
 def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]) -> GraphInputs:
-    """Return a dict from LoRA input name to tensor, padded with zeros to the graph's ranks. Layers without a pair get zeros; if
-    the adapter is None, so do all layers.
+    """Return a dict from LoRA input name to tensor, padded with zeros to the graph's ranks. Layers without a LoRA pair get zeros.
+    If the adapter is None, every layer gets zeros.
     """
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     for name, tensor in (own_tensors(adapter) if adapter else {}).items():
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's updates to the U-Net's weights. The sums are new tensors, as copies of the U-Net may use the old ones."""
+    """Add an adapter's updates to the U-Net's weights. The old tensors stay unchanged, as copies of the U-Net may share them."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

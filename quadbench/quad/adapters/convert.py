@@ -50,7 +50,7 @@ class Conversion:
 
     @property
     def error(self) -> float:
-        """Return the Frobenius norm of what all layers' updates lost, divided by the norm of the whole updates."""
+        """Return the conversion's relative error over all layers: Frobenius norm of the lost part / norm of the updates."""
         lost = sum(site.energy * site.error**2 for site in self.sites)
         return math.sqrt(lost / sum(site.energy for site in self.sites))
 
@@ -154,7 +154,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return the closest LoRA pair of at most this rank to a float64 update (out, in * k * k), and the error. Zeros give None."""
+    """Return the LoRA pair of at most `rank` nearest to an update (out, in*k*k), or None for a zero update, and the error."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -44,7 +44,7 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs, keyed by kohya's layer names (`mid_block_attentions_0_proj_in`), scaled by alpha / r or 1."""
+    """Read the U-Net's LoRA pairs by kohya layer name (`mid_block_attentions_0_proj_in`), scaled by alpha / r (no alpha: 1)."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
@@ -75,9 +75,9 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return the name that diffusers' converter expects for a layer of the original Stable Diffusion code. The converter knows
-    upsamplers only as part 2 of a block, but in upper blocks without attention they are part 1. No attention has a part `conv`,
-    so no other layer is renamed.
+    """Return the name that diffusers' converter expects for a layer named as in the original Stable Diffusion code. Upsamplers
+    end in `_1_conv` in upper blocks without attention, and in `_2_conv` elsewhere. The converter only knows `_2_conv`, so both
+    get that ending. Other names stay unchanged.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat

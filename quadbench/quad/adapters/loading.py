@@ -30,7 +30,7 @@ Read = Callable[[Mapping[str, torch.Tensor]], LoraReading]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """The content of a safetensors file, unconverted, with at least one tensor."""
+    """The unconverted content of a safetensors file. Reading rejects a file without tensors."""
 
     path: Path
     tensors: dict[str, torch.Tensor]
@@ -54,7 +54,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The layers (sites) of a base model that can take LoRA. `layers_per_block`, if known, helps to convert original SD names."""
+    """The layers (sites) of a base model that take LoRA. Names of the original Stable Diffusion code need `layers_per_block`."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read an adapter file's U-Net part. With `unet_only`, summarize the text encoder's part; without, report it as a problem."""
+    """Read an adapter file's U-Net part. A text encoder part is summarized if `unet_only` is set, else reported as a problem."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -199,7 +199,7 @@ def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map each layer name of an adapter to one of the base model. Raise AdapterError if a name has no match or two share one."""
+    """Map an adapter's layer names to the base model's. Raise AdapterError for a name without match, or two for one layer."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]
@@ -251,6 +251,6 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: SiteShape) -> LoraPair
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
-    """Return a LoRA tensor reshaped between (a, b) and (a, b, 1, 1) if the base expects that; other shapes stay unchanged."""
+    """Return a LoRA tensor as the base expects it, (a, b) or (a, b, 1, 1). Tensors of other shapes are returned unchanged."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

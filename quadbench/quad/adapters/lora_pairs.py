@@ -169,7 +169,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Record keys of methods other than LoRA, of text encoders, and unknown keys. Return whether other methods have keys."""
+    """Record keys of other methods than LoRA, of text encoders, and unknown keys. Return whether any other method was found."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and role, recording duplicates. If layers are too many for a U-Net, record it and return {}."""
+    """Group tensor names by layer and role; record duplicates. If there are too many layers for a U-Net, record so; return {}."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

@@ -33,13 +33,13 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return the LoRA ranges of adapter `anchor`. Layers that it lacks, or all if it is None, get ranges over all adapters."""
+    """Return LoRA ranges: those of adapter `anchor`, or over all adapters for layers that it lacks and if there is no anchor."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Scale `down` by D and `up` by D^-1 (D diagonal) in each pair, so that both fill their ranges; the product stays equal.
+    """Scale each pair's `down` by D and `up` by D^-1 (D diagonal), to use the quantization ranges fully. The product stays equal.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the adapters and their shared LoRA encodings. With `gauge`, first rescale each pair to fill the shared ranges."""
+    """Return the adapters and their shared LoRA encodings. `gauge` first rescales each pair to use the shared ranges fully."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -81,7 +81,7 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 
 
 def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
-    """Quantize an adapter's tensors to integers, by LoRA input name. The ranks may be the adapter's own or the graph's."""
+    """Return a dict from LoRA input name to the tensor as integers. The tensors may be padded to the graph's ranks or not."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 

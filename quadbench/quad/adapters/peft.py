@@ -224,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return the reading of a LoRA file with problems added: those of its PEFT configuration, and ranks that differ from that."""
+    """Return a LoRA file's reading with problems added: those of its PEFT configuration, and ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -281,7 +281,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return the LoraConfig of the U-Net or text encoder in a file's metadata, whose keys have a prefix, such as `unet.r`."""
+    """Return the LoraConfig of the U-Net or text encoder from metadata, in which its keys start with a prefix (`unet.r`)."""
     if text is None:
         return None
     if len(text) > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Model: loading a foundation model in float, with its LoRA weights as inputs, and exporting it as float ONNX graphs.
+"""Model: loading a float foundation model, making LoRA weights inputs of its U-Net, and exporting it as float ONNX graphs.
 
 foundation.py     reading and checking models, random models, tokenizer, time features
 weight_faults.py  NaN, infinite and implausible weights, integers in place of floats

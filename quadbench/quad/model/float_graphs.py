@@ -1,4 +1,4 @@
-"""Float graphs: exporting a foundation model's modules to ONNX, with the inputs and outputs of docs/formats.md."""
+"""Float graphs: exporting a foundation model's modules to ONNX. docs/formats.md specifies the graphs' inputs and outputs."""
 
 import copy
 import logging
@@ -88,7 +88,7 @@ class VaeDecoderGraph(nn.Module):
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:
-    """Return a copy of a diffusers model whose attention exports to plain nodes. The weights are shared."""
+    """Return a copy of a diffusers model whose attention exports to MatMul and Softmax nodes. The weights are shared."""
     plain = copy_of_modules(model)
     plain.set_attn_processor(PlainAttention())
     return plain
@@ -181,7 +181,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return names, shapes and dtypes of graph inputs or outputs. LoRA inputs also have the scale of their encoding in `lora`."""
+    """Return names, shapes and dtypes of graph inputs or outputs. LoRA inputs also get their encoding's scale, from `lora`."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

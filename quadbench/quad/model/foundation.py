@@ -257,7 +257,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Return a model. `configs` maps each part to its configuration's folder, `readers` to a function that loads its weights."""
+    """Return a foundation model. `configs` and `readers` map each part to its configuration folder and to its weights' loader."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():

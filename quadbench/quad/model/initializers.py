@@ -36,7 +36,7 @@ def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
 
 
 def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
-    """Read a graph without loading its external weights, which must be in the file `weights` beside it.
+    """Read a graph without loading its external weights. They must be in the file at `weights`; if None, in the graph itself.
 
     Raises:
         ArtifactError: the file is not a graph, or an offset, length or file name of its external weights is invalid.

@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return the unsupported mode or factors of a Resize node as text, else None. `x` has its inputs; computed ones are None."""
+    """Return a Resize node's unsupported mode or factors as text, else None. `x` are its inputs, None for those not constant."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
@@ -137,7 +137,7 @@ class FakeQuantGraph:
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run the graph and return its output. LoRA inputs are given as float weights; this rounds them to their encodings."""
+        """Run the graph and return its output. LoRA inputs are float weights, which the graph rounds to their encodings."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
             values |= self._run(node, values)

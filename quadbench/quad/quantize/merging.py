@@ -163,7 +163,7 @@ class _Merge:
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return the rounding error of an INT8 weight (O, I[, k, k]) as INT8, with the weight's scale / RESIDUAL_STEPS."""
+        """Return the rounding error of an INT8 weight (O, I[, k, k]) as INT8. Its scale is the weight's / RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS

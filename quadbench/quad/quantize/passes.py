@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return the linear layer that a MatMul with a weight matrix and its bias, if any, form; None for other nodes."""
+    """Return the linear layer of a MatMul node with a weight matrix, and of its bias Add, if any. Return None for other nodes."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input

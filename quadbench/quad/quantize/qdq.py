@@ -32,12 +32,12 @@ def weight_key(name: str, *, axis: int) -> str:
 
 
 def bias_key(name: str, output: str) -> str:
-    """Return the name prefix of a bias's tensors (`.int32`, `.scales`) in the QDQ graph; `output` is the result of its node."""
+    """Return the name prefix of a bias's tensors (`.int32`, `.scales`) in the QDQ graph. `output` is its layer's output."""
     return f"{name}.for.{output}"
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Return for each tensor the tensor whose encoding it shares: itself, or the input of a node that only moves values."""
+    """Return a dict from tensor to the one whose encoding it uses: itself, or its node's input if that only moves values."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -142,7 +142,7 @@ class _Writer:
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Requantize a tensor with another encoding and return the result's name. Reuse a result made for the suffix `form`."""
+        """Requantize a tensor with another encoding, once for each suffix `form`. Return the name of the requantized tensor."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)

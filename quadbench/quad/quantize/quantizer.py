@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph with 16-bit activations, 8-bit in the least noisy layers. No torch needed."""
+"""Quantizer: writing a float graph as a QDQ graph: 16-bit activations, 8-bit where that adds least noise. Needs no torch."""
 
 import math
 import os
@@ -132,7 +132,7 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors to make 8-bit. They belong to the first layers in `noise`, up to about `percent` % of all parameters.
+    """Return the tensors to make 8-bit: those of the first layers in `noise`, which hold about `percent` % of all parameters.
 
     A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
@@ -146,14 +146,14 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """A part of a graph (`nodes`), the layers that begin in it, and `rest`: the graph from that part's first node to the end."""
+    """A part of a graph (`nodes`), and the layers whose first tensor is in it. `rest` runs from its first node to the end."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
     rest: onnx.ModelProto  # has an additional boolean input per tensor of the layers, which switches its rounding
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Run the segment's nodes for each feed, and return the known tensor values with the segment's outputs added."""
+        """Run the segment's nodes for each feed. Return the tensor values in `known` together with the segment's outputs."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
@@ -185,7 +185,7 @@ def _energy(values: np.ndarray) -> float:
 
 
 def _inputs(model: onnx.ModelProto, values: Values) -> Values:
-    """Return only those known values that are inputs of the graph, by name."""
+    """Return the entries of `values` (tensor values by name) that are inputs of the graph."""
     return {v.name: values[v.name] for v in model.graph.input if v.name in values}
 
 
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A source of smaller ONNX models, each cut out of one model's nodes."""
+    """A cutter of one ONNX model: it makes smaller models from some of the nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model

@@ -75,8 +75,8 @@ def ddim_table(
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
-    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. It has fewer
-    steps if more would not lower the greatest error of a step.
+    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. The table has
+    fewer steps if a further step would not lower the greatest error of a step.
 
     `fit_error` is the root-mean-square distance of the table's final sample from the teacher's, over all inputs.
     """
@@ -108,7 +108,7 @@ def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torc
 def _fit(
     teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[table.Step, ...], float]:
-    """Fit each step along the teacher's steps in `path`. Return the fitted steps and the final mean square error."""
+    """Fit one step from each teacher step in `path` to the next. Return the steps and the mean square error of the result."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
@@ -132,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Return a smaller trajectory with equal fitting errors: its vectors are the R factor of the old ones' QR decomposition."""
+    """Return a smaller trajectory with equal fitting errors, from the R factor of a QR decomposition of the vectors."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
@@ -141,7 +141,7 @@ def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Choose at most `steps` of the teacher's steps, from 0 on. Bisection minimizes the error bound of single steps."""
+    """Choose at most `steps` of the teacher's steps, the first included. Bisection finds the lowest bound on a step's error."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))
