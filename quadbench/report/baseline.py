@@ -33,9 +33,9 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A metric (time, memory, bytes or PSNR) of a task in two runs: `before` in the baseline, `now` in the current run.
-    Values are nanoseconds, bytes or, without a unit, decibels. `ratio` is now / before with its 95 % interval, None for
-    decibels and missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
+    """A metric of a task in two runs: `before` in the baseline, `now` in the current run.
+    Values are nanoseconds or bytes; values without a unit are decibels (PSNR). `ratio` is now / before with its 95 % interval,
+    None for decibels and missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
     """
 
     device: str
@@ -54,7 +54,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Return whether a short table includes this metric, because it is a main one or has changed."""
+        """Return whether a short table includes this metric: image time, U-Net time, or any metric that changed."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class ChangedFigure:
 class Baseline:
     """An earlier run with which the current run is compared, and how each metric changed.
     Only tasks of both runs are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address
-    to changed settings. `doubt` says why the result is uncertain; `settled_by` is a command that launches both builds in turn.
+    to changed settings. `doubt` says why the result is uncertain. `settled_by` is a command that launches both runs in turn.
     """
 
     run_id: str
@@ -83,7 +83,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a time or memory seems better or worse. Runs at different times cannot prove this."""
+        """Return whether a time or memory use seems better or worse. Proof would need launches of both runs in turn."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -114,8 +114,8 @@ def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
     """Compare a run with its baseline over the tasks that both have.
-    `rows` are the KPI rows of the run `result`, `its_rows` those of the baseline. `where` holds the command-line options that
-    name the results folder.
+    `rows` are the KPI rows of the run `result`, and `its_rows` are those of the baseline. `where` holds the command-line options
+    that name the results folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -141,8 +141,8 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return up to two tables for each device: changed settings, and metrics of both runs. Without `is_full`, only metrics that
-    are main ones or have changed are listed.
+    """Return up to two tables for each device: changed settings, and metrics of both runs. Unless `is_full` is set, the metrics
+    are only image time, U-Net time and those that changed.
     """
     tables = []
     for address, unlike_there in baseline.differences.items():
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count values that both runs have of main metrics (`is_main`) or of all others. Exact values, such as sizes, are skipped."""
+    """Count metric values present in both runs: of main metrics (`is_main`) or of all others. Exact ones (sizes) are skipped."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -253,8 +253,8 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield sentences that name the differing tasks. For tasks of both runs, they say if files
-    and images are unchanged, and give a command that compares times.
+    """If two runs have different tasks, yield a sentence that names these. Further sentences say that files and images of the
+    common tasks are unchanged, if they are, and give a command that compares times.
     """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):

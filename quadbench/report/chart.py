@@ -198,7 +198,7 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
 
 
 def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
-    """Return two or more axis ticks that enclose `low` to `high`. A span below `least` gets the tick spacing of `least`."""
+    """Return two or more axis ticks that enclose `low` to `high`. The spacing is that of a span of at least `least`."""
     step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
     first, last = floor(low / step), ceil(high / step)
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))

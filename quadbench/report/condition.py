@@ -168,8 +168,8 @@ def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
     """Return a message for each device and task on which the condition is true. A missing value counts as true, so that no check
-    passes unmeasured. Tasks to which a metric does not apply are skipped, such as VAE encoder time without an input image. So are
-    tasks that a compared baseline lacks. If all tasks are skipped, the condition counts as met.
+    passes unmeasured. Tasks to which a metric does not apply, and tasks that a compared baseline lacks, are skipped. If every
+    task is skipped, the condition counts as true.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()

@@ -49,7 +49,7 @@ def _markdown(text: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class _Size:
     """A LaTeX font size: its command, relative letter width, and column gap. The gap is counted in letters of the largest size.
-    Smaller fonts of Computer Modern have relatively wide letters: digits at 8, 7, 6 and 5 points are 4.25, 3.99, 3.67, 3.40 wide.
+    Smaller fonts have relatively wide letters: digits at 8, 7, 6 and 5 points are 4.25, 3.99, 3.67 and 3.40 points wide.
     """
 
     command: str

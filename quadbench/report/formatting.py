@@ -78,7 +78,7 @@ def rough_times(ratio: float) -> str:
 
 
 def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
-    """Format a ratio as a relative change, such as `3.1 % more`; `words` replace more and less."""
+    """Format a ratio as a relative change, such as `3.1 % more`. `words` are the words for more and less."""
     return "" if ratio is None else f"{percent(abs(ratio - 1))} {words[0] if ratio > 1 else words[1]}"
 
 
@@ -185,7 +185,7 @@ def plain_cell(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return text for a CSV cell, prefixed with `'` if a spreadsheet would run it as a formula. Numbers stay."""
+    """Return text for a CSV cell, prefixed with `'` if a spreadsheet would run it as a formula. Numbers (`-3`) are unchanged."""
     cell = plain_cell(text)
     if cell.startswith(_FORMULA):
         try:
@@ -205,7 +205,7 @@ class FigureTable:
 
 
 def to_csv(tables: Sequence[FigureTable]) -> str:
-    """Return the rows of tables with the same fields as one CSV text."""
+    """Return one CSV text with the rows of all tables, which have the same fields."""
     return csv_text(tables[0].fields, (row for table in tables for row in table.values))
 
 
@@ -219,7 +219,7 @@ def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
 
 
 def to_frame(tables: Sequence[FigureTable]) -> "pd.DataFrame":
-    """Return the rows of tables with the same fields as a pandas data frame."""
+    """Return a pandas data frame with the rows of all tables, which have the same fields."""
     import pandas as pd
 
     return pd.DataFrame.from_records([row for table in tables for row in table.values], columns=list(tables[0].fields))

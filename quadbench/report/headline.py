@@ -64,8 +64,8 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. A gain or
-    cost that does not hold everywhere names its tasks and devices.
+    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If this
+    is true for some tasks or devices only, the clause says for which or for how many.
     """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
@@ -103,7 +103,7 @@ def _more(row: KpiRow) -> float:
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return where `rows` apply, such as ` in restyle on s25`. Return an empty phrase if they are all of the `compared` rows."""
+    """Return the tasks and devices of `rows` as a phrase, such as ` in restyle on s25`; empty if `rows` are all of `compared`."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -145,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views (file sizes by number of tasks) in which the size of all tasks on one shared base is known."""
+    """Return the storage views (file sizes by number of tasks) that have a size for all tasks together on one shared base."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -203,7 +203,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on how the shared graph differs from one graph per task in image time and memory, where known."""
+    """Return a clause on the image time and memory of the shared graph against one graph per task; empty without a verdict."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -426,7 +426,7 @@ def remedies(caveats: Collection[Caveat]) -> list[str]:
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device. If a variant is missing, more cannot help; then return `enough`."""
+    """Return the fewest shared-graph launches on any device; `enough` if a variant has none, as more launches would not help."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

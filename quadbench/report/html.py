@@ -164,8 +164,8 @@ def _environment() -> Environment:
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
-    """Return an HTML image with embedded PNG bytes: an image file, or two files' difference. Return an error text on failure.
-    The image sits in an empty `details` element, which style.css enlarges when open. This needs no script and no second copy.
+    """Return an HTML image with embedded PNG bytes, of a file or of the difference of two files. Return an error text on failure.
+    style.css enlarges the image while its `details` element is open, so no script and no second image is needed.
     """
     for path in filter(None, (picture.path, picture.apart_from)):
         if not path.is_file():

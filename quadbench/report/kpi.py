@@ -41,8 +41,8 @@ def read_at(places: Sequence[int]) -> Reading:
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric. The reader finds which of a launch's samples belong to a task, by their kinds. It
-    returns a function that picks their values.
+    """Return a KPI's reader for a metric. From the kinds of a launch's samples, the reader finds the samples of a task. The
+    reader returns a function that picks these samples' values.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
@@ -88,7 +88,7 @@ def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric. It returns a function that picks the highest of a task's values in a launch."""
+    """Return a KPI's reader for a metric. The reader returns a function that picks the highest of a task's values in a launch."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
@@ -238,7 +238,7 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
     """Return the KPI rows with their verdicts, corrected for multiple testing in three groups of rows (families).
     The families are the main metrics, which sentences report; the other measured metrics; and, for each device and task, the
-    slowest file that both variants run. That file's times show whether conditions were equal.
+    slowest file that both variants run. As the file is the same, its times differ only if conditions do.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -355,7 +355,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format a value's number of samples: launches × samples per launch, `3 × 20`. If launches differ, `3 launches, 55`."""
+    """Format a number of samples as launches × samples per launch (`3 × 20`), or else launches and total (`3 launches, 55`)."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
@@ -416,16 +416,16 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
     """Return a KPI row for each device and task whose variants ran under unequal conditions.
-    It is the row of the slowest file that both variants run. Conditions are unequal if its times differ by more than 5 %.
+    It is the row of the slowest file that both variants run. If the file's two times differ by over 5 %, conditions do too.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The verdict on a metric of the shared graph against one graph per task. Above 1, `ratio` means that the shared graph takes
-    less. `low` to `high` is its 95 % interval. `p` assumes equal variants and is adjusted for the `together` metrics of the
-    report. `verdict` is None below six blocks. If it is open, about `launches_needed` launches per variant would reveal a
+    """The verdict on a metric of the shared graph against one graph per task. If `ratio` is above 1, the shared graph takes less.
+    `low` to `high` is the 95 % interval. `p` is the p-value for equal variants, adjusted for the `together` metrics of the
+    report. `verdict` is None below six blocks. If it is inconclusive, about `launches_needed` launches per variant would reveal a
     difference of 5 %; None if these are too many.
     """
 

@@ -1,4 +1,4 @@
-"""Selection of a run's launches and values, and tables of the bundle of each device: precision, samplers, 8-bit shares."""
+"""Selection of a run's launches and values. Tables of each device's bundle: precision, samplers, share of 8-bit layers."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -121,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n for listing only every n-th launch: at most `most`, but some of each of up to four variants launched in turn."""
+    """Return n for a list of every n-th launch: at most `most` launches, and some of each of up to four interleaved variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -130,7 +130,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same kinds of samples in the same order. A metric's values have equal positions in each."""
+    """Consecutive launches with the same kinds of samples in the same order. In each launch, a metric has the same positions."""
 
     kinds: SampleKinds
     variant: Variant

@@ -67,7 +67,7 @@ def count_text(kind: RulingKind, count: int) -> str:
 
 
 def figure_name(key: str | None, task: str | None) -> str:
-    """Return the display name of a metric, such as `End to end, restyle`. A verdict on all metrics has no key, so no name."""
+    """Return the display name of a metric, such as `End to end, restyle`; empty if `key` is None (all metrics together)."""
     if key is None:
         return ""
     title = "PSNR, mean" if key == PSNR else _TITLES.get(key) or tidy(key)
@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change: against the last good files if the night launched both, or else against earlier nights."""
+    """Format a metric's change against the last good files if the night launched them too, else against earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -147,8 +147,8 @@ class NightStep:
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a night's verdict. `where` holds the options that name the results folder. `last_good`
-    is the device's last measurement of the files that the verdict names as last good. Both measurements may be missing (None).
+    """Return the recommended command after a night's verdict. `last_good` is the device's last measurement of the files that the
+    verdict names as last good. It and `tonight` can be None. `where` holds the options that name the results folder.
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
@@ -185,7 +185,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
     """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause.
-    `value` is this night's value as text. `before` has the value and the name of the last night with good files.
+    `value` is this night's value as text; `before` is that of the latest night with good files, with the night's name.
     """
 
     ruling: Ruling
@@ -209,7 +209,7 @@ class FigureRow:
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
     """The night in which a case's current state began. `subject` are the files tested since then, and `before` those tested
-    earlier; both are None if the files are the same.
+    earlier. Both are None if only the environment changed.
     """
 
     night: str
@@ -232,8 +232,8 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """A night's verdicts on one device that are reported together. They concern one case, or all cases with the same cause.
-    `figures` starts with the most important verdict; `place` is its case and device. `accepting` is the command that accepts the
+    """A night's verdicts on one device that are reported together. They concern one test case, or all cases with the same cause.
+    `figures` starts with the most important verdict, on case and device `place`. `accepting` is the command that accepts the
     change, None if there is nothing to accept. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
     """
 
@@ -278,7 +278,7 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """Return the cause of the first verdict on a single metric if the first verdict is on all metrics; else empty text."""
+        """If the first verdict is on all metrics, return the cause of the first on a single metric; otherwise an empty text."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
@@ -353,20 +353,20 @@ def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
 
 
 def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the measurement of a verdict's case on its device in the verdict's night; None if that was not measured."""
+    """Return the measurement that a verdict judges: same case, device and night. Return None if there is none."""
     nights = series.get((ruling.case, ruling.device), ())
     return nights[-1] if nights and nights[-1].night == ruling.night else None
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the device's latest earlier measurement of the last good files, which the verdict names; None without one."""
+    """Return the device's latest earlier measurement of the files that the verdict names as last good; None without one."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with a verdict's new files or, if the files are old, with its new environment; None if unknown."""
+    """Return the first night with a verdict's new files or, without new files, the device's new environment; None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -399,8 +399,8 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
-    """A device's rate of false alarms. `tries` counts measurements with no change since the night before. `alarms` counts those
-    of them that gave an alarm. `low` to `high` is its interval, None without tries. `doubt` says why the device needs attention.
+    """A device's rate of false alarms, `alarms` / `tries`, with its interval `low` to `high` (None without tries). `tries` counts
+    measurements without a change since the night before, `alarms` those with an alarm. `doubt` says why it needs attention.
     """
 
     device: str
@@ -531,7 +531,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of case and device without a verdict: measured ones and, as long as the night runs, planned ones."""
+    """Return the pairs of case and device without a verdict: measured pairs, and planned pairs while the night still runs."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned

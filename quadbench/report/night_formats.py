@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel. Its y axis covers the usual values (`levels`), and those values from half to twice the median."""
+    """Return a chart panel whose y axis covers usual values (`levels`), and those `values` from half to twice the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -188,7 +188,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the night when the current state began, `last_good` the bundle and libraries before it."""
+    """A finding of a night. `since` is the night when the current state began; `last_good` has the files tested before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -204,7 +204,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """The result of a nightly run. `counts` has the number of cases by worst verdict, `clean` the clean devices by case."""
+    """The result of a nightly run. `counts` maps a worst verdict to its number of cases, `clean` maps cases to clean devices."""
 
     schema_version: int
     night: str
@@ -248,7 +248,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a night's finding as lines of terminal text: kind, metrics, cause, first night, owner and next command."""
+    """Yield a night's finding as lines of terminal text: kind, metrics, cause, first night, owner of the case, next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
@@ -302,7 +302,7 @@ def figure_lines(finding: NightFinding) -> list[str]:
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. It shows `commands` by their purpose.
+    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` maps a purpose to the command shown.
 
     Raises:
         StorageError: the folder is full or cannot be written.

@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw a line for each way to serve tasks: time per image with its share of the switch, by number of images per switch."""
+    """Draw a line for each way to serve tasks: time per image (with its share of a switch) by images per task switch."""
     series = [
         chart.Series(
             label=variant.value,

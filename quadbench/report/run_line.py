@@ -150,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time as text: the mean of its tasks' medians, of the shared graph or else of another variant."""
+    """Return a device's image time as text: the mean of its tasks' medians. Without the shared graph, another variant is used."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))

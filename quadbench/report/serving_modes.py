@@ -61,7 +61,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Return a comparison of ways to serve, for devices that measured others than the shared graph and one graph per task."""
+    """Return a comparison of ways to serve for each device that measured one besides the shared graph and one graph per task."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):

@@ -78,8 +78,8 @@ class Growth:
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks; None for unlike runs.
-    Like runs have the same model and target, and fewer tasks. `recipe` is the text of the run's recipe; None if it had none.
+    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks. Return None if the run has another
+    model or target, or ten tasks or more. `recipe` is the text of the run's recipe; None if it had none.
     """
     stored = _ten_tasks()
     steps = stored["steps"]

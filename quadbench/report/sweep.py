@@ -31,8 +31,8 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, `published` a paper's value.
-    `each` has the single values: PSNR by evaluation input, times and memory by launch.
+    """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, and `published` is a paper's
+    value. `each` has the single values: PSNR by evaluation input, times and memory by launch.
     """
 
     key: str
@@ -48,8 +48,8 @@ class SweepFigure:
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
     """The metrics of one task on one device at one setting of a sweep. A setting has a value for each recipe key that is swept.
-    `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes and as good
-    in the rest.
+    `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes without being
+    worse in another of these.
     """
 
     setting: dict[str, str]
@@ -104,8 +104,8 @@ def sweep_points(
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
     """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep.
-    `teacher` maps task and device to each item's PSNR against the teacher's image, which takes 100 DDIM steps. PSNR counts even
-    if it is so low that the launch failed; times do not.
+    `teacher` maps task and device to each item's PSNR against an image of the same model with 100 DDIM steps (teacher). PSNR
+    counts even if it is so low that the launch failed; times do not.
     """
     rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
@@ -133,7 +133,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return a launch's caveats that count: all if it was OK, those on images if it failed, none if it was repeated."""
+    """Return a launch's caveats that count. If it failed, only caveats on images count; if it was repeated, none count."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -141,7 +141,7 @@ def _doubts_of(record: RunRecord) -> list[Caveat]:
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
     """Return the key of the metric that ranks settings by image quality; None if no such metric was measured.
-    If settings have different samplers, their float references differ; PSNR to teacher or ground-truth images then comes first.
+    If samplers differ, so do their float references. Then PSNR to a long DDIM run (teacher) or to true images is preferred.
     """
     known = {figure.key for point in points for figure in point.figures}
     is_of_samplers = any("sampler" in key for point in points for key in point.setting)
@@ -181,7 +181,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield a device's scores of the shared graph against float. Scores of predicted noise and latents belong to every device."""
+    """Yield a device's scores of the shared graph against float. Scores made without a device (noise, latents) apply to all."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -216,9 +216,9 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes.
-    BETTER or WORSE: the interval does not contain "no change", and times differ by more than the sweep's noise. SAME: the
-    interval is within the margin. Bytes are exact. `is_noise`: only the noise prevents a verdict.
+    """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes. It is
+    BETTER or WORSE if the interval excludes "no change", and times differ by more than the sweep's noise. It is SAME if the
+    interval is within the equivalence margin. Bytes are exact. `is_noise` means that only noise prevents a verdict.
     """
 
     size: float
@@ -235,9 +235,9 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseScale:
-    """The noise of times on a device. A sweep calls two settings different in time only if they differ by more than this.
-    `noise` is the largest ratio, above 1, of times of a task that the sweep does not change; None if unknown. `together` is the
-    number of times compared together.
+    """The noise of times on a device. A sweep calls two settings different in time only if they differ by more than `noise`. This
+    is the largest ratio, above 1, of times of a task that the swept keys do not affect; None if unknown. `together` is the number
+    of pairs of settings that are compared.
     """
 
     noise: float | None = None
@@ -256,14 +256,14 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return a device's noise of image times, and the number of pairs of settings, over the tasks that the sweep changes."""
+    """Return a device's noise of image times, and the number of setting pairs to compare in the tasks that the sweep affects."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the largest ratio of image times of a task that the sweep leaves unchanged: pure noise. None without such tasks."""
+    """Return the largest ratio between two image times of a task that the sweep does not affect (noise); None without such."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -286,7 +286,7 @@ def is_telling(points: Sequence[SweepPoint]) -> bool:
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return whether no two settings are known to differ in image quality. A difference without an interval makes it false."""
+    """Return True if no two settings are known to differ in image quality, False also if a difference has no interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)

@@ -216,7 +216,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether it is unknown for some task which of two runs is faster on the device of the run `one`."""
+    """Return whether, for at least one task, it is unknown which of two runs is faster on the device of the run `one`."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (

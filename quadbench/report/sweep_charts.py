@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A curve of a sweep chart, for a task on a device or from a paper. `y` (PSNR) and `errors` are dicts by value index."""
+    """A curve of a sweep chart: a task on a device, or a paper. `y` (PSNR) and `errors` are keyed by the swept value's index."""
 
     label: str
     colour: int
@@ -124,7 +124,7 @@ class _Spot:
 
 def cost_chart(sweep: Sweep) -> str | None:
     """Draw image quality over cost (time or bytes) for each setting, with error bars; None if no setting has both.
-    Settings that no other beats are filled and joined. A task without the quality metric, as LCM without a teacher, is left out.
+    Settings that no other beats are filled and joined by a line. Tasks without the quality metric are left out.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)

@@ -70,8 +70,8 @@ class MeasuredRun:
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
     """A value from a paper's table beside the value that a run measured with the shared graph, in the same unit.
-    A text in `here` gives the reason why the run's value is missing. `span` is its range over launches, None without spread.
-    `other_sampler` is the run's sampler, if it is not the paper's.
+    A text in `here` gives the reason why the run's value is missing. `span` is the run's range over launches, None without
+    spread. `other_sampler` is the run's sampler, if it is not the paper's.
     """
 
     row: str
@@ -85,8 +85,8 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a paper's table beside the measured values of runs. Each row of the paper repeats for every run and device with its
-    device profile and percentage of 8-bit parameters.
+    """Return a paper's table beside the measured values of runs. A row of the paper repeats for each run and device that has the
+    row's device profile and percentage of 8-bit parameters.
     """
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]
@@ -373,7 +373,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return the tables of a run with this name: one or, for `comparison` and `ways` (ways to serve), one for each device.
+    """Return the tables of a run with this name: one table, but one for each device for `comparison` and `ways` (ways to serve).
 
     Raises:
         UnknownNameError: there is no such table.

@@ -69,8 +69,8 @@ class Side:
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
     """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
-    `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact
-    metrics: bytes, and PSNR in decibels, which has no unit.
+    `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact metrics:
+    bytes and PSNR. PSNR is in decibels, with None as its unit.
     """
 
     device: DeviceFacts
@@ -100,7 +100,7 @@ class SideRow:
 
     @property
     def outcome(self) -> str:
-        """Return the verdict as text; `exact` or `no verdict` if there is none."""
+        """Return the verdict as text: `exact` for exact metrics, and `no verdict` for others that were not compared."""
         return self.comparison.verdict if self.comparison else "exact" if self.is_exact else "no verdict"
 
 
@@ -127,8 +127,8 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
 
 
 def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
-    """Return the tasks that both bundles have, in A's order, as a pair: as A defines them, and as B does. `wanted` limits them by
-    name, unless it is empty.
+    """Return the tasks that both bundles have, in A's order, first as A defines them and then as B does. If `wanted` is not
+    empty, only tasks named there are returned.
     """
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
@@ -151,8 +151,8 @@ def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparis
 
 
 def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan interim analyses that detect an image time change of `to_see`, judging by the spread of the launches so far. Return
-    None if that takes too many launches.
+    """Plan interim analyses that can detect a change `to_see` of image time, given the spread of the launches so far. Return None
+    if that takes too many launches.
     """
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
@@ -218,8 +218,8 @@ class VersusSide:
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
     """The result of a comparison on one device. `looks` are its interim analyses; stored runs have no looks and no verdicts.
-    `differences` maps other settings that differ to values of A and B. `caveats` are those of both builds. `launches` are those
-    compared, in order of time.
+    `differences` maps contents and settings that differ to their values in A and B. `caveats` are those of both builds.
+    `launches` are the compared launches in order of time.
     """
 
     device: DeviceFacts

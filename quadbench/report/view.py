@@ -273,7 +273,7 @@ class DeviceSummary:
 class RunSummary:
     """A run as JSON: its result in words, caveats, and values in nanoseconds, bytes and decibels.
     `ways` has the rows of the ways to serve; it is empty if only the shared graph and one graph per task ran. `verdicts` and
-    `devices` are keyed by device address. `baseline` is the comparison with an earlier run, and `report` the path of the HTML
+    `devices` are keyed by device address. `baseline` is the comparison with an earlier run, and `report` is the path of the HTML
     file, if any. With several bundles, `bundle_digest` and `precision` are those of the first.
     """
 
