@@ -42,7 +42,7 @@ class PerImage:
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """The way to compute a metric over all image pairs at once; `measure` also gets the metric's network."""
+    """The way to compute a metric over all image pairs at once. `measure` also gets the neural network that it needs."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 

@@ -14,7 +14,7 @@ FLOAT_LABEL = "w8a32"  # 8-bit weights, 32-bit float activations
 
 
 class W8A16(Spec):
-    """Quantization of all U-Net activations to 16 bits."""
+    """Quantization with 8-bit weights and 16-bit activations in the whole U-Net."""
 
     scheme: Literal["w8a16"]
     """Chooses 16 bits for all activations."""
@@ -22,7 +22,7 @@ class W8A16(Spec):
 
 
 class W8A8(Spec):
-    """Quantization of all U-Net activations to 8 bits."""
+    """Quantization with 8-bit weights and 8-bit activations in the whole U-Net."""
 
     scheme: Literal["w8a8"]
     """Chooses 8 bits for all activations."""
