@@ -52,7 +52,7 @@ class Backoff:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """The status of an AI Hub job at one moment; `state` is the service's status code, `message` the reason for a failure."""
+    """The status of an AI Hub job at one moment. `state` is the service's status code; `message` says why the job failed."""
 
     job: str
     url: str

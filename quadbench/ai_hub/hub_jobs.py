@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The content of the ledger file. For each service URL, dicts map digests of model files and job settings to AI Hub's ids."""
+    """The content of the ledger file. For each service URL it holds two dicts from digest to AI Hub id: of models and of jobs."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]
@@ -37,7 +37,7 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The ids that the ledger file holds for one service URL. Processes share the file; if it is lost, all is sent again."""
+    """The AI Hub ids in the ledger file for one service URL. Processes share the file; without it, models are uploaded again."""
 
     path: Path
     url: str
@@ -47,12 +47,12 @@ class Ledger:
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Write to disk the id that AI Hub gave to a model or job. `digest` is of the model's file or of the job's settings."""
+        """Write to disk the id that AI Hub gave to a model or job. `digest` is of a model file's content or a job's settings."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove a recorded id, so that its model or job is sent again. `digest` is of the model's file or the job's settings."""
+        """Remove a recorded id, so that the model or job is sent again. `digest` is of a model file's content or job settings."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -89,7 +89,7 @@ class HubJobs:
     notify: Notify = field(default=lambda _step: None)
 
     def upload_once(self, path: Path, name: str) -> str:
-        """Return the id of a model at AI Hub with the same content as the file. If the ledger knows none, upload the file."""
+        """Return the id of the model at AI Hub with the file's content. Upload the file unless it is recorded and still there."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
@@ -113,7 +113,7 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job with settings `parts` from the ledger after its results are saved. Later runs submit it again."""
+        """Remove the job with settings `parts` from the ledger after its results are saved. A later run then measures again."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
