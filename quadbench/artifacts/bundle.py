@@ -31,7 +31,7 @@ class Variant(StrEnum):
 
     @property
     def is_quantized(self) -> bool:
-        """Return whether the graphs are quantized. Only these are compiled for a target; float graphs run as they were built."""
+        """Return whether the graphs are quantized. Only quantized graphs are compiled for a target; float graphs run as built."""
         return self is not Variant.FLOAT
 
     @property
@@ -93,7 +93,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """Counts of a U-Net's layers, parameters, operations or LoRA products: those that run in 8 bits (`int8`), and `total`."""
+    """Counts of a U-Net's layers, parameters, operations or LoRA products. `int8` is the count in 8 bits, `total` that of all."""
 
     int8: int
     total: int
@@ -116,7 +116,7 @@ class Int8Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX graph. `task` is its only task, None if it serves all. `int8` is None unless it is a quantized U-Net.
+    """One ONNX graph. `task` is the only task that uses it, or None if all tasks do. `int8` is set only for quantized U-Nets.
 
     `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
     SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs
@@ -144,7 +144,7 @@ def check_onnx_names(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """A safetensors file with one adapter's LoRA tensors at its own rank, unpadded. Their names are those of graph inputs.
+    """A safetensors file with one adapter's LoRA tensors, unpadded, at its own rank. Tensors have the names of graph inputs.
 
     The dtype is that of the variant. Values include `weight`, the greatest magnitude that a task gives the adapter; for a smaller
     one `up` is scaled when loaded.
@@ -205,7 +205,7 @@ class TaskAssets:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """Digests that identify the base model for which an adapter was quantized: its shared U-Net, and that U-Net's encodings."""
+    """Digests that identify the base model for which an adapter was quantized: of the shared U-Net's file and its encodings."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
     profile: str  # digest of the encodings of all tensors of that U-Net
@@ -253,7 +253,7 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """The clipping of a U-Net's activations: of the shared U-Net under all adapters (`task` is None), or of one task's U-Net.
+    """The clipping of a U-Net's activations. If `task` is None, it is the shared U-Net with all adapters, else that task's U-Net.
 
     `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
     """
@@ -269,7 +269,7 @@ class Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutScores:
-    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration. `inputs` is the maximum per task."""
+    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration, at most `inputs` of them per task."""
 
     inputs: int
     trajectories: tuple[TrajectorySqnr, ...]
@@ -292,18 +292,18 @@ class KernelCounts:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """Return the counts for launch records: a dict with the keys `in_integers`, `in_float`, `quantize`, `dequantize`."""
+        """Return the node counts for launch records as a dict: `in_integers`, `in_float`, `quantize`, `dequantize`."""
         return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
 
     @property
     def is_simulated(self) -> bool:
-        """Return whether a graph only simulates integers: activations are quantized, but some Convs or products run in float."""
+        """Return whether a graph only simulates integers: activations are quantized, but some Convs or MatMuls run in float."""
         return self.quantize > 0 and self.products_in_float > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The output of a build: graphs, adapters and tasks. `digest` covers the build's inputs, so equal inputs are built once."""
+    """The output of a build: graphs, adapters and tasks. `digest` is of the build's inputs; builds with equal inputs run once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

@@ -13,7 +13,7 @@ class FigureKind(StrEnum):
 
 
 class Caveat(StrEnum):
-    """A reason to distrust a measured figure. Reports show it beside the figure; nightly regression checks omit the figure."""
+    """A reason to distrust a measured value. Reports show it beside the value; nightly regression checks omit the value."""
 
     VIRTUAL_DEVICE = "VIRTUAL_DEVICE"
     THIS_MACHINE = "THIS_MACHINE"
@@ -44,7 +44,7 @@ class Caveat(StrEnum):
 
     @property
     def doubt(self) -> str:
-        """Return a sentence that explains why a figure with this caveat cannot be trusted."""
+        """Return a sentence that explains why a measured value with this caveat cannot be trusted."""
         return _DOUBTS[self]
 
     @property
@@ -54,7 +54,7 @@ class Caveat(StrEnum):
 
     @property
     def advice(self) -> str:
-        """Return sentences that explain why a figure with this caveat cannot be trusted, and how to remove the caveat."""
+        """Return sentences that explain why a measured value with this caveat cannot be trusted, and how to remove the caveat."""
         return f"{self.doubt} {self.remedy}".rstrip()
 
 

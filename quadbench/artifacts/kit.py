@@ -111,7 +111,7 @@ def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
 
 
 def role_of(name: str) -> Role:
-    """Return the role in a runtime kit that a library's file name implies. Unknown names get SUPPORT: others need the library."""
+    """Return the role in a runtime kit that a library's file name implies. The default is SUPPORT: other libraries need it."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

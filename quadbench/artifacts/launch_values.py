@@ -1,4 +1,4 @@
-"""Samples: the values measured in a launch, as columns. Each has a description (metric, task, step) and plausible range."""
+"""Samples: values measured in a launch, in columns. Each sample has a description (metric, task, step) and a plausible range."""
 
 import math
 from collections import defaultdict
@@ -62,12 +62,12 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The indices in `each` of descriptions of task switches, first U-Net runs and whole images, in measured order."""
+        """The indices in `each` of the values from which task switches are judged: switches, first U-Net runs, whole images."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
 class Samples(Sequence[Sample]):
-    """The samples of a launch as columns. `kinds` and `values` hold all but the memory readings, which have columns of their own.
+    """The samples of a launch as columns. Memory readings have columns of their own, apart from `kinds` and `values`.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values, each with its description in `kinds`. `known` caches descriptions, which launches then share."""
+        """Store values; `kinds` has the description of each. `known` is a cache by which launches share equal descriptions."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return two pairs (descriptions, values): first the samples that follow from the launch plan, then memory readings."""
+        """Return two pairs (descriptions, values): samples whose number the launch plan fixes, and memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def value_limits(metric: str) -> tuple[float, float, bool]:
-    """Return the lowest and highest plausible value of a metric, and whether 0 is plausible even if below the lowest."""
+    """Return a metric's lowest and highest plausible value. The third item is True if 0 is plausible though below the lowest."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
     return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements, verdicts, waivers. Also a launch's environment: only equal ones are compared."""
+"""Nightly runs as data: cases, measurements, verdicts, waivers, and the launch environments that must agree to be compared."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ class RulingKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The bundle and the runtime kit that a nightly case runs, as digests. `kit` is None if the case names no kit."""
+    """The digests of the bundle and runtime kit (device libraries) that a nightly case runs. `kit` is None for the default."""
 
     bundle: str
     kit: str | None = None
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One metric value of a nightly case: the median over its launches. `yardstick` is the median of a reference bundle's.
+    """One metric value of a nightly case: the median over its launches. `yardstick` is the reference bundle's median.
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
     interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
@@ -109,7 +109,7 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """One nightly run: its plan, measurements and verdicts. `planned` pairs each case with its device selectors.
+    """One nightly run: its plan, measurements and verdicts. `planned` lists pairs of a case and a device text in night.yaml.
 
     `rulings` are the verdicts not superseded later. `ended_at` is None while the night is running, or if it was interrupted.
     """
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's changed figures from a night on. None in `device`, `task` or `key` stands for all.
+    """A waiver: from a given night on, a person accepts changes of a case. None in `device`, `task` or `key` stands for all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -144,7 +144,7 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver applies to the metric `key` of `task`. If its own `task` or `key` is None, all match."""
+        """Return whether the waiver applies to the metric `key` of `task`. A waiver whose task or key is None applies to all."""
         return self.task in (None, task) and self.key in (None, key)
 
 
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return what a build runs, as a dict that two builds are compared by: bundle, precision, samplers, adapters, inputs."""
+    """Return what a build runs as a dict, for comparing two builds: bundle, precision, samplers, adapters and inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]

@@ -45,7 +45,7 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the launch did not fail. A launch that was discarded, to be repeated with its block, has not failed."""
+        """Return whether the launch did not fail. Launches that were discarded because their block is repeated count as fine."""
         return self in {Status.OK, Status.DISCARDED}
 
 
@@ -60,7 +60,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The identity of a device: profile, chip, serial and OS build. It shows whether values of two runs are comparable."""
+    """The identity of a device: profile, chip, serial and OS build. Compare it to see whether two runs' values are comparable."""
 
     address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
@@ -125,7 +125,7 @@ class LaunchPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The record of one launch (a fresh harness process, one variant) on one device; a failed launch has one too.
+    """The record of one launch (a fresh harness process, one variant) on one device. A failed launch also has a record.
 
     `run_id` groups the launches of one `quadbench run`.
     """
@@ -179,7 +179,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The value of a metric over `n` images, latents or predictions; a text as the value says why there is no score.
+    """The value of a metric over `n` images, latents or predictions. If there is no score, `value` is a text with the reason.
 
     `worst` is the value of the image named `worst_item`, if the metric has a value per image.
     """
@@ -193,7 +193,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """Scores of one task's images. `made` names the variant that made them, `against` their reference or ground truth.
+    """Scores of one task's images. `made` names the variant that made the images, and `against` what they are compared with.
 
     In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
     `device` is the address of the device that generated the images, None for this machine.
@@ -319,7 +319,7 @@ def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the tasks without a U-Net of their own, if others have one. Their adapters were added after the build."""
+    """Return tasks without their own U-Net, in a bundle where others have one. Their adapters were added after the build."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return a dict from name in the launch plan to U-Net graph. The names are `base` alone, or those of the tasks.
+    """Return a dict from U-Net name in the launch plan to graph. The names are task names, or only `base` for a shared U-Net.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -367,7 +367,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """Return a dict from the tasks' adapters to files in the variant's dtype. It is empty if adapters are merged into graphs.
+    """Return a dict from name to file of the tasks' adapters. It is empty if adapters are merged into the graphs.
 
     Raises:
         ArtifactError: the bundle lacks an adapter file in that dtype.
@@ -383,7 +383,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return a dict from adapter name to factor (-1 to 1). It scales the file's `up` matrices to the task's adapter weight."""
+    """Return a dict from adapter name to factor (-1 to 1). Multiply the file's `up` matrices by it to get the task's weight."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 

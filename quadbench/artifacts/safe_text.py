@@ -52,7 +52,7 @@ def check_file_name(text: str) -> str:
 
 
 def can_name_file(name: object) -> bool:
-    """Return whether a value, of any type, is text that is safe as a file name. Every id in the database must be safe."""
+    """Return whether a value of any type is text that is safe as a file name. Ids from the database must pass this check."""
     try:
         return isinstance(name, str) and bool(check_file_name(name))
     except ValueError:
