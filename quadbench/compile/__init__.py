@@ -123,7 +123,7 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Return the digest of a bundle's quantized graphs. A compiled bundle made from them has it as `parent_digest`."""
+    """Return the digest of a bundle's quantized graphs. A bundle compiled from these graphs has the digest as `parent_digest`."""
     return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 

@@ -122,7 +122,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
-        """Link the graphs of each component and variant into a context binary, where all tasks' graphs share equal weights."""
+        """Link the tasks' graphs of each component and variant into one context binary, which stores equal weights only once."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
@@ -151,7 +151,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
-        """Download a job's compiled model into a temporary folder, then call `place`, which moves the file to its destination."""
+        """Download a job's compiled model to a temporary folder. Then call `place`, which moves the file to its destination."""
         self.jobs.notify(f"download {name}")
         model = self.jobs.hub.target_model(job)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
@@ -178,7 +178,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write a quantized convolution with LoRA inputs to try AI Hub with. Its bytes never change, so AI Hub reuses its result."""
+    """Write a quantized convolution with LoRA inputs as a trial for AI Hub. Its bytes never change, so old results are reused."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

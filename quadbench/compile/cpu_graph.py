@@ -134,8 +134,8 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
 
 
 def fuse_lora_branches(source: Path, path: Path) -> bool:
-    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if none can be rewritten.
-    Graphs without LoRA inputs and quantized graphs are not rewritten, nor are branches unlike those that the exporter writes.
+    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if the graph is quantized or
+    has no LoRA inputs. Branches that do not have the exporter's form stay as they are.
     """
     content = source.read_bytes()
     if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # found without importing onnx
@@ -220,14 +220,14 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether a LoRA branch's attributes allow the rewrite: equal Convs with a 1x1 `up`, or Gemms computing x W^T."""
+    """Return whether a LoRA branch's attributes allow a rewrite: equal Convs with a 1x1 `up`, or Gemms that compute x W^T."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether a base layer and its two LoRA products have known shapes that match. Grouped convolutions never do."""
+    """Return whether a base layer and its two LoRA products have known, matching shapes. Grouped convolutions never match."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -243,13 +243,13 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the name of a LoRA input's float tensor: its DequantizeLinear's output, or the input itself if float."""
+    """Return the name of a LoRA input's float tensor: the output of its DequantizeLinear, or the input itself if it is float."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes to its only reader. Return the tensor name that it reads, and the reader or None."""
+    """Follow a tensor through Reshapes. Return the last tensor's name, and its reader if it has exactly one (else None)."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -263,7 +263,7 @@ def _backward(name: str, producers: dict[str, Any]) -> Any:
 
 
 def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Make a LoRA layer's base layer use merged weights W + up down, and yield the nodes that compute these weights."""
+    """Make the base layer of a LoRA branch use merged weights W + up down. Yield the nodes that compute these weights."""
     from onnx import helper
 
     base, factors, weight = branch.base, branch.factors, branch.base.input[1]
@@ -365,7 +365,7 @@ def defer_weights(path: Path) -> None:
 
 
 def externalize_weights(source: Path, path: Path) -> None:
-    """Make the optimized graph at `path` refer to the external weights of the original graph at `source` again."""
+    """Replace weights in the optimized graph at `path` by references to the external weights of the original graph `source`."""
     before = read_model(source).graph.initializer
     outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
     model = read_model(path)
@@ -381,9 +381,9 @@ def externalize_weights(source: Path, path: Path) -> None:
 
 
 def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
-    """Rewrite a graph whose attention scores exceed `max_bytes`, so that scores of only a few rows are computed at a time.
-    The scores of 4096 tokens in eight heads are 512 MiB of float, and several such tensors are alive at once: scores, rounded
-    scores, softmax. Rows are independent, so the values do not change (docs/measured/archive/runtime.md).
+    """Rewrite a graph whose attention scores exceed `max_bytes`: compute the scores of a few rows at a time. The scores of 4096
+    tokens in eight heads take 512 MiB, and several such tensors exist at once. Rows are independent, so the values do not change
+    (docs/measured/archive/runtime.md).
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
@@ -404,7 +404,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from one matrix product of attention to the next. Return None if a node between them mixes rows."""
+    """Return the nodes from one matrix product of attention to the next, or None if a node between them combines rows."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)

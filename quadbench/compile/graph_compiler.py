@@ -112,7 +112,7 @@ class SingleGraphCompiler(ABC):
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Compile a graph to `target`. A copy with its cost goes to the folder `place`, which appears only when complete."""
+        """Compile a graph to `target`. Cache it and its cost in the folder `place`, which is created only when complete."""
         with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")

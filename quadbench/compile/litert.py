@@ -78,7 +78,7 @@ class LiteRtCompiler(SingleGraphCompiler):
 
 
 def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Raise unless the NPU runs a graph as one part. `dispatches` counts NPU parts; `left` are operators on the CPU."""
+    """Raise unless the NPU runs a graph as one part. `dispatches` is the count of NPU parts; `left` lists CPU operators."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -123,7 +123,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile with a chip vendor's compiler. Return the CPU's operators and the number of NPU parts, or its error messages."""
+    """Compile a graph for a chip. Return the operators left to the CPU and the number of NPU parts, or the error messages."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

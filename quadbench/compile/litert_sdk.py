@@ -86,7 +86,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return LiteRT's object for a chip. LiteRT takes it as the target of an ahead-of-time compilation."""
+    """Return the object for a chip that LiteRT takes as the target of ahead-of-time compilation."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 

@@ -72,7 +72,7 @@ class QnnCompiler(SingleGraphCompiler):
         return run_subprocess(argv, product.with_suffix(".log"), self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, result: ProcessResult) -> BuildError:
-        """Return the error for a refused graph. If nodes were left to the CPU, compile again first, to learn the reasons."""
+        """Return the error for a refused graph. If nodes were left to the CPU, run the compiler again to learn the reasons."""
         left = dict(_UNSUPPORTED.findall(result.output))
         if not left:
             return BuildError("\n".join((f"QNN's compiler {result.description} on '{name}':", *result.last_lines)))
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:
-    """Open an ONNX Runtime session on the HTP without CPU fallback. So the HTP quantizes inputs and dequantizes outputs."""
+    """Open an ONNX Runtime session on the HTP without CPU fallback. The HTP then quantizes inputs and dequantizes outputs too."""
     import onnxruntime
     import onnxruntime_qnn
 

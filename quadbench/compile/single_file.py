@@ -1,4 +1,4 @@
-"""Single file: merging a compiled ONNX model from AI Hub, a zip file with a separate context binary, into one file.
+"""Merge a compiled ONNX model from AI Hub into a single file. AI Hub delivers a zip file with a separate context binary.
 
 Devices name files by their digests, so a model would not find a separate context file.
 """
@@ -56,7 +56,7 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
 
 
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
-    """Return the types of a model's operators outside the NPU. Those that quantize inputs or dequantize outputs do not count."""
+    """Return the types of a model's operators outside the NPU, except those that quantize inputs or dequantize outputs."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))
 
 

@@ -82,7 +82,7 @@ class TfliteWriter:
         return tuple(self._tensors[tensor].shape)
 
     def tensor(self, name: str, shape: Sequence[int], dtype: str, scales: float | np.ndarray | None = None) -> int:
-        """Add a tensor without values; return its index. `scales` is one quantization scale or one per row, zero point 0."""
+        """Add a tensor without values and return its index. `scales` is one scale, or one scale per row; the zero point is 0."""
         quantization = None
         if scales is not None:
             values = np.atleast_1d(np.asarray(scales, np.float32))
@@ -166,7 +166,7 @@ class TfliteWriter:
         return turned
 
     def reshape(self, tensor: int, result: int) -> int:
-        """Add a RESHAPE of a tensor to the shape of `result`, and return `result`."""
+        """Add a RESHAPE operator that reshapes a tensor into the existing tensor `result`. Return the index `result`."""
         self.operator("RESHAPE", [tensor, self.int32_constant(*self.shape(result))], [result])
         return result
 
@@ -201,7 +201,7 @@ class TfliteWriter:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand as INT16 with one scale. Values not stored as INT16 are scaled by their largest magnitude."""
+        """Add a constant operand as INT16 with one scale. For other types, the largest magnitude of the values sets the scale."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")
@@ -219,7 +219,7 @@ class _Aligned(schema.BufferT):  # type: ignore[misc]
     """A buffer whose values begin at multiples of 16 bytes, as the schema requires. The package flatbuffers cannot align."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
-        """Write this buffer of a .tflite model (a flatbuffer) into `builder` with aligned values. Return its offset."""
+        """Write this buffer of a .tflite file, aligned, with the flatbuffer `builder`. Return the buffer's offset."""
         size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size

@@ -46,7 +46,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return a function that writes the elementwise operator `code`. It has one input, or two inputs whose scales may differ."""
+    """Return a function that writes the elementwise operator `code` with one input, or two inputs whose scales may differ."""
 
     def write(w: TfliteWriter, op: Operation) -> None:
         last = w.is_channels_last(*op.inputs)
@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten; nothing if the shape stays. Token ids remain integers."""
+    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten. Write nothing if the shape stays. Token ids remain integers."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -74,7 +74,7 @@ def identity(w: TfliteWriter, op: Operation) -> None:
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE. Between channels first and channels last, write it only if the tensor lacks the wanted layout."""
+    """Write TRANSPOSE. A change between channels first and channels last is written only if that layout does not exist yet."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Add the scale or offset of each channel as a constant. From a depthwise Conv, take each filter's first weight."""
+        """Add each channel's scale or offset as a constant. If it is a depthwise Conv's weight, take each filter's first."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

@@ -38,7 +38,7 @@ def product(w: TfliteWriter, left: int, right: int, result: int, *, adjoint: boo
 
 
 def gather(w: TfliteWriter, op: Operation) -> None:
-    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits; with constant indices, write the rows as a constant."""
+    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits. If the indices are constant, write a constant instead."""
     table, name = w.constant_input(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is not an embedding: expected rows of a table with one scale")

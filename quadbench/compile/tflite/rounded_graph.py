@@ -31,7 +31,7 @@ class Constant:
 
     @property
     def dequantized(self) -> np.ndarray:
-        """Return the dequantized values in float; without scales, the values unchanged."""
+        """Return the dequantized values in float. If the constant has no scales, return its values unchanged."""
         if self.scales is None:
             return self.values
         shape = [-1 if dimension == self.axis else 1 for dimension in range(self.values.ndim)] if self.scales.ndim else []
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Convert a QDQ graph with LiteRT's encodings to operations on integers. The model loses its weights, to save memory."""
+    """Convert a QDQ graph with LiteRT's encodings to operations on integers. Weights are removed from `model` to save memory."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -197,14 +197,14 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors with a single scale to their new scale."""
+    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors of one scale to that scale's new value."""
 
     model: "ModelProto"
     constants: dict[str, Any]
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Replace a UINT16 encoding of a QuantizeLinear or DequantizeLinear by a symmetric one. Scales per channel stay."""
+        """Replace a UINT16 encoding of a QuantizeLinear or DequantizeLinear by a symmetric one. Keep per-channel encodings."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return
