@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The meaning of a --devices value: the job's requirement, the devices that fit now, and a compile target or None.
+    """The meaning of a --devices value: the requirement (text) of its job, the devices that fit now, and any compile target.
 
     `wish` is set if any of several devices will do.
     """
@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Find the farm's devices for values of --devices. A serial fits one device; a profile or a request such as `s25*2`, several.
+    """Find the farm's devices for values of --devices. A serial fits one device; a profile or request (`s25*2`) can fit several.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's requirement, measurement settings and compile jobs. Only the target differs between settings."""
+    """Return each device's requirement, measurement settings and compile jobs. Devices' settings differ only in the target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return compile jobs' payloads, one per target of the fitting devices. Each is for the target's oldest HTP version."""
+    """Return the payloads of compile jobs, one per target of the fitting devices, for these devices' oldest HTP version."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device's host knows no profile for it. Raise too if `profile`, part of `word` in --devices, is another one."""
+    """Raise if the device's host knows no profile for it. Also raise if that is not `profile`, which the user gave in `word`."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

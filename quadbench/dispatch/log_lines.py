@@ -51,7 +51,7 @@ class LogLines(logging.Handler):
 
 
 def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
-    """Let all logging go to stderr, with the ids of the job, if given. Return the handler that keeps the last lines."""
+    """Send all logging to stderr, with the ids of `job` if given. Return the handler that keeps the last lines."""
     ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
     text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
     errors, lines = logging.StreamHandler(sys.stderr), LogLines()
@@ -83,7 +83,7 @@ class LogObserver:
         log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
 
     def image_done(self, device: str, task: str, images: int) -> None:
-        """Do nothing, because a launch generates hundreds of images."""
+        """Log nothing for an image, because a launch generates hundreds of images."""
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)

@@ -48,7 +48,7 @@ class WorkerMetrics:
 
 
 class FarmMetrics(Collector):
-    """Prometheus metrics of the whole farm, read from its database. If that fails, there is only `quadbench_database_up`."""
+    """Prometheus metrics of the whole farm, read from its database. If it is unreadable, only `quadbench_database_up` remains."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One of the two builds to compare: bundle and any runtime kit (by digest), variant, settings. `name` is for people."""
+    """One of two builds to compare: digests of bundle and any runtime kit, variant, settings. Messages show its `name`."""
 
     name: _Word
     bundle: Digest
@@ -71,7 +71,7 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """The payload of a comparison on one device. Builds A and B are launched in turn until their difference is clear enough.
+    """The payload of a comparison on one device. Builds A and B are launched alternately until a difference is clear enough.
 
     The comparison ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's
     name for people; `target` selects another compile target of its profile. `tasks` are the tasks to run; if empty, all of them.
@@ -91,7 +91,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """The result of a compile job: the digest of the compiled bundle. `bundle` and `key` repeat the bundle and target."""
+    """The result of a compile job: the digest of the compiled bundle (`compiled`), and the job's bundle digest and target key."""
 
     bundle: Digest
     key: _Word
