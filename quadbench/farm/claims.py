@@ -1,4 +1,4 @@
-"""Assign waiting jobs to a worker's free seats (its devices and its host) in one short database transaction.
+"""Assign waiting jobs to a worker's free devices and its host (seats) in one short database transaction.
 
 The transaction reads a bounded number of rows, and skips rows that another worker has locked. (SQLite allows only one writer.)
 """
@@ -43,7 +43,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
 
 
 def waits_for_version(connection: sa.Connection, version: str) -> str | None:
-    """Return another quadbench version that waiting jobs need, if any. Workers of this version cannot take those jobs."""
+    """Return a quadbench version other than `version` that waiting jobs need, or None. Workers of `version` cannot take them."""
     ready = sa.select(JobRow.version).where(*_READY)
     newest = connection.scalar(ready.where(JobRow.version > version).order_by(JobRow.version.desc()).limit(1))
     return newest or connection.scalar(ready.where(JobRow.version < version).order_by(JobRow.version).limit(1))
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the job queues that these devices and hosts can serve: requirement, owner, and when a job last started.
+    """Return the job queues that these devices and hosts can serve, as (requirement, owner, time when a job last started).
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """
@@ -91,7 +91,7 @@ def _line(connection: sa.Connection, version: str, needs: str, owner: str, serve
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
-    """Return a dict from owner to running jobs and recent device time. Job queues take turns by these numbers."""
+    """Return a dict from owner to the number of running jobs and recent device time. Owners with less are served first."""
     counting = (
         sa.select(JobRow.owner, sa.func.count().label("jobs"))
         .where(JobRow.state == JobState.RUNNING.value)

@@ -44,7 +44,7 @@ class ExpectedPhone(Spec):
 
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
-    """Yield the field and value of a name or serial that --devices would take for another kind of address."""
+    """Yield (field, value) for a phone's name or serial that --devices would read as something else, such as a profile."""
     if phone.name in profile_names():
         yield "name", phone.name
     if not needs_server(phone.serial):

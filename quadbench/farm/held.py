@@ -46,7 +46,7 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a function for database transactions that raises if the device's lease is over; None if it needs no lease."""
+        """Return a function for database transactions that raises once a device's lease is over, or None for unleased ones."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
@@ -110,7 +110,7 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Call `act` for each device; return those that succeeded. Put errors into `left_out`; if it is None, raise the first.
+    """Call `act` for each device, and return those without an error. Put errors in `left_out`, or raise the first if it is None.
 
     Raises:
         DeviceError: the error of the first failing device, without `left_out`.
@@ -155,7 +155,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examin
 
 @contextmanager
 def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
-    """When a job ends, update each phone's health for its success or its fault. An interrupted job is no success."""
+    """When a job ends, record success or a fault in each phone's health. An interrupted job does not count as success."""
     is_through = False
     try:
         yield
@@ -169,7 +169,7 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
 
 
 def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
-    """Release the leased devices that are not in `taken`, because the job turned out not to use them."""
+    """Release the leased devices that are not in `taken`, because the job does not use them."""
     for device, lease in [one for one in work if one[0] not in taken]:
         work.remove((device, lease))
         _end(leases, lease)

@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The facts that a host last saw of a phone. `device` is its name in leases, `address` its --devices value on that host."""
+    """The facts that a host last saw of a phone. `device` is its name in leases; `address` is its --devices value there."""
 
     device: str
     address: str
@@ -72,7 +72,7 @@ class Inventory:
             ]
 
     def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
-        """Replace a phone's health condition by what `decide` returns for the old one, and return the new condition.
+        """Replace a phone's health condition by the result of `decide`, a function of the old condition. Return the new one.
 
         Raises:
             UnknownNameError: it was never seen.

@@ -50,7 +50,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job that is submitted in a list with others. `after` has the indices in that list of jobs that have to finish first.
+    """A job that is submitted in a list with others. `after` holds indices in this list: jobs that must finish before this one.
 
     `needs` is a requirement of the module `need`. Jobs with the same `affinity` use the same files on a device, so running them
     in a row saves transfers.
@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The data that an attempt at a job stores: its result as JSON, and the last lines of its log."""
+    """The output that an attempt at a job stores: the result as JSON, and the last lines of the log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -133,7 +133,7 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the time by which an owner's jobs are ordered: submission, minus a day for each step of priority."""
+        """Return the time that orders an owner's jobs: the submission time, moved a day earlier for each step of priority."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
@@ -165,7 +165,7 @@ def finished(job: Job, now: datetime) -> Job:
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """Return the job after a failed attempt. If `is_transient` and attempts are left, it waits for a retry, else it failed."""
+    """Return the job after a failed attempt: waiting for a retry if `is_transient` and attempts are left, otherwise failed."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:
@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return the job after its worker was asked to stop. It waits for another worker, with one more attempt allowed."""
+    """Return the job after its worker was asked to stop. It waits again, with one attempt more, since this one does not count."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)

@@ -68,7 +68,7 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
-    """Return the jobs of a run in order, or without a run id the latest jobs of all runs.
+    """Return a run's jobs in order of their ids. If `run_id` is None, return the latest jobs of all runs, latest first.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -158,7 +158,7 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages about jobs that never start: they are in dependency cycles, or wait for dependencies that have ended."""
+    """Return messages about jobs that never start. They need each other in a cycle, or wait though all dependencies ended."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)

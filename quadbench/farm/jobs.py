@@ -72,7 +72,7 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start attempts at the jobs that fit a worker's free devices best. Without heartbeat, one is lost after `lease_s`.
+        """Start attempts at the jobs that fit a worker's free devices best. An attempt is lost after `lease_s` without heartbeat.
 
         Raises:
             ArtifactError: the database has another schema version.
@@ -82,7 +82,7 @@ class JobQueue:
             return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
-        """Record a heartbeat of the worker. Return the job's current state, which may ask the worker to stop.
+        """Record a heartbeat of the worker. Return the job's current state, which shows whether the worker must stop the job.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -120,7 +120,7 @@ class JobQueue:
         end_attempt(connection, finished(job, now), now, account)
 
     def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt that failed. Return the job, which waits for a retry, has failed, or is cancelled if that was asked for.
+        """End a failed attempt and return its job. The job waits for a retry, is failed, or is cancelled if that was requested.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -159,7 +159,7 @@ class JobQueue:
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
-        """Cancel all waiting jobs of a run and ask the workers of its running jobs to stop. Return these jobs.
+        """Cancel a run's waiting jobs, and ask the workers of its running jobs to stop. Return the jobs of both kinds.
 
         Raises:
             UnknownNameError: there is no such run.

@@ -98,7 +98,7 @@ class Leases:
         _require_held(_locked(connection, lease.device), lease, database_now(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
-        """Reserve a device for `for_s` seconds, so that only this owner's jobs run on it. It replaces the owner's earlier one.
+        """Reserve a device for `for_s` seconds for this owner's jobs. An earlier reservation by the same owner is replaced.
 
         Raises:
             LeaseError: another owner's job or reservation has it.
@@ -114,7 +114,7 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End this owner's reservation of a device. With `force`, end anybody's, and also the lease of a job that runs there.
+        """End this owner's reservation of a device. With `force`, end any owner's reservation, and any running job's lease.
 
         Raises:
             LeaseError: another person has reserved it.
@@ -174,7 +174,7 @@ def leased_name(address: Address) -> str | None:
 
 
 def lease_name(family: str, serial: str) -> str:
-    """Return a device's name in leases. For a phone it is the adb serial, equal on all hosts; others include the host's name."""
+    """Return a device's name in leases: a phone's adb serial, equal on all hosts; for others, a name that includes the host."""
     is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
     return serial if is_phone else f"{serial}@{host_name()}"
 

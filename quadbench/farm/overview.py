@@ -37,7 +37,7 @@ class FarmPhone:
     own_labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_free_for(self, owner: str) -> bool:
-        """Return True if a run on this host could use the phone: ready, not quarantined, unused, not reserved by others."""
+        """Return True if this host's run could use the phone: it is ready and idle, and not quarantined or reserved by others."""
         reservation = self.claims.reservation
         is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
         return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken

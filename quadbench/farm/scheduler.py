@@ -1,4 +1,4 @@
-"""Decide which waiting job runs on which of a worker's free seats: its devices and its host. Nothing here uses the database.
+"""Choose which waiting job runs on which free device of a worker, or on its host (seats). No database is used here.
 
 One owner's jobs with the same requirement form a queue, ordered by priority and age. The queues take turns: first the owner with
 the fewest running jobs, then the one with the least recent device time. A queue that got nothing for long goes first, so that no
@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host for one job at a time. `affinity` names its last job's files; `rested_s` counts seconds since that job."""
+    """A device or host that runs one job at a time. `affinity` names its last job's files; `rested_s` is its idle seconds."""
 
     name: str
     serves: frozenset[str]
@@ -89,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return a queue's sort key: the smallest is served next. Return None if none of its jobs can be assigned."""
+        """Return a queue's sort key, or None if none of its jobs can be assigned. The queue with the smallest key is next."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -106,7 +106,7 @@ class _Giving:
         )
 
     def give(self, number: int) -> tuple[Job, Seat]:
-        """Assign the next job of a queue to the free seat that suits it best, and return both."""
+        """Assign the next job of a queue to the free device or host (seat) that suits it best. Return the job and the seat."""
         line, position = self._lines[number], self._next(number)
         job = self._jobs[number][position]
         del self._jobs[number][position]
@@ -125,7 +125,7 @@ class _Giving:
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Return how well a seat suits a job, greater is better: same affinity, few competing queues, long idle time."""
+        """Rate a device or host for a job: first whether it has the job's files, then few competing queues, then long idling."""
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

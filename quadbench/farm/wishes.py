@@ -1,4 +1,4 @@
-"""Resolve values of --devices: requests such as `s25*2` to addresses of free phones, names in farm.yaml to adb serials."""
+"""Resolve values of --devices: turn requests (`s25*2`) into addresses of free phones, and farm.yaml names into adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return the addresses that values of --devices mean. A phone named in one value is never chosen for another's request.
+    """Return addresses for values of --devices. A phone named in one value is never used to meet a request in another value.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.
@@ -34,7 +34,7 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
 
 
 def _serial_at(address: str, phones: Sequence[FarmPhone]) -> str | None:
-    """Return the adb serial of the attached phone that an address means. None: no such phone, or several."""
+    """Return the adb serial of the attached phone that an address means, or None unless exactly one phone matches."""
     with suppress(UserError):
         return phone_named(address.partition("?")[0].rpartition("@")[2], phones).seen.serial
     return None

@@ -48,7 +48,7 @@ class NewWorker:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownWorker:
-    """A worker as the database knows it. `is_here` means that its last heartbeat is recent enough."""
+    """A worker as recorded in the database. `is_here` means that its last heartbeat is recent, so that it counts as running."""
 
     worker: NewWorker
     started_at: datetime

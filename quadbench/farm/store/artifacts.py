@@ -208,7 +208,7 @@ def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> Ar
 
 
 def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
-    """Hard-link a local file to the target path. Return False, without a link, if it is missing or its content is wrong."""
+    """Hard-link a local file to the target path. If the file is missing or its content wrong, leave no link and return False."""
     if source is None:
         return False
     with suppress(OSError):

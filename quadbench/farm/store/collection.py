@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if a cleanup keeps this entry: it is recent, in use, or named by the caller. Objects always give False."""
+    """Return True if a cleanup keeps this artifact or run: it is recent, in use, or named in `keep`. File contents give False."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)

@@ -75,7 +75,7 @@ class Store:
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a stored file's content in blocks. Its sha256 is checked at the end, so use the blocks only if no error follows.
+        """Yield a stored file's content in blocks. Trust them only after the last one, when the sha256 has been checked.
 
         Raises:
             NotStoredError: the store does not have it.
@@ -158,7 +158,7 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files that an entry lists, each once. Raise if they cannot be in one folder, such as two with one path.
+    """Return the files that an entry lists, each once. Raise if one folder cannot hold them, as with two files of equal path.
 
     Raises:
         ArtifactError: two files have the same path, one lies inside another, or a size is invalid.
@@ -188,7 +188,7 @@ class Sent:
 
 
 class Sending:
-    """The upload of an artifact's or launch's files to a store. `sent` counts what was sent and what was already there."""
+    """The upload of an artifact's or launch's files to a store. `sent` counts files sent, and files that the store had."""
 
     def __init__(self, store: Store) -> None:
         self.sent = Sent()

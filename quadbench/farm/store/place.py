@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return a file name in the folder that is not quadbench's. Return None if there is none, and always for a bucket."""
+        """Return the first file in the folder that quadbench did not write. Return None if there is none, and for a bucket."""
         if self._folder is None:
             return None
         with self._told():
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return whether a folder with this file counts as empty. Such files come from the file system or a killed writer."""
+    """Return whether a folder that holds this file counts as empty, as the file system or a killed writer left the file."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return an error's errno. If it has none, read it in the text of obstore's message; None if there is none either."""
+    """Return an error's errno. If it has none, parse the text of obstore's message; return None if that has none either."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))
