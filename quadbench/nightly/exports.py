@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML: regressions are failures, unmeasured cases errors, doubtful verdicts skipped tests."""
+    """Return a night as JUnit XML. Regressions are failures, and unmeasured cases are errors. Doubtful verdicts are skipped."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook and return True. If `log_path` records it as the last one posted, return False.
+    """Post a night's message to a webhook. Return False, without posting, if `log_path` shows that it was the last one posted.
 
     Raises:
         ServiceError: the webhook did not accept the message.

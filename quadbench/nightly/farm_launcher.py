@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Upload one of two compared builds. Return its entry in the farm job, and a job to build it, or None if it is built."""
+        """Upload one of two compared builds. Return its entry in the farm job, and a build job unless the bundle exists."""
         if chosen.harness:
             raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -160,7 +160,7 @@ class FarmLauncher:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return a dict from payload text to the night's comparison job in the farm's queue; of equal payloads, the latest."""
+        """Return a dict from payload text to the night's comparison job on the farm: the latest job with that payload."""
         jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
@@ -184,8 +184,8 @@ class FarmLauncher:
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
     def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a second. Return a dict from id to each ended job, or to None if the queue no longer lists it. Waiting jobs are
-        cancelled if the time budget is over or no worker serves their needs.
+        """Wait a second. Cancel waiting jobs if the time budget is over or no worker can run them. Return a dict from job id to
+        the ended job, or None if the queue no longer lists the job.
         """
         time.sleep(_LOOK_S)
         try:

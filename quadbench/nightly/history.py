@@ -27,8 +27,8 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights at one level of a measured figure. `level` is the median value or, if `is_ratio`, the median ratio to
-    the reference bundle (yardstick).
+    """Consecutive nights at which a metric kept its level. `level` is the median value or, if `is_ratio`, the median of the
+    ratios to the reference bundle (yardstick).
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -74,8 +74,8 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment: the level shifts, or environment, tasks or reference bundle change. An
-    image distance of 0 also begins and ends a segment, since its logarithm is -inf.
+    """Return the indexes of nights that begin a segment. It begins where the level shifts, or where the environment, tasks or
+    reference bundle change. It also begins and ends where an image distance is 0, since the logarithm is -inf.
     """
     hard = [
         number
@@ -91,12 +91,12 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether two nights' values are comparable: over equal tasks, and both plain or both ratios to one reference."""
+    """Return whether two nights' values are comparable: equal tasks, and both absolute or both ratios to one reference bundle."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return a dict from what changed between two nights (bundle, runtime kit, reference, environment) to (old, new) values."""
+    """Return a dict from the name of each difference between two nights (files, reference or environment) to (old, new)."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -106,7 +106,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """The history of one measured figure, such as image time, of a nightly case on a device: its segments, oldest first."""
+    """The history of one metric, such as image time, of a nightly case on a device: its segments, oldest first."""
 
     task: str
     key: str
@@ -115,7 +115,7 @@ class FigureHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
-    """A nightly case's history on one device: figures, verdicts other than CLEAN, and changes accepted by a person."""
+    """A nightly case's history on one device: metrics, verdicts other than CLEAN, and changes accepted by a person."""
 
     case: str
     device: str
@@ -129,8 +129,8 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a nightly case on one device, computed from one or more nights. It covers the image time and the
-    figures with verdicts other than CLEAN. If `is_whole`, it covers all figures.
+    """Return the history of a nightly case on one device, computed from one or more nights. It covers image time and the metrics
+    with a verdict other than CLEAN. If `is_whole`, it covers all metrics.
     """
     latest = nights[-1]
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -166,7 +166,7 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on a case's first figure that has values: its level, and since which night it has been at that level."""
+    """Return a sentence on the first metric of a case that has values. It states the level and since which night it holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
@@ -180,7 +180,7 @@ def sentence(history: CaseHistory) -> str:
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
-    """Return a table of one figure's latest segments. Each segment's number is its place among all segments of the figure."""
+    """Return a table of one metric's latest segments. Each segment's number is its place among all segments of the metric."""
     numbered = list(enumerate(figure.segments, start=1))[-_MAX_SHOWN:]
     rows = [_row(str(number), segment, figure.key) for number, segment in numbered]
     return _levels(figure_name(figure.key, figure.task), "Segment", rows)
@@ -209,7 +209,7 @@ def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
 
 
 def _rulings(history: CaseHistory) -> TextTable:
-    """Return a table of a case's nightly verdicts by figure. Equal verdicts of consecutive nights share a row."""
+    """Return a table of a case's nightly verdicts by metric. Equal verdicts of consecutive nights share a row."""
     ordered = sorted(history.rulings, key=lambda ruling: (ruling.key or "", ruling.task or ""))
     alike = [list(group) for _, group in groupby(ordered, key=lambda one: (one.key, one.task, one.kind, one.cause))]
     rows = [
@@ -239,7 +239,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A case's last significant change on a device. `word` is the record that a person accepted the change, or None."""
+    """A case's last significant change on a device. `word` is the record of a person's acceptance of the change, or None."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -257,7 +257,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the latest change above its metric's default limit, from the first figure that has one; None if none has."""
+    """Return the latest change above its metric's default limit, for the first metric that has such a change, or None."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -306,7 +306,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """A bisection's result: the last good and first bad bundle and runtime kit. `untold` lists those between, without verdict."""
+    """A bisection's last good and first bad files (bundle, runtime kit). `untold` lists files between that have no verdict."""
 
     last_good: Subject
     first_bad: Subject

@@ -1,4 +1,4 @@
-"""SVG chart of a figure of a nightly case: values, levels, verdicts, accepted changes, and values of the reference bundle."""
+"""SVG chart of one metric of a nightly case: values, segment medians, verdicts, accepted changes, reference bundle's values."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw a bar at pixel height `y` under each stretch of nights in which a person's acceptance of changes applies."""
+        """Draw a bar at pixel height `y` under each run of nights for which a person accepted changes of the metric."""
         for word in self.history.acknowledged:
             nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]

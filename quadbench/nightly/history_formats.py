@@ -90,7 +90,7 @@ class CaseList:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDocument:
-    """The history of one nightly case, or of all. Figures whose verdicts are all CLEAN are omitted, except image time."""
+    """The history of one nightly case, or of all. Metrics whose verdicts are all CLEAN are omitted, except image time."""
 
     schema_version: int = SCHEMA_VERSION
     case: str | None
@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return a dict from caveat to a text. It says in which nights, and whether the last change is based on such nights."""
+    """Return a dict from caveat to a text: which nights have the caveat, and whether the last change is based on such nights."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with a metric's absolute medians before and since its last change; "" if its levels are absolute."""
+    """Return a sentence with a metric's absolute medians before and since its last change; "" if its history has no ratios."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -127,7 +127,7 @@ def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
 
 
 def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
-    """Return the median of a figure's plain values (not ratios) over a segment's nights, as text with its unit."""
+    """Return the median of a metric's absolute values (not ratios) over a segment's nights, as text with its unit."""
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]
@@ -145,7 +145,7 @@ class CaseData:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSection:
-    """A section of the history page, about one case on one device: summary, caveats, and a chart and table for each figure."""
+    """A section of the history page, about one case on one device: summary, caveats, and a chart and table for each metric."""
 
     history: CaseHistory
     sentence: str
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return history and nights of each series (a case on a device). Unless `is_whole`, omit figures that were always CLEAN."""
+    """Return history and nights of each series (a case on a device). Unless `is_whole`, omit metrics that were always CLEAN."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device

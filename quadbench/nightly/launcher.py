@@ -122,7 +122,7 @@ class LocalLauncher:
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
         """Compare two builds on the devices in `words`, a dict from address to text in night.yaml. After a user error, try each
-        device alone, so that only a faulty one fails. An empty dict launches nothing, since `compare` would use the phone in
+        device alone, so that only faulty devices fail. Launch nothing for an empty dict; `compare` would use the phone in
         $ANDROID_SERIAL.
         """
         if not words:
@@ -155,7 +155,7 @@ class LocalLauncher:
 
 def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
     """Return the measurement that a night stores for a successful comparison. `records` include the launches of both builds. If
-    `names_kit`, the tested files include the runtime kit (libraries for devices).
+    `names_kit`, the measurement names the tested runtime kit (libraries for devices).
     """
     versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
@@ -184,7 +184,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return a dict of the environment of the reference bundle's launches. Entries that differ for the case are added."""
+    """Return the environment of the reference bundle's launches as a dict, plus entries in which the case's launches differ."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

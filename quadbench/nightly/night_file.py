@@ -23,7 +23,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_on_on
 
 
 class Limits(Spec):
-    """The smallest changes of measured figures that a nightly run reports; smaller ones are ignored."""
+    """The smallest changes of metrics that a nightly run reports; smaller ones are ignored."""
 
     time: Change = 0.03
     """The limit for times, relative to the usual value: 0.03 is 3 %. The default is 0.03."""

@@ -27,8 +27,8 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the name under which a device is leased, given its text in night.yaml. If the device is unknown, return the text.
-    Earlier measurements in `series` are searched first, then `serials`, a dict from phone name in farm.yaml to serial.
+    """Return the name under which a device is leased, given its text in night.yaml. Look in the earlier measurements `series`,
+    then in `serials`, a dict from phone name in farm.yaml to serial. If the device is unknown, return the text.
     """
     for one in reversed(series):
         if one.address == word:
@@ -66,7 +66,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Replace the serial in a device text by "SERIAL", as only the profile is checked. Return "" if it may be a bare serial."""
+    """Put "SERIAL" for the serial in a device text, since only the profile will be checked. Return "" for a bare serial."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -149,7 +149,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return the key that makes a case fail, `source` or `changes`, and the error. The key is None for a damaged source."""
+        """Return the key of a case in night.yaml that is at fault (None if the source is damaged), and the error."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -177,7 +177,7 @@ def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit that cannot apply to a case, and why a comparison with its reference bundle lacks the limited metric."""
+    """Yield each limit that cannot apply to a case, with the reason why the comparison does not measure the limited metric."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "the case's weights are random, so its images have no reference; remove this limit"
@@ -189,7 +189,7 @@ def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case to measure in a nightly run: its reference bundle (side A), its own build (side B), devices, limits and owner."""
+    """A case to measure in a nightly run: its reference bundle (`yardstick`), its own build (`side`), devices, limits, owner."""
 
     name: str
     yardstick: SideSpec
@@ -201,7 +201,7 @@ class PlannedCase:
 
     @property
     def left_out(self) -> str | None:
-        """Return a sentence that names tasks not measured because the reference bundle lacks them; None if it has them all."""
+        """Return a sentence on the tasks left out because the reference bundle lacks them, or None if it has all tasks."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"tasks not measured, as the yardstick lacks them: {', '.join(alone)}" if alone else None
 

@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return each device's rate of false alarms (verdicts ENVIRONMENT though nothing changed), and why it may be unreliable."""
+    """Return for each device the rate of false alarms (ENVIRONMENT verdicts), and why that rate may be unreliable."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -105,7 +105,7 @@ class NightResult:
 
 
 def exit_code(night: Night) -> int:
-    """Return a night's exit code, by its worst verdict. If that is 0 but a measurement has no verdict, return ERROR (1)."""
+    """Return the exit code for a night's worst verdict. If this code is 0 but a measurement lacks a verdict, return ERROR (1)."""
     kinds = {ruling.kind for ruling in night.rulings}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
     """The image quality scores of a night. Images of a run are scored once, even if several devices generated them. `faults` maps
-    (case, device) to a dict from figure to why its score is missing. A restarted night begins with none.
+    (case, device) to a dict from metric to why its score is missing. It is empty after a restart of the night.
     """
 
     launcher: Launcher
@@ -61,7 +61,7 @@ class NightPictures:
         return tuple(point for point in points.values() if not isinstance(point, str))
 
     def missing_scores(self, measured: Measurement, case: PlannedCase) -> dict[FigureName, str]:
-        """Return why a measurement lacks image quality scores, as a map from figure to reason."""
+        """Return a dict from each image quality metric that a measurement lacks to the reason why its score is missing."""
         there, faults = {name_of(point) for point in measured.points}, self.faults.get((case.name, measured.address), {})
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
@@ -105,8 +105,8 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics that confirming launches must decide: the suspected ones. Image time is added if no metric is
-        suspected, or if too few earlier nights exist to judge new files.
+        """Return the metrics on which the confirming launches must give a verdict: the suspected ones. Image time is added if no
+        metric is suspected, or if new files have too few earlier nights for comparison.
         """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
@@ -124,7 +124,7 @@ def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: Nigh
 
 
 def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
-    """Launch suspected builds in alternation with their last good builds; return the results by case and address."""
+    """Launch each suspected build alternately with its last good build. Return a dict from (case, device address) to result."""
     wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
         name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good
@@ -142,8 +142,8 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches cannot confirm changes. `lacking`
-    maps a figure to the reason why its score is missing.
+    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches cannot confirm a change.
+    `lacking` is a dict from metric to the reason why its score is missing.
     """
     versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -173,7 +173,7 @@ def _detect(tonight: Measurement, case: PlannedCase, nights: NightStore) -> Dete
 
 
 def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> CaseRequest:
-    """Return a request to compare the last good files (A) with tonight's (B), with the case's own settings."""
+    """Return a request to compare the last good files (A) with tonight's files (B), with the case's settings in night.yaml."""
     as_case = replace(case.side, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)

@@ -1,4 +1,4 @@
-"""Time series of a nightly case on a device: scales of metric values, limits of changes, and nights used as the baseline."""
+"""Time series of a nightly case on a device: comparable scales of metrics, limits of changes, and baseline nights."""
 
 import math
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the names of the tasks that a night measured. A figure for "all tasks" is the mean over these."""
+    """Return the names of the tasks that a night measured. A metric for "all tasks" is the mean over these."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def to_scale(point: Point) -> float | None:
-    """Convert a metric's value, or its ratio to the reference bundle if it has one, for comparison over nights. The result is in
-    dB for PSNR, else a logarithm. An image distance of 0 or below (KID estimates) gives -inf. Return None for other values
-    without a logarithm, and for values that are not finite.
+    """Convert a metric's value to the scale on which nights are compared: dB for PSNR, else a logarithm. If there is a ratio to
+    the reference bundle, convert the ratio. An image distance of 0 or below (KID estimates) gives -inf. Other values without a
+    logarithm, and values that are not finite, give None.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -61,7 +61,7 @@ def from_scale(place: float, key: str) -> float:
 
 
 def change_between(before: float, now: float) -> float:
-    """Return a metric's change, later minus earlier, in logarithms or dB of PSNR. It is inf if an image distance was 0 before."""
+    """Return a metric's change, later minus earlier: in logarithms, or dB for PSNR. It is inf if a distance was 0 before."""
     return 0.0 if now == before else now - before
 
 
@@ -119,7 +119,7 @@ class Window:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the last good bundle and runtime kit, to compare tonight's with; None if none are known.
+        """Return the last good files (bundle and runtime kit), with which tonight's are compared, or None if none are known.
 
         They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
         figures. The same holds if they were already compared with the previous files. If no remembered night was good, they are
@@ -140,18 +140,18 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance if each earlier night is good only by an expired acceptance; otherwise None."""
+        """Return the latest expired acceptance if no earlier night is good without an expired acceptance, otherwise None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether a person accepted this figure's change since the last good files, and the acceptance is still valid."""
+        """Return whether a person's acceptance of a change of this metric since the last good files is still in force."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's verdict if it confirmed this figure's regression with the same files and environment; else None."""
+        """Return last night's verdict if it confirmed this metric's regression with the same files and environment; else None."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a metric's earlier values that tonight's can be compared with. A mean must cover the same tasks as tonight."""
+        """Return a metric's earlier values to compare tonight's with. Means over other tasks than tonight's are left out."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:

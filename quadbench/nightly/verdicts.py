@@ -32,8 +32,8 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A metric value (figure) that may have changed tonight. `value` is tonight's, `expected` that of earlier nights. Both are
-    ratios to the reference bundle (yardstick) if the figure has such ratios.
+    """A metric value (figure) that may have changed tonight. `value` is tonight's value, and `expected` that of earlier nights.
+    Both are ratios to the reference bundle (yardstick) if that was measured too.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -57,13 +57,13 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether this is suspected only since the files are new and too few nights show the usual level."""
+        """Return whether the only reason for suspicion is that the files are new and too few nights show the usual level."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The changes detected in a night's measurement of a case. `last_good` is the bundle and runtime kit to compare with.
+    """The changes detected in a night's measurement of a case. `last_good` holds the files with which tonight's are compared.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -87,7 +87,7 @@ class Detection:
 
     @property
     def to_confirm(self) -> bool:
-        """Return whether extra launches of the last good files (A) and tonight's (B) in turn can decide a suspected change."""
+        """Return whether alternating launches of the last good files (A) and tonight's files (B) can decide a suspicion."""
         is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -99,7 +99,7 @@ def detect(
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
 ) -> Detection:
-    """Detect changes of tonight's measurement against earlier ones (`history`, oldest first), whose verdicts are `rulings`."""
+    """Detect changes of tonight's measurement against earlier ones (`history`, oldest first). `rulings` are past verdicts."""
     where = (tonight.case, tonight.device)
     past = Window(
         tonight=tonight,
@@ -135,7 +135,7 @@ class _Detector:
     limits: Limits
 
     def suspect(self, point: Point) -> SuspectedChange | None:
-        """Return a metric value's suspected change; None if it is as in the earlier nights used as the baseline."""
+        """Return the suspected change of a metric value, or None if the value agrees with the baseline nights."""
         place, every = series.to_scale(point), self.past.series(point)
         usual = self.past.usual_values(point, every)
         if place is None:
@@ -170,7 +170,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if tonight's figure differs from earlier nights, even with the same files; else None."""
+        """Return a suspected change if tonight's metric differs from earlier nights, even with the same files; else None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -180,8 +180,8 @@ class _Detector:
         return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Compare earlier nights with all nights that ran tonight's new files. Return a change above half the limit, else None.
-        The limit is halved because many nights reveal smaller changes than one night.
+        """Compare nights that ran tonight's new files with nights before them. Return the change if it exceeds half the metric's
+        limit, else None. The limit is halved because many nights reveal smaller changes than one night.
         """
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
@@ -216,7 +216,7 @@ def rulings_on(
     now: datetime,
     why: str | None = None,
 ) -> tuple[Ruling, ...]:
-    """Return the verdicts on a case on a device: one on all figures, and one on each suspected or changed figure.
+    """Return the verdicts on a case on a device. Each suspected or changed metric has one, and all other metrics share one.
 
     `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it
     was not run; `why` says what went wrong. Its verdicts on figures that were not suspected count too.
@@ -259,7 +259,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Return one verdict on all figures that get no verdict of their own. `apart` is the number of those that get one."""
+        """Return the common verdict on all metrics without a verdict of their own. `apart` is the number of the other metrics."""
         detection = self.detection
         if detection.yardstick:
             text = f"the yardstick, with unchanged files, differs from its usual level on this device: {detection.yardstick}"
@@ -278,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected figure. Return None if only new files made it suspect and no change was proven."""
+        """Return the verdict on a suspected metric. Return None if only new files made it suspect and no change was proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -293,7 +293,7 @@ class _Judge:
         return self._rated(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
-        """Return verdicts on unsuspected figures that the comparison proves changed, unless a person accepted that."""
+        """Return verdicts on unsuspected metrics that the comparison proves changed. Changes that a person accepted get none."""
         suspected = {suspect.name for suspect in self.detection.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
@@ -304,7 +304,7 @@ class _Judge:
         return rulings
 
     def _ruling_on(self, suspect: SuspectedChange, compared: Comparison | None) -> tuple[RulingKind, str]:
-        """Return the kind of verdict on a suspected figure, such as REGRESSION, and its cause in words."""
+        """Return the kind of verdict on a suspected metric, such as REGRESSION, and its cause in words."""
         if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.detection.is_same or suspect.has_same_files:
@@ -331,7 +331,7 @@ class _Judge:
 
     @property
     def _undecided(self) -> str | None:
-        """Return why launches in turn with the last good files gave no verdict on image time; None if they gave one."""
+        """Return why alternating launches with the last good files gave no verdict on image time, or None if they gave one."""
         if self.confirmed is None:
             return self._because(_UNCONFIRMED)
         row = primary_row(self.confirmed)
@@ -364,8 +364,8 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return CLEAN verdicts that replace the verdicts on a change that a person accepted, from the accepted night on. `nights`
-    are the measurements of the nights with those verdicts.
+    """Return CLEAN verdicts that replace verdicts on a change that a person accepted, from the accepted night on. `rulings` are
+    the old verdicts, and `nights` the measurements that they are about.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
     cause = f"acknowledged by {word.owner} until {word.until:%Y-%m-%d}: {word.reason}"
