@@ -106,7 +106,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return a dict from device profile to bundle, and build those missing. An adb serial's profile is known only once leased."""
+    """Return a dict from device profile to bundle. Build bundles for phones whose profile was unknown before they were leased."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -165,7 +165,7 @@ def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict
 
 
 def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
-    """Return the plan of a run that measures a bundle, without the variants for which the bundle lacks graphs per task."""
+    """Return the plan of a run that measures a bundle. Variants for which the bundle lacks graphs per task are left out."""
     has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
     return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))

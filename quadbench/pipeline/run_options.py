@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Functions that a farm job passes to its run: one copies a launch's files, one checks that its record may be stored.
+    """Callbacks of a farm job to the run it executes. One copies a launch's files; one refuses a record after a lost lease.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: this is one job's part of a run of the farm.
@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan(RecordHooks):
-    """The plan of a run: the recipe's name, measurement settings, and a runtime kit or harness that replaces the default.
+    """The plan of a run: recipe name, measurement settings, and `overrides` that replace the default harness or libraries.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """

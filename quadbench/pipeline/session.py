@@ -54,7 +54,7 @@ class LeasedDevices:
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
     def require_equipped(self, cores: Sequence[int], overrides: Overrides = NO_OVERRIDES) -> None:
-        """Raise, before a build begins, if a device lacks a harness, runtime kit, compiler or one of the pinned `cores`."""
+        """Raise, before a build begins, if a device lacks a harness, libraries, a compiler or one of the CPU cores `cores`."""
         require_any([*self.devices, *self.phones], self.left_out)
         require_equipment(self.devices, self.layout, overrides)
         require_cores(cores, self.devices)
@@ -124,7 +124,7 @@ class Session(Generic[WorkT]):
 
     @cached_property
     def recovery(self) -> Recovery:
-        """Return how this run handles lost devices: retries, wait, a check of the lease, and a callback when one returns."""
+        """Return this run's policy for lost devices: retries, wait, lease check, and a callback for devices that come back."""
         return Recovery(
             retries=self.leased.options.retries,
             wait_s=self.leased.options.wait_s,

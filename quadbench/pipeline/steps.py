@@ -40,7 +40,7 @@ class DeployedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureResult:
-    """The outcome of measuring: launches not run, by address, and an error for each AI Hub phone that gave no records."""
+    """The outcome of measuring. It holds launches left to run per device address, and errors of AI Hub phones without records."""
 
     remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
@@ -140,7 +140,7 @@ def report(failures: dict[str, QuadbenchError], session: RunSession) -> RunOutco
 
 
 def _rolled_out(bundles: Mapping[str, StoredBundle], session: RunSession) -> Rollout:
-    """Install a run's bundles on its devices. If every device fails, raise, unless the run also has AI Hub phones."""
+    """Install a run's bundles on its devices. Raise if every device fails and no AI Hub phone is left to measure on."""
     failures: dict[str, QuadbenchError] = {}
     devices = session.leased.devices
 
@@ -219,7 +219,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
-    """Return True if any device of the run whose address is not in `here` still has launches to measure."""
+    """Return True if a device of the run still has launches to measure. Devices whose addresses are in `here` do not count."""
     elsewhere = [address for address in deployed.run_file.addresses if address not in here]
     stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 
