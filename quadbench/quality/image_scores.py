@@ -82,7 +82,7 @@ def score_run_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> tuple[ImageComparison, ...]:
-    """Score a run's images for every task, device and variant; for each input, the first OK launch with an image counts."""
+    """Score a run's images for every task, device and variant. Each input's image is from the first OK launch that made one."""
     refuse_random(result.bundle)
     compared: list[ImageComparison] = []
     for bundle in result.bundles:
@@ -104,7 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield image scores. If a run has several bundles, repeat a score without a device for each device of its bundle."""
+    """Yield image scores. In a run of several bundles, repeat scores of this machine's images for each device of the bundle."""
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
             yield from (replace(one, device=device) for device in _devices(bundle, result))

@@ -22,8 +22,8 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference of the same size; `source` is the task's input image from which both were made, if any. `mask`
-    (H, W) is true at pixels that both repainted. None means that all were, or that this is unknown.
+    """An image and its reference of equal size. `source` is the input image from which both were made, or None. `mask` (H, W) is
+    true at pixels that were repainted in both. A mask of None means all pixels, or unknown.
     """
 
     name: str
@@ -125,7 +125,7 @@ def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def direction_similarity(image: torch.Tensor, reference: torch.Tensor, source: torch.Tensor) -> float:
-    """Return the cosine between the embedding shifts from source to image and from source to reference.
+    """Return the cosine similarity of two differences of embeddings: image minus source, and reference minus source.
 
     Each embedding (1, d) is scaled to length 1. NaN if image or reference has the same embedding as the source.
     """

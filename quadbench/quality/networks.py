@@ -87,7 +87,7 @@ class EfficientNetLite0:
         return x.mean(dim=(2, 3))
 
     def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
-        """Apply an inverted residual block: expand (except in block 0), depthwise convolution, project, residual sum."""
+        """Apply an inverted residual block: expand (not in block 0), convolve depthwise, project; add the input if shapes fit."""
         y = x
         if f"{name}._expand_conv.weight" in self._weights:
             y = F.relu6(self._normalize(self._convolve(y, f"{name}._expand_conv"), f"{name}._bn0"))
@@ -97,7 +97,7 @@ class EfficientNetLite0:
         return x + y if x.shape == y.shape else y
 
     def _convolve(self, x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
-        """Apply a convolution with TensorFlow's SAME padding, whose odd pixel is to the right and below."""
+        """Convolve with TensorFlow's SAME padding: if the padding is odd, the extra pixel is at the right or the bottom."""
         weight = self._weights[f"{name}.weight"]
         totals = [max((-(-size // stride) - 1) * stride + weight.shape[-1] - size, 0) for size in x.shape[2:]]
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)

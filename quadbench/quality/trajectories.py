@@ -1,4 +1,4 @@
-"""Trajectories: a quantized U-Net's accuracy at each sampler step, and images of few-step samplers against 100 DDIM steps."""
+"""Accuracy of samplers: a quantized U-Net's error at each step, and few-step images compared with images of 100 DDIM steps."""
 
 import logging
 import math
@@ -64,7 +64,7 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, ...]:
-    """Score each task's latents from a bundle's quantized variants against the float variant's, with ONNX Runtime on this CPU."""
+    """Score latents of a bundle's quantized variants against its float variant's for each task, on this machine's CPU."""
     refuse_random(bundle.artifact)
     compared = []
     for task in bundle.artifact.tasks:
@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Run the U-Net that tasks share on Qualcomm's HTP emulator. Return, by target, its SQNR to CPU and float per step."""
+    """Run the tasks' shared U-Net on the HTP emulator. Return a dict from target to SQNR at each step, against CPU and float."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -230,17 +230,17 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """The teacher's images: the float pipeline with 100 DDIM steps makes one per input. Tasks with an LCM sampler get none."""
+    """Images of the float pipeline with 100 DDIM steps (teacher), one per input. Tasks with an LCM sampler are left out."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store teacher images in `folder` once they are needed. If all recipes use the same samplers, none are made."""
+        """Store teacher images in `folder` when needed. They only compare samplers, so recipes with equal samplers need none."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return the PSNR in dB between the `shared` variant's images and the teacher's: by task and device, then by input."""
+        """Return PSNRs in dB of the `shared` variant's images to the teacher's. A dict per (task, device) has inputs as keys."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
@@ -253,7 +253,7 @@ class Teacher:
         return likeness
 
     def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
-        """Return the teacher's image file for each of a task's inputs. Tasks that differ only in sampler share images."""
+        """Return a dict from a task's inputs to teacher image files. Tasks that differ only in their sampler share the images."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key in self._painted:
