@@ -30,7 +30,7 @@ class W8A8(Spec):
 
 
 class Mixed(Spec):
-    """Quantization of U-Net activations to 8 bits in the layers where 8 bits cost least accuracy, and to 16 bits elsewhere."""
+    """Quantization of U-Net activations to 8 bits in some layers and 16 in others. Layers that lose least accuracy get 8 bits."""
 
     scheme: Literal["mixed"]
     """Chooses W8A8 for the layers with a given share of the parameters, and W8A16 for the others."""
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Read task names if the value is the path of a trace (one name per line). Return other values for pydantic to check."""
+    """Read task names if the value is the path of a trace file (one name per line). Leave other values for pydantic to check."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -238,7 +238,7 @@ class RangesByBits(Spec):
 
 
 class _Profile(Spec):
-    """Settings of both schemes of LoRA profiles, unified and anchor. A LoRA profile is the encodings that all adapters share."""
+    """Settings that the LoRA profile schemes `unified` and `anchor` share. A profile is a set of encodings for all adapters."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """A factor, 1 to 16, that widens every shared LoRA range. Above 1, there is room for adapters that are added later, but less
@@ -298,8 +298,8 @@ class AnchorCalibration(_Calibration):
 
 
 class Distill(Spec):
-    """Training of the adapters under the frozen quantized base, so that they lose less quality. The last third of each task's
-    calibration inputs is used for validation only.
+    """Training of the adapters on the frozen quantized base, so that quantization costs less quality. The last third of each
+    task's calibration inputs is used for validation only.
     """
 
     adapters: tuple[Name, ...] | None = None

@@ -99,7 +99,7 @@ SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convol
 
 
 class RandomAdapter(Spec):
-    """A LoRA adapter with random weights, as large as a trained one of the same rank and layers (sites)."""
+    """A LoRA adapter with random weights. It is as large as a trained one of the same rank on the same layers (sites)."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -155,7 +155,7 @@ class _Sampler(Spec):
 
 
 class OlssSampler(_Sampler):
-    """The sampler by optimal linear subspace search: few steps, fitted to a long DDIM trajectory of this task."""
+    """The sampler by optimal linear subspace search (OLSS). Its few steps are fitted to a long DDIM trajectory of the task."""
 
     scheme: Literal["olss"]
     """Fits the steps to this task when the bundle is built."""
@@ -182,7 +182,7 @@ Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discr
 
 
 def _written_out(value: Any) -> Any:
-    """Return a task's `adapter` setting as a dict from adapter name to weight. A name alone gets weight 1, null an empty dict."""
+    """Return a task's `adapter` setting as a dict from adapter name to weight. A single name gets weight 1; null becomes {}."""
     match value:
         case None:
             return {}
@@ -244,7 +244,7 @@ Prompt: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHA
 
 
 class TextToImageTask(_Task):
-    """A task that makes images from prompts. The prompts are in the recipe, or in evaluation inputs, whose images are ignored."""
+    """A task that makes images from prompts. The prompts are in the recipe or in evaluation inputs; input images are ignored."""
 
     kind: Literal["text-to-image"]
     """Makes an image from a prompt."""
@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler has no step (as diffusers counts) at an image-to-image strength; None if it has one or more."""
+    """Return why a sampler would run no step (as diffusers counts) at an image-to-image strength, or None if it would."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
