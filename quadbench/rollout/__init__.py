@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The installed bundles. `failures` maps addresses of failed devices to errors; `reinstall` installs on a device anew."""
+    """The installed bundles, an error for each failed device, and for each device a function (`reinstall`) to install again."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
@@ -202,7 +202,7 @@ def _compile_all(
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceInstall:
-    """The files to install on one device. If `choice` (the runtime kit) is None, this machine's runtime libraries are used."""
+    """The files to install on one device. `choice` is the set of runtime libraries; None means this machine's own libraries."""
 
     device: Device
     kind: equipment.DeviceKind

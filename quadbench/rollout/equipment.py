@@ -66,7 +66,7 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A runtime kit, and the subset of its libraries that a device needs."""
+    """A runtime kit (a set of runtime libraries for devices), and those of its libraries that one device needs."""
 
     kit: StoredArtifact[Kit]
     libraries: tuple[Library, ...]
@@ -105,7 +105,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Raise if a device that shares this machine's CPU lacks one of these CPU cores. A phone's cores are checked at launch.
+    """Raise if this machine lacks one of these CPU cores and a device runs on its CPU. A phone's cores are checked at launch.
 
     Raises:
         UserError: names the first absent core.
@@ -119,12 +119,12 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitChoice | None:
-    """Return the kit named in `overrides`, else the device's default kit. None means to use this machine's runtime libraries."""
+    """Return the runtime kit named in `overrides`, else the device's default. None means to use this machine's libraries."""
     return find_named_kit(kind, layout, overrides.kit) if overrides.kit else kit_for(kind, layout)
 
 
 def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
-    """Return a device's default kit. None means that the device has this machine's ABI and can use its runtime libraries.
+    """Return a device's default runtime kit (libraries). None means that the device can use this machine's libraries.
 
     Raises:
         MissingDependencyError: no kit runs the device's target; the message says why, and where to get one.

@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 def forecast_of_bundle(
     bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
 ) -> list[Forecast]:
-    """Predict for each device what a run of an existing bundle, including adapters added later, would push and launch.
+    """Predict for each device what a run of an existing bundle would push and launch. Adapters added after its build count.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the graphs compiled for a target. If there are none yet, return the bundle, whose graphs predict their sizes."""
+    """Return a target's compiled graphs. If none exist yet, return the bundle, so that its graph sizes are shown instead."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")
