@@ -48,7 +48,7 @@ class SideSpec:
 
     @property
     def tasks(self) -> list[str]:
-        """Return the task names of a compared build. If its variant has a U-Net per task, tasks without one are left out."""
+        """Return the task names of a compared build. For a variant with a U-Net per task, tasks without a U-Net are left out."""
         bundle = self._existing_bundle
         tasks: Sequence[TaskAssets | Task] = bundle.tasks if bundle else self.recipe.tasks if self.recipe else ()
         admitted = shared_only_tasks(bundle) if bundle and self.variant.has_unet_per_task else ()
@@ -82,7 +82,7 @@ class SideSpec:
 
 
 def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec:
-    """Read one of two builds to compare from its source: a recipe with changes to keys, a bundle's folder, or a run's id.
+    """Read one of the two builds of a comparison. `source` is a recipe (with changes to keys), a bundle's folder or a run's id.
 
     Raises:
         UserError: the source is none of them, or a change does not fit it.
@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise UserError if two builds have no common task, or none among `wanted`. `called` has their names for the message."""
+    """Raise UserError if two builds share no task, or none in `wanted` (empty: any). `called` are names for the message."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f" among {', '.join(wanted)}" if wanted else ""
@@ -132,7 +132,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both compared builds: a recipe's if any, else a stored run's, else build A's.
+    """Return the measurement settings for both compared builds: from a recipe if one is given, else a stored run, else build A.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
@@ -150,7 +150,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise UserError if a compared build's variant runs graphs that are not built. `there` lists the variants with graphs."""
+    """Raise UserError if a compared build lacks the graphs of its variant. `there` lists the variants whose graphs are built."""
     if chosen.variant.graph_variant not in there:
         raise UserError(
             f"'{chosen.source}' has no graphs of {chosen.variant}; found {', '.join(sorted(there))}",
@@ -160,7 +160,7 @@ def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A metric of a task that a comparison must decide. `limit` is the smallest relevant change, as a logarithm of a ratio."""
+    """A metric of a task on which a comparison must give a verdict. `limit` is the smallest relevant change, as a log ratio."""
 
     task: str
     key: str
@@ -169,10 +169,10 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """The options of a comparison. It ends at the first interim test (look) with verdicts on all goals (default: image time).
+    """The options of a comparison. It ends at the first interim test with verdicts on all goals; the default goal is image time.
 
-    With `to_see`, an effect such as 0.03, the looks are planned from the spread of the first blocks. `tasks` limits the common
-    tasks; empty means all. `compiled` holds graphs compiled elsewhere, by the digest of their bundle and the target key.
+    With `to_see`, an effect such as 0.03, the interim tests (looks) are planned from the spread of the first blocks. `tasks`
+    limits the common tasks; empty means all. `compiled` holds graphs compiled elsewhere, by bundle digest and target key.
     """
 
     looks: Looks = LOOKS

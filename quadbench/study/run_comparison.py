@@ -1,4 +1,4 @@
-"""Comparison of two builds: launches in turn (A B B A) until there is a verdict. Of two stored runs, metrics are compared."""
+"""Comparison of two builds, launched alternately (A B B A) until there is a verdict, or of two stored runs' metrics."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Launch two builds in turn on every device until an interim test gives a verdict or all planned tests are done.
+    """Launch two builds alternately on every device until an interim test gives a verdict or all planned tests are done.
 
     Write the result to comparison.json. The launches of each build are a run of their own. A device that fails is left out and
     named; the command waits for a lost device.
@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim tests (looks) to go on with. Also return whether to end: each goal has a verdict or can get none."""
+    """Return the interim tests (looks), and whether to end. A comparison ends once each goal has a verdict or can get none."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -213,7 +213,7 @@ def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock],
 
 
 def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
-    """Return the verdict on each goal whose metric every launch has. Without goals, return the verdict on image time."""
+    """Return a verdict for each goal whose metric was measured in every launch. Without goals, the verdict is on image time."""
     if not options.goals:
         verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
         return [verdict.verdict] if verdict else []
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a compared build's entry in comparison.json. For a stored run, `of` tells its recipe and swept values."""
+    """Return a compared build's entry in comparison.json. For a stored run, `of` is a text with its recipe and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both builds. Put the errors of the others in `left_out`; if it is None, raise the first."""
+    """Return the devices that can run both builds. Put other devices' errors in `left_out`, or raise the first if it is None."""
     equipped = []
     for device in devices:
         try:
@@ -300,7 +300,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return the harness and runtime kit that a compared build sets, and the graphs that were compiled elsewhere."""
+    """Return the harness and runtime libraries that a compared build sets, and the graphs that another machine compiled."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 

@@ -88,7 +88,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return a recipe for each combination of swept values. It has no baseline variants, since a sweep compares settings."""
+    """Return a recipe for each combination of swept values. Baseline variants are removed, since a sweep compares settings."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} is given twice", hint="give all values in one --over KEY=V1,V2")
@@ -151,7 +151,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningSweep:
-    """A sweep in progress: its results so far (`points`), and why a setting, or a device at a setting, has none."""
+    """A sweep in progress: its results so far (`points`), and the reasons why settings or devices have no result."""
 
     sweep_id: str
     variations: Sequence[Variation]

@@ -46,7 +46,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
-    """Return list entries of the latest sweeps and comparisons, latest first. A damaged study's entry has only a reason."""
+    """Return list entries of the latest sweeps and comparisons, latest first. The entry of a damaged one has only the error."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
     lines = []
     for path in latest:
@@ -75,7 +75,7 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRun:
-    """A run that needs an earlier run as a baseline: recipe, tasks, devices and swept values, and its id if already stored."""
+    """A run to compare with an earlier run (baseline): recipe, tasks, devices, swept values. `run_id` is None before storing."""
 
     recipe_name: str
     tasks: Sequence[str]
@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return run `word` as a baseline. For `latest`, return the last complete run of equal recipe, tasks and devices, or None.
+    """Return the run with id `word`. If it is `latest`, return the last complete run of equal recipe, tasks and devices, or None.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
