@@ -102,7 +102,7 @@ def space_bytes(files: Iterable[LocalFile]) -> int:
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return a dict from sha256 to the file to deploy. If one of several equal files is executable, that one is chosen."""
+    """Return a dict from sha256 to the file to deploy. Of files with equal content, an executable one is preferred."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():
@@ -124,7 +124,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """Return the files that the device lacks or has with other content. The device hashes only files of the expected size."""
+    """Return the files that the device lacks or has with other content. Files of the wrong size differ; they are not hashed."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
     contents = _contents(device, folder, sized)
@@ -135,7 +135,7 @@ def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: 
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """Hash files on the device. Return a dict from the expected sha256 of each file, which is its name, to the actual one."""
+    """Hash files on the device. Return a dict from expected sha256, which is the file's name there, to actual sha256."""
     contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):

@@ -73,7 +73,7 @@ class UserError(QuadbenchError):
 
 
 class SpecError(UserError):
-    """Raised for a YAML file with problems, each a line `file:line: key: reason`."""
+    """Raised for a YAML file with problems. The message has a line `file:line: key: reason` for each problem."""
 
     def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
         self.problems = tuple(problems)
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: it has no such model or job."""
+    """Raised when a compile or measurement service refuses or fails to answer. `is_absent` says that it lacks a model or job."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -221,7 +221,7 @@ class MissingDependencyError(QuadbenchError):
 
 
 class ConditionError(QuadbenchError):
-    """Raised when a condition of `--fail-if` holds for a run, or when a figure that the condition needs is missing."""
+    """Raised when a condition of `--fail-if` holds for a run, or when a metric that the condition needs is missing."""
 
     exit_code = 8
 

@@ -83,7 +83,7 @@ def _start_of(pid: int) -> str:
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Return a dict from program to path, with symlinks resolved. `packages` maps programs to Debian packages, for the error.
+    """Return a dict from program to path, with symlinks resolved. If programs are missing, the error names their Debian packages.
 
     Raises:
         MissingDependencyError: names all programs that are not installed.
@@ -168,7 +168,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Lock a file and write our name, `holder`, into it. If another process holds it, call `waiting` with its name and wait.
+    """Lock a file and write our name, `holder`, into it. If another process has the lock, call `waiting` with its name and wait.
 
     Raises:
         OSError: the file cannot be opened.
