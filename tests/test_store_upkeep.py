@@ -86,9 +86,9 @@ def test_a_damaged_launch_costs_no_other_and_half_a_file_here_is_replaced(store:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"files": [{"path": "../../x"}]}, ()),
-        ({"files": [{"path": "/etc/passwd"}]}, ()),
-        ({"files": [{"path": ".hidden"}]}, ()),
+        ({"files": [{"path": "../../x"}]}, ("../../x",)),
+        ({"files": [{"path": "/etc/passwd"}]}, ("/etc/passwd",)),
+        ({"files": [{"path": ".hidden"}]}, (".hidden",)),
         ({"files": [{"sha256": "../x"}]}, ("sha256",)),
         ({"files": [{"size_bytes": 2**30}]}, (1073741824, 268435456)),
         ({"files": [{"size_bytes": -1}]}, ("-1",)),
@@ -119,14 +119,14 @@ def test_an_index_that_turns_a_file_here_into_a_folder_costs_no_other(store: Sto
     (there.root / LAUNCH / "images").write_text("a file")
     fetched = fetch_run("run-a", there, store)
     assert (fetched.launches, fetched.files) == (1, 3)
-    says(fetched.refused[0])
+    says(fetched.refused[0], "cannot be written")
 
 
 @pytest.mark.parametrize("name", ["x.json", "d/other-0.json", "d/shared-0/x.json", "d/shared-x.json", "d./shared-0.json"])
 def test_an_index_under_a_key_of_no_launch_is_refused(name: str, store: Store, there: Layout) -> None:
     store.place.put(f"runs/run-a/{name}", b"{}")
     (refusal,) = fetch_run("run-a", there, store).refused
-    reads(refusal)
+    reads(refusal, f"runs/run-a/{name}")
 
 
 def test_what_is_old_goes_a_day_after_it_was_condemned(folder_store: Store, here: Layout, there: Layout) -> None:
@@ -249,7 +249,7 @@ def test_the_commands_fail_with_clear_words(
     store: Store, here: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["store", "status"]) == UserError.exit_code
-    says(capsys.readouterr().err)
+    says(capsys.readouterr().err, "no store is named")
     monkeypatch.setenv(STORE_VARIABLE, store.name)
     bundle = write_shared_bundle(here)
     send(bundle, store)
@@ -258,4 +258,4 @@ def test_the_commands_fail_with_clear_words(
     says(capsys.readouterr().out, 1)
     assert main(["store", "fetch", "x"]) == NotStoredError.exit_code
     assert main(["store", "send", str(tmp_path / "nowhere")]) == ArtifactError.exit_code
-    says(capsys.readouterr().err)
+    says(capsys.readouterr().err, "nowhere")
