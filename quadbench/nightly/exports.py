@@ -54,7 +54,7 @@ Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def github_annotations(view: NightView) -> str:
-    """Return a night's findings as GitHub Actions workflow commands: worst first, at most 10 for each level of severity."""
+    """Return a night's findings as GitHub workflow commands, worst first. GitHub shows 10 per severity; the rest are left out."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML. Regressions are failures, and unmeasured cases are errors. Doubtful verdicts are skipped."""
+    """Return a night as JUnit XML. Regressions become failures, unmeasured cases errors, and doubtful verdicts skipped tests."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook. Return False, without posting, if `log_path` shows that it was the last one posted.
+    """Post a night's message to a webhook and return True. Return False if `log_path` shows that this message was posted last.
 
     Raises:
         ServiceError: the webhook did not accept the message.

@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job for each device of a comparison. An error becomes a failed result for its device alone."""
+        """Yield a farm job for each device of a comparison. For a device with an error, yield a failed result instead."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Upload one of two compared builds. Return its entry in the farm job, and a build job unless the bundle exists."""
+        """Return one compared build's part of a farm job, and a build job (None if the bundle exists). Upload its files."""
         if chosen.harness:
             raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -204,7 +204,7 @@ class FarmLauncher:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a farm job; return False if its queue entry is missing or damaged. An unreachable queue is tried again later."""
+        """Cancel a farm job. Return True, also for an unreachable queue (retried later); False for a missing or damaged entry."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:

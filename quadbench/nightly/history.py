@@ -74,8 +74,8 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment. It begins where the level shifts, or where the environment, tasks or
-    reference bundle change. It also begins and ends where an image distance is 0, since the logarithm is -inf.
+    """Return the indexes of nights that begin a segment. A segment begins where the level shifts, or where the environment, tasks
+    or reference bundle change. Nights with an image distance of 0 form segments of their own, since the logarithm is -inf.
     """
     hard = [
         number
@@ -96,7 +96,7 @@ def _are_alike(before: _Value, now: _Value) -> bool:
 
 
 def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]]:
-    """Return a dict from the name of each difference between two nights (files, reference or environment) to (old, new)."""
+    """Return what differs between two nights. The dict maps a name, such as `files` or an environment key, to (old, new)."""
     held = [
         {"files": night.subject.bundle, "kit": night.subject.kit or "none", "yardstick": night.yardstick}
         for night in (before, now)
@@ -166,7 +166,7 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on the first metric of a case that has values. It states the level and since which night it holds."""
+    """Return a sentence on a case's first metric with values. It states the metric's level and since which night that holds."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
@@ -202,7 +202,7 @@ def changed_text(segment: Segment) -> str:
 
 
 def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
-    """Return three table cells for a segment: its level, its change, and what else changed when it began."""
+    """Return a segment's table cells: level, difference from the segment before, and what else changed on its first night."""
     level = series.value_text(segment.level, key, is_ratio=segment.is_ratio)
     change = "–" if segment.change is None else series.change_text(segment.change, key)
     return level, change, changed_text(segment) or "–"
@@ -239,7 +239,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A case's last significant change on a device. `word` is the record of a person's acceptance of the change, or None."""
+    """A case's last significant change on a device. `word` is a person's stored acceptance of the change, or None without one."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -270,7 +270,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return sentences on each case's last change, unaccepted changes for the worse first; then sentences on unchanged cases."""
+    """Return a summary: sentences on each case's last change (worse, unaccepted ones first), then on unchanged cases."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -306,7 +306,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """A bisection's last good and first bad files (bundle, runtime kit). `untold` lists files between that have no verdict."""
+    """A bisection's last good and first bad pair of bundle and runtime kit. `untold` lists the undecided pairs between them."""
 
     last_good: Subject
     first_bad: Subject
@@ -319,7 +319,7 @@ def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Bisect for the first bad pair of bundle and runtime kit. `is_changed` says whether a pair is bad, or None if undecided."""
+    """Find the first bad (bundle, runtime kit) by bisection. `is_changed` returns True if a pair is bad, None if undecided."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
     good, bad, untold = subjects[0], subjects[-1], []

@@ -22,7 +22,7 @@ _PAPER, _INK = "#fdfdfc", "#1c1e21"
 
 
 def history_chart(figure: FigureHistory, history: CaseHistory, nights: Sequence[Measurement]) -> str | None:
-    """Draw a metric's values over its latest nights as SVG. Return None if fewer than two can be drawn on one axis."""
+    """Draw a metric's latest values as SVG. Return None if fewer than two share the newest value's unit (ratio or absolute)."""
     name = figure.task, figure.key
     points = [
         (night, point) for night in nights for point in night.points if name_of(point) == name and to_scale(point) is not None
@@ -92,7 +92,7 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x position, in pixels, of the border before a night. The first and last border lie 4 pixels further out."""
+        """Return the x position in pixels of the border before a night. Outer borders lie 4 pixels out, clear of the points."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 

@@ -100,7 +100,7 @@ class LocalLauncher:
     observer: Observer
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield the results of requested comparisons, run one by one. No comparison starts once the time budget is over."""
+        """Yield results of requested comparisons, run in turn. Once the time budget is over, the rest fail without a launch."""
         for one in requests:
             if budget and budget.left_s <= 0:
                 yield from (CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it") for word in one.words)
@@ -122,8 +122,8 @@ class LocalLauncher:
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
         """Compare two builds on the devices in `words`, a dict from address to text in night.yaml. After a user error, try each
-        device alone, so that only faulty devices fail. Launch nothing for an empty dict; `compare` would use the phone in
-        $ANDROID_SERIAL.
+        device alone, so that only faulty devices fail. Launch nothing for an empty dict, since `compare` without devices takes
+        the phone in $ANDROID_SERIAL.
         """
         if not words:
             return
@@ -184,7 +184,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the environment of the reference bundle's launches as a dict, plus entries in which the case's launches differ."""
+    """Return the environment of the reference bundle's launches as a dict, plus the case's own values where these differ."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

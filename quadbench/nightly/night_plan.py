@@ -66,7 +66,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Put "SERIAL" for the serial in a device text, since only the profile will be checked. Return "" for a bare serial."""
+    """Replace the serial in a text such as `s25@R5CX` by SERIAL, since only the profile is checked. A serial alone gives ""."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -149,7 +149,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return the key of a case in night.yaml that is at fault (None if the source is damaged), and the error."""
+        """Return a case's faulty key in night.yaml (None if its recipe or bundle itself is damaged), and the error."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -222,7 +222,7 @@ class NightPlan:
 
 
 def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPlan:
-    """Read night.yaml and the recipes and bundles of its cases. One broken source does not affect other cases.
+    """Read night.yaml and the recipes and bundles of its cases. A damaged recipe or bundle affects only the cases that use it.
 
     Raises:
         SpecError: the file has problems, including names that do not exist, or farm.yaml is invalid.

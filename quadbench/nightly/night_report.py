@@ -100,7 +100,7 @@ class NightResult:
         return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the content of the nightly report. `where` is the `--results` option for the commands that it suggests."""
+        """Return the nightly report's content. `where` is the `--results` option for the commands that the report suggests."""
         return night_view(self.night, self.series, self.devices, where)
 
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
     """The image quality scores of a night. Images of a run are scored once, even if several devices generated them. `faults` maps
-    (case, device) to a dict from metric to why its score is missing. It is empty after a restart of the night.
+    (case, device) to a dict from metric to why its score is missing. It is not stored, so a restarted night begins without it.
     """
 
     launcher: Launcher
@@ -105,8 +105,8 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics on which the confirming launches must give a verdict: the suspected ones. Image time is added if no
-        metric is suspected, or if new files have too few earlier nights for comparison.
+        """Return the metrics on which the confirming launches must give a verdict: the suspected ones. Image time is added if
+        none is suspected, or if new files lack the earlier nights to judge a metric.
         """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
@@ -142,8 +142,8 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches cannot confirm a change.
-    `lacking` is a dict from metric to the reason why its score is missing.
+    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches is ignored, so changes stay
+    unconfirmed. `lacking` is a dict from metric to the reason why its score is missing.
     """
     versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store a MISSING verdict for each unmeasured case. Replace it by CLEAN if the case was measured later in the night."""
+        """Store a MISSING verdict for each unmeasured case. A CLEAN one withdraws it if the case was measured later on."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)
@@ -294,7 +294,7 @@ class _RunningNight:
         self.nights.add([*rulings, *back])
 
     def _store_failure(self, comparison: CaseResult) -> str | None:
-        """Store a comparison's measurement and image scores; return the reason on failure, None on success."""
+        """Store a comparison's measurement and image scores. Return None, or the reason why they could not be stored."""
         try:
             records = [record for run_id in comparison.runs for record in self.records.run_records(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == comparison.case)

@@ -1,4 +1,4 @@
-"""Time series of a nightly case on a device: comparable scales of metrics, limits of changes, and baseline nights."""
+"""Time series of a nightly case on a device: comparable scales of metrics, the smallest changes that count, baseline nights."""
 
 import math
 from collections.abc import Sequence
@@ -140,13 +140,13 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance if no earlier night is good without an expired acceptance, otherwise None."""
+        """Return the latest expired acceptance if every earlier night was accepted only for a time that is over; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether a person's acceptance of a change of this metric since the last good files is still in force."""
+        """Return whether an acceptance of this metric's change that begins after the last good night is still in force."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 

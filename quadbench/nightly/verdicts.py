@@ -1,4 +1,4 @@
-"""Detect metric values that changed since earlier nights, and judge each change by extra launches that confirm it."""
+"""Detect metric values that changed since earlier nights, and give verdicts from extra launches that confirm or refute them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
     """A metric value (figure) that may have changed tonight. `value` is tonight's value, and `expected` that of earlier nights.
-    Both are ratios to the reference bundle (yardstick) if that was measured too.
+    Both are ratios to the reference bundle (yardstick) if that was measured too, otherwise absolute values.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -170,7 +170,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if tonight's metric differs from earlier nights, even with the same files; else None."""
+        """Return a suspected change if a metric differs from earlier nights, whether the files are new or not; else None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -244,7 +244,7 @@ def missing_ruling(night: str, case: str, device: str, address: str, *, cause: s
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """The rules for verdicts on a case on a device. They use the suspected changes and the comparison run to confirm them."""
+    """Gives the verdicts on a case on a device, from suspected changes and the comparison that was to confirm them."""
 
     detection: Detection
     confirmed: VersusDevice | None
@@ -259,7 +259,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Return the common verdict on all metrics without a verdict of their own. `apart` is the number of the other metrics."""
+        """Return one verdict for all metrics without a verdict of their own. `apart` counts the metrics that have their own."""
         detection = self.detection
         if detection.yardstick:
             text = f"the yardstick, with unchanged files, differs from its usual level on this device: {detection.yardstick}"
@@ -278,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected metric. Return None if only new files made it suspect and no change was proven."""
+        """Return the verdict on a suspected metric. Return None if it was suspected only for new files, and nothing is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -364,7 +364,7 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return CLEAN verdicts that replace verdicts on a change that a person accepted, from the accepted night on. `rulings` are
+    """Return CLEAN verdicts that replace the old ones on a change, because a person accepted it from some night on. `rulings` are
     the old verdicts, and `nights` the measurements that they are about.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
