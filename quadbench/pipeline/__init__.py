@@ -106,7 +106,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Return a dict from device profile to bundle. Build bundles for phones whose profile was unknown before they were leased."""
+    """Build bundles of phones whose profile was unknown before the lease. Return a dict from device profile to bundle."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -154,7 +154,7 @@ def resume(
 
 
 def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict[str, QuadbenchError]:
-    """Deploy, measure and store existing bundles, keyed by device profile. Return the errors of failed devices by address.
+    """Deploy existing bundles, keyed by device profile. Measure, store results, and return failed devices' errors by address.
 
     Raises:
         QuadbenchError: nothing could be compiled, or every device failed.
@@ -174,7 +174,7 @@ def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
 def admit(
     candidate: Candidate, bundle: StoredBundle, addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Check whether an adapter fits a bundle's LoRA encodings. If so, store the bundle with the adapter and push it to devices.
+    """Check whether an adapter fits a bundle's LoRA encodings. Only if so, store the bundle with it and push it to devices.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Publish the progress of some work to other processes while the block runs. `what` is its title, `run_id` a run or None."""
+    """Publish progress to other processes while the block runs. `what` titles the work; `run_id` is its run's id, or None."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MAX_TEXT),

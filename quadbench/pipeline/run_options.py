@@ -24,7 +24,7 @@ _BEGIN_ANEW = "start a new run of the recipe; existing records stay stored"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options of a run: how often a lost device is retried, how many seconds each wait may take, and the time budget in seconds.
+    """Options of a run: retries of a lost device, seconds to wait for its return, and time budget in seconds.
 
     With `keep_going`, unreachable or leased devices are left out; otherwise the run does not start without them.
     """
@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Callbacks of a farm job to the run it executes. One copies a launch's files; one refuses a record after a lost lease.
+    """Functions that a farm job hands to its run. One copies a launch's files; one forbids storing a record after a lost lease.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: this is one job's part of a run of the farm.

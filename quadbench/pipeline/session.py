@@ -1,4 +1,4 @@
-"""The session of a run or comparison in progress: its devices, their leases, the results database and the records stored."""
+"""The session of a run or comparison in progress: devices, leases, the results database and the number of stored records."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ class LeasedDevices:
 def lease_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, to_examine: bool = False, layout: Layout
 ) -> Iterator[LeasedDevices]:
-    """Connect to devices, open the results database and lease the devices, all until the block ends.
+    """Connect to devices, open the results database and lease the devices. Release everything when the block ends.
 
     Raises:
         QuadbenchError: a device's profile is wrong, or the device is absent, leased by another job or in quarantine.
@@ -145,7 +145,7 @@ class Session(Generic[WorkT]):
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record for the report and the device's health that the device was lost and came back."""
+        """Note that the device was lost and came back, for the report and for the record of the device's health."""
         self.leased.leases.note_lost(device, retry.reason)
         self.retries.append(retry)
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedRun:
-    """A run whose bundles are on the devices. `bundles` is keyed by device profile; `launches` is the plan of every device.
+    """A run whose bundles are on the devices. `bundles` is keyed by device profile; `launches` has a plan for each device.
 
     `run_file` is the content of the run's file when the run began.
     """
@@ -40,7 +40,7 @@ class DeployedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureResult:
-    """The outcome of measuring. It holds launches left to run per device address, and errors of AI Hub phones without records."""
+    """The outcome of measuring: launches left to run by device address, and errors of AI Hub phones without stored records."""
 
     remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
