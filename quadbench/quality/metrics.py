@@ -23,7 +23,7 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
     """An image and its reference of equal size. `source` is the input image from which both were made, or None. `mask` (H, W) is
-    true at pixels that were repainted in both. A mask of None means all pixels, or unknown.
+    true at pixels that were repainted in both. It is None if all were, or if it is unknown which.
     """
 
     name: str
@@ -35,14 +35,14 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """A metric that is computed per image pair and averaged over all pairs. `measure` also gets the network that it needs."""
+    """A metric that is computed per image pair and averaged. `measure` is called with a pair and the neural network it needs."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """The way to compute a metric over all image pairs at once. `measure` also gets the neural network that it needs."""
+    """A metric that is computed once over all image pairs. `measure` is called with them and the neural network it needs."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 

@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Run the tasks' shared U-Net on the HTP emulator. Return a dict from target to SQNR at each step, against CPU and float."""
+    """Run the shared U-Net on the HTP emulator. Return a dict from target to SQNRs of its steps, against CPU and float."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -233,14 +233,14 @@ class Teacher:
     """Images of the float pipeline with 100 DDIM steps (teacher), one per input. Tasks with an LCM sampler are left out."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Store teacher images in `folder` when needed. They only compare samplers, so recipes with equal samplers need none."""
+        """Plan teacher images in `folder`. They serve only to compare samplers, so equal samplers in all recipes need none."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return PSNRs in dB of the `shared` variant's images to the teacher's. A dict per (task, device) has inputs as keys."""
+        """Return a dict from (task, device) to {input: PSNR in dB} between the `shared` variant's and the teacher's images."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
