@@ -41,7 +41,7 @@ class DeviceSettings(Spec):
 
 
 def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield a problem for each device's sampler that names an unknown task, or has no step at its task's strength."""
+    """Yield a problem for a device's sampler if its task is unknown or its task's image-to-image strength leaves no step."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():

@@ -1,4 +1,4 @@
-"""Recipe settings: precision, a device's state at launches (gate), runtime, calibration, LoRA profile and distillation."""
+"""Recipe settings: precision, device limits before a launch (gate), runtime, calibration, LoRA profile and distillation."""
 
 from collections import Counter
 from pathlib import Path
@@ -53,7 +53,7 @@ _LABEL = TextPattern(
 
 
 def _in_full(given: Any) -> Any:
-    """Return activations given in one word, such as `w8a16` or `mixed-30`, as a mapping; other values unchanged."""
+    """Convert activations written as one word, such as `w8a16` or `mixed-30`, to a mapping. Return other values unchanged."""
     if not isinstance(given, str):
         return given
     if not _LABEL.matches(given):
@@ -109,7 +109,7 @@ _MAX_BYTES = 2**20  # the most bytes of a trace file: MAX_SWITCHES of the longes
 
 
 class Gate(Spec):
-    """Limits for a device's temperature, battery, load and memory at a launch. Values that are not reported are not checked.
+    """Limits on a device's temperature, battery, load and memory that a launch waits for. Unreported values are not checked.
 
     Before a launch the gate waits until the limits are met, and skips the launch after a timeout. If the device is too hot or
     throttled after a launch, the launch is discarded and its whole block, of all variants, is repeated.
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Read task names if the value is the path of a trace file (one name per line). Leave other values for pydantic to check."""
+    """If `value` is the path of a trace file, return the task names in it (one per line). Leave others for pydantic to check."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -274,7 +274,7 @@ class _Calibration(Spec):
 
 
 class JointCalibration(_Calibration):
-    """Calibration over the inputs of all tasks, for the U-Net that tasks share and for tasks' own U-Nets (variant per-graph)."""
+    """Calibration over the inputs of all tasks, both for the shared U-Net and for the U-Nets per task (variant `per-graph`)."""
 
     scheme: Literal["joint"]
     """Takes the inputs of all tasks: for the shared graph with their own adapters and again without any, for each per-graph

@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler would run no step (as diffusers counts) at an image-to-image strength, or None if it would."""
+    """Return why a sampler would run no step at an image-to-image strength; None if it runs any. Steps count as in diffusers."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

@@ -1,4 +1,4 @@
-"""Figures from the tables of the QUAD paper, which are shown beside measured figures for comparison."""
+"""Numbers from the tables of the QUAD paper, which reports show beside measured values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class PublishedTable:
 
     @property
     def int8_shares(self) -> tuple[float, ...]:
-        """Return the percentages of 8-bit parameters that rows of the paper's table have; empty if all rows have the same."""
+        """Return the different percentages of 8-bit parameters that rows of the paper's table state; empty if they state none."""
         return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
     def at(self, int8_percent: float) -> "PublishedTable":
