@@ -212,7 +212,7 @@ class _DeviceInstall:
     compiled: StoredCompiled
 
     def install(self, observer: Observer, *, runs_float: bool) -> Installation:
-        """Push missing files to the device, and link the runtime kit's libraries by their file names. Return the installation."""
+        """Push missing files to the device, and create links with the runtime kit's library names. Return the installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
@@ -239,7 +239,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Create links with a runtime kit's library names in its folder on the device. The pushed files are named by sha256."""
+    """Name libraries in a runtime kit's folder on the device: create links to the pushed files, which are named by sha256."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)
@@ -252,7 +252,7 @@ def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> In
 def deployed_libraries(
     names: Sequence[str], files: Sequence[LocalFile], deployment: Deployment, kit: InstalledKit | None, *, is_emulated: bool
 ) -> Iterator[DeployedLibrary]:
-    """Yield name and device path of each pushed library and, if `is_emulated`, of those of Qualcomm's HTP emulator."""
+    """Yield the name and device path of each pushed library. If `is_emulated`, also yield Qualcomm's HTP emulator libraries."""
     objects = [deployment.objects[file.sha256] for file in files]
     for file, name, place in zip(files, names, objects, strict=True):
         paths = (f"{kit.folder}/{name}", place) if kit else (place,)

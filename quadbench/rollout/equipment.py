@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """The facts that determine a device's files: profile, ABI and compile target. `address` names the device in messages.
+    """The facts that determine which files a device gets: profile, ABI, compile target. `address` names the device in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """
@@ -45,7 +45,7 @@ class DeviceKind:
 
     @property
     def key(self) -> str:
-        """Return the target key of the device's compile target, such as `qnn-v79-69`."""
+        """Return the short name of the device's compile target, such as `qnn-v79-69`."""
         return target_key(self.target, self.abi.traits.machine)
 
 
@@ -105,7 +105,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Raise if this machine lacks one of these CPU cores and a device runs on its CPU. A phone's cores are checked at launch.
+    """Raise if a device runs on this machine's CPU and one of these cores is absent. A phone's cores are checked at its launch.
 
     Raises:
         UserError: names the first absent core.
@@ -161,7 +161,7 @@ def _choice_of(kit: StoredArtifact[Kit], kind: DeviceKind) -> KitChoice:
 
 
 def host_libraries(target: RunTarget) -> list[LocalFile]:
-    """Return this machine's runtime libraries for a target, to deploy: ONNX Runtime, and LiteRT if the target needs it."""
+    """Return this machine's libraries that are deployed for a target: ONNX Runtime, and LiteRT if the target needs it."""
     libraries = [runtime_library(), *([litert_library()] if isinstance(target, LiteRtTarget) else [])]
     return [local_file(library) for library in libraries]
 

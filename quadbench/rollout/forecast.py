@@ -1,4 +1,4 @@
-"""Dry run: predict the builds, pushed files and launches of a run on each device, and its obstacles. Nothing is changed."""
+"""Dry run: predict what a run would build, push and launch on each device, and what would prevent it. Nothing is changed."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from quadbench.target.targets import LiteRtTarget, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """A prediction of what a run would build, push and launch on a device. `push_bytes` has the bytes of files by category.
+    """A prediction of what a run would build, push and launch on a device. `push_bytes` is a dict from file category to bytes.
 
     `adapter_bytes` has each adapter's size by name, over all dtypes that are pushed. Sizes of things `to_build` are unknown yet.
     Anything `missing` prevents the run.
@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 def forecast_of_bundle(
     bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
 ) -> list[Forecast]:
-    """Predict for each device what a run of an existing bundle would push and launch. Adapters added after its build count.
+    """Predict what a run of an existing bundle would push and launch on each device. Adapters added after its build are included.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
