@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise UserError if two builds share no task, or none in `wanted` (empty: any). `called` are names for the message."""
+    """Raise UserError if two builds share no task, or none of `wanted` (if not empty). `called` are their names in messages."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f" among {', '.join(wanted)}" if wanted else ""
@@ -132,7 +132,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for both compared builds: from a recipe if one is given, else a stored run, else build A.
+    """Return the measurement settings for two compared builds. A recipe's come first, then a stored run's, then those of build A.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.

@@ -1,4 +1,4 @@
-"""Comparison of two builds, launched alternately (A B B A) until there is a verdict, or of two stored runs' metrics."""
+"""Compare two builds, launched alternately (A B B A) until there is a verdict. Or compare the metrics of two stored runs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim tests (looks), and whether to end. A comparison ends once each goal has a verdict or can get none."""
+    """Return the interim tests (looks), and whether to end: each metric to judge has a verdict or cannot get one."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a compared build's entry in comparison.json. For a stored run, `of` is a text with its recipe and swept values."""
+    """Return a compared build's entry in comparison.json. For a stored run, `of` names its recipe and the values a sweep set."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return the devices that can run both builds. Put other devices' errors in `left_out`, or raise the first if it is None."""
+    """Return devices that can run both builds. Put others' errors in `left_out`; if `left_out` is None, raise the first error."""
     equipped = []
     for device in devices:
         try:
@@ -300,7 +300,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return the harness and runtime libraries that a compared build sets, and the graphs that another machine compiled."""
+    """Return what replaces quadbench's defaults for a compared build: harness, runtime kit, and graphs compiled elsewhere."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 

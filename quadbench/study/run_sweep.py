@@ -125,7 +125,7 @@ def sweep(
     layout: Layout,
     observer: Observer,
 ) -> SweepResult:
-    """Build the missing bundles with work shared between settings, run and score each setting, and write `sweeps/<id>/`.
+    """Build a sweep's bundles (common steps once), run and score each combination of values (setting), and write `sweeps/<id>/`.
 
     With `keep_going`, a setting that failed is left out, as long as another one succeeds. The time budget is for the whole
     sweep.
@@ -243,7 +243,7 @@ def _has_random_weights(variations: Sequence[Variation]) -> bool:
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
-    """Return the teacher model, which generates reference images for all settings; None for random weights."""
+    """Return the teacher model, which makes reference images for all settings; None if the recipes' model has random weights."""
     if _has_random_weights(variations):
         return None
     from quadbench.quality.trajectories import Teacher

@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return the run with id `word`. If it is `latest`, return the last complete run of equal recipe, tasks and devices, or None.
+    """Return the run with id `word`. For `latest`, return the last complete run of the same recipe, tasks and devices, or None.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
