@@ -74,7 +74,7 @@ def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge whether an adapter fits a bundle. If so, write a copy of the bundle beside it, with the adapter and any new task.
+    """Judge whether an adapter fits a bundle. If so, write a copy of the bundle with the adapter and, if requested, a new task.
 
     The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
     nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`, but no ground-truth
-    images. Write reference images, made by diffusers or PEFT with the adapter, unless the model's weights are random. A sampler
-    fitted for the old task is not fitted again. `sources` and `weights` must have this adapter as their only key.
+    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`. There are no
+    ground-truth images. A fitted sampler is not fitted again. Unless the model's weights are random, write reference images that
+    diffusers or PEFT makes with the adapter. `sources` and `weights` have one key, this adapter.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like`, with or without one device's settings, whose sampler equals the bundle's. Raise if there
-    is none. A fitted sampler matches by scheme and guidance, if it has at most the recipe's number of steps.
+    """Return the recipe's task `like`, without or with one device's settings, whichever has the bundle's sampler. Raise if none
+    has. A fitted sampler matches by scheme and guidance, if it has at most the recipe's number of steps.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -210,7 +210,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Raise if a task's evaluation inputs or noise differ from those of the bundle's task `like`, whose noise is in `tensors`."""
+    """Raise if a task's evaluation inputs or noise differ from the bundle's task `like`. `tensors` has the noise of `like`."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

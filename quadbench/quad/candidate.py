@@ -33,7 +33,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Derive an adapter's name from its file name: `pixel-art-v2` for `Pixel_Art v2.safetensors`. Raise if no name is left."""
+    """Turn a file name into an adapter name: `Pixel_Art v2.safetensors` into `pixel-art-v2`. Raise if nothing remains."""
     name = name_after(source)
     if not name:
         raise UserError(f"the name of '{source}' has no letters or digits for an adapter name", hint=hint)

@@ -60,7 +60,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms p ln(p / m) of a Kullback-Leibler divergence, 0 where p is 0. `share` is p, and `apart` is p / m - 1."""
+    """Return the terms p ln(p/m) of a KL divergence, 0 where p is 0. `share` is p; `apart` is p/m - 1, precise if p is near m."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 

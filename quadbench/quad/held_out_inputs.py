@@ -1,4 +1,4 @@
-"""Held-out inputs: the error and clipping of quantized U-Nets on evaluation inputs, against the float U-Net at each step."""
+"""Held-out inputs: measuring quantized U-Nets on evaluation inputs: error against the float U-Net per step, and clipping."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -46,7 +46,7 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Return a task's evaluation inputs: built-in ones, those of a folder's `inputs.json`, or the recipe's numbered prompts."""
+    """Return a task's inputs: built-in ones, those of a folder's `inputs.json`, or the recipe's prompts, named `000`, `001`..."""
     match task.inputs:
         case tasks.BuiltinInputs(name=name):
             return zoo.task_inputs(name)
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many inputs are for evaluation: all but `calibration_samples`. Prompt-only tasks reuse all for calibration."""
+    """Return how many of `count` inputs are for evaluation: all but `calibration_samples`, or all if a task has only prompts."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(

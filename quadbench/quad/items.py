@@ -28,8 +28,8 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) in [-1, 1]; `mask` (1, 1, H, W) in {0, 1}, where 1 is to be replaced. `blend`
-    (8-bit grey) is the decoded picture's weight against `image` in each pixel. If None, the decoded picture is the output.
+    """One input of a task. `image` (1, 3, H, W) is in [-1, 1]; `mask` (1, 1, H, W) is 1 where the image is replaced, else 0.
+    `blend` (8-bit grey) is the decoded picture's share of each output pixel; `image` has the rest. If None, the share is 1.
     """
 
     name: str
@@ -172,14 +172,14 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """The keyword arguments that lcm_table, ed_table and ddim_table share: whether a run starts from noise or from an image."""
+    """The start of a run, from noise or an image. These keyword arguments are common to lcm_table, ed_table and ddim_table."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength (1 without image) and if it is image-to-image, that is, starts from a noised image even at 1."""
+    """Return a task's strength, 1 without image, and whether it is image-to-image: such runs never start from pure noise."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 

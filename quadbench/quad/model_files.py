@@ -1,4 +1,4 @@
-"""Model files: finding model and adapter files, their formats, and checks before reading. This module does not import torch."""
+"""Model files: finding model and adapter files, detecting formats, checking before reading. This module does not import torch."""
 
 import importlib.metadata
 import os
@@ -37,7 +37,7 @@ CHECKPOINT_GEOMETRY = "sd15"  # for single-file models, which have no configurat
 
 
 class AdapterFormat(StrEnum):
-    """A file format of LoRA adapters; its value is its name in recipes."""
+    """A file format of LoRA adapters. The enum value is the format's name in recipes."""
 
     PEFT = "peft"  # a folder
     DIFFUSERS = "diffusers"  # a file, or the folder with it
@@ -126,7 +126,7 @@ def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the folder with a part's configuration (`unet`, ...) in a published architecture, or SD 1.5's if there is none."""
+    """Return the configuration folder of a model part, such as `unet`, in an architecture. If it has none, return SD 1.5's."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 

@@ -57,7 +57,7 @@ _CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # like the traini
 
 
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
-    """Return the YAML text of a recipe to be saved at `path`; files below its folder are named by relative paths.
+    """Return the YAML text of a recipe to be saved at `path`. Paths below the recipe's folder are relative, others absolute.
 
     Adapters of the same name are numbered: `style`, `style-2`. Raise UserError if an adapter is given twice, or its file name has
     no letters or digits.

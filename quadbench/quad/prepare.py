@@ -1,4 +1,4 @@
-"""Preparation: making a recipe's float graphs, tasks, calibration inputs and U-Nets of single tasks. Builds share a cache."""
+"""Preparation: making float graphs, tasks, calibration inputs, and U-Nets for single tasks. Builds share them in a cache."""
 
 import logging
 import random
@@ -254,7 +254,7 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return float models and tasks from the cache or `make`. `make` gets an earlier result with the same models, or None."""
+        """Return float models and tasks from the cache or `make`. It gets a result with the same models to reuse, or None."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)

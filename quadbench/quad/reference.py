@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter file into the U-Net `adapted` under a name. Layer types are looked up in `plain`, a U-Net without LoRA."""
+    """Load an adapter into the U-Net `adapted` under a name. PEFT wraps its layers, so their types are read from `plain`."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:

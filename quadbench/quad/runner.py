@@ -34,13 +34,13 @@ class GraphSession:
         return torch.from_numpy(self._session.run(None, dict(feed))[0])
 
     def release(self) -> None:
-        """Free the session's memory. The next run loads it again."""
+        """Free the session's memory. The next run loads the graph again."""
         self._session = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnetConditions:
-    """The U-Net's inputs but the sample: time features (steps, C), text with and without prompt (1, T, D), LoRA; and guidance."""
+    """The U-Net's inputs except the sample: time features (steps, C), two text embeddings (1, T, D), LoRA. Also guidance."""
 
     time_features: torch.Tensor
     text: torch.Tensor
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor fits into a LoRA input of shape `taken`, beside the first `filled` ranks on `axis`, in use."""
+    """Return whether a tensor fits into a LoRA input of shape `taken`. The first `filled` ranks along `axis` are in use."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

@@ -1,4 +1,4 @@
-"""Sensitivity: the U-Net's error when an adapter's weights are rounded. It selects the anchor, whose ranges all adapters use."""
+"""Sensitivity: the U-Net's error when weights of an adapter are rounded. The error selects the adapter whose ranges all use."""
 
 import logging
 import tempfile
@@ -61,7 +61,7 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The U-Net's error with one layer's LoRA weights rounded. `below_worst` compares it with the worst layer's, in dB."""
+    """The U-Net's error with one layer's LoRA weights rounded. `below_worst` is the worst layer's error minus this one, in dB."""
 
     site: str
     score: DivergenceScore
@@ -109,7 +109,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The anchor: the adapter whose ranges all adapters use. If None, all are equally sensitive and ranges cover all weights."""
+    """The adapter whose LoRA ranges all adapters use (`anchor`). It is None if no adapter is clearly most sensitive."""
 
     anchor: str | None
     reason: str

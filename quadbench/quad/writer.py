@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph into the bundle (such as `shared/unet.onnx`), and beside it `merge`, the graph that merges adapters."""
+        """Write a graph into the bundle, such as `shared/unet.onnx`. If given, `merge`, which merges adapters, is written too."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
@@ -120,8 +120,8 @@ def profile_content(
     distilled: Mapping[str, DistilledAdapter],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
-    """Return the content of profile.json. `lora` has the adapters before distillation. `sensitivity` is None if the build did not
-    measure it to choose the anchor; `noise` is empty if no layers were chosen for 8 bits.
+    """Return the content of profile.json. `lora` has the adapters before distillation, `distilled` those after. `sensitivity` is
+    None if it was not measured to choose the anchor. `noise` is empty if no layers were chosen for 8 bits.
     """
     narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}
     chosen = narrow_layers([row.layer for row in noise], narrow)
@@ -148,7 +148,7 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest of a bundle's encodings. Adapter files store it, as their integers are valid only with these."""
+    """Return the digest of a bundle's encodings. It is stored in adapter files, whose integers only these encodings decode."""
     return digest_of(_listed(encodings))
 
 

@@ -60,7 +60,7 @@ class LoraPair:
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Return `down` (rank, in*k*k) and `up` (out, rank) as a LoRA pair, reshaped to this pair's kernel dimensions."""
+        """Return `down` (rank, in*k*k) and `up` (out, rank) as a new LoRA pair, with the kernel dimensions of `self`."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize a LoRA's text encoder part, left out of bundles. `energies` are the squared norms of its weight updates."""
+        """Summarize a LoRA's text encoder part, which bundles omit. `energies` are the squared norms of that part's updates."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -138,7 +138,7 @@ def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) 
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Return an adapter with random weights at all layers of the given kinds. Only names and shapes in `unet` are used.
+    """Return an adapter with random weights at all layers of the given kinds. `unet` only gives the layers' names and shapes.
 
     `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
     tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's updates to the U-Net's weights. The old tensors stay unchanged, as copies of the U-Net may share them."""
+    """Add an adapter's updates to the U-Net's weights. The U-Net gets new tensors, because copies may share the old ones."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

@@ -154,7 +154,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return the LoRA pair of at most `rank` nearest to an update (out, in*k*k), or None for a zero update, and the error."""
+    """Approximate an update (out, in*k*k) by a LoRA pair of rank `rank` or less, None for zero. Return the pair and its error."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -39,7 +39,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A summary and the problems of an adapter. `ranks` counts layers by rank; `scale` is the least and greatest LoRA scale."""
+    """A summary and the problems of an adapter. `ranks` is a dict from rank to number of layers; `scale` is (least, greatest)."""
 
     path: str
     format: str

@@ -75,9 +75,8 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return the name that diffusers' converter expects for a layer named as in the original Stable Diffusion code. Upsamplers
-    end in `_1_conv` in upper blocks without attention, and in `_2_conv` elsewhere. The converter only knows `_2_conv`, so both
-    get that ending. Other names stay unchanged.
+    """Return a layer's original Stable Diffusion name in the form that diffusers' converter accepts. An upsampler that ends in
+    `_1_conv` (blocks without attention) gets the ending `_2_conv`, the only one accepted. Other names stay unchanged.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat

@@ -30,7 +30,7 @@ Read = Callable[[Mapping[str, torch.Tensor]], LoraReading]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """The unconverted content of a safetensors file. Reading rejects a file without tensors."""
+    """The tensors and metadata of a safetensors file, as stored. Reading a file without tensors raises an error."""
 
     path: Path
     tensors: dict[str, torch.Tensor]
@@ -54,7 +54,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The layers (sites) of a base model that take LoRA. Names of the original Stable Diffusion code need `layers_per_block`."""
+    """The layers (sites) of a base model that take LoRA. Translating original Stable Diffusion names needs `layers_per_block`."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -199,7 +199,7 @@ def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map an adapter's layer names to the base model's. Raise AdapterError for a name without match, or two for one layer."""
+    """Map an adapter's layer names to the base model's. Raise AdapterError if a name has no match, or if two match one layer."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]

@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and role; record duplicates. If there are too many layers for a U-Net, record so; return {}."""
+    """Group tensor names by layer and role, and record duplicates. More layers than a U-Net can have are a fault: return {}."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

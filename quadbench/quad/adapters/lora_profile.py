@@ -1,4 +1,4 @@
-"""LoRA profile: quantizing adapters with encodings (scales) that they all share, and measuring what each adapter loses."""
+"""LoRA profile: quantizing adapters with encodings (scales) that they share, and measuring each adapter's quantization error."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return LoRA ranges: those of adapter `anchor`, or over all adapters for layers that it lacks and if there is no anchor."""
+    """Return each LoRA input's range in the adapter `anchor`. If that is None or lacks the layer, take all adapters' range."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
@@ -166,7 +166,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Measure what an adapter loses under fixed encodings, and decide if it can be added. The encodings must cover its layers."""
+    """Measure an adapter's quantization error under fixed encodings, which must cover its layers. Decide if it can be added."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits"

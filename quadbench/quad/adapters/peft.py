@@ -224,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a LoRA file's reading with problems added: those of its PEFT configuration, and ranks that differ from it."""
+    """Return a LoRA file's reading with added problems: those of its PEFT configuration, and ranks other than configured."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -281,7 +281,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Return the LoraConfig of the U-Net or text encoder from metadata, in which its keys start with a prefix (`unet.r`)."""
+    """Parse a file's LoraConfig of the U-Net or text encoder from metadata `text`, where its keys begin with `prefix`."""
     if text is None:
         return None
     if len(text) > MAX_BYTES:

@@ -257,7 +257,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Return a foundation model. `configs` and `readers` map each part to its configuration folder and to its weights' loader."""
+    """Return a foundation model. `configs` is a dict from part to configuration folder, `readers` from part to weights loader."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():

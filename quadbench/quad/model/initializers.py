@@ -36,7 +36,7 @@ def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
 
 
 def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
-    """Read a graph without loading its external weights. They must be in the file at `weights`; if None, in the graph itself.
+    """Read a graph without its external weights. All of them must be in the file `weights`; if None, the graph must have none.
 
     Raises:
         ArtifactError: the file is not a graph, or an offset, length or file name of its external weights is invalid.
@@ -115,7 +115,7 @@ def discard(model: onnx.ModelProto) -> None:
 
 
 def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return a copy of the graph that can be saved: it refers to its weights as a file `name` in the same folder."""
+    """Return a copy of the graph to save. It refers to its weights as the file `name` in the folder where the copy is saved."""
     saved = deepcopy(model)
     for initializer in _external(saved):
         _set_location(initializer, name)

@@ -114,7 +114,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that find the histogram bin of each value in a tensor, and output a one per value to add to bin counts."""
+    """Return nodes that compute each value's histogram bin. They also output a 1 per value, to be added to the bins' counts."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -187,8 +187,8 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds and count values outside their encodings. Outputs of nodes that only move values, such as
-    Reshape, are skipped. A second run counts in tensors whose observed range exceeds the encoding.
+    """Run the float graph on the feeds to observe ranges, then again to count values outside their encodings. The second run
+    counts only in tensors whose range exceeds the encoding. Outputs of nodes that only move values, such as Reshape, are skipped.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}

@@ -40,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """The scale and zero point of a whole tensor: value = (integer - zero_point) * scale. `dtype` is NumPy's name."""
+    """The quantization of a whole tensor: value = (integer - zero_point) * scale. `dtype` is a NumPy type name, like `uint16`."""
 
     dtype: str
     scale: float

@@ -121,7 +121,7 @@ def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
 def _merge_graph(
     model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[_Site], lora: Mapping[str, Encoding], scratch: Path
 ) -> onnx.ModelProto:
-    """Move the mergeable weights of the U-Net to a file, and return the graph that computes them from the LoRA inputs."""
+    """Move the U-Net's weights that take LoRA to a file. Return the graph that computes them with an adapter merged in."""
     floats = {constant.name: constant for constant in model.graph.initializer}
     constants = {constant.name: constant for constant in unet.graph.initializer}
     merges = [_Merge(site=site, constants=constants, lora=lora) for site in sites]
@@ -163,7 +163,7 @@ class _Merge:
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return the rounding error of an INT8 weight (O, I[, k, k]) as INT8. Its scale is the weight's / RESIDUAL_STEPS."""
+        """Return an INT8 weight's rounding error (O, I[, k, k]) as INT8. The scale is the weight's scale over RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS

@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph: 16-bit activations, 8-bit where that adds least noise. Needs no torch."""
+"""Quantizer: writing a float graph as a QDQ graph. Activations have 16 bits, or 8 where that adds least noise. Needs no torch."""
 
 import math
 import os
@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer. `data` and `result` are the tensors whose encodings its input and output use."""
+    """A convolution or linear layer. Its input has the encoding of the tensor `data`, its output that of `result`."""
 
     name: str
     data: str
@@ -146,14 +146,14 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """A part of a graph (`nodes`), and the layers whose first tensor is in it. `rest` runs from its first node to the end."""
+    """A part `nodes` of a graph, and the layers whose first tensor is computed in it. `rest` is this part and all later nodes."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
     rest: onnx.ModelProto  # has an additional boolean input per tensor of the layers, which switches its rounding
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Run the segment's nodes for each feed. Return the tensor values in `known` together with the segment's outputs."""
+        """Run the segment for each feed. `known` has each feed's tensor values; return them and the segment's outputs."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]

@@ -31,7 +31,7 @@ class SamplerInput:
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
-        """Return the sample after a step; for inpainting, the region outside the mask is reset to `known`."""
+        """Return the sample after a step. For inpainting, the region outside the mask is the image, noised as in `known`."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,7 +108,7 @@ def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torc
 def _fit(
     teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[table.Step, ...], float]:
-    """Fit one step from each teacher step in `path` to the next. Return the steps and the mean square error of the result."""
+    """Fit one step from each teacher step in `path` to the next. Return the steps and the final sample's mean square error."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
@@ -141,7 +141,7 @@ def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Choose at most `steps` of the teacher's steps, the first included. Bisection finds the lowest bound on a step's error."""
+    """Choose at most `steps` of the teacher's steps, the first included. Minimize the greatest error of a step, by bisection."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))
