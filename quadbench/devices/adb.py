@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are
 
 
 class AdbDevice:
-    """A device behind an adb server. `transport` is its adb serial. `close` also closes `resources`, such as a lock."""
+    """A device behind an adb server, with the serial `transport`. `close` also ends `resources`, such as the device's lock."""
 
     root = device.ANDROID_ROOT
 

@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a path of a unix socket below the length limit. An open descriptor, /proc/self/fd/N, stands for its folder."""
+    """Yield a path of the socket that is short enough for unix sockets. In it, /proc/self/fd/N stands for the folder."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Return an answer of the adb server itself, not of a device. The function `question` asks through a given client."""
+        """Send a request to the adb server, not to a device. The function `question` gets a client and returns the answer."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors to device errors. A timeout becomes DeviceLostError if `silence` says why, else TimeoutError.
+    """Convert adbutils' errors to device errors. A timeout becomes DeviceLostError for the reason `silence`, else TimeoutError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
     a file request, the peer's text becomes the reason why that request failed.
@@ -207,7 +207,7 @@ def close_stdin(connection: "Connection") -> None:
 
 
 def packets(connection: "Connection", deadline: float, silence_s: float = math.inf) -> Iterator["Packet"]:
-    """Yield the packets of a running command as they arrive. The last packet is the exit code."""
+    """Yield the packets of a running command as they arrive. The last packet contains the exit code."""
     connection.limit(silence_s, deadline)
     try:
         with errors_of(connection.peer):
@@ -251,7 +251,7 @@ def _host(name: str) -> str | None:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's adb server if its port is free. (`adb start-server` would replace a server of another version.)"""
+    """Start the user's adb server if its port is free; else raise DeviceError, as adb could replace another version's server."""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start a server there: adb -a nodaemon server")
     if not _is_free(endpoint):

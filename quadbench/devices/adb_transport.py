@@ -1,4 +1,4 @@
-"""An adb client based on adbutils. It adds sends of whole buffers, read timeouts, streamed shell v2 output and size limits.
+"""An adb client based on adbutils. It also sends whole buffers, streams shell v2 output, and limits read times and sizes.
 
 Nothing here depends on quadbench's devices or errors. Each class fixes a class of adbutils and could be contributed upstream.
 """
@@ -164,7 +164,7 @@ class Client(AdbClient):
             return connection.read_string_block()
 
     def open(self, serial: str, service: str) -> Connection:
-        """Open an adb service of a device. The request is understood by adb servers of every version."""
+        """Open an adb service of a device. The request has a form that every version of the adb server understands."""
         connection = self.make_connection()
         try:
             for command in (f"host:transport:{serial}", service):
@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages of adb's sync protocol sent at once. They complete the files `ended`; `sent_bytes` counts file bytes so far."""
+    """Messages of adb's sync protocol sent at once. They end the files `ended`; `sent_bytes` counts file bytes sent so far."""
 
     messages: memoryview
     ended: list[str]
@@ -243,7 +243,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield files as batches of adb sync messages. All batches share a buffer, so send each one before taking the next."""
+    """Yield adb sync messages for files in batches. A batch overwrites the one before, so send each before taking the next."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

@@ -97,7 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """For a serial that no phone has: raise UserError if it contains an `@`, as in a mistyped PROFILE@SERIAL."""
+        """Check a serial that no phone has. Raise UserError if it contains an `@`, as a mistyped PROFILE@SERIAL does."""
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
 
@@ -127,7 +127,7 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise UserError if two addresses mean one device. `taken` is a dict from a serial to the earlier address that has it."""
+    """Raise UserError if two addresses mean one device. `taken` is a dict from device serial to the address given earlier."""
     if serial in taken:
         raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
 

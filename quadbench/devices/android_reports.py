@@ -53,7 +53,7 @@ class AttachedDevice:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Parse the output of getprop into a dict from key to value. Values may span lines; lines outside of entries are skipped."""
+    """Parse getprop's output into a dict from key to value. A value can span lines. Lines that belong to no entry are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -150,7 +150,7 @@ def parse_thermal(text: str) -> ThermalState:
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Parse the output of `dumpsys battery`. If a key occurs twice, as some vendors append their own, use its first value."""
+    """Parse the output of `dumpsys battery`. Some vendors append lines with the same keys, so the first value of a key counts."""
     section = _section(text, "Current Battery Service state")
     values: dict[str, str] = {}
     for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():

@@ -167,7 +167,7 @@ def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) ->
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
-    """Collect a command's stdout and exit code. The generator `output` yields pieces and returns the code."""
+    """Run the generator `output` to its end. Return its pieces as the command's stdout, and its return value as the exit code."""
     stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout line by line, from the pieces of `output`. If it returns a nonzero code, raise CommandError."""
+    """Yield a command's stdout line by line. `output` yields pieces and returns the exit code; if not 0, raise CommandError."""
     lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:

@@ -37,7 +37,7 @@ def open_local(layout: Layout) -> "LocalDevice":
 
 
 class LocalDevice:
-    """This machine as a device. Paths on the device are paths of this machine."""
+    """This machine as a device. A path on this device is an ordinary path of this machine."""
 
     family = "local"
     serial = LOCAL_NAME

@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """The value of an environment variable that marks a device's processes. A command's value begins with its device's value."""
+    """The value of an environment variable that marks a device's processes. For one command, the device's value is extended."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -29,7 +29,7 @@ class ProcessMark:
         self._numbers = count()
 
     def for_command(self) -> str:
-        """Return a new mark for a further command of this device; it starts with the device's mark."""
+        """Return a new mark for one command on this device. Killing by the device's mark, with which it starts, includes it."""
         return f"{self.value}{next(self._numbers)}#"
 
 
@@ -61,7 +61,7 @@ def mark_environment(mark: str) -> dict[str, str]:
 
 
 def kill_marked_processes(mark: str) -> None:
-    """Kill every process whose environment mark starts with `mark`. Repeat, as these processes may start children meanwhile."""
+    """Kill all processes whose environment mark starts with `mark`. Repeat this, because they can start children meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -81,7 +81,7 @@ def find_marked(mark: str) -> list[int]:
 
 
 def _environment(process: str) -> bytes:
-    """Return the environment with which a process was started; empty for dead processes and those of other users."""
+    """Return a process's environment at its start. Return an empty one for dead processes and those of other users."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while True:
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process's environment is empty, as it also is for a moment while exec loads a program."""
+    """Return True if a process's environment is empty. While exec loads a program, it only seems empty; return False then."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

@@ -238,7 +238,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
 
 
 def write_reports(system: Path, phase: Phase) -> None:
-    """Replace the simulated dumpsys reports by a phase's reports. Each file is replaced atomically; readers see whole files."""
+    """Write a scenario phase's simulated dumpsys reports. Each file is replaced atomically, so that readers see no half file."""
     battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
     for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
         new = system / "etc" / f"{service}.new"

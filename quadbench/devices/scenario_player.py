@@ -73,7 +73,7 @@ class SlowLink:
             back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        """Copy data from one socket to another until the source ends. If the target is closed, shut down both sockets."""
+        """Copy data from one socket to another until the source ends. On an error, shut down both, to stop both directions."""
         try:
             while piece := source.recv(_PIECE_BYTES):
                 self._wait(len(piece), direction)
@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find the harness processes that started since the last call, by their argument `plan.json`. Ignore their children."""
+        """Find harnesses (argument `plan.json`) that started since the last call, not their children with the same argument."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a virtual device while the block runs. Yield its adb server behind a proxy that may limit the speed."""
+    """Play a scenario on a virtual device in the block. Yield the device's adb server, behind a proxy that can slow it down."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():
@@ -230,7 +230,7 @@ def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbSer
 
 
 def _write_boot_id(folder: Path) -> None:
-    """Write a new boot id into the existing file. The file is mounted into the sandbox, so it must not be replaced."""
+    """Overwrite a virtual device's boot id in place. The sandbox mounts this file, and would not see a file that replaces it."""
     (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
 

@@ -120,7 +120,7 @@ class Arm64Emulator:
 
     @property
     def start(self) -> str:
-        """Return the shell script that registers QEMU for arm64 programs. The sandbox runs it first, while it may still mount."""
+        """Return the shell script that registers QEMU for arm64 programs. It runs first: the sandbox may not mount later."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
@@ -202,7 +202,7 @@ def required_programs(address: str) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def running_sandbox(place: SandboxLayout, properties: dict[str, str], address: str) -> Iterator[AdbServer]:
-    """Start a virtual device and yield its adb server. The device has the adb serial TRANSPORT at this server."""
+    """Start a virtual device and yield the adb server that serves it. At this server, the device has the adb serial TRANSPORT."""
     programs, folder = required_programs(address), place.folder
     scenario = place.scenario
     exit_codes = {str(tool): code for tool, code in scenario.exit_codes.items()} if scenario else {}
@@ -335,7 +335,7 @@ def _command(place: SandboxLayout, programs: dict[str, Path], *, seccomp: int, i
 
 
 def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
-    """Return the bwrap arguments that mount this machine's libraries and the device's /system read-only, and /proc and /tmp."""
+    """Return bwrap's arguments for mounts: this machine's libraries and the device's /system (read-only), new /proc and /tmp."""
     mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
     for library in ("lib", "lib32", "lib64"):
         path = Path("/", library)
@@ -371,7 +371,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return a dict from host path to sandbox mount point: QEMU's files on arm64, or Qualcomm's HTP emulator for QNN."""
+    """Return a dict from host path to mount point: QEMU's files for arm64 devices, or Qualcomm's emulator for QNN targets."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
