@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EventLog:
-    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines are kept despite it.
+    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines after it are also kept.
 
     `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `on_image` counts the images so
     far, including warm-up; `task` is the task of the last one.
@@ -57,7 +57,7 @@ class EventLog:
     _seen: Counter[_Place] = field(default_factory=Counter)
 
     def feed(self, line: str) -> bool:
-        """Read the next line of the harness's output. Return True if it reports another generated image."""
+        """Read the next line of the harness's output. Return True if the line reports that an image was generated."""
         on_image = self.on_image
         self.lines += 1
         self.size_bytes += len(line.encode()) + 1
@@ -103,7 +103,7 @@ class EventLog:
         )
 
     def wrong_library(self) -> str | None:
-        """Return a message if the harness loaded another library than the one pushed to the device; else None."""
+        """Return a message if a loaded library is not the pushed one, by path and build id; else None."""
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
@@ -182,7 +182,7 @@ class EventLog:
         return None
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
-        """Return an error message if a time from the harness exceeds the launch's duration, as measured by this machine."""
+        """Return a message if the harness reports a time longer than this machine measured for the whole launch; else None."""
         if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
             return f"harness says that it ran for {wall_ns / 1e9:.3f} s; this machine measured {wall_s:.3f} s"
         longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return why image times are impossible, or None. They are too short, not their parts' sum, or longer than the launch."""
+        """Return why an image's times cannot be right, or None: too short, unlike their parts' sum, or above the launch's."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
 
 
 def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return a message if a sample event names an iteration, sampler step or input that the plan lacks, else None."""
+    """Return a message if a sample event's iteration, sampler step or input is not in the plan, else None."""
     is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None
@@ -254,7 +254,7 @@ def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> 
 
 
 def check_image_contents(record: RunRecord, layout: Layout) -> None:
-    """Raise ArtifactError if a launch's images do not match the sha256 in its events. Call this before they are shown or scored.
+    """Raise ArtifactError if a launch's image does not have the sha256 in its event. Call this before images are shown or scored.
 
     Missing images are ignored here. If the events file is missing, a warning is logged and nothing is checked.
     """

@@ -1,4 +1,4 @@
-"""Events that the harness writes as JSON lines, and the samples, images and libraries to expect from a harness plan."""
+"""The harness's events as JSON lines, and the samples, images and libraries that it must report for a harness plan."""
 
 import posixpath
 from bisect import bisect_right
@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """The first event of a launch: harness and ONNX Runtime versions, plan digest, CPU, and variant (how tasks share graphs).
+    """A launch's first event: harness and ONNX Runtime versions, plan digest, CPU, variant. A variant is a way to share graphs.
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -139,7 +139,7 @@ class LibraryEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """The event for a failure. The harness's message may have any length and any characters."""
+    """The event for a failure in the harness. Its message is not checked: it can have any length and any characters."""
 
     event: Literal["error"]
     message: str
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library pushed to the device, with its ELF build id, if any. `paths`: its file and links, which the loader may report."""
+    """A library pushed to the device, with its ELF build id, if any. The loader can report any of `paths`: file or links."""
 
     name: str
     paths: tuple[str, ...]
@@ -187,7 +187,7 @@ class ExpectedLibraries:
     opened: tuple[str, ...]
 
     def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Return a message if the harness loaded another library than the one pushed to the device; else None."""
+        """Return a message if a loaded library is not the pushed one, by path and build id; else None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
@@ -200,7 +200,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return a loaded library's file name. If a pushed library's path ends with a sha256, return its original name."""
+        """Return a loaded library's file name. For a pushed file, whose name can be a sha256, return the original name."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -224,7 +224,7 @@ class ExpectedLibraries:
 
 
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary]) -> ExpectedLibraries:
-    """Return the libraries that a launch with this harness plan must load, and all libraries pushed to the device."""
+    """Return the libraries that a launch with this harness plan must load, together with all libraries pushed to the device."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
@@ -245,7 +245,7 @@ class SampleGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedTask:
-    """A task of a harness plan: names of its evaluation inputs, sampler step count, and whether it takes an image."""
+    """A task of a harness plan: evaluation input names, sampler step count, and whether an input includes an image."""
 
     items: tuple[str, ...]
     steps: int

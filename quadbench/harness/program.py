@@ -155,7 +155,7 @@ def ndk_revision(folder: Path) -> str | None:
 
 
 def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Link the headers of ONNX Runtime, nlohmann-json and stb into an empty folder. Return the CMake options that name them."""
+    """Link the headers of ONNX Runtime, nlohmann-json and stb into an empty folder. Return CMake options with these paths."""
     missing, words = [], []
     for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
