@@ -46,7 +46,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowEr
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContent:
-    """The shared libraries in a user's file or folder, as a dict from name to file. The kit records `origin` as their source."""
+    """Shared libraries in a user's file or folder, by name. A runtime kit made from them records `origin` as their source."""
 
     origin: Origin
     libraries: dict[str, FileRef]
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return members in an ABI's folders, and DSP libraries (skels) in Hexagon's. If no folder names the ABI, return all."""
+    """Return members in an ABI's folders and DSP libraries (skels) in Hexagon folders. Without an ABI folder, return all."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that `source` cannot be read. The block must therefore read no other file."""
+    """Turn an OSError in the block into a UserError that names `source`. The block must not read any other file."""
     try:
         yield
     except OSError as error:

@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield a message for each library with dependencies that neither the kit nor the device has. DSP libraries are skipped."""
+    """Yield a message for each library that needs one in neither kit nor device. Skip DSP libraries, which the DSP loads."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield messages about missing libraries: ONNX Runtime, LiteRT, a backend or its plugin, or half of a stub-skel pair."""
+    """Yield messages about missing libraries: ONNX Runtime, LiteRT, a backend, a backend's plugin, half of a stub-skel pair."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -244,7 +244,7 @@ def _is_dispatch_for(library: Library, target: Target) -> bool:
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how a runtime kit's Qualcomm SDK build differs from the compiler's `build`. Return None if equal or without QNN."""
+    """Return how a kit's Qualcomm SDK build differs from the compiler's. Return None if it is equal or the kit has no QNN."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

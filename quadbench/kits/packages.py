@@ -31,7 +31,7 @@ _NETWORK_HINT = "check the network connection, or download the file yourself and
 
 @dataclass(frozen=True, kw_only=True)
 class _RegistryPackage:
-    """A package with a name and version in a registry (npm or PyPI). `form` is a template from which its display name is made."""
+    """A package with a name and version in a registry (npm or PyPI). Its display name is made from the format string `form`."""
 
     form: ClassVar[str]
     name: str
@@ -41,7 +41,7 @@ class _RegistryPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the Origin that a kit made from this package records: display name, SHA-256 and licence."""
+        """Return the Origin for the manifest of a kit made from this package: display name, SHA-256 and licence."""
         return Origin(name=self.form.format(self.name, self.version), sha256=self.sha256, licence=self.licence)
 
 
@@ -73,7 +73,7 @@ class MavenPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the Origin that a kit made from this package records: display name and SHA-256."""
+        """Return the Origin for the manifest of a kit made from this package: display name and SHA-256, without licence."""
         return Origin(name=f"Maven {self.group}:{self.artifact}:{self.version}", sha256=self.sha256)
 
     @property
@@ -87,7 +87,7 @@ Package = NpmPackage | PipPackage | MavenPackage
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedPackage:
-    """A package pinned by its SHA-256, and the ABI of the kit made from it."""
+    """A package pinned by its SHA-256, and the ABI of the runtime kit that is made from this package."""
 
     abi: Abi
     package: Package
@@ -131,7 +131,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return the pinned package of this name. For `GROUP:ARTIFACT:VERSION#sha256=HEX`, return that Maven AAR for arm64 phones.
+    """Return the pinned package of this name. The name `GROUP:ARTIFACT:VERSION#sha256=HEX` means a Maven AAR for arm64 phones.
 
     Raises:
         UnknownNameError: no pinned package has this name.

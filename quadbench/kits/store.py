@@ -101,7 +101,7 @@ def list_checked_kits(layout: Layout) -> dict[Path, StoredArtifact[Kit] | Artifa
 
 
 def find_kit(digest: str, layout: Layout) -> StoredArtifact[Kit]:
-    """Return the kit whose digest begins with `digest`. Raise UnknownNameError for no such kit, UserError for several."""
+    """Return the kit whose digest begins with `digest`. Raise UnknownNameError if no kit matches, UserError if several match."""
     return read_manifest(_place(digest, layout), Kit)
 
 
@@ -136,7 +136,7 @@ def _place(digest: str, layout: Layout) -> Path:
 
 
 def _digest_begins(folder: Path, digest: str) -> bool:
-    """Return True if the digest of the kit in a folder begins with `digest`. For a damaged kit, compare the folder's name."""
+    """Return True if a kit's digest begins with `digest`. Read the manifest only if the folder's name is too short."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
     try:
