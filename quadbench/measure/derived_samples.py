@@ -32,7 +32,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for an image that cannot be compared with a reference. `error_class` is the cause: harness, device or host."""
+    """Raised for an image that cannot be compared with its reference. `error_class` says what failed: harness, device or host."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant, such as shared, loads for tasks. A U-Net has its name as label of its samples."""
+    """Return the graphs that a variant loads for tasks, each with its labels. A U-Net's label is its name; others have none."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -180,7 +180,7 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `rom_bytes` samples: the file sizes of graphs (kind `base`) and adapters (`adapter`) on the device."""
+    """Return a launch's `rom_bytes` samples: file sizes on the device. Their kind is `base` (graphs) or `adapter`."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
     sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)

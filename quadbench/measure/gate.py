@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """The state of a device at one moment: temperatures, battery, load, memory, clocks. What it does not report is None."""
+    """The state of a device at one moment: temperatures, battery, load, memory, clocks. Values it does not report are None."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -82,7 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time other processes use."""
+    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time processes besides quadbench use."""
     return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
@@ -159,7 +159,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The decision on a launch. It may start if there are no `objections`; its record then gets the `caveats` (doubts)."""
+    """The decision on a launch. It can start if `objections` is empty. Its record lists `caveats`, doubts about its values."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]

@@ -36,7 +36,7 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant, FAILED if one of its jobs failed.
+    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant, FAILED if a job of its graphs fails.
 
     If an earlier run left jobs unfinished, wait for these instead of submitting them again.
 
@@ -139,7 +139,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the lowest number of inference runs of any graph, or 0 if none ran. A low number makes the figures doubtful."""
+    """Return the number of inference runs of the graph with the fewest runs, or 0 if none ran. Few runs make values doubtful."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 

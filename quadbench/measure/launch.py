@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches, so they count as interrupted."""
+    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches, so they do not count as failed."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -76,7 +76,7 @@ class StopFlag:
                 end()
 
     def cut_off(self) -> None:
-        """Request the stop, and from now on treat failures of running launches as interruptions."""
+        """Request the stop. From now on, a launch that fails counts as interrupted, because its harness will be killed."""
         self._cut_off.set()
         self.request()
 
@@ -86,7 +86,7 @@ class StopFlag:
 
     @contextmanager
     def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, call `end` when a stop is requested. `end` makes a wait inside the block return early."""
+        """While the block runs, call the function `end` when a stop is requested. `end` must wake a wait inside the block."""
         with self._lock:
             self._waits.append(end)
         try:
@@ -160,7 +160,7 @@ def run_launch(
     may_discard: bool = False,
     on_image: ImageCallback = lambda _task, _images: None,
 ) -> LaunchEnd:
-    """Run one launch and collect its results. If the launch fails or cannot start, the record's status is FAILED or SKIPPED.
+    """Run one launch and collect its results. The record's status is FAILED if the launch fails, SKIPPED if it cannot start.
 
     With `may_discard`, a launch that ends with the device too hot or slowed down is DISCARDED; otherwise it gets a caveat. If
     another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `on_image` is called for each image.

@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of a run share. `confirm`, called before each launch, raises if the device lease is lost."""
+    """The settings that all launches of a run share. `confirm` runs before each launch; on a lost lease, it raises an error."""
 
     run_id: str
     layout: Layout
@@ -93,7 +93,7 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class LaunchResult:
-    """The results of a launch so far. Each is added as soon as it is known, so that an interrupt loses no earlier result."""
+    """The results of a launch so far. Every result is added at once, so that an interrupt loses none of the earlier results."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     event_log: EventLog
@@ -111,7 +111,7 @@ class LaunchResult:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Record the error if it means that the device was lost but may come back. Otherwise do nothing."""
+        """Store the error if it means that the device was lost but may come back. Ignore every other error."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
@@ -156,7 +156,7 @@ def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: st
 
 
 def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
-    """Return the versions of the tools that built and compiled a bundle, with keys such as `quad.torch`."""
+    """Return a dict from tool to version for a bundle. Export tools have the prefix `quad.`, compile tools `compile.`."""
     return {
         "quadbench": version("quadbench"),
         **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
@@ -194,7 +194,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
 
 
 def _caveats(work: LaunchWork, result: LaunchResult) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch's figures, such as EMULATED_NPU or DEBUG_BUILD, in the order of their enumeration."""
+    """Return the caveats on a launch's values, such as EMULATED_NPU or DEBUG_BUILD, in the order of the enum."""
     event_log, device = result.event_log, work.device
     doubts = {*work.bundle.caveats, *result.state_caveats}
     if work.launch.variant.is_quantized:

@@ -33,7 +33,7 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return a run's planned launches: one with the float graphs, then the others. `terms` and `seed` set their order.
+    """Return a run's planned launches, the one with float graphs first. Run settings (`terms`) and `seed` order the others.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
@@ -91,7 +91,7 @@ def _order(terms: RunSettings, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return a resumed run's missing launches in A B B A blocks. A failed or partial block runs again with new launch numbers."""
+    """Return a resumed run's missing launches in A B B A blocks. Failed and partial blocks run again under new numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
@@ -123,7 +123,7 @@ class Budget:
         return self.ends_at - self.clock()
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
-        """Return True if a block of launches will probably finish in time, judged by earlier launches on the same device."""
+        """Return True if a block of launches will probably end in time. Estimate this from earlier launches on the device."""
         return expected_duration_s(block, ended) <= self.left_s
 
 
@@ -155,7 +155,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledLaunch:
-    """The next launch to run: number `number` of `total`. With `may_discard`, discard it if the device gets hot or slow."""
+    """The next launch to run: `number` of `total`. With `may_discard`, discard it if the device ends too hot or slowed down."""
 
     installation: Installation
     launch: LaunchPlan
@@ -214,7 +214,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One side of a comparison, which launches two builds in turn: its installed bundle, launch plan and settings."""
+    """One of the two builds that a comparison launches in turn (a side): its installed bundle, launch plan and settings."""
 
     installation: Installation
     launch: LaunchPlan

@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its scheduled launches. `recover` waits until a lost device is back; None means no waiting."""
+    """A device and its scheduled launches. `recover` waits until a lost device is back. Without it, launches go on at once."""
 
     device: Device
     schedule: LaunchSchedule
@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress. The generator `steps` runs them. It yields a function that waits for a lost device."""
+    """A device's launches in progress, run by the generator `steps`. If the device is lost, it yields a function that waits."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -83,14 +83,14 @@ class _RunningQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchRunner:
-    """The execution of a run's launches. All devices share its observer, stop request and function `store` for records."""
+    """Runs the launches of a run on all devices. The devices share `observer`, `stop` and `store`, which saves records."""
 
     store: StoreRecord
     observer: Observer
     stop: StopFlag
 
     def run(self, queues: Sequence[DeviceQueue], pool: ThreadPoolExecutor) -> dict[str, NotRun]:
-        """Run the launches of each device in turn, in this thread. While one device is lost, continue with the next device."""
+        """Run all launches of one device, then those of the next, in this thread. While one is lost, continue with the next."""
         not_run: dict[str, NotRun] = {}
         under_way = [_RunningQueue(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
         while under_way:
@@ -135,7 +135,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch and an empty list. At the end, return None and the planned launches that did not run."""
+    """Return a device's next launch and an empty list. If none is left to run, return None and the planned ones not run."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:
@@ -144,7 +144,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill the harnesses on the devices. The threads that read their output then store aborted launches and finish."""
+    """On Ctrl-C, kill the harnesses on devices. The threads that read the harnesses' output then store aborted launches."""
     try:
         yield
     except KeyboardInterrupt:
