@@ -9,7 +9,7 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return all launch records. Those of repeated or partly discarded A B B A blocks become DISCARDED, so results omit them."""
+    """Return all launch records. Mark those of repeated or partly discarded A B B A blocks as DISCARDED, so results omit them."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
@@ -37,7 +37,7 @@ def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """If a launch of a block is DISCARDED, discard the block's other OK launches. Variants then have equally many launches."""
+    """If a launch of a block is DISCARDED, discard its other OK launches too. So all variants keep equally many launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

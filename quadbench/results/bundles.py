@@ -1,4 +1,4 @@
-"""Bundles in a results folder: storage by digest, permanent names, and which bundle was made last by adding an adapter."""
+"""Bundles in a results folder: storage by digest, permanent names, and the latest bundle made by adding an adapter."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -118,7 +118,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """The content of admitted.json: the last bundle made by adding an adapter. It is obsolete if a run is newer than `run_id`."""
+    """admitted.json's content: the last bundle made by adding an adapter. It counts until a run newer than `run_id` exists."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -126,7 +126,7 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Record in admitted.json a bundle that was made by adding an adapter. Ignore a bundle outside this results folder."""
+    """Record in admitted.json a bundle made by adding an adapter. Do nothing if it is outside this results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))

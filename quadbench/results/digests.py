@@ -48,7 +48,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
 
 
 def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return a dict from each name in `files` to its file's SHA-256. Raise UserError above 500 files or 64 GiB in total.
+    """Return a dict from each name in `files` to its file's SHA-256. Raise UserError for more than 500 files or 64 GiB.
 
     Raises:
         OSError: a file cannot be read.
@@ -65,7 +65,7 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return one SHA-256 over the paths and contents of a bundle's files. It is equal if a rebuild makes the same files."""
+    """Return one SHA-256 of the paths and contents of all bundle files. A rebuild with the same files gives the same digest."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 

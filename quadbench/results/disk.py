@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Run the block. Raise StorageError if the folder was moved, removed or replaced meanwhile, as files may be missing."""
+    """Run the block. Raise StorageError if the folder was moved, removed or replaced meanwhile: its files are then incomplete."""
     before = _identity(folder)
     failure: Exception | None = None
     try:
@@ -115,7 +115,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return the device number and inode of a folder, which identify it; None if the folder is missing."""
+    """Return a folder's file system device number and inode, which together identify it. Return None if there is no folder."""
     try:
         state = os.stat(folder)  # noqa: PTH116
     except (OSError, ValueError):

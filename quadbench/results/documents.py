@@ -18,13 +18,13 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind`. Values come from `others`, and otherwise from attributes of `source`."""
+    """Build an instance of the dataclass `kind`. Take a field's value from `others`, or else from the attribute of `source`."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 
 
 def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
-    """Return pydantic's TypeAdapter for a dataclass, which validates and serializes. It is cached, as making one is slow."""
+    """Return pydantic's TypeAdapter, which validates and serializes a dataclass. Adapters are cached: making one is slow."""
     return _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
 
 

@@ -168,7 +168,7 @@ def database_now(connection: sa.Connection) -> datetime:
 
 
 def clock_offset(engine: sa.Engine) -> timedelta:
-    """Return how far a PostgreSQL server's clock is ahead of this host's. Return zero for a SQLite file, which has no clock."""
+    """Return how far a PostgreSQL server's clock is ahead of this host's. Return zero for SQLite, which uses the host's."""
     if _is_file(engine):
         return timedelta(0)
     with begin_read(engine) as connection:

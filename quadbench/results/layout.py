@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths in one results folder, which need not exist. Printed commands name the folder by `display_root`, if it is set.
+    """The paths in one results folder, which need not exist. If `display_root` is set, printed commands show it as the path.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """

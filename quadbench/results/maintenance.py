@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """Old runs. Those in progress, and those that a report, sweep or comparison names, are kept; the others may be removed."""
+    """Old runs in groups. Runs in progress and runs that a report, sweep or comparison names stay; all others can be removed."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -69,7 +69,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and launch records; return the number of records. Call again to end an interrupted removal.
+    """Remove a run's report, folder and launch records; return the number of records. After an interruption, call this again.
 
     If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
@@ -94,7 +94,7 @@ def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
 
 
 def remove_left_over(layout: Layout) -> None:
-    """Remove files that killed builds and runs left in a results folder: temporary folders and incomplete transfers.
+    """Remove temporary folders and incomplete transfers from a results folder. Killed builds and runs leave them behind.
 
     Raises:
         StorageError: a folder cannot be opened.
@@ -132,7 +132,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether a farm worker here measured the run for another results folder. The records are kept in that folder."""
+    """Return whether a farm worker measured this run for another results folder. That folder then keeps the run's records."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 

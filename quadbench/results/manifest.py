@@ -90,7 +90,7 @@ def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], 
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return a file's SHA-256, cached by path and `state` (inode, size and times of the file)."""
+    """Return a file's SHA-256, cached by path and `state` (inode, size, times). A changed file has a new state and is reread."""
     return sha256_of(path)
 
 
@@ -109,7 +109,7 @@ def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[Artifact
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Call `make` to fill a temporary folder, add the manifest, and rename it to `folder`. On failure, remove it again.
+    """Fill a temporary folder with `make`, add the manifest, rename it to `folder`. On failure, delete the temporary folder.
 
     If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
     since others may be reading it. Anything else at that path is replaced.

@@ -1,4 +1,4 @@
-"""Nightly regression runs in the database: storing and reading them, and counting their verdicts. Verdicts are never changed."""
+"""Nightly regression runs in the database, with counts of their verdicts. A new verdict never overwrites an old one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """Nightly regression runs in a database. Methods raise StorageError if the database fails, ArtifactError for bad data."""
+    """Nightly regression runs in a database. Methods raise StorageError if it fails, ArtifactError if its data is invalid."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def begin(self, night_id: str, name: str, version: str, planned: Sequence[tuple[str, str]]) -> Night:
-        """Store that a nightly run begins or resumes, with the test cases and devices that it plans. Return the run.
+        """Store that a nightly run begins or is resumed, with its planned test cases and devices. Return the nightly run.
 
         Raises:
             ValueError: the id is not a valid file name.
@@ -102,7 +102,7 @@ class NightStore:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return the digests of bundles and kits, and the run ids, that stored nights mention. Cleaning up must keep these."""
+        """Return the digests of bundles and kits, and the ids of runs, that stored nightly runs use. Cleanup must keep these."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the accepted metric changes of a test case, or of all cases if None. Include acceptances that have expired."""
+        """Return the metric changes that people accepted for a test case, expired ones too. If `case` is None, return all."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -218,12 +218,12 @@ def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[s
 
 
 def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
-    """Return the current verdicts: only the last one added for each night, test case, device, task and metric."""
+    """Return the current verdicts: for each night, test case, device, task and metric, the one that was added last."""
     return tuple({(one.night, one.case, one.device, one.task, one.key): one for one in rulings}.values())
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return a dict from (test case, night id) to first measurement time. Include nights where an accepted change begins."""
+    """Return a dict from (test case, night id) to first measurement time, for nights from which a change was accepted."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -40,7 +40,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def utc_text(value: Any) -> Any:
-    """Convert a time from the database to ISO 8601 text for JSON; None stays None. SQLite's times lack a zone, so add UTC."""
+    """Convert a database time to ISO 8601 text for JSON; None stays None. SQLite returns times without a zone, so add UTC."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return None if value is None else f"{value}Z"
@@ -138,7 +138,7 @@ class LeaseRow(Table):
 
 
 class IdentityRow(Table):
-    """Table `identity`: a single row with the random name that identifies this database."""
+    """Table `identity`: one row with a random name. Two connections that read the same name use the same database."""
 
     __tablename__ = "identity"
 
@@ -168,7 +168,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. A job waits for `open_needs` other jobs; a user's jobs run in order of `counts_from`."""
+    """Table `jobs`: the farm's queue. `open_needs` counts unfinished jobs to wait for; `counts_from` orders a user's jobs."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -345,7 +345,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction. Return False if it is up to date. `name` names it in errors."""
+    """Create or migrate the schema in the open transaction. Return False if it is up to date. Errors call the database `name`."""
     if is_current(connection, name):
         return False
     config = _config()

@@ -120,7 +120,7 @@ def sqlite_errors(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return a SQLite engine that sends BEGIN itself. sqlite3 sends it late, so a write after a read could fail."""
+    """Return a SQLite engine that sends BEGIN itself. Python's sqlite3 sends it late, and a write after a read could fail."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")

@@ -136,7 +136,7 @@ def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run with its launch records, bundles and scores. Without an id, take the latest uninterrupted run.
+    """Read a stored run with its launch records, bundles and scores. Without an id, read the latest run that was not interrupted.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return a run's run.json content and launch records. Without an id, take the latest uninterrupted run, else the latest."""
+    """Return a run's run.json content and launch records. Without an id, take the latest run, preferably an uninterrupted one."""
     nothing = ArtifactError(f"'{layout.root}' has no runs yet", hint=f"create one: {layout.command('run', 'quickstart')}")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -322,7 +322,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Rewrite a run's run.json under a lock. `decide` returns the new content; it gets the old content, or None without a file.
+    """Rewrite a run's run.json under a lock. `decide` takes the old content (None if there is no file) and returns the new.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark it as whole, not a worker's part.
+    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark it as complete, not as a part.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -365,7 +365,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Merge the content of a run's run.json with `now`, that of its resumption. For a device in both, keep the older entry."""
+    """Merge the run.json of a run with `now`, written when the run was resumed. If both have a device, keep the older entry."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
@@ -381,7 +381,7 @@ def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
 
 
 def part_for(run: RunFile, address: str) -> RunFile:
-    """Return the run.json content with only the entries of the device that has the given address."""
+    """Return a copy of the run.json content with only the entries of the device that has this address."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
@@ -392,7 +392,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge run.json contents of a run's separately measured devices. The run has ended if no planned launches are missing."""
+    """Merge the run.json contents of devices measured separately in a run. It is marked as ended if no launches are missing."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 
