@@ -1,4 +1,4 @@
-"""JSON documents of the API: running commands, the farm's current state, nights, and JSON schemas of all documents."""
+"""JSON documents of the API: running commands, the farm's current state and nightly runs; JSON schemas of all documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ActiveDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveCommand:
-    """A running command: its purpose, owner, current stage and devices. A comparison has several runs, so its run id is None."""
+    """A running command: its purpose, owner, current stage and devices. `run_id` is None for a comparison: it has several."""
 
     what: str
     owner: str
@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device that the farm knows from the inventory, farm.yaml, a job's lease or a worker. Unknown fields are empty or null."""
+    """A device of the farm, known from the inventory, farm.yaml, a job's lease or a worker. Unknown fields are empty or null."""
 
     name: str
     model: str

@@ -90,7 +90,7 @@ def _sign_in_routes(access: AccessRules, *, is_secure: bool) -> list[Route]:
 
 
 def _place(text: str) -> str:
-    """Return the link if it is a path on this server, else `/`, so that sign-in never redirects to another site."""
+    """Return the link to open after sign-in if it is a path on this server, else `/`. This prevents redirects to other sites."""
     is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
     return text if is_path else "/"
 

@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The access rules of the live page. Requests need the token, if one is set, and a Host header with an IP or a known name."""
+    """The live page's access rules. Requests need the token, if set, and an IP or a name of this host as Host header."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
@@ -110,7 +110,7 @@ def _are_same(given: str, expected: str) -> bool:
 
 
 class AuthMiddleware:
-    """The ASGI middleware that refuses requests with a wrong Host, method, size or token, and adds missing security headers."""
+    """The ASGI middleware that refuses requests with a wrong Host, method or token, or a large body. It adds security headers."""
 
     def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         self._app = app

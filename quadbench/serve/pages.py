@@ -147,7 +147,7 @@ class Pages:
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def error_page(self, error: Exception) -> ErrorPage:
-        """Return the error page for an exception. It may repeat an unknown name from the URL, but no full file path."""
+        """Return the error page for an exception. The page can show an unknown name from the URL, but no full file path."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
             return ErrorPage(status=404, title="Not found", text=text)
@@ -208,7 +208,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error unless it equals the last one logged, as live pages repeat queries every two seconds."""
+        """Log an error unless it equals the last one. Live pages query every two seconds, and would log an error each time."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)

@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return a report's image with this number as PNG bytes: a stored image, or its difference from its reference."""
+    """Return a report's image with this number as PNG bytes: a stored image, or its difference to its reference image."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Raise an error if an image or its reference image is outside the results folder, also through a symbolic link."""
+    """Raise an error if an image or its reference image is outside the results folder. Links that lead out are refused too."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -100,7 +100,7 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """The history of a nightly test case on its devices, as the API's JSON and as page content. It omits damaged parts."""
+    """A nightly test case's history on its devices, as the API's JSON and as page content. Damaged results are left out."""
 
     document: CaseDocument
     view: HistoryView
@@ -169,7 +169,7 @@ class ResultsQueries:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the ids of runs in progress, on this host and on the farm, for use in cache keys."""
+        """Return the ids of runs in progress, here and on the farm. Cache keys contain them, so that ended runs are reread."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))

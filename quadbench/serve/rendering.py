@@ -37,7 +37,7 @@ def render_template(template: str, **content: Any) -> str:
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Render a page as an HTTP response. With `live`, a part of it is updated. `here` is the current navigation entry."""
+    """Render a page as an HTTP response. With `live`, browsers update a part of it. `here` is the current navigation entry."""
     return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
@@ -106,7 +106,7 @@ class _Part:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def show(self, event: str) -> None:
-        """Set the page part's event and wake its viewers, if the event differs from the previous one."""
+        """Store the page part's event and wake its viewers if the event differs from the previous one; otherwise do nothing."""
         if event != self.event:
             self.event, before = event, self.changed
             self.changed = asyncio.Event()
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part. Sending counts the viewer without a lock, as it runs in the event loop's thread."""
+    """A response that streams a page part and counts its viewer. This needs no lock: only the event loop's thread counts."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()
