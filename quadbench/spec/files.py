@@ -122,7 +122,7 @@ def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
 
 
 def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None) -> Any:
-    """Return the content of a JSON file. NaN and infinities are refused; nesting is limited by the parser to 200 levels.
+    """Return the content of a JSON file. Refuse NaN and infinities. The parser refuses nesting of more than 200 levels.
 
     Raises:
         QuadbenchError: of the class `fault`: as for `read_file`, or the content is not JSON.

@@ -53,7 +53,7 @@ def is_name(text: str) -> bool:
 
 
 class Spec(pydantic.BaseModel):
-    """The base class of spec models: frozen, without unknown keys, and without type conversion (text never becomes a number)."""
+    """The base class of spec models: frozen, without unknown keys or type conversion. Text never becomes a number."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Serialize a path as its file name, so that digests ignore folders. In the context WHOLE_PATHS, serialize the whole path."""
+    """Serialize a path as its file name, so that digests ignore folders. Pydantic's context WHOLE_PATHS keeps it whole."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,7 +87,7 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` lists the keys and indexes from the validated value down to the fault."""
+    """A fault in a YAML file. `location` lists the keys and indexes that lead from the top of the data to the fault."""
 
     location: Location
     reason: str
@@ -168,7 +168,7 @@ def _schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return the end of an unknown-name error: `; did you mean 'x'?` for a similar name, else all known names."""
+    """Return the end of an unknown-name error: `; did you mean 'x'?`. If no name is similar, list all known names."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
@@ -185,7 +185,7 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only follows from others, as a list with invalid entries is also called too short."""
+    """Return whether a pydantic error only follows from others. Lists with invalid entries, for example, also count as short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags. Also return the schemas of the value and of its mapping."""
+    """Return a pydantic error's location without union tags. Also return the schemas of the value and the mapping around it."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -229,7 +229,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with `$ref` followed and `X or null` reduced to X. Keep `examples` beside a `$ref` or union."""
+    """Return a JSON schema with `$ref` resolved and `X or null` reduced to X. `examples` beside a `$ref` or union are kept."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (

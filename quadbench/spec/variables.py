@@ -23,7 +23,7 @@ def variable(name: str) -> str | None:
 
 
 def secret_variable(name: str) -> str | None:
-    """Return a secret environment variable unchecked, so that no error message shows it; None if it is unset or empty."""
+    """Return a secret environment variable; None if it is unset or empty. It is not checked: an error would show it."""
     return os.environ.get(name) or None
 
 
@@ -55,7 +55,7 @@ def path_variable(name: str) -> Path | None:
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths in an environment variable that lists several, separated as in PATH. The list is empty if it is unset."""
+    """Return the paths in an environment variable that lists several, separated as in PATH. If unset, return an empty list."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
@@ -73,7 +73,7 @@ def port_of(name: str, text: str) -> int:
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number in an environment variable, which must be from `least` to `most`. If unset or empty, return `usual`."""
+    """Return the number in an environment variable, from `least` to `most`. If the variable is unset or empty, return `usual`."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -85,7 +85,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
 
 
 def host_of(name: str, text: str) -> str:
-    """Return the host name or address in a text. An IPv6 address loses its brackets, as sockets expect it."""
+    """Return the host name or address in a text. An IPv6 address loses its brackets, because sockets expect it without."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         host.encode("idna")
@@ -116,7 +116,7 @@ def web_address_of(name: str, text: str | None) -> str | None:
 
 
 def mask_url(url: str) -> str:
-    """Return a URL for messages, with `***` in place of logins and queries. Any other text is masked by the same rules.
+    """Return a URL for messages, with `***` in place of its login and query. Mask text that is not a URL by the same rules.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
     and everything after a colon that is not followed by a port.

@@ -41,7 +41,7 @@ class Document:
     problems: list[tuple[int, str, str]] = field(default_factory=list)  # line (0: of a change), key, reason
 
     def add(self, line: int, location: Location, reason: str) -> None:
-        """Record a problem by line number (0 for an overridden value), location and reason."""
+        """Record a problem with its line number, location and reason. Line 0 means a value from a command-line override."""
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any, written: str) -> None:
@@ -89,7 +89,7 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the index of the list entry whose number or name is `part`. If no entry has that name, return `part` unchanged."""
+    """Return the index of the list entry whose number or name is `part`. If no entry has it, return `part` itself."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record YAML aliases, deep nesting and too many values as problems, before nodes are built, which could exhaust memory."""
+    """Record YAML aliases, deep nesting and too many values as problems. Building nodes first could exhaust memory."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
