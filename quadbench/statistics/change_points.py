@@ -45,13 +45,13 @@ class Shift:
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift counts: it is large enough, and has enough values before and after it."""
+        """Return whether the shift counts: its size reaches both minimums, and enough values lie before and after it."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 
     @property
     def weight(self) -> float:
-        """Return the strength of the evidence for the shift: its size in standard errors of the difference of both levels."""
+        """Return how strong the evidence for the shift is: the difference of both levels divided by its standard error."""
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
 
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a series' noise, from differences of neighbours. A shift in level changes one difference.
+    """Return the standard deviation of a series' noise, from neighbours' differences: a shift in level affects only one of these.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
@@ -139,7 +139,7 @@ class Spread:
     count: int
 
     def change(self, before: Sequence[float], now: Sequence[float], *, least: float, chance: float) -> float | None:
-        """Return the change from earlier to later values, as the difference of their medians; None if it is not significant.
+        """Return the median of later values minus the median of earlier values; None if the difference is not significant.
 
         It must exceed `least`, and the size that accidents reach with probability `chance`. A deviation from a quantile of
         steps is as precise as an ordinary one from half as many values: simulated chances of 5 % are 4.5 to 5.3 %.

@@ -101,7 +101,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Undo Hall's correction for skewness g. Find s from the corrected u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n)."""
+    """Undo Hall's correction for skewness g: find s in u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) for a given u."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted

@@ -1,4 +1,4 @@
-"""Statistical comparison of builds A and B: by interleaved launches, unpaired launches, or result pairs of the same input."""
+"""Statistical comparison of builds A and B by interleaved launches, unpaired launches, or pairs of results for the same input."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of builds B and A over A B B A blocks of launches. `ratio` is B / A; its interval needs two blocks or more.
+    """The comparison of build B with A by launches in A B B A blocks. `ratio` is B / A; its interval needs two blocks or more.
 
     `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a verdict with the same spread. It is None with
     fewer than two blocks, or if no affordable number would.
@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Judge a confidence interval of log B - log A: WORSE or BETTER beyond ± `margin`, SAME within, otherwise INCONCLUSIVE."""
+    """Judge an interval of log B - log A: WORSE wholly above `margin`, BETTER below -`margin`, SAME between, or INCONCLUSIVE."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Estimate the A B B A blocks needed for a clear verdict at this mean and spread. Return None if MAX_BLOCKS are too few."""
+    """Estimate how many A B B A blocks give a clear verdict at this mean and spread. Return None if that exceeds MAX_BLOCKS."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -141,7 +141,7 @@ class PairedComparison:
 
 
 def compare_paired(differences: Sequence[float]) -> PairedComparison:
-    """Test whether the mean of paired differences is 0. Each pair has its own input; inputs are independent."""
+    """Test whether the mean of paired differences is 0. The test assumes one pair per input and independent inputs."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")

@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` has the number of blocks at each.
+    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` lists the blocks at each.
 
     Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan interim looks that detect an effect of size `to_see`, given the spread so far. None if too many blocks are needed.
+    """Plan interim looks that detect an effect of size `to_see`, given the spread so far. If too many are needed, return None.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far beyond a margin an effect is found with 90 % power. The unit is block differences' standard deviations."""
+    """Return how far an effect must exceed a margin for 90 % power, in standard deviations of the block differences."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -106,7 +106,7 @@ def judge_together(
 
 
 def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Change WORSE and BETTER to INCONCLUSIVE in comparisons that are not significant after correction for all of them.
+    """Correct the comparisons' p-values for their number. If a corrected p is too high, change WORSE or BETTER to INCONCLUSIVE.
 
     The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
     """
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return pairs of block count and largest allowed standard deviation. With both, a 5 % change is found with 90 % power."""
+    """Return pairs of block count and standard deviation. Up to that deviation, a 5 % change is found with 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -85,7 +85,7 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the indexes of outliers: modified z-scores above 3.5 (Iglewicz and Hoaglin 1993). Without spread there are none."""
+    """Return the indexes of outliers: modified z-scores above 3.5 (Iglewicz and Hoaglin 1993). Without spread, return none."""
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
