@@ -48,7 +48,7 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The properties of native files for an ABI. The system provides `libraries`; `libc` is the name of the C library."""
+    """The properties of native files for an ABI. `libraries` are the system's libraries; `libc` is the C library's name."""
 
     machine: str  # as `uname -m` says
     elf_machine: int  # e_machine in ELF headers

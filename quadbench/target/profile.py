@@ -88,7 +88,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets for another HTP version than that of `soc`, because the linter and the choice of libraries use `soc`."""
+        """Refuse targets of another HTP version than `soc` has. The linter and the choice of libraries look only at `soc`."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -102,7 +102,7 @@ class DeviceProfile(Spec):
         return self
 
     def targets(self) -> Iterator[Target]:
-        """Yield every target that graphs for this kind of device can be compiled for. Some targets may occur twice."""
+        """Yield each target that graphs for this kind of device can be compiled for. Equal targets are not merged."""
         yield from (self.target, self.virtual_target)
         if self.hosted_target is not None:
             yield self.hosted_target
@@ -125,7 +125,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name by which `with_target` selects a target. Return None if an earlier target has this name."""
+        """Return the name with which `with_target` selects a target. Return None if an earlier target has taken this name."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -244,7 +244,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target in device profiles. `addresses` lists devices that run it; `htp_arch` is the oldest HTP version among them."""
+    """A target in device profiles. `addresses` lists the devices that run it; `htp_arch` is the oldest of their HTP versions."""
 
     key: str
     target: Target
@@ -254,7 +254,7 @@ class KnownTarget:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Return every target of the device profiles once. `machine` is the CPU (`uname -m`) on which virtual devices run."""
+    """Return every target of the device profiles once. `machine` is this machine's CPU (`uname -m`), used by virtual devices."""
     known: dict[str, KnownTarget] = {}
     for profile in profiles:
         for address, target, runs_on in _uses(profile, machine):
@@ -286,7 +286,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield (address, target, CPU) for each target of a profile. The address is None if no device address selects the target."""
+    """Yield (address, target, CPU) for each target of a profile. The address is None if no device address selects it."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

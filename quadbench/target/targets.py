@@ -99,7 +99,7 @@ class ToolchainVersion(Spec):
 
 
 class ToolchainTarget(Spec):
-    """A vendor's compiler, declared by the commands that run it.
+    """A vendor's compiler that is not built into quadbench: a device profile declares the commands that run it.
 
     The commands run one after the other, without a shell, in an empty folder. Placeholders in them: `{input}` is the path of the
     ONNX graph, `{work}` that of the folder, and `{NAME}` the value of the environment variable NAME.
