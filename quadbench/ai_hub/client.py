@@ -25,7 +25,7 @@ _UNAUTHORIZED, _NOT_FOUND, _RATE_LIMITED = 401, 404, 429
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """The waits in seconds between retries of a request, and between polls of a job. Each is longer than the last, up to a limit.
+    """The waits in seconds between retries of a request, and between polls of a job. In both series, waits grow up to a limit.
 
     The qai_hub client itself tries a request seven times within about 30 s (its util/session.py); these retries come on top.
     """
@@ -260,7 +260,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """Convert an exception of the client into a ServiceError. It is transient (worth a retry) unless the user caused it."""
+    """Convert a client's exception into a ServiceError. All but the user's mistakes are marked transient (worth a retry)."""
     import qai_hub
 
     # The client raises its own error while it handles the HTTP error, which has the status code.

@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The content of the ledger file. For each service URL it holds two dicts from digest to AI Hub id: of models and of jobs."""
+    """The ledger file's content. Each service URL has two dicts, for models and for jobs; both map digests to AI Hub ids."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]
@@ -37,7 +37,7 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The AI Hub ids in the ledger file for one service URL. Processes share the file; without it, models are uploaded again."""
+    """One service's AI Hub ids in the ledger file, which processes share. Without the file, models and jobs are sent again."""
 
     path: Path
     url: str
@@ -47,12 +47,12 @@ class Ledger:
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Write to disk the id that AI Hub gave to a model or job. `digest` is of a model file's content or a job's settings."""
+        """Write to disk a model's or job's AI Hub id. `digest` is the digest of the model's file or of the job's settings."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove a recorded id, so that the model or job is sent again. `digest` is of a model file's content or job settings."""
+        """Remove a recorded id; its model or job is then sent again. `digest` is that of the model's file or job's settings."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the id of the recorded job with the settings `parts`. If there is no such job or it failed, call `submit`."""
+        """Return the job id recorded for settings `parts`. Without one, or if the job failed, return the id from `submit()`."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,7 +113,7 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job with settings `parts` from the ledger after its results are saved. A later run then measures again."""
+        """Remove the job with settings `parts` from the ledger after its results are saved. Otherwise a later run reuses it."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
