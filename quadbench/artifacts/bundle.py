@@ -19,7 +19,7 @@ ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """The way a launch serves its tasks: which graphs it runs, and which of them it keeps in memory."""
+    """A way to run several tasks in one launch. It decides which graphs run, and which of them stay in memory."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task with its adapter merged and its own encodings, loaded at each switch
@@ -93,14 +93,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """Counts of a U-Net's layers, parameters, operations or LoRA products. `int8` is the count in 8 bits, `total` that of all."""
+    """Counts of a U-Net's layers, parameters, operations or products with LoRA matrices: `int8` in 8 bits, `total` in all."""
 
     int8: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Return the percentage of the elements that run in 8 bits; 0 if the total is 0."""
+        """Return the percentage of the counted layers, operations etc. that run in 8 bits; 0 if none were counted."""
         return 100 * self.int8 / self.total if self.total else 0.0
 
 
@@ -160,7 +160,7 @@ class AdapterFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskItem:
-    """One evaluation input of a task. Images are 8-bit RGB PNG, masks 8-bit grey PNG (255 = pixels to repaint).
+    """One evaluation input of a task: prompt, image, mask. Images are 8-bit RGB PNG, masks 8-bit grey PNG (255 = repaint).
 
     `blend` is the weight of the decoded picture in each pixel (8-bit grey PNG), None to use the decoded picture alone. `truth` is
     the right image, `reference` that of the Python float reference from the same noise, None for random weights.
@@ -205,7 +205,7 @@ class TaskAssets:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """Digests that identify the base model for which an adapter was quantized: of the shared U-Net's file and its encodings."""
+    """Two digests of the base model for which an adapter was quantized: of the U-Net's file and its quantization encodings."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
     profile: str  # digest of the encodings of all tensors of that U-Net
@@ -253,7 +253,7 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """The clipping of a U-Net's activations. If `task` is None, it is the shared U-Net with all adapters, else that task's U-Net.
+    """The clipping of a U-Net's activations. `task` names the U-Net's task; None means the shared U-Net with all adapters.
 
     `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
     """
@@ -303,7 +303,7 @@ class KernelCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The output of a build: graphs, adapters and tasks. `digest` is of the build's inputs; builds with equal inputs run once."""
+    """A build's output: graphs, adapters, tasks. `digest` is computed from the build's inputs; equal inputs are built once."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"

@@ -111,7 +111,7 @@ def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
 
 
 def role_of(name: str) -> Role:
-    """Return the role in a runtime kit that a library's file name implies. The default is SUPPORT: other libraries need it."""
+    """Return a library's role in a runtime kit by its file name. Unknown names get SUPPORT: other libraries need them."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

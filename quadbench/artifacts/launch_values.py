@@ -62,7 +62,7 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The indices in `each` of the values from which task switches are judged: switches, first U-Net runs, whole images."""
+        """The indices in `each` of values for judging task switches: times of switches, first U-Net runs and whole images."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values; `kinds` has the description of each. `known` is a cache by which launches share equal descriptions."""
+        """Store values; `kinds` has their descriptions. `known` is a cache: launches with equal descriptions share an object."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return two pairs (descriptions, values): samples whose number the launch plan fixes, and memory readings."""
+        """Return two pairs (descriptions, values): of the samples whose count the launch plan fixes, and of memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:

@@ -20,7 +20,7 @@ _NONE = "none"
 
 
 class RulingKind(StrEnum):
-    """The possible verdicts of a night on one metric, such as REGRESSION: it is worse than in earlier nights."""
+    """A nightly run's possible verdicts on one metric. REGRESSION, for example: the metric is worse than in earlier nights."""
 
     CLEAN = "CLEAN"
     REGRESSION = "REGRESSION"
@@ -40,7 +40,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One metric value of a nightly case: the median over its launches. `yardstick` is the reference bundle's median.
+    """One metric of a nightly case: the median over its launches. `yardstick` is the median over a reference bundle's launches.
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
     interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
@@ -109,7 +109,7 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """One nightly run: its plan, measurements and verdicts. `planned` lists pairs of a case and a device text in night.yaml.
+    """One nightly run: its plan, measurements and verdicts. `planned` lists pairs of a case and a device as night.yaml writes it.
 
     `rulings` are the verdicts not superseded later. `ended_at` is None while the night is running, or if it was interrupted.
     """
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: from a given night on, a person accepts changes of a case. None in `device`, `task` or `key` stands for all.
+    """A waiver: a person accepts a case's changed values from a given night on. None in `device`, `task` or `key` stands for all.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return what a build runs as a dict, for comparing two builds: bundle, precision, samplers, adapters and inputs."""
+    """Return as a dict what a build runs, for comparing two builds: bundle, precision, samplers, adapters and inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
@@ -188,7 +188,7 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 
 def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return a dict from environment entry to its values in launches `a` and in launches `b`, if they differ."""
+    """Return a dict from each differing environment entry to two texts: its values in launches `a` and those in launches `b`."""
     return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 

@@ -1,4 +1,4 @@
-"""Image metrics: the title, unit, direction and definition of each; the package `quadbench.quality` computes them."""
+"""Image metrics: each metric's title, unit, direction of improvement and definition. `quadbench.quality` computes them."""
 
 from quadbench.artifacts.pixels import PSNR_CAP_DB
 from quadbench.artifacts.run_record import BetterDirection, Metric

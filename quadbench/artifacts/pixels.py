@@ -114,7 +114,7 @@ def blend_mask(mask: NDArray[np.bool_]) -> Image.Image:
 
 
 def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
-    """Blend a decoded picture over its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
+    """Blend a generated picture over its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
 
     diffusers' `VaeImageProcessor.apply_overlay` gives the same within 1/255.
     """
@@ -133,7 +133,7 @@ def mask_of(pixels: Pixels) -> NDArray[np.bool_]:
 
 
 def psnr_db(image: Pixels, other: Pixels, within: NDArray[np.bool_] | None = None) -> float:
-    """Return the PSNR of two 8-bit images in dB, at most PSNR_CAP_DB. `within` (H, W) is true for the pixels to compare."""
+    """Return the PSNR of two 8-bit images in dB, at most PSNR_CAP_DB; over pixels where `within` (H, W) is true, or over all."""
     square = (image.astype(np.float64) - other) ** 2
     mean_square = float(np.mean(square if within is None else square[within]))
     return PSNR_CAP_DB if mean_square == 0 else min(PSNR_CAP_DB, float(10 * np.log10(255**2 / mean_square)))

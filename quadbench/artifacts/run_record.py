@@ -45,7 +45,7 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the launch did not fail. Launches that were discarded because their block is repeated count as fine."""
+        """Return whether the launch did not fail. A launch that is repeated because the device got hot or slow also counts."""
         return self in {Status.OK, Status.DISCARDED}
 
 
@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A recovery in a run: a device was lost and came back after `away_s` seconds. `reason` says why it was lost."""
+    """A device lost during a run that came back after `away_s` seconds, so the run went on. `reason` is why it was lost."""
 
     address: str
     reason: str
@@ -193,7 +193,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """Scores of one task's images. `made` names the variant that made the images, and `against` what they are compared with.
+    """Scores of one task's images. `made` names the variant that made them; `against` names the images compared with them.
 
     In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
     `device` is the address of the device that generated the images, None for this machine.
@@ -257,7 +257,7 @@ class RunResult:
 
     @cached_property
     def by_device_and_variant(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
-        """A dict from each device's address and serial, and a variant, to their launch records, in measured order."""
+        """A dict from (device address, serial, variant) to the launch records of that variant there, in measured order."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
         for device, records in self.by_device.items():
             for record in records:
@@ -342,7 +342,7 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return a variant's graphs by component: text encoder, VAE decoder, and VAE encoder if a task takes an image.
+    """Return a dict from component to a variant's graph: text encoder, VAE decoder and, if a task takes an image, VAE encoder.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return a dict from U-Net name in the launch plan to graph. The names are task names, or only `base` for a shared U-Net.
+    """Return a dict from the U-Nets' names in the launch plan to their graphs: task names, or only `base` for a shared U-Net.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -383,12 +383,12 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return a dict from adapter name to factor (-1 to 1). Multiply the file's `up` matrices by it to get the task's weight."""
+    """Return a dict from adapter to factor (-1 to 1). With its `up` matrices times this, an adapter acts at the task's weight."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return a dict from each adapter mix to its factors by adapter name. A single adapter with the factor 1 is not a mix."""
+    """Return a dict from adapter mix (adapters used together) to factors by adapter. One adapter with factor 1 is no mix."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

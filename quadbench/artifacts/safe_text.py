@@ -36,8 +36,8 @@ class ValidatedBy:
 
 
 def check_file_name(text: str) -> str:
-    """Return the name of an input, run or folder if it is safe as one component of a path. Otherwise raise ValueError: it might
-    leave its folder, be hidden, or be too long for a file system.
+    """Return the name of an input, run or folder if it is safe as one component of a path. Otherwise raise ValueError: a file of
+    this name could leave its folder, be hidden, or be too long for a file system.
     """
     expected = None
     if not text or not text.isprintable() or re.search(r"[/\\]", text):
