@@ -32,7 +32,7 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """The interface of a compiler. One call compiles all graphs, as they may share weights or wait in parallel for a service."""
+    """A compiler's interface. One call compiles all graphs: they may share weights, and a service may compile several at once."""
 
     def versions(self) -> dict[str, str]:
         """Return the versions and settings, apart from the graphs, on which the compiled files depend."""
@@ -98,7 +98,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise for a bundle with float activations or merged-at-load graphs: only ONNX Runtime's targets can run these."""
+    """Raise for a bundle with float activations or a merged-at-load graph, which only ONNX Runtime's targets can run."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:

@@ -1,4 +1,4 @@
-"""AI Hub: compiling graphs at Qualcomm AI Hub for one of its devices. A small graph first tests if LoRA inputs work."""
+"""AI Hub: compiling graphs at Qualcomm AI Hub for its devices. A small trial graph first shows if LoRA inputs work there."""
 
 import logging
 import tempfile
@@ -178,7 +178,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write a quantized convolution with LoRA inputs as a trial for AI Hub. Its bytes never change, so old results are reused."""
+    """Write a quantized convolution with LoRA inputs as a trial for AI Hub. It is always the same file, so results are reused."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

@@ -75,7 +75,7 @@ def write_model(model: Any, path: Path) -> None:
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return a dict from tensor to the nodes that read it, once per use. A None in the list stands for a graph output."""
+    """Return a dict from tensor to the nodes that read it, one entry per read. None in a list stands for a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -220,7 +220,7 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether a LoRA branch's attributes allow a rewrite: equal Convs with a 1x1 `up`, or Gemms that compute x W^T."""
+    """Return whether a LoRA branch's nodes allow a rewrite. Convs need equal attributes and a 1x1 `up`, Gemms only transB=1."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
@@ -249,7 +249,7 @@ def _factor(name: str, readers: dict[str, list[Any]]) -> str:
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes. Return the last tensor's name, and its reader if it has exactly one (else None)."""
+    """Follow a tensor through Reshapes. Return the last tensor's name and the node that reads it, None unless just one does."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -304,7 +304,7 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def allow_folding(path: Path) -> None:
-    """Let ONNX Runtime dequantize a float graph's weights once, at load. Graphs over 256 MiB are exempt, to save memory."""
+    """Let ONNX Runtime dequantize a float graph's weights once, at load. To save memory, graphs over 256 MiB stay unchanged."""
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
@@ -343,7 +343,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move nodes that prepare weights or LoRA inputs to the front. ONNX Runtime then runs each of them just before its reader.
+    """Put nodes that prepare weights or LoRA inputs first in the node list. ONNX Runtime delays such nodes until their readers.
 
     So fewer prepared weights are in memory at the same time.
     """

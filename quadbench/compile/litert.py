@@ -1,4 +1,4 @@
-"""LiteRT: compiling quantized graphs to .tflite files. For an NPU, its vendor's compiler then compiles these further.
+"""LiteRT: compiling quantized graphs to .tflite files. If the target is an NPU, its vendor's compiler then compiles those files.
 
 A vendor's compiler may leak memory, print anything and crash, so this module also runs as a program in a process of its own.
 LiteRT's driver always ends with exit code 0, so the compiled file is checked; the outcome is a JSON file beside it.

@@ -110,5 +110,5 @@ def _package_version(package: str) -> str | None:
 
 
 def _release(text: str) -> list[str]:
-    """Return the first two parts of a version, such as 2.3 for 2.3.0. LiteRT and a fitting SDK have these in common."""
+    """Return the first two parts of a version, such as 2.3 for 2.3.0. An SDK fits LiteRT if these two parts are equal."""
     return text.split(".")[:2]

@@ -44,7 +44,7 @@ class OnnxRuntimeCompiler:
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Write the optimized graphs with unchanged inputs and outputs. For a CPU, also count integer and float nodes."""
+        """Write optimized graphs to `folder`, inputs and outputs unchanged. For a CPU target, count integer and float nodes."""
         kernels: dict[str, KernelCounts] = {}
         for graph in graphs:
             name = graph.file.path

@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:
-    """Open an ONNX Runtime session on the HTP without CPU fallback. The HTP then quantizes inputs and dequantizes outputs too."""
+    """Open an ONNX Runtime session on the HTP. Without CPU fallback, the HTP also quantizes inputs and dequantizes outputs."""
     import onnxruntime
     import onnxruntime_qnn
 

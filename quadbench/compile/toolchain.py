@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return a toolchain's missing environment variables and programs. A path with a missing variable is not looked for."""
+    """Return what a toolchain lacks: environment variables, and programs unless their paths contain missing variables."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))

@@ -140,7 +140,7 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether any of these tensors exists in channels-last layout. If so, the operator that reads them uses it too."""
+        """Return whether any of these tensors exists channels-last. The operator that reads them is then written so as well."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
@@ -171,7 +171,7 @@ class TfliteWriter:
         return result
 
     def layouts_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return the tensor's index in ONNX's layout, and that in channels-last layout. Each is None until it was added."""
+        """Return the tensor's indices in ONNX's and in channels-last layout. An index is None if no such tensor was added."""
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
@@ -201,7 +201,7 @@ class TfliteWriter:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand as INT16 with one scale. For other types, the largest magnitude of the values sets the scale."""
+        """Add a constant operand as INT16 with one scale. If it is not INT16 yet, its largest magnitude sets the scale."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")

@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten. Write nothing if the shape stays. Token ids remain integers."""
+    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten, unless the shape is equal. Token ids are reshaped unquantized."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -74,7 +74,7 @@ def identity(w: TfliteWriter, op: Operation) -> None:
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE. A change between channels first and channels last is written only if that layout does not exist yet."""
+    """Write TRANSPOSE. Between channels first and last, write it only if the tensor does not exist in that layout yet."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Add each channel's scale or offset as a constant. If it is a depthwise Conv's weight, take each filter's first."""
+        """Add each channel's scale or offset as a constant. From a depthwise Conv's weight, take each filter's first value."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

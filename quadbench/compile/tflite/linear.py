@@ -92,7 +92,7 @@ def conv(w: TfliteWriter, op: Operation) -> None:
 
 
 def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
-    """Write a Conv whose weights are LoRA inputs. It becomes the product of patches (h w, k k C) and filters (O, k k C)."""
+    """Write a Conv whose weights are LoRA inputs as a matrix product. Each image patch and each filter becomes a row."""
     data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):

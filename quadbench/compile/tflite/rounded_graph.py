@@ -73,7 +73,7 @@ def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A converter of a QDQ graph, node by node. `names` maps quantized and dequantized tensors to their names in the result."""
+    """A converter of a QDQ graph, node by node. `names` maps each (de)quantized tensor to its name in the converted graph."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -197,14 +197,14 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A QDQ graph while its encodings are converted. `scales` maps dequantized tensors of one scale to that scale's new value."""
+    """A QDQ graph whose encodings are being converted. `scales` maps each dequantized tensor with one scale to its new scale."""
 
     model: "ModelProto"
     constants: dict[str, Any]
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Replace a UINT16 encoding of a QuantizeLinear or DequantizeLinear by a symmetric one. Keep per-channel encodings."""
+        """Make a QuantizeLinear's or DequantizeLinear's UINT16 encoding symmetric. Leave per-channel encodings (of weights)."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return
