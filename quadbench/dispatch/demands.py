@@ -15,7 +15,7 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The meaning of a --devices value: the requirement (text) of its job, the devices that fit now, and any compile target.
+    """The meaning of a --devices value: its job's requirement as text, the devices that fit now, and the compile target or None.
 
     `wish` is set if any of several devices will do.
     """
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's requirement, measurement settings and compile jobs. Devices' settings differ only in the target."""
+    """Return each device's requirement, measurement settings and compile jobs. Settings differ only in the compile target."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return the payloads of compile jobs, one per target of the fitting devices, for these devices' oldest HTP version."""
+    """Return payloads of compile jobs, one for each target of the fitting devices. Each suits its devices' oldest HTP version."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if the device's host knows no profile for it. Also raise if that is not `profile`, which the user gave in `word`."""
+    """Raise if the device's host knows no profile for it, or one other than `profile`. `word` is the user's --devices value."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

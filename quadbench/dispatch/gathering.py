@@ -46,7 +46,7 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 
 
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
-    """Fetch a run's launch files from the store. Write the run file, from the job results in `raw`, and the run's report.
+    """Fetch a run's launch files from the store. Write the run file, made of the job results `raw`, and write the report.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
 
@@ -76,7 +76,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return the error for a fetched run: files of some launches are missing or damaged in the store."""
+    """Return the error for a fetched run of which some launches' files are missing or damaged in the store."""
     count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
     reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
     return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
@@ -99,7 +99,7 @@ def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
 
 
 def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
-    """Return the part of the run file for a device whose job failed. Its settings are copied from another part, `other`."""
+    """Return the run file's part for a device whose failed job left none. The settings are those of another part, `other`."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

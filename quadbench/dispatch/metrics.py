@@ -48,7 +48,7 @@ class WorkerMetrics:
 
 
 class FarmMetrics(Collector):
-    """Prometheus metrics of the whole farm, read from its database. If it is unreadable, only `quadbench_database_up` remains."""
+    """Prometheus metrics of the whole farm, from its database. If that cannot be read, only `quadbench_database_up` is given."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""Determine which jobs a worker takes: builds, compilations, and jobs for attached phones or devices named at its start."""
+"""Determine a worker's jobs: builds, compilations, and jobs for attached phones or for devices named at the worker's start."""
 
 import logging
 import platform
@@ -36,7 +36,7 @@ def capabilities() -> tuple[str, ...]:
 
 
 def given_device(address: Address) -> WorkerDevice:
-    """Return the device that a worker offers beside attached phones: this machine or a virtual device.
+    """Return the device that a worker was given at its start, besides attached phones: this machine or a virtual device.
 
     Raises:
         UserError: the address is not such a device.
@@ -82,7 +82,7 @@ class Offers:
         return (*self._given, *self._attached)
 
     def free(self) -> Sequence[WorkerDevice]:
-        """Return the devices that this user's jobs may use now.
+        """Return the present devices that this user's farm jobs may use now: no job holds them, and nobody else reserved them.
 
         Raises:
             StorageError, ArtifactError: the database cannot be read.

@@ -45,7 +45,7 @@ class CompileOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOrder:
-    """The payload of a measurement on one device: run settings, and each device profile's bundle. `name` is shown to people.
+    """The payload of a measurement on one device: run settings, and a dict from device profile to bundle. `name` is for messages.
 
     `target` selects another of the profile's targets than its first.
     """
@@ -91,7 +91,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """The result of a compile job: the digest of the compiled bundle (`compiled`), and the job's bundle digest and target key."""
+    """A compile job's result: the compiled bundle's digest (`compiled`), and the source bundle's digest and target key."""
 
     bundle: Digest
     key: _Word

@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return the payload of the job that builds a recipe. Return None if the store has the bundle or gets this machine's copy."""
+    """Return the payload of a recipe's build job, or None if its bundle is in the store. This machine's copy is sent there."""
     if bundle := find_bundle(recipe, layout):
         observer.artifact_reused("bundle", digest)
         send(bundle, store)
