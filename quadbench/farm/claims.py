@@ -43,7 +43,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
 
 
 def waits_for_version(connection: sa.Connection, version: str) -> str | None:
-    """Return a quadbench version other than `version` that waiting jobs need, or None. Workers of `version` cannot take them."""
+    """Return a quadbench version other than `version` that waiting jobs need, or None. Workers of `version` cannot run these."""
     ready = sa.select(JobRow.version).where(*_READY)
     newest = connection.scalar(ready.where(JobRow.version > version).order_by(JobRow.version.desc()).limit(1))
     return newest or connection.scalar(ready.where(JobRow.version < version).order_by(JobRow.version).limit(1))
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the job queues that these devices and hosts can serve, as (requirement, owner, time when a job last started).
+    """Return the job queues that these devices and hosts can serve, each as (requirement, owner, time of the last job start).
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """

@@ -21,7 +21,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PhoneCondition:
-    """A device's health, the reason of its quarantine or last failure, and its counts of failed and good jobs in a row."""
+    """A device's health, why it was quarantined or last failed, and how many jobs in a row failed or succeeded."""
 
     health: Health = Health.HEALTHY
     reason: str | None = None

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The devices that a job has leased, by address, and the device faults that occurred during the job."""
+    """The devices that a job has leased, by address, and device faults during the job, which count against their health."""
 
     leases: Leases
     database: str
@@ -46,7 +46,7 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a function for database transactions that raises once a device's lease is over, or None for unleased ones."""
+        """Return a function that raises in a transaction once a device's lease is over. Return None for unleased devices."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 

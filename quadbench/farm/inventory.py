@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The facts that a host last saw of a phone. `device` is its name in leases; `address` is its --devices value there."""
+    """The facts that a host last saw of a phone. `device` is its name in leases; `address` is its --devices value on the host."""
 
     device: str
     address: str
@@ -39,7 +39,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryPhone:
-    """A phone in the inventory: the facts that a host last saw, the time, and the phone's health."""
+    """A phone in the inventory: the facts that a host last saw, the time when it saw them, and the phone's health."""
 
     seen: Sighting
     last_seen: datetime
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Update a phone's health after a job. `failure` is the device's fault, or None. Only phones have a stored health."""
+        """Update a phone's health after a job. `failure` is the device's fault, or None. Do nothing for other devices."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)

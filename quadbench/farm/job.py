@@ -78,7 +78,7 @@ NOTHING_LEFT = Account()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job in the queue. `version` is the quadbench version that it needs; `seat` is the device or host of its last attempt.
+    """A queued job. `version` is the quadbench version that the job needs; `seat` is the device or host of its last attempt.
 
     `after` are the jobs that have to finish first. The attempt counts as lost after `until`. `is_stopping` asks its worker to
     stop.
@@ -133,7 +133,7 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the time that orders an owner's jobs: the submission time, moved a day earlier for each step of priority."""
+        """Return the time that orders an owner's jobs: that of submission, one day earlier for each step of priority."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
@@ -160,7 +160,7 @@ def extended(job: Job, now: datetime, lease_s: float) -> Job:
 
 
 def finished(job: Job, now: datetime) -> Job:
-    """Return the job as done, even if somebody asked it to stop meanwhile."""
+    """Return the job as done. A request to stop it meanwhile is ignored, because its result exists."""
     return _ended(job, JobState.DONE, None, now)
 
 
@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return the job after its worker was asked to stop. It waits again, with one attempt more, since this one does not count."""
+    """Return the job after its worker was told to stop. It waits, with this attempt not counted, or is cancelled if requested."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)

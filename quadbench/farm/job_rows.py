@@ -59,7 +59,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
 
 
 def job_query(job_id: int) -> sa.Select[Any]:
-    """Return the query for the job with this id. An id out of the database's range finds nothing, and is no error."""
+    """Return the query for the job with this id. For an id outside the database's range, the query finds nothing."""
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
@@ -104,7 +104,7 @@ def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
 
 
 def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store an attempt's end, result and log. If its job is done, jobs that depend on it may start; if it failed, cancel them.
+    """Store an attempt's end, result and log. A done job lets dependent jobs start; a failed or cancelled job cancels them.
 
     Rows are locked by ascending id to avoid deadlocks.
     """
@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that depend, directly or not, on a job that can never finish. Rows are locked by id against deadlocks."""
+    """Cancel all jobs that depend, directly or not, on one that can never finish. Lock rows in order of id, against deadlocks."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)

@@ -82,7 +82,7 @@ class JobQueue:
             return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
 
     def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
-        """Record a heartbeat of the worker. Return the job's current state, which shows whether the worker must stop the job.
+        """Record a heartbeat for an attempt. Return the job's current state, which tells the worker whether to stop the job.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -181,7 +181,7 @@ class JobQueue:
         return jobs
 
     def _has_lost(self) -> bool:
-        """Return True if an attempt is lost, which is rare. It only reads, and so does not block SQLite's single writer."""
+        """Return whether any attempt is lost. As that is rare, only read first, which does not block SQLite's single writer."""
         with begin_read(self._engine) as connection:
             return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 

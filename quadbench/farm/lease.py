@@ -24,7 +24,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """The claims on one device: a job's lease and a person's reservation. `token` is the fencing token of its last lease."""
+    """The claims on one device: a job's lease and a person's reservation, or None. `token` is its latest fencing token."""
 
     token: int = 0
     job: Claim | None = None
@@ -64,7 +64,7 @@ def is_held(claims: Claims, token: int, now: datetime) -> bool:
 
 
 def without_dead_job(claims: Claims, is_dead: Callable[[str], bool]) -> Claims:
-    """Return the claims without a job whose process is known to have ended. A frozen process keeps its lease."""
+    """Return a device's claims, without the job if its process is known to have ended. A hanging process keeps its lease."""
     process = claims.job and claims.job.process
     return replace(claims, job=None) if process and is_dead(process) else claims
 

@@ -151,7 +151,7 @@ class Leases:
 
 
 def lease_time_s(asked: float | None = None) -> float:
-    """Return after how many seconds without a heartbeat a lease ends: `asked`, else $QUADBENCH_LEASE_S, else 120.
+    """Return after how many seconds without a heartbeat a lease ends: `asked` or, if None, $QUADBENCH_LEASE_S or 120.
 
     Raises:
         UserError: the variable is not a number of seconds from 2 to 3600.
@@ -174,7 +174,7 @@ def leased_name(address: Address) -> str | None:
 
 
 def lease_name(family: str, serial: str) -> str:
-    """Return a device's name in leases: a phone's adb serial, equal on all hosts; for others, a name that includes the host."""
+    """Return a device's name in leases: a phone's adb serial, the same on all hosts. Other devices' names include their host."""
     is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
     return serial if is_phone else f"{serial}@{host_name()}"
 

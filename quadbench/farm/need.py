@@ -1,4 +1,4 @@
-"""Requirements of jobs as strings, such as `device X`, and functions that list those that a device or host satisfies.
+"""Requirements of jobs as strings, such as `device X`. Functions list the requirements that a device or host satisfies.
 
 A job has one requirement and runs wherever that string is served. So jobs are found by an index lookup.
 """
@@ -19,7 +19,7 @@ def device_need(device: str) -> str:
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the requirement of a job that any device fitting a request can run. A request such as `s25*2` needs two jobs."""
+    """Return the requirement of a job for any device that fits a request. For `s25*2`, two jobs have this requirement."""
     return _wished(wish.key or "", wish.value)
 
 

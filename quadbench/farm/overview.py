@@ -1,4 +1,4 @@
-"""Merge attached phones, inventory, claims and farm.yaml into one list of phones. Also find a device in that list by name."""
+"""Merge attached phones, inventory, claims and farm.yaml into one list of phones; find one of these phones by its name."""
 
 import logging
 from collections.abc import Mapping, Sequence

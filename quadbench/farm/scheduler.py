@@ -1,4 +1,4 @@
-"""Choose which waiting job runs on which free device of a worker, or on its host (seats). No database is used here.
+"""Choose waiting jobs for a worker's free devices and for its host (both called seats). No database is used here.
 
 One owner's jobs with the same requirement form a queue, ordered by priority and age. The queues take turns: first the owner with
 the fewest running jobs, then the one with the least recent device time. A queue that got nothing for long goes first, so that no
@@ -23,7 +23,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host that runs one job at a time. `affinity` names its last job's files; `rested_s` is its idle seconds."""
+    """A device or host that runs one job at a time. `affinity` is the file key of its last job, `rested_s` its idle seconds."""
 
     name: str
     serves: frozenset[str]
@@ -118,14 +118,14 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of the next job: the oldest, or a slightly newer one whose files a free device has."""
+        """Return the index of a queue's next job: the oldest, or one slightly newer whose files a free device already has."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Rate a device or host for a job: first whether it has the job's files, then few competing queues, then long idling."""
+        """Rate how a device or host suits a job: best if it has the job's files, then by few rival queues, then by idle time."""
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

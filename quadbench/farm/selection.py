@@ -1,4 +1,4 @@
-"""Parse requests for devices (wishes), such as `s25*2` and `chip=SM8750`, and match them with devices. Nothing here connects.
+"""Parse requests for devices (wishes), such as `s25*2` and `chip=SM8750`, and match them with devices, without connecting.
 
 If devices fit several wishes, a bipartite matching serves all wishes whenever that is possible.
 """
@@ -16,7 +16,7 @@ _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A request for `count` devices whose label `key` has this value. If `key` is None, name or profile must have the value."""
+    """A request for `count` devices whose label `key` is `value`. If `key` is None, device name or profile must be `value`."""
 
     word: str
     key: str | None
@@ -30,7 +30,7 @@ class Wish:
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Parse a --devices value as a request (`s25*2`); return None for an address. `label_keys` are label names in farm.yaml."""
+    """Return the request in a --devices value such as `s25*2`, None for an address. `label_keys` are farm.yaml's label names."""
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Give a device to one place of a request, moving other places to other devices if needed. Return whether this succeeded."""
+    """Assign a device to one unit of a request (`s25*2` has two), reassigning others if needed. Return whether it succeeded."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,4 +1,4 @@
-"""A lease file on the device itself. From it, jobs that use another database learn that the device is in use.
+"""A lease file on the device itself. It tells jobs of farms with another database that the device is in use.
 
 The file is one line: database name, token, expiry by the device's clock, and owner. A job rewrites it before each launch. A
 greater token of the same database, or an unexpired line of another database, blocks the job.
@@ -49,7 +49,7 @@ def write_token(device: Device, database: str, lease: Lease) -> None:
 
 
 def remove_token(device: Device, database: str, lease: Lease) -> None:
-    """Remove the lease file if it holds this lease. If the device does not answer, the file stays there until it expires."""
+    """Remove the lease file if it holds this lease. If the device does not answer, the file stays and later expires."""
     try:
         device.shell(["sh", "-c", _REMOVE, "sh", _path(device), database, str(lease.token)], _TIMEOUT_S)
     except DeviceError as error:

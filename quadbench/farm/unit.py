@@ -60,7 +60,7 @@ WantedBy=multi-user.target
 
 
 def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
-    """Return the text of the worker's systemd unit. `user` is a Unix user for it alone, with files below /var/lib/quadbench.
+    """Return the text of the worker's systemd unit. `user` is the worker's own Unix user with files below /var/lib/quadbench.
 
     SIGTERM goes to the worker only, which takes no new jobs and exits when its jobs have ended. After `drain_s` seconds,
     remaining jobs are killed and retried elsewhere. After a usage error or a missing package, the worker is not restarted.

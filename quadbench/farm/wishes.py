@@ -1,4 +1,4 @@
-"""Resolve values of --devices: turn requests (`s25*2`) into addresses of free phones, and farm.yaml names into adb serials."""
+"""Resolve --devices values: requests (`s25*2`) become addresses of free phones, names in farm.yaml become adb serials."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,7 +34,7 @@ def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
 
 
 def _serial_at(address: str, phones: Sequence[FarmPhone]) -> str | None:
-    """Return the adb serial of the attached phone that an address means, or None unless exactly one phone matches."""
+    """Return the adb serial of the one attached phone that matches an address; None if no phone or several match."""
     with suppress(UserError):
         return phone_named(address.partition("?")[0].rpartition("@")[2], phones).seen.serial
     return None

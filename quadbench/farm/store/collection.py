@@ -41,7 +41,7 @@ def collect(
     grace_s: float = GRACE_S,
     is_dry_run: bool = False,
 ) -> Collected:
-    """Remove artifacts and runs older than `keep_s` seconds from a store, and contents to which no entry refers.
+    """Mark a store's artifacts and runs older than `keep_s` seconds, and contents without an entry; remove those marked earlier.
 
     `keep` has digests and run ids, or prefixes of them, that stay regardless of age. `referred` has those with references from
     elsewhere.
@@ -104,7 +104,7 @@ def status(store: Store) -> Holdings:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The result of checking a store: objects and bytes read, an error message for each bad key, and the keys removed."""
+    """The result of checking a store: objects and bytes read, a dict from bad key to error, and the bad keys removed."""
 
     objects: int
     size_bytes: int
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if a cleanup keeps this artifact or run: it is recent, in use, or named in `keep`. File contents give False."""
+    """Return True if a cleanup keeps this artifact or run: recent, in use or in `keep`. File contents stay only through these."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)

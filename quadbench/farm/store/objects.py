@@ -1,4 +1,4 @@
-"""A content-addressed store: file contents by sha256, and JSON entries that refer to them. All that is read is verified."""
+"""A content-addressed store: files under their sha256, and JSON entries that refer to them. All data are verified when read."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class LaunchEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """Keys of stored files marked for removal, with the time of marking. Senders treat such files as absent."""
+    """Keys of stored files marked for removal, with the time of marking. Senders send such files again, as they may soon go."""
 
     schema_version: int = SCHEMA_VERSION
     keys: dict[str, AwareDatetime] = field(default_factory=dict)
@@ -65,7 +65,7 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 
 @dataclass(frozen=True)
 class Store:
-    """An open store of files by sha256. A content that it has is not sent again; fetched contents are verified."""
+    """An open store of files by sha256. A file whose content it has is not sent again; fetched files are verified."""
 
     place: Place
 
@@ -75,7 +75,7 @@ class Store:
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a stored file's content in blocks. Trust them only after the last one, when the sha256 has been checked.
+        """Yield a stored file's content in blocks. The sha256 is checked after the last; do not trust the content before.
 
         Raises:
             NotStoredError: the store does not have it.
@@ -98,13 +98,13 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a stored file's content as bytes. Raise the errors of `blocks`, and ArtifactError if it is too large."""
+        """Return a stored file's content as bytes. Raise ArtifactError if it is too large, or an error of `blocks`."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
 
     def fetch(self, file: FileRef, target: Path) -> None:
-        """Write a stored file to a local path atomically. Raise the errors of `blocks`, and OSError for the local path."""
+        """Write a stored file to a local path atomically. Raise the errors of `blocks`, or OSError if writing there fails."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -158,7 +158,7 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files that an entry lists, each once. Raise if one folder cannot hold them, as with two files of equal path.
+    """Return the files that an entry lists, each once. Raise if they do not fit in one folder, e.g. if two have the same path.
 
     Raises:
         ArtifactError: two files have the same path, one lies inside another, or a size is invalid.

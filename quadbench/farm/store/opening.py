@@ -95,7 +95,7 @@ def _place(source: Source) -> Place:
 
 
 def _check_url(url: str) -> None:
-    """Raise if a store's URL is not of the form s3://BUCKET/PREFIX, or holds more, such as credentials or a query.
+    """Raise if a store's URL does not have exactly the form s3://BUCKET/PREFIX, e.g. if it has credentials or a query.
 
     Raises:
         UserError: the URL is invalid; the message shows no credentials.
@@ -115,7 +115,7 @@ def _check_url(url: str) -> None:
 
 
 def _aws_settings() -> dict[str, str]:
-    """Return settings for obstore from AWS's configuration files, except those that environment variables set.
+    """Return settings for obstore from AWS's configuration files. Omit those in environment variables: obstore reads these.
 
     Raises:
         UserError: a variable is not a line of text, a file cannot be read, its profile has no key, or the endpoint's

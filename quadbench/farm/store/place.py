@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the first file in the folder that quadbench did not write. Return None if there is none, and for a bucket."""
+        """Return the first file in a folder that quadbench did not write, None if there is none. A bucket always gives None."""
         if self._folder is None:
             return None
         with self._told():
@@ -76,7 +76,7 @@ class Place:
             return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
 
     def cut_off(self) -> list[Listed]:
-        """Return files of unfinished uploads in a folder, which `listed` does not return. Buckets show no such files."""
+        """Return a folder's files of unfinished uploads, which `listed` omits. For a bucket, which hides them, return none."""
         if self._folder is None:
             return []
         with self._told():
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return whether a folder that holds this file counts as empty, as the file system or a killed writer left the file."""
+    """Return whether a folder with only this file counts as empty: the file system or a killed writer left the file there."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return an error's errno. If it has none, parse the text of obstore's message; return None if that has none either."""
+    """Return an error's errno or, if it has none, the one in obstore's message; None if the message has none."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))
@@ -162,7 +162,7 @@ def _number(error: BaseException) -> int | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why access to a store failed, in one line without credentials. The innermost cause comes first, then the request."""
+    """Return why access to a store failed, in a line without credentials: the innermost cause, then the failed request."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said, _, details = str(error).partition("\n\nDebug source:")
