@@ -1,4 +1,4 @@
-"""quadbench as a Python library: load a stored run's measured values (samples) or metrics (figures) as a pandas table.
+"""quadbench as a Python library: load a stored run's measured values, or a table of its report, into pandas.
 
 __main__.py  entry point of `python -m quadbench`; Ctrl-C during imports
 deploy.py    files pushed to a device by sha256; free space; damaged files sent again

@@ -96,7 +96,7 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
 
 
 def space_bytes(files: Iterable[LocalFile]) -> int:
-    """Return the bytes that files occupy on a device: equal files once, each size rounded up to whole file-system blocks."""
+    """Return the bytes that files occupy on a device. Equal files count once; sizes are rounded up to file-system blocks."""
     sizes = {file.sha256: file.size_bytes for file in files}
     return sum(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES for size_bytes in sizes.values())
 

@@ -121,7 +121,7 @@ class NoTimeError(UserError):
 
 
 class AdapterError(UserError):
-    """Raised for a LoRA adapter that cannot be used because of its format, its values or the layers (sites) that it changes."""
+    """Raised for a LoRA adapter that cannot be used because of its format, its values or the layers it changes."""
 
 
 class ArtifactError(QuadbenchError):
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a compile or measurement service refuses or fails to answer. `is_absent` says that it lacks a model or job."""
+    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: it has no such model or job."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -184,11 +184,11 @@ class DeviceInUseError(DeviceError):
 
 
 class LeaseError(DeviceError):
-    """Raised when another job holds the device's lease or ours has ended. We then stop using the device and store nothing."""
+    """Raised when another job holds the device, or our lease of it has ended. We then stop using it and store nothing."""
 
 
 class AttemptOverError(LeaseError):
-    """Raised in a worker whose attempt at a farm job is over, as after missed heartbeats. The attempt ends and stores nothing."""
+    """Raised in a worker if its attempt at a farm job is over, e.g. after missed heartbeats. It stops and stores nothing."""
 
 
 class OutputLimitError(DeviceError):

@@ -61,7 +61,7 @@ def process_identity() -> str:
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this `process_identity` has ended. Other hosts' and containers' processes give False."""
+    """Return True if the process with this identity is known to have ended. Of other hosts and containers, nothing is known."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -69,7 +69,7 @@ def has_ended(mark: str) -> bool:
 
 
 def _pid_namespace() -> tuple[str, str]:
-    """Return the boot id and the PID namespace of this process. Only with both equal does a PID mean the same process."""
+    """Return this process's boot id and PID namespace. PIDs can be compared only between processes for which both are equal."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
