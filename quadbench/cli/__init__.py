@@ -196,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error and exit. If the command line `words` has `--json` or a prefix of it, print the error as JSON, too."""
+    """Print a usage error and exit. Print it as JSON, too, if `words` has `--json` or an abbreviation that argparse accepts."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
@@ -263,7 +263,7 @@ def _configure_logging(verbosity: int) -> None:
     from quadbench.artifacts.safe_text import printable
 
     class PrintableFormatter(logging.Formatter):
-        """A log formatter that removes terminal control codes, because messages may quote a device."""
+        """A log formatter that removes terminal control codes, because messages may contain text from a device."""
 
         def format(self, record: logging.LogRecord) -> str:
             return printable(super().format(record))

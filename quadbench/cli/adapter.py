@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: rebuild the bundle with it. If a lower weight would fit, suggest that weight first."""
+    """Return a hint for a refused adapter: rebuild the bundle with it. If a lower weight would be accepted, suggest it first."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:

@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show `detail` in a stage's live line. Also print a line when the stage changes or the next run of a sweep begins."""
+        """Show `detail` in the live line of a stage, such as `build`. Print a line at each new stage and each run of a sweep."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: `value` as JSON with `--json`, otherwise `text`. If `text` is a function, call it to print."""
+    """Print a command's result: with `--json`, `value` as JSON; otherwise `text`. If that is a function, it prints the result."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -277,7 +277,7 @@ class LiveLine:
 
 
 class LiveDisplay:
-    """The live lines of all devices and stages. They are shown only if stderr is a terminal."""
+    """The live lines of all devices and of a command's stages, such as `build`. They are shown only if stderr is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -300,7 +300,7 @@ class LiveDisplay:
             handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
-        """Set what a device or stage is doing. Its elapsed time starts again when `what` changes."""
+        """Show on a live line what a device or stage is doing. If `what` differs from before, restart its elapsed time."""
         before = self._lines.get(name)
         if before and before.activity == what:
             line = replace(before, detail=detail, share=share)
@@ -336,7 +336,7 @@ def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:
-    """Return the estimated remaining time of a live line, the elapsed time if no estimate is possible, or `done`."""
+    """Return the estimated remaining time of a live line. Without an estimate, return the elapsed time; when finished, `done`."""
     if line.begun >= 1.0:
         return "done"
     if line.share is None or line.share <= line.begun:
@@ -346,7 +346,7 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
 
 
 class PipeClosedError(BaseException):
-    """Raised when the program that reads stdout's pipe has exited, as `head` does. `except Exception` does not catch it."""
+    """Raised when the reader of stdout's pipe, such as `head`, has exited. General handlers of Exception must not catch it."""
 
 
 class CheckedStream:

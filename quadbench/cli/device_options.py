@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add the options --retries, --budget and --keep-going. `later` is the last clause in the help of --budget."""
+    """Add --retries, --budget and --keep-going. `later` ends the help of --budget: what happens to launches not started."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
@@ -91,7 +91,7 @@ def run_options_from(options: Options) -> RunOptions:
 def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Call a function that needs devices. If another process uses a device and `waits` is true, call again until it is free."""
+    """Call a function that needs devices. While another process uses one, call it again if `waits`; otherwise raise the error."""
     while True:
         try:
             return act()

@@ -112,7 +112,7 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    """Print the history of a nightly case: which figures changed, when, and on which device."""
+    """Print the history of a nightly case: which measured metrics changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
         entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
@@ -131,7 +131,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a test case's changed nightly measurements as normal. Store the reason, the first night and the end date."""
+    """Accept a case's changed nightly measurements as normal. Store the reason, the change's first night and the expiry date."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="give --acknowledge 'four more steps' --until 30d")
@@ -180,7 +180,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse the end of the acceptance of a change: a duration from now, such as `30d`, or a date. That day is included."""
+    """Parse the end of the acceptance of a change. It is a duration from now, such as `30d`, or the date of its last day."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -283,7 +283,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return a dict from explanation to shell command for the latest unaccepted change. Without one, an entry says so."""
+    """Return recommended shell commands by explanation for the latest unaccepted change. If there is none, one entry says so."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:

@@ -237,7 +237,7 @@ def _succeeded(write: Callable[[], object]) -> bool:
 
 
 def _add_summary(view: NightView) -> None:
-    """Append a nightly run's Markdown page to GitHub's step summary. Other commands of the CI step append to the same file."""
+    """Append a nightly run's Markdown page to GitHub's step summary. Earlier commands of the CI step may have written to it."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")
@@ -265,7 +265,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Keep GitHub from executing workflow commands that the block's output contains, for example in quoted device output."""
+    """Keep GitHub from executing workflow commands in what the `with` block prints, such as text that a device returned."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

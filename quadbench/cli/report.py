@@ -1,4 +1,4 @@
-"""The command `report`: rewrite the report of a stored run, sweep or comparison, or print its values in another format."""
+"""The command `report`: rewrite a stored run's, sweep's or comparison's report, or print the values in formats such as CSV."""
 
 from collections.abc import Iterable, Sequence
 

@@ -177,7 +177,7 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 
 
 def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
-    """Parse the conditions of `--fail-if` for a run of these tasks. Call this before anything is measured."""
+    """Parse the conditions of `--fail-if` for a run of these tasks. Call this before measuring, so that errors show early."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
 
@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return what an earlier run must share with a run to be its baseline: recipe name, tasks, devices, swept values."""
+    """Return the properties that a run shares with its baseline, an earlier run: recipe name, tasks, devices and swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

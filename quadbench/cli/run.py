@@ -1,4 +1,4 @@
-"""The command `run`: run a recipe or bundle on devices, or resume a run; write the report and print its figures."""
+"""The command `run`: run a recipe or bundle on devices, or resume a run. Then write its report and print its metrics."""
 
 from functools import partial
 from pathlib import Path

@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` may be a build of that recipe."""
+    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` is a build of the recipe, if any."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")
@@ -185,7 +185,7 @@ def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOut
 
 
 def farm_command(options: Options, *words: str) -> str:
-    """Return a shell command `quadbench farm ...` for the farm of `--farm`, without the password of its database."""
+    """Return a shell command `quadbench farm ...` that uses the farm of `--farm`. Omit the password of the farm's database."""
     farm = shlex.quote(source_name(options.farm))
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 

@@ -1,4 +1,4 @@
-"""The command `sensitivity`: score each adapter's quantization error, and choose which adapter sets the ranges of all."""
+"""The command `sensitivity`: score each adapter's quantization error, and choose whose quantization ranges all adapters use."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
-    """Print each adapter's quantization error by denoising step and for the worst layers, and which adapter sets all ranges."""
+    """Print each adapter's quantization error by denoising step and for the worst layers, and whose ranges all adapters use."""
     for one in sensitivity.adapters:
         title = f"{one.adapter}, {sensitivity.lora}, with its own encodings"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)
