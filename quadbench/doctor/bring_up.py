@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks of native program, runtime kit and graphs. Graphs run in float on the CPU, with INT16 LoRA on each target."""
+    """Yield checks of native program, runtime kit and graphs: float on the CPU, quantized with INT16 LoRA on each target."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A device check to run. An error makes it FAILED. If a program, runtime kit or compiler is missing, it is NOT_TRIED."""
+    """A device check to run. It is FAILED if it raises an error, NOT_TRIED if a program, runtime kit or compiler is missing."""
 
     name: str
     act: Callable[[], Result]
