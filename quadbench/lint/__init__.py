@@ -28,7 +28,7 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
 
 
 def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
-    """Return a dict from the path of each quantized graph of a bundle to its lint findings. Parameters are as in `lint_graph`.
+    """Return a dict from the path of each quantized graph of a bundle to its lint findings. `htp_arch` is the NPU, such as `v79`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.

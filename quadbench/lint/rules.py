@@ -67,7 +67,7 @@ def messages(findings: Findings, severity: Severity) -> Iterator[str]:
 
 
 def dynamic_shape(graph: LintedGraph) -> Iterator[Finding]:
-    """Find graph inputs and outputs without a fixed shape. Their buffers are bound once, and NPUs need fixed shapes."""
+    """Find graph inputs and outputs without a fixed shape. NPUs need fixed shapes, and the runner allocates buffers only once."""
     for tensor in (*graph.inputs, *graph.outputs):
         if not all(isinstance(size, int) and size > 0 for size in tensor.shape):
             yield Finding(
@@ -136,7 +136,7 @@ def encoding_not_constant(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def opset(graph: LintedGraph) -> Iterator[Finding]:
-    """Find ONNX's 16-bit QuantizeLinear nodes in models below opset 21, which lack them. Accept com.microsoft's nodes."""
+    """Find 16-bit QuantizeLinear nodes of ONNX's own domain below opset 21, which introduced them. com.microsoft has its own."""
     nodes = [n for n in _quantizers(graph) if n.domain == "" and _quantized_dtype(graph, n) in SIXTEEN_BITS]
     if nodes and graph.opset < NATIVE_16_BIT_OPSET:
         yield Finding(
