@@ -104,7 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield image scores. In a run of several bundles, yield those of this machine's images once per device of `bundle`."""
+    """Yield image scores. If a run has several bundles, repeat scores made on this machine for each device of their bundle."""
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
             yield from (replace(one, device=device) for device in _devices(bundle, result))

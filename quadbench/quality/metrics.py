@@ -42,7 +42,7 @@ class PerImage:
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """A metric that is computed once over all image pairs. `measure` is called with them and the neural network it needs."""
+    """A metric of all image pairs at once, such as FID. `measure` is called with the pairs and the metric's neural network."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
