@@ -33,9 +33,9 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A metric of a task in two runs: `before` in the baseline, `now` in the current run.
-    Values are nanoseconds or bytes; values without a unit are decibels (PSNR). `ratio` is now / before with its 95 % interval,
-    None for decibels and missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
+    """A metric of a task in two runs: `before` in the baseline, `now` in the current run. Times are in nanoseconds, sizes and
+    memory in bytes, and PSNR, without a unit, in decibels. `ratio` is now / before with its 95 % interval, None for PSNR and
+    missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
     """
 
     device: str
@@ -65,9 +65,9 @@ class ChangedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """An earlier run with which the current run is compared, and how each metric changed.
-    Only tasks of both runs are compared; `only_now` lists the other tasks of the current run. `differences` maps a device address
-    to changed settings. `doubt` says why the result is uncertain. `settled_by` is a command that launches both runs in turn.
+    """An earlier run with which the current run is compared, and how each metric changed. Only tasks of both runs are compared;
+    `only_now` lists the current run's other tasks. `differences` maps a device address to settings that differ. `doubt` says why
+    the result is uncertain. `settled_by` is a command that measures both builds alternately, without this doubt.
     """
 
     run_id: str
@@ -83,7 +83,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a time or memory use seems better or worse. Proof would need launches of both runs in turn."""
+        """Return whether a time or memory use seems changed. Only launches of both runs in alternation would prove it."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -160,7 +160,7 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 
 
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
-    """Yield the comparison of each KPI of both runs. A KPI that neither run has measured is skipped."""
+    """Yield a comparison of each KPI in two runs. A KPI of one run alone is inconclusive; one that neither has is skipped."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
     together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
@@ -191,7 +191,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count metric values present in both runs: of main metrics (`is_main`) or of all others. Exact ones (sizes) are skipped."""
+    """Count metric values that both runs have: of main metrics (`is_main`) or of others. Skip file sizes, which have no noise."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -253,8 +253,8 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield a sentence that names these. Further sentences say that files and images of the
-    common tasks are unchanged, if they are, and give a command that compares times.
+    """If two runs have different tasks, yield a sentence that names these tasks. If files and images of the common tasks are
+    unchanged, yield another that says so. The last sentence gives a command that compares their times.
     """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):

@@ -21,7 +21,7 @@ _MAX_LETTERS = 32  # of a label
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a chart. Its first `measured` points (default: all) are solid with dots, the rest dashed."""
+    """A line of a chart. Its first `measured` points (default: all) are solid with dots. The rest is extrapolated and dashed."""
 
     label: str
     css_class: str
@@ -112,7 +112,7 @@ def padded_range(values: Sequence[float], least: float = 0.0) -> tuple[float, fl
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
-    """Draw a line chart over integer x values, each line labelled at its end. Dashed points are marked as extrapolated."""
+    """Draw lines over integer x values, each labelled at its end. A rule separates measured points from extrapolated ones."""
     right = round(max([88.0, *(16 + label_width(line.label) for line in series)]))
     width += right - 88
     xs = sorted({x for line in series for x, _ in line.points})
@@ -180,7 +180,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def spread_labels(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return y positions of labels in pixels, each moved down until at least `least` below the label above."""
+    """Return y positions of labels in pixels. Each label is moved down until it is at least `least` below the label above."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
         placed[index] = lowest = max(ys[index], lowest + least)
@@ -198,7 +198,7 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
 
 
 def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
-    """Return two or more axis ticks that enclose `low` to `high`. The spacing is that of a span of at least `least`."""
+    """Return two or more axis ticks that enclose `low` to `high`. If this span is below `least`, space them as for `least`."""
     step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
     first, last = floor(low / step), ceil(high / step)
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
@@ -210,7 +210,7 @@ def label_width(words: str) -> float:
 
 
 def short(words: str, most: int = _MAX_LETTERS) -> str:
-    """Truncate a label to `most` characters by cutting its middle, as names often differ at the end."""
+    """Truncate a label to `most` characters. Cut its middle, because names often differ at the end."""
     line = one_line(words)
     return line if len(line) <= most else f"{line[: most - most // 3 - 1]}…{line[-(most // 3) :]}"
 

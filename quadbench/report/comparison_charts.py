@@ -124,7 +124,7 @@ def _arrow(x: float, side: float, style: str) -> str:
 
 
 def launch_chart(device: VersusDevice) -> str | None:
-    """Draw each launch's image time over the session, and battery temperatures below. Return None for fewer than two times."""
+    """Draw launches' image times over the session, battery temperatures below. Return None if fewer than two have a time."""
     times = [(one, convert(one.image_ns, Unit.MILLISECONDS)) for one in device.launches if one.image_ns]
     heat = [(one, one.temperature_c) for one in device.launches if one.temperature_c is not None]
     if len(times) < 2:

@@ -40,8 +40,8 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists those that stand without `<` or `>`, such
-    as verdicts, which are true or false.
+    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists the names without a `<` or `>` beside
+    them. These must be true or false, as verdicts are.
     """
 
     text: str
@@ -74,7 +74,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. Names hold dots and hyphens, so identifiers replace them while Python parses."""
+    """Parse a condition to a syntax tree. Python refuses the dots and hyphens of metric names, so it parses stand-ins."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -167,9 +167,9 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
 def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Return a message for each device and task on which the condition is true. A missing value counts as true, so that no check
-    passes unmeasured. Tasks to which a metric does not apply, and tasks that a compared baseline lacks, are skipped. If every
-    task is skipped, the condition counts as true.
+    """Return a message for each device and task on which a `--fail-if` condition is true. A missing value gives a message, too,
+    so that no check passes unmeasured. Tasks to which a metric does not apply, and tasks that a compared baseline lacks, are
+    skipped. If every task is skipped, the only message says that nothing was checked.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -201,7 +201,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a metric of a condition as text: its name and value. A verdict gives the ratio now / before with its interval."""
+    """Return a condition's metric and its value as text. For a verdict against the baseline, show the ratio now / before."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -223,7 +223,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Remove the parts of a metric's name that follow the task from the list `words`. Check these parts and return them."""
+    """Check and return those parts of a metric's name that follow the task. Remove them from `words`, the list of all parts."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -289,8 +289,8 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield a metric's names in conditions if the metric does not apply to the task, such as VAE encoder time in text-to-image.
-    Conditions with these names skip the task instead of failing for a missing value.
+    """If a metric does not apply to a task, yield the names that conditions use for it. An example is VAE encoder time in
+    text-to-image. A condition with such a name skips the task; otherwise the missing value would fail the check.
     """
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):

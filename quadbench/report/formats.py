@@ -48,8 +48,8 @@ def _markdown(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A LaTeX font size: its command, relative letter width, and column gap. The gap is counted in letters of the largest size.
-    Smaller fonts have relatively wide letters: digits at 8, 7, 6 and 5 points are 4.25, 3.99, 3.67 and 3.40 points wide.
+    """A LaTeX font size: its command, letter width and column gap. Both are measured in letters of the largest size. Small fonts
+    have wider letters for their height: a digit has 4.25 points at size 8, and 3.40 at 5.
     """
 
     command: str

@@ -73,12 +73,12 @@ def times(ratio: float) -> str:
 
 
 def rough_times(ratio: float) -> str:
-    """Format a ratio, such as `1.72×`. Above 100 it is `> 100×`, as one of the two values is then almost zero."""
+    """Format a ratio, such as `1.72×`. Above 100 return `> 100×`: the divisor is then almost zero, and the ratio means little."""
     return f"> {_MAX_TIMES}×" if ratio > _MAX_TIMES else times(ratio)
 
 
 def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
-    """Format a ratio as a relative change, such as `3.1 % more`. `words` are the words for more and less."""
+    """Format a ratio as a relative change, such as `3.1 % more`. `words` are the words for a rise and for a fall, in order."""
     return "" if ratio is None else f"{percent(abs(ratio - 1))} {words[0] if ratio > 1 else words[1]}"
 
 
@@ -205,7 +205,7 @@ class FigureTable:
 
 
 def to_csv(tables: Sequence[FigureTable]) -> str:
-    """Return one CSV text with the rows of all tables, which have the same fields."""
+    """Return one CSV text with the rows of all tables. The tables must have the same fields."""
     return csv_text(tables[0].fields, (row for table in tables for row in table.values))
 
 
@@ -219,7 +219,7 @@ def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
 
 
 def to_frame(tables: Sequence[FigureTable]) -> "pd.DataFrame":
-    """Return a pandas data frame with the rows of all tables, which have the same fields."""
+    """Return one pandas data frame with the rows of all tables. The tables must have the same fields."""
     import pandas as pd
 
     return pd.DataFrame.from_records([row for table in tables for row in table.values], columns=list(tables[0].fields))

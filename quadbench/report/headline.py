@@ -64,8 +64,8 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If this
-    is true for some tasks or devices only, the clause says for which or for how many.
+    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If it
+    saves or costs for some tasks or devices only, the clause names or counts these.
     """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
@@ -90,7 +90,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Return how much file sizes differ, such as `22 % `, to precede `fewer bytes`. It is empty if metric `key` is not a size."""
+    """Return the words before `fewer bytes`, such as `22 % `: how much file sizes differ. Return `""` for other metrics."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -145,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views (file sizes by number of tasks) that have a size for all tasks together on one shared base."""
+    """Return the storage views (file sizes by number of tasks) that include all tasks together on one shared base."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -426,7 +426,7 @@ def remedies(caveats: Collection[Caveat]) -> list[str]:
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device; `enough` if a variant has none, as more launches would not help."""
+    """Return the fewest shared-graph launches on any device. If a variant never ran, more would not help: return `enough`."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

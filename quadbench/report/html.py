@@ -164,8 +164,8 @@ def _environment() -> Environment:
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
-    """Return an HTML image with embedded PNG bytes, of a file or of the difference of two files. Return an error text on failure.
-    style.css enlarges the image while its `details` element is open, so no script and no second image is needed.
+    """Return a PNG file, or the difference of two files, as an HTML image with embedded bytes. Return an error text if it cannot
+    be read. style.css enlarges the image while its `details` element is open, so the page needs no script.
     """
     for path in filter(None, (picture.path, picture.apart_from)):
         if not path.is_file():

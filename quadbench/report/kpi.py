@@ -41,14 +41,14 @@ def read_at(places: Sequence[int]) -> Reading:
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric. From the kinds of a launch's samples, the reader finds the samples of a task. The
-    reader returns a function that picks these samples' values.
+    """Return a function that finds a task's samples of a metric among the kinds of a launch's samples. It returns a second
+    function, which picks the values of these samples from all values of the launch.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that picks the times of switches to the task from all values of a launch."""
+    """Return a function that takes a launch's values and returns the times of switches from another task to this task."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_previous_task(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -75,7 +75,7 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that gives switch time plus next image's time for each switch to the task. A warm-up image counts too."""
+    """Return a function that adds switch time and next image's time for each switch to the task. Warm-up images count, too."""
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -109,7 +109,7 @@ def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Read
 
 
 def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that picks the cold load times of the task's LoRA adapter from all values of a launch."""
+    """Return a function that takes a launch's values and returns the cold load times of the task's LoRA adapter."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -136,7 +136,7 @@ def _sum_at(places: Sequence[int]) -> Reading:
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
-    """Return the components (graphs) that a task runs, U-Net first. With `on_disk`, return all components on the device."""
+    """Return a task's components (graphs), U-Net first. With `on_disk`, include the VAE encoder even if the task skips it."""
     has_encoder = on_disk or task.kind is not TaskKind.TEXT_TO_IMAGE
     encoder = (Component.VAE_ENCODER,) if has_encoder else ()
     return (Component.UNET, Component.TEXT_ENCODER, *encoder, Component.VAE_DECODER)
@@ -179,10 +179,10 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table: a metric of a task on a device, with both variants' values. A text explains a missing value.
-    `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value, for orientation. `blocks`
-    counts the complete A B B A launch blocks from which both values come; 0 means no interleaving. `judged` is the verdict on the
-    shared graph against one graph per task; None for exact and incomparable values.
+    """One row of the KPI table: a metric of a task on a device, with both variants' values. If a variant has no value, its field
+    is a text with the reason. `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value.
+    `blocks` counts the complete A B B A launch blocks from which both values come; 0 means no interleaving. `judged` is the
+    verdict on the shared graph against one graph per task, None for file sizes and incomparable times.
     """
 
     device: DeviceFacts
@@ -236,9 +236,9 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI rows with their verdicts, corrected for multiple testing in three groups of rows (families).
-    The families are the main metrics, which sentences report; the other measured metrics; and, for each device and task, the
-    slowest file that both variants run. As the file is the same, its times differ only if conditions do.
+    """Return the KPI rows with their verdicts, corrected for multiple testing in three groups of rows (families). The first two
+    are the main metrics, which sentences report, and the other metrics. The third is a control: for each device and task, the
+    slowest file that both variants run. Its times differ only if conditions such as temperature differed.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -355,7 +355,7 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format a number of samples as launches × samples per launch (`3 × 20`), or else launches and total (`3 launches, 55`)."""
+    """Format a count of samples as launches × samples in each (`3 × 20`). If they differ, give the total (`3 launches, 55`)."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
@@ -415,8 +415,8 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return a KPI row for each device and task whose variants ran under unequal conditions.
-    It is the row of the slowest file that both variants run. If the file's two times differ by over 5 %, conditions do too.
+    """Return a KPI row for each device and task whose variants ran under unequal conditions, such as temperature. The row is of
+    the slowest file that both variants run. If its two times differ by over 5 %, conditions must have differed.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
@@ -424,9 +424,9 @@ def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
     """The verdict on a metric of the shared graph against one graph per task. If `ratio` is above 1, the shared graph takes less.
-    `low` to `high` is the 95 % interval. `p` is the p-value for equal variants, adjusted for the `together` metrics of the
-    report. `verdict` is None below six blocks. If it is inconclusive, about `launches_needed` launches per variant would reveal a
-    difference of 5 %; None if these are too many.
+    `low` to `high` is the 95 % interval. `p` is the p-value of the hypothesis that the variants are equal. It is corrected for
+    testing `together` metrics. `verdict` is None below six blocks. If it is inconclusive, about `launches_needed` launches per
+    variant would reveal a difference of 5 %. `launches_needed` is None if that number is impractical.
     """
 
     task: str
@@ -442,7 +442,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return a device's verdicts on the main metrics of each task. `rows` are those of all devices, which are tested together."""
+    """Return a device's verdicts on main metrics. `rows` are the KPI rows of all devices, because they are corrected together."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(

@@ -121,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n for a list of every n-th launch: at most `most` launches, and some of each of up to four interleaved variants."""
+    """Return n: every n-th launch makes a list of at most `most`. The list includes each of up to four interleaved variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -130,7 +130,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same kinds of samples in the same order. In each launch, a metric has the same positions."""
+    """Consecutive launches with the same kinds of samples in the same order. An index means the same metric in each launch."""
 
     kinds: SampleKinds
     variant: Variant
@@ -162,7 +162,7 @@ def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> li
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
     """Return the positions of a metric's values in a launch's list of values. Only samples whose kind passes `accept` count.
-    Warm-up samples count only for metrics of a launch or switch, such as load times.
+    Warm-up samples count only for metrics that occur once per launch or switch, such as load times.
     """
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
@@ -219,7 +219,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of each quantized U-Net's 8-bit layers, parameters and multiplications; None if old bundles lack counts."""
+    """Return a table of each quantized U-Net's 8-bit layers, parameters and multiplications; None if the bundle has no counts."""
     shares = {labelled(graph.variant.value, graph.task): _shares(graph.int8) for graph in bundle.graphs if graph.int8}
     rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")

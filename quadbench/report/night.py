@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change against the last good files if the night launched them too, else against earlier nights."""
+    """Format a metric's change. Compare with the last good build if the night launched it, too; otherwise with earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -147,8 +147,8 @@ class NightStep:
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a night's verdict. `last_good` is the device's last measurement of the files that the
-    verdict names as last good. It and `tonight` can be None. `where` holds the options that name the results folder.
+    """Return the recommended command after a night's verdict. `tonight` is the judged measurement. `last_good` is the device's
+    last measurement of the files before the change. Both can be None. `where` holds the options that name the results folder.
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
@@ -184,8 +184,8 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause.
-    `value` is this night's value as text; `before` is that of the latest night with good files, with the night's name.
+    """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause. `value` is this
+    night's value as text. `before` is the value and the name of the latest night whose files were good.
     """
 
     ruling: Ruling
@@ -208,8 +208,8 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The night in which a case's current state began. `subject` are the files tested since then, and `before` those tested
-    earlier. Both are None if only the environment changed.
+    """The first night of a case's present behaviour, such as a regression. `subject` are the files tested from that night on, and
+    `before` those tested earlier. Both are None if only the device's environment changed.
     """
 
     night: str
@@ -233,8 +233,8 @@ class FirstNight:
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
     """A night's verdicts on one device that are reported together. They concern one test case, or all cases with the same cause.
-    `figures` starts with the most important verdict, on case and device `place`. `accepting` is the command that accepts the
-    change, None if there is nothing to accept. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
+    `figures` lists the verdicts, the most important first. `place` is that one's case and device. `accepting` is the command that
+    accepts the change, None if there is none. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
     """
 
     kind: RulingKind
@@ -278,13 +278,13 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """If the first verdict is on all metrics, return the cause of the first on a single metric; otherwise an empty text."""
+        """If the first verdict is on a whole case, return the first cause given for a metric. Otherwise return an empty text."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
     @property
     def device_fault(self) -> str:
-        """Return a finding's text in its device's summary: the cause if the device is at fault, else the clause `result`."""
+        """Return a finding's text for its device's summary: the cause if the device is at fault, otherwise `result`, a clause."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
@@ -297,7 +297,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a night's verdict: by kind, then by finding. In a finding, verdicts on all metrics come first."""
+    """Return the sort key of a night's verdict: by kind, then by finding. Verdicts on a whole case precede those on a metric."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
@@ -366,7 +366,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with a verdict's new files or, without new files, the device's new environment; None if unknown."""
+    """Return the first night with the tested files or, if these are old, with the device's environment. None if unknown."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -400,7 +400,7 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
     """A device's rate of false alarms, `alarms` / `tries`, with its interval `low` to `high` (None without tries). `tries` counts
-    measurements without a change since the night before, `alarms` those with an alarm. `doubt` says why it needs attention.
+    measurements without a change since the night before. An alarm among them is false. `doubt` says why the rate is suspect.
     """
 
     device: str

@@ -57,7 +57,7 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel whose y axis covers usual values (`levels`), and those `values` from half to twice the median."""
+    """Return a chart panel. Its y axis covers `levels` and `values`, except values below half or above twice the median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
@@ -188,7 +188,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the night when the current state began; `last_good` has the files tested before it."""
+    """A finding of a night. `since` is the first night of the reported change; `last_good` names the files tested before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -204,7 +204,7 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """The result of a nightly run. `counts` maps a worst verdict to its number of cases, `clean` maps cases to clean devices."""
+    """The result of a nightly run. `counts` has the number of cases by worst verdict, and `clean` the clean devices by case."""
 
     schema_version: int
     night: str

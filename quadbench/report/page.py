@@ -1,4 +1,4 @@
-"""Jinja environment for HTML pages without scripts, in which all text is escaped and no character is invisible."""
+"""Jinja environment for HTML pages without scripts. It escapes all text and shows invisible characters as escape codes."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z
 
 @cache
 def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environment:
-    """Return the Jinja environment of all HTML pages, with the common style as `css`, further template folders and filters."""
+    """Return the Jinja environment of HTML pages, with the style as `css`. `folders` and `filters` add templates and filters."""
     environment = Environment(
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
@@ -50,7 +50,7 @@ def _shown_json(text: str) -> str:
 
 
 def _with_commands(sentence: str) -> Markup:
-    """Format a sentence as HTML, with quadbench commands as code. A command after a colon is all the text that follows."""
+    """Format a sentence as HTML, with quadbench commands as code. A command after a colon extends to the end of the sentence."""
     end, parts = 0, []
     for match in _COMMANDS.finditer(sentence):
         parts += [escape(sentence[end : match.start()]), _command(match[0])]

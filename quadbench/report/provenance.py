@@ -143,7 +143,7 @@ class LaunchList:
 
 
 def launch_list(launches: Sequence[Launch]) -> LaunchList:
-    """Return the launches that a report lists: all, or an even sample of OK ones and the first failed ones."""
+    """Return the launches that a report lists: all if few, otherwise every n-th OK one and the first failed ones."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
     step = step_of(len(fine), MAX_LISTED)

@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. The time adds up only loads, switches and images."""
+    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. Times add up loads, switches and images so far."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, .
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return a list of one entry, a task's image time by component. Without an end-to-end time, the list is empty."""
+    """Return a task's image time split by component, as a list of one entry. It is empty if no end-to-end time was measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw a line for each way to serve tasks: time per image (with its share of a switch) by images per task switch."""
+    """Draw time per image, with its share of the switch time, by images between task switches. Each line is a way to serve."""
     series = [
         chart.Series(
             label=variant.value,

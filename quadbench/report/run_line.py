@@ -102,9 +102,9 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values.
-    `swept` holds the recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR if no time
-    was measured. `figure` is the first of these texts, a time if there is one.
+    """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values. `swept` holds the
+    recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR if no time was measured.
+    `figure` is the first image time among these texts, or the first PSNR if no device has a time.
     """
 
     run_id: str
@@ -150,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time as text: the mean of its tasks' medians. Without the shared graph, another variant is used."""
+    """Return a device's image time (mean of its tasks' medians) as text. Without the shared graph, use another variant's."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))

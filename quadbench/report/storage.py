@@ -62,8 +62,8 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run.
-    `steps` holds the bytes of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files in bytes.
+    """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run. `steps` has the sizes in bytes
+    of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files with trained and with random weights.
     """
 
     measured_on: str  # ISO date
@@ -78,8 +78,8 @@ class Growth:
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks. Return None if the run has another
-    model or target, or ten tasks or more. `recipe` is the text of the run's recipe; None if it had none.
+    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks. Return None if the run has ten
+    tasks or more, or if its model or target differs from the stored. `recipe` is the text of the run's recipe, if any.
     """
     stored = _ten_tasks()
     steps = stored["steps"]

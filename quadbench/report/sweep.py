@@ -103,9 +103,9 @@ def sweep_points(
     scores: RunScores | None,
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
-    """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep.
-    `teacher` maps task and device to each item's PSNR against an image of the same model with 100 DDIM steps (teacher). PSNR
-    counts even if it is so low that the launch failed; times do not.
+    """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep. `teacher` maps task and
+    device to each item's PSNR against an image of the same model with 100 DDIM steps (teacher). PSNR counts even if it made the
+    launch fail, to show how bad the setting is. Times of failed launches do not count.
     """
     rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
@@ -133,7 +133,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return a launch's caveats that count. If it failed, only caveats on images count; if it was repeated, none count."""
+    """Return the caveats that matter to a sweep. It uses only the images of a failed launch, and nothing of a repeated one."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -181,7 +181,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield a device's scores of the shared graph against float. Scores made without a device (noise, latents) apply to all."""
+    """Yield the shared graph's scores against float on a device. Scores made without a device, such as of noise, are included."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -216,9 +216,9 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """The difference of two settings in one metric, with a 95 % interval: dB for quality, a ratio for time and bytes. It is
-    BETTER or WORSE if the interval excludes "no change", and times differ by more than the sweep's noise. It is SAME if the
-    interval is within the equivalence margin. Bytes are exact. `is_noise` means that only noise prevents a verdict.
+    """The difference of two settings in a metric, with a 95 % interval: dB for quality, otherwise a ratio. `verdict` is BETTER if
+    the first setting is better, WORSE if the second is. The interval must exclude "no change", and times must differ beyond the
+    sweep's noise. SAME: the interval is within the equivalence margin. `is_noise`: only noise prevents a verdict.
     """
 
     size: float
@@ -235,9 +235,9 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseScale:
-    """The noise of times on a device. A sweep calls two settings different in time only if they differ by more than `noise`. This
-    is the largest ratio, above 1, of times of a task that the swept keys do not affect; None if unknown. `together` is the number
-    of pairs of settings that are compared.
+    """The noise of times on a device. A sweep calls the times of two settings different only if their ratio exceeds `noise`. This
+    is the largest ratio between times of a task that the swept keys do not affect; None if unknown. `together` is the number of
+    pairs of settings that are compared.
     """
 
     noise: float | None = None
@@ -263,7 +263,7 @@ def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the largest ratio between two image times of a task that the sweep does not affect (noise); None without such."""
+    """Return the noise: the largest ratio between image times of a task that the sweep does not affect. None if unknown."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -286,7 +286,7 @@ def is_telling(points: Sequence[SweepPoint]) -> bool:
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return True if no two settings are known to differ in image quality, False also if a difference has no interval."""
+    """Return whether no two settings are known to differ in image quality. Each pair must have a difference with an interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)

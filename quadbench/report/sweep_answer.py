@@ -109,7 +109,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Noi
 
 
 def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
-    """Format how two settings differ in a metric: the range over tasks that differ, the equal tasks, the inconclusive ones."""
+    """Format how two settings differ in a metric: range of differences, tasks without difference, inconclusive tasks."""
     told_apart = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -216,7 +216,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether, for at least one task, it is unknown which of two runs is faster on the device of the run `one`."""
+    """Return whether it is unknown, for any task, which of two runs is faster. Compare times on the device of the run `one`."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (

@@ -60,7 +60,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Return the width in pixels and the first SVG elements of a chart with labels up to `longest` pixels wide on its right."""
+    """Start a chart with room for labels of `longest` pixels on its right. Return its width in pixels and its first elements."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]

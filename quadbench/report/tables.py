@@ -69,9 +69,9 @@ class MeasuredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A value from a paper's table beside the value that a run measured with the shared graph, in the same unit.
-    A text in `here` gives the reason why the run's value is missing. `span` is the run's range over launches, None without
-    spread. `other_sampler` is the run's sampler, if it is not the paper's.
+    """A paper's printed value beside the value that a run measured with the shared graph, in the same unit. `here` is the run's
+    value, or a text with the reason why it is missing. `span` is its range over launches, None without spread. `other_sampler` is
+    the run's sampler if it is not the paper's, otherwise None.
     """
 
     row: str
@@ -373,7 +373,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return the tables of a run with this name: one table, but one for each device for `comparison` and `ways` (ways to serve).
+    """Return the tables of a run with this name. `comparison` and `ways` (ways to serve) have one per device, others just one.
 
     Raises:
         UnknownNameError: there is no such table.

@@ -127,8 +127,8 @@ def timed_launches(a: Side, b: Side) -> tuple[TimedLaunch, ...]:
 
 
 def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
-    """Return the tasks that both bundles have, in A's order, first as A defines them and then as B does. If `wanted` is not
-    empty, only tasks named there are returned.
+    """Return the tasks that both bundles have, in A's order, as two tuples: A's definitions and B's. If `wanted` is not empty,
+    only tasks named there are returned.
     """
     others = {task.name: task for task in b.tasks if not wanted or task.name in wanted}
     common = tuple(task for task in a.tasks if task.name in others)
@@ -162,7 +162,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
     """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, gives the verdict.
-    The other measured rows are tested together: the chance of any false difference is at most 5 % for a comparison.
+    The other measured rows are tested together: if builds are equal, at most 5 % of comparisons show any difference.
     """
     rows = side_rows(device, a, b)
     diffs = {place: compare_key(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
@@ -205,7 +205,7 @@ class VersusSide:
 
     @property
     def name(self) -> str:
-        """Return the display name of a compared build: its recipe or other source, and the changes to that."""
+        """Return the display name of a compared build: its recipe or other source, and the changes made to this source."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -217,9 +217,9 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` are its interim analyses; stored runs have no looks and no verdicts.
-    `differences` maps contents and settings that differ to their values in A and B. `caveats` are those of both builds.
-    `launches` are the compared launches in order of time.
+    """The result of a comparison on one device. `looks` are its interim analyses. Stored runs have no looks and no verdicts,
+    because their launches were not interleaved. `differences` maps contents and settings that differ to their values in A and B.
+    `caveats` are those of both builds. `launches` are the compared launches in order of time.
     """
 
     device: DeviceFacts

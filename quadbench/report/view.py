@@ -126,7 +126,7 @@ class ReportView:
 
     @property
     def again(self) -> str:
-        """Return the command that runs the recipe again on the same devices. It expects a file with the recipe's name."""
+        """Return the command that runs the recipe again on the same devices. It expects RECIPE.yaml in the current folder."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
@@ -239,8 +239,8 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's measurements; a failed launch has none. FEW_SAMPLES is dropped for launches of the float
-    graph, as their images are compared and their times are not.
+    """Return the caveats on a launch's measurements. A failed launch has none, because its values are not used. FEW_SAMPLES is
+    dropped for the float graph: its images are compared, its times are not.
     """
     if record.status is not Status.OK:
         return ()
