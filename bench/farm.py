@@ -69,14 +69,18 @@ def main() -> None:
 def measured(database: Source, devices: int, jobs: int, seconds: float) -> tuple[float, float]:
     """Have one worker do the jobs. Return how long that took, and the longest time of a whole status meanwhile."""
     engine = open_engine(database)
-    queue = JobQueue(engine)
-    need = wish_need(Wish(word="s25", key=None, value="s25", count=1))
     itself = NewWorker(name="bench", host="bench", version="1", capabilities=(), devices=())
-    worker = Worker(itself, engine, phones(devices), Script(database=database, seconds=seconds).carry_out, Unmetered())
+    with Script(database=database, seconds=seconds).attempts() as attempts:
+        time.sleep(5)  # the server of attempts has made its imports
+        return work(Worker(itself, engine, phones(devices), attempts.start, Unmetered()), engine, jobs)
+
+
+def work(worker: Worker, engine: sa.Engine, jobs: int) -> tuple[float, float]:
+    """Have a worker do the jobs; the result is that of `measured`."""
+    queue, longest = JobQueue(engine), 0.0
+    need = wish_need(Wish(word="s25", key=None, value="s25", count=1))
     thread = threading.Thread(target=worker.work)
     thread.start()
-    time.sleep(3)  # the worker's process server is there
-    longest = 0.0
     queue.submit("bench", [NewJob(kind=JobKind.MEASURE, needs=need) for _ in range(jobs)], "bench@bench", "1")
     while True:
         asked = time.monotonic()

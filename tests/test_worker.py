@@ -53,15 +53,16 @@ class Unmetered:
 def working(engine: sa.Engine, script: Script, devices: Phones, name: str = "one") -> Iterator[Worker]:
     """Have a worker work in a thread; it is stopped at the end."""
     itself = NewWorker(name=name, host=name, version="1", capabilities=(), devices=())
-    worker = Worker(itself, engine, devices, script.carry_out, Unmetered())
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+    with script.attempts() as attempts:
+        worker = Worker(itself, engine, devices, attempts.start, Unmetered())
+        thread = threading.Thread(target=worker.work)
+        thread.start()
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
 
 
 def submit(engine: sa.Engine, *needs: str) -> list[int]:

@@ -18,6 +18,7 @@ from quadbench.artifacts.safe_text import one_line
 from quadbench.cli import run_source
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, split_list, whole_number
+from quadbench.dispatch import attempt_client
 from quadbench.errors import ArtifactError, UserError, quote, requires_extra
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import MOST_LISTED, job_with_attempts, listed_jobs, queue_status
@@ -51,6 +52,8 @@ def add(commands: Subparsers) -> None:
         help="serve metrics for Prometheus at this port, only to this host",
     )
     worker.add_argument("--log-json", action="store_true", help="log JSON, one object per line")
+    attempt = add_action(actions, "attempt", run_attempt, "execute one attempt at a job; workers start this command")
+    attempt.add_argument("order", metavar="ORDER", help="the worker's file that describes the job")
     run_source.add(actions)
     add_action(actions, "init", run_init, "test the database and the store of a farm, and create the tables")
     add_action(actions, "status", run_status, "show waiting and running jobs, workers, devices and problems")
@@ -66,6 +69,10 @@ def add(commands: Subparsers) -> None:
     unit.add_argument(
         "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="time for running jobs to end (default: 1h)"
     )
+
+
+def run_attempt(options: Options) -> int:
+    return attempt_client.main([options.order])
 
 
 def run_init(options: Options) -> int:
@@ -226,13 +233,12 @@ def run(options: Options) -> int:
     with requires_extra("farm"):
         from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
     from quadbench.devices.addresses import parse_address
-    from quadbench.dispatch.attempt import Workplace
+    from quadbench.dispatch.attempts import serving_attempts
     from quadbench.dispatch.log_lines import log_to_stderr
     from quadbench.dispatch.offers import Offers, capabilities, given_device
     from quadbench.dispatch.worker import Worker
 
     given = [given_device(parse_address(word)) for word in split_list(options.devices)]
-    source, store = database_of(options.layout), store_of()
     required_store()
     log_to_stderr(as_json=options.log_json)
     here = host_name()
@@ -240,15 +246,15 @@ def run(options: Options) -> int:
         name=options.name or here, host=here, version=version("quadbench"), capabilities=capabilities(), devices=()
     )
     with ExitStack() as stack:
-        engine = open_engine(source)
+        engine = open_engine(database_of(options.layout))
         stack.callback(engine.dispose)
         metrics = WorkerMetrics()
         if options.metrics is not None:
             stack.callback(serve(options.metrics, FarmMetrics(engine)))
         devices = stack.enter_context(Offers(given, engine, options.layout))
         log_worker(itself, [device.name for device in devices.present], engine)
-        workplace = Workplace(layout=options.layout, database=source, store=store or "", logs_json=options.log_json)
-        worker = Worker(itself, engine, devices, workplace.carry_out, metrics)
+        attempts = stack.enter_context(serving_attempts(options.layout.root, logs_json=options.log_json))
+        worker = Worker(itself, engine, devices, attempts.start, metrics)
         stack.enter_context(_stop_on_signals(worker))
         worker.work()
     return 0

@@ -5,70 +5,141 @@ A separate process isolates each attempt: a crash, hang or leak affects no other
 
 import logging
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from quadbench.artifacts import SCHEMA_VERSION
 from quadbench.dispatch.duties import Host, do
 from quadbench.dispatch.log_lines import LogLines, LogObserver, log_to_stderr
 from quadbench.dispatch.orders import CompileAnswer, answer_of, as_json
 from quadbench.errors import AttemptOverError, DeviceError, QuadbenchError, StorageError
 from quadbench.farm.accounts import answers
+from quadbench.farm.fence import take_fence
 from quadbench.farm.job import Account, Job, JobKind
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import lease_time_s
-from quadbench.farm.store.opening import Source as StoreSource
-from quadbench.farm.store.opening import open_store
-from quadbench.host import end_with_parent
-from quadbench.results.engine import Source, open_engine
+from quadbench.farm.store.opening import required_store
+from quadbench.results.documents import read_document
+from quadbench.results.engine import begin_write, database_of, open_engine
 from quadbench.results.layout import Layout
 
 _PAUSE_S = 2.0  # between retries to store an attempt's outcome
 
 log = logging.getLogger(__name__)
 Ending = Callable[[Account], object]
+Guard = Callable[[sa.Connection], None]
+
+
+_TICK_S = 1.0  # between looks at the clock, which show that the process stood still
+_STOOD_STILL_S = 2.0
+_BEATS = 4  # looks at the database in a lease's time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """The environment in which a worker's jobs run: this host's results folder, and the farm's database and store."""
+class AttemptOrder:
+    """The content of an order file: the claimed job, the address of its device (or empty), and this host's results folder.
 
-    layout: Layout
-    database: Source
-    store: StoreSource
+    The database and the store are those of the environment.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    job: Job
+    address: str
+    results: Path
     logs_json: bool = False
 
-    def carry_out(self, job: Job, address: str) -> None:
-        """Execute a job in this process, which runs nothing else, and store the outcome. `address` is its device's, or empty."""
-        os.setsid()  # Ctrl-C goes to the worker, which signals its attempts
-        end_with_parent()
-        engine = open_engine(self.database)
-        try:
-            lines = log_to_stderr(job, as_json=self.logs_json)
-            ending, answer = self._made(job, address, engine)
-            _end(ending, answer, lines)
-        finally:
-            engine.dispose()
 
-    def _made(self, job: Job, address: str, engine: sa.Engine) -> tuple[Ending, dict[str, object] | None]:
-        """Execute the job. Return a function that stores the outcome, and the job's result as JSON data."""
-        queue = JobQueue(engine)
+def make_attempt(path: str) -> int:
+    """Execute the job of an order file, in a process that does nothing else. Return 0, or the exit code of an error before it.
+
+    Raises:
+        SystemExit: the database was unreachable for a lease's time when the outcome was to be stored.
+    """
+    with ExitStack() as stack:
         try:
-            guard = partial(queue.check, attempt=job)
-            host = Host(layout=self.layout, store=open_store(self.store), observer=LogObserver(), guard=guard)
-            answer = do(job, _compiled_for(job, engine), address, host)
+            order = read_document(Path(path), AttemptOrder)
+            lines = log_to_stderr(order.job, as_json=order.logs_json)
+            layout = Layout(order.results)
+            engine = open_engine(database_of(layout))
+            stack.callback(engine.dispose)
+            guard = take_guard(engine, order.job)
         except QuadbenchError as error:
-            log.warning("failed: %s", error)
-            reason, is_transient = str(error), may_pass(error)
-            return lambda account: queue.fail(job, reason, is_transient=is_transient, account=account), None
-        except KeyboardInterrupt:
-            log.info("stopped")
-            return lambda account: queue.give_back(job, "its worker was told to stop", account=account), None
-        return lambda account: queue.finish(job, account), as_json(answer) if answer else None
+            sys.stderr.write(f"error: {error}\n")
+            return error.exit_code
+        with stopped_when_over(engine, guard):
+            ending, answer = _made(order, layout, engine, guard)
+        _end(ending, answer, lines)
+    return 0
+
+
+def take_guard(engine: sa.Engine, job: Job) -> Guard:
+    """Begin the attempt in the database. Return a function that raises in a transaction if the attempt is over.
+
+    Raises:
+        StorageError, ArtifactError: the database cannot be used.
+    """
+    queue, fence = JobQueue(engine), take_fence(engine, f"{job.run_id}/{job.id}")
+
+    def guard(connection: sa.Connection) -> None:
+        queue.check(connection, job)
+        fence.check(connection)
+
+    return guard
+
+
+@contextmanager
+def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
+    """While the block runs, kill this process and its children if the attempt is over: at once when it stood still before."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        ticked = checked = time.monotonic()
+        while not ended.wait(_TICK_S):
+            now = time.monotonic()
+            if now - ticked > _STOOD_STILL_S or now - checked > lease_time_s() / _BEATS:
+                checked = now
+                try:
+                    with begin_write(engine) as connection:
+                        guard(connection)
+                except AttemptOverError as error:
+                    log.warning("%s", error)
+                    os.killpg(0, signal.SIGKILL)
+                except StorageError as error:
+                    log.warning("whether the attempt goes on is not known: %s", error)
+            ticked = now
+
+    thread = threading.Thread(target=watch, name="quadbench-attempt", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _made(order: AttemptOrder, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:
+    """Execute the job. Return a function that stores the outcome, and the job's result as JSON data."""
+    queue, job = JobQueue(engine), order.job
+    try:
+        host = Host(layout=layout, store=required_store(), observer=LogObserver(), guard=guard)
+        answer = do(job, _compiled_for(job, engine), order.address, host)
+    except QuadbenchError as error:
+        log.warning("failed: %s", error)
+        reason, is_transient = str(error), may_pass(error)
+        return lambda account: queue.fail(job, reason, is_transient=is_transient, account=account), None
+    except KeyboardInterrupt:
+        log.info("stopped")
+        return lambda account: queue.give_back(job, "its worker was told to stop", account=account), None
+    return lambda account: queue.finish(job, account), as_json(answer) if answer else None
 
 
 def may_pass(error: QuadbenchError) -> bool:

@@ -4,17 +4,16 @@ import logging
 import math
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing import connection
 from typing import Protocol
 
 import sqlalchemy as sa
 
-from quadbench.dispatch import prepared
 from quadbench.errors import AttemptOverError, StorageError
 from quadbench.farm.job import Job
 from quadbench.farm.job_status import asked_to_stop
@@ -32,7 +31,7 @@ _AWAY_S = 5.0  # pause while the database is unreachable
 
 log = logging.getLogger(__name__)
 
-CarryOut = Callable[[Job, str], None]
+Start = Callable[[Job, str], subprocess.Popen[bytes]]
 
 
 class Meter(Protocol):
@@ -56,7 +55,8 @@ class _Running:
     """A running attempt at a job. `interrupts` counts how often its process was asked to stop."""
 
     job: Job
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
+    ended: int  # a descriptor that becomes readable when the process ends
     begun: float
     beat: float
     interrupts: int = 0
@@ -64,10 +64,9 @@ class _Running:
 
     def interrupt(self, times: int) -> None:
         """Send Ctrl-C, in all at most `times` times. The first ends the attempt after the current launch, the second at once."""
-        if self.interrupts < times and self.process.pid:
+        if self.interrupts < times:
             self.interrupts += 1
-            with suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGINT)
+            self.process.send_signal(signal.SIGINT)
 
 
 class Devices(Protocol):
@@ -80,14 +79,11 @@ class Devices(Protocol):
 
 
 class Worker:
-    """The worker of one host. `carry_out` executes one attempt; its arguments are the job and the device's address."""
+    """The worker of one host. `start` starts the process of an attempt; its arguments are the job and the device's address."""
 
-    def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, carry_out: CarryOut, meter: Meter) -> None:
-        self._itself, self._devices, self._carry_out, self._meter = itself, devices, carry_out, meter
+    def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, start: Start, meter: Meter) -> None:
+        self._itself, self._devices, self._start, self._meter = itself, devices, start, meter
         self._engine, self._queue, self._workers = engine, JobQueue(engine), Workers(engine)
-        # A fork server with all imports loaded starts each attempt's process at once.
-        self._processes = get_context("forkserver")
-        self._processes.set_forkserver_preload(["__main__", carry_out.__module__, prepared.__name__])
         self._running: dict[str, _Running] = {}  # by seat
         self._last: dict[str, _Last] = {}
         self._stops = 0
@@ -113,16 +109,16 @@ class Worker:
                 if self._stops and not self._alive:
                     log.warning("stopped with %d attempts that end with their leases", len(self._running))
                     break
-            connection.wait([process.sentinel for process in self._alive], pause_s)
+            connection.wait([one.ended for one in self._alive], pause_s)
             for one in self._running.values():
                 one.interrupt(self._stops)
         with suppress(StorageError):
             self._workers.leave(self._itself.name)
 
     @property
-    def _alive(self) -> list[BaseProcess]:
-        """Return the attempts' processes that are still running."""
-        return [one.process for one in self._running.values() if one.process.exitcode is None]
+    def _alive(self) -> list[_Running]:
+        """Return the attempts whose processes are still running."""
+        return [one for one in self._running.values() if one.process.poll() is None]
 
     def _tell(self) -> None:
         """Send the worker's heartbeat and devices to the database when due. Stop taking jobs if somebody asked it to drain."""
@@ -145,10 +141,8 @@ class Worker:
         for job in self._queue.claim(self._itself.name, self._itself.version, seats) if seats else ():
             seat = job.seat or ""
             address = free[seat].address if seat in free else ""
-            process = self._processes.Process(target=self._carry_out, args=(job, address))
-            process.start()
-            now = time.monotonic()
-            self._running[seat] = _Running(job=job, process=process, begun=now, beat=now)
+            process, now = self._start(job, address), time.monotonic()
+            self._running[seat] = _Running(job=job, process=process, ended=os.pidfd_open(process.pid), begun=now, beat=now)
             self._meter.begun(job)
             log.info("job %d of run %s begins at %s, attempt %d", job.id, job.run_id, job.seat, job.attempt)
 
@@ -159,7 +153,7 @@ class Worker:
     def _clear(self) -> None:
         """Forget attempts whose processes have ended. If a process crashed, report its attempt as failed."""
         for seat, one in list(self._running.items()):
-            if (code := one.process.exitcode) is None:
+            if (code := one.process.poll()) is None:
                 continue
             if code != 0:
                 with suppress(AttemptOverError):
@@ -168,7 +162,7 @@ class Worker:
             self._meter.ended(one.job, now - one.begun)
             self._last[seat] = _Last(affinity=one.job.affinity, at=now)
             del self._running[seat]
-            one.process.close()
+            os.close(one.ended)
 
     def _give_signs_of_life(self) -> None:
         """Renew the leases of running attempts when due. Interrupt cancelled jobs, and kill attempts whose lease is lost."""

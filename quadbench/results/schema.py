@@ -137,6 +137,15 @@ class LeaseRow(Table):
     reserved_until: Mapped[datetime | None]
 
 
+class FenceRow(Table):
+    """Table `fences`: one row for each job, with the number of its last attempt. Only that attempt may store anything."""
+
+    __tablename__ = "fences"
+
+    job: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int] = mapped_column(sa.BigInteger)
+
+
 class IdentityRow(Table):
     """Table `identity`: one row with a random name. Two connections that read the same name use the same database."""
 

@@ -20,9 +20,10 @@ def main(count: str, seconds: str, version: str = VERSION) -> None:
     name, database = host_name(), variable(DATABASE_VARIABLE) or ""
     itself = NewWorker(name=name, host=name, version=version, capabilities=(), devices=())
     script = Script(database=database, seconds=float(seconds))
-    worker = Worker(itself, open_engine(database), phones(int(count), name), script.carry_out, WorkerMetrics())
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    worker.work()
+    with script.attempts() as attempts:
+        worker = Worker(itself, open_engine(database), phones(int(count), name), attempts.start, WorkerMetrics())
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+        worker.work()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""`quadbench farm attempt ORDER`: make one attempt at a farm job, in a process that this host's attempt server forks.
+
+The imports of an attempt cost two seconds of CPU, and the server has made them already. This program needs the standard library
+alone. It passes the server its order, folder, environment and standard streams, forwards signals, and ends as the attempt ends.
+If it is killed, the server kills the attempt. So whoever started it, such as a queue's worker, stops the attempt through it.
+Without a server it makes the imports and the attempt itself.
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+
+SERVER_VARIABLE = "QUADBENCH_ATTEMPT_SERVER"
+SERVER_GONE = 75  # exit code EX_TEMPFAIL of sysexits.h: the attempt may be tried again
+LENGTH, STATUS = struct.Struct("<I"), struct.Struct("<i")
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def server_address(name: str) -> str:
+    """Return the address of an attempt server's socket. Linux's abstract sockets need no file and end with their process."""
+    return f"\0quadbench-attempts-{os.getuid()}-{name}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the attempt that an order file describes, and return its exit code."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.stderr.write("usage: quadbench farm attempt ORDER\n")
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    order = os.path.abspath(arguments[0])  # noqa: PTH100  # pathlib costs a third of this program's imports
+    if connection := _connected():
+        with connection:
+            return _await(connection, order)
+    from quadbench.dispatch.attempt import make_attempt
+
+    return make_attempt(order)
+
+
+def _connected() -> socket.socket | None:
+    """Connect to the server that the environment names, if it runs and belongs to the same user."""
+    if not (name := os.environ.get(SERVER_VARIABLE)):
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(server_address(name))
+        if peer_user(connection) == os.getuid():
+            return connection
+    except OSError:
+        pass
+    connection.close()
+    sys.stderr.write(f"attempt server '{name}' is not reached: this attempt makes its imports itself\n")
+    return None
+
+
+def peer_user(connection: socket.socket) -> int:
+    """Return the user id of the process at the other end of a Unix socket."""
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(user)
+
+
+def _await(connection: socket.socket, order: str) -> int:
+    request = json.dumps({"order": order, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()  # noqa: PTH109
+    try:
+        socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
+        connection.sendall(request)
+        for number in FORWARDED:
+            signal.signal(number, lambda received, _frame: connection.sendall(bytes([received])))
+        answer = connection.recv(STATUS.size, socket.MSG_WAITALL)
+    except OSError:
+        answer = b""
+    if len(answer) != STATUS.size:
+        sys.stderr.write("the attempt ended with its server\n")
+        return SERVER_GONE
+    code: int = STATUS.unpack(answer)[0]
+    if code < 0:  # ended by a signal, and so does this program
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -code)
+    return code

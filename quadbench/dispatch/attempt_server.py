@@ -1,0 +1,193 @@
+"""The attempt server of a host: a process with all imports loaded, from which each attempt at a farm job is forked.
+
+`python -m quadbench.dispatch.attempt_server NAME [MODULE:FUNCTION]` serves this user's programs (`attempt_client`) until it is
+killed, and its attempts are killed with it. The function gets an order's path and returns an exit code.
+"""
+
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, NoReturn
+
+from quadbench.dispatch.attempt_client import FORWARDED, LENGTH, STATUS, peer_user, server_address
+from quadbench.host import end_with_parent, kill_group
+
+_RUNNER = "quadbench.dispatch.attempt:make_attempt"
+_REQUEST_S, _MOST_REQUEST_BYTES = 5.0, 2**22
+_BACKLOG = 256  # connections that wait to be accepted
+
+Runner = Callable[[str], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """A forked attempt. `ended` is a descriptor that becomes readable when its process `pid` ends."""
+
+    pid: int
+    ended: int
+    client: socket.socket
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # its group begins to exist a moment after the process
+        kill_group(self.pid)
+
+
+class AttemptServer:
+    """Accept requests at a socket, and fork a process for each, in which `runner` makes the attempt."""
+
+    def __init__(self, listener: socket.socket, runner: Runner) -> None:
+        self._listener, self._runner = listener, runner
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._attempts: dict[int, _Attempt] = {}
+
+    def serve(self) -> NoReturn:
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # a signal that comes as soon as an attempt is forked waits for it
+        while True:
+            for key, _ in self._selector.select():
+                key.data()
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        try:
+            client.settimeout(_REQUEST_S)
+            request, streams = _received(client)
+        except (OSError, ValueError):  # a client that was killed, or is none of ours
+            client.close()
+            return
+        client.settimeout(None)
+        try:
+            pid = os.fork()
+        except OSError:  # the host has no room for another process
+            pid = -1
+        if pid == 0:
+            self._become(request, streams, client)
+        for descriptor in streams:
+            os.close(descriptor)
+        if pid < 0:
+            client.close()
+            return
+        attempt = _Attempt(pid=pid, ended=os.pidfd_open(pid), client=client)
+        self._attempts[pid] = attempt
+        self._selector.register(attempt.ended, selectors.EVENT_READ, lambda: self._end(attempt))
+        self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(attempt))
+
+    def _hear(self, attempt: _Attempt) -> None:
+        """Pass on the signals that a client got. Kill the attempt of a client that has ended."""
+        if attempt.pid not in self._attempts:
+            return
+        try:
+            numbers = attempt.client.recv(16)
+        except OSError:
+            numbers = b""
+        for number in numbers:
+            os.kill(attempt.pid, number)
+        if not numbers:
+            self._selector.unregister(attempt.client)
+            attempt.kill()
+
+    def _end(self, attempt: _Attempt) -> None:
+        _, status = os.waitpid(attempt.pid, 0)
+        del self._attempts[attempt.pid]
+        kill_group(attempt.pid)
+        with suppress(OSError):
+            attempt.client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
+        self._selector.unregister(attempt.ended)
+        with suppress(KeyError):  # its client had ended
+            self._selector.unregister(attempt.client)
+        os.close(attempt.ended)
+        attempt.client.close()
+
+    def _become(self, request: dict[str, Any], streams: list[int], client: socket.socket) -> NoReturn:
+        """Turn this forked process into the attempt: it has the client's streams, folder and environment, and its own session."""
+        code = 1
+        try:
+            os.setsid()
+            end_with_parent()
+            self._selector.close()
+            for mine in (self._listener, client, *(other.client for other in self._attempts.values())):
+                mine.close()
+            for stream, descriptor in enumerate(streams):
+                os.dup2(descriptor, stream)
+            for descriptor in (*streams, *(other.ended for other in self._attempts.values())):
+                os.close(descriptor)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(request["folder"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+            sys.argv = ["quadbench", "farm", "attempt", request["order"]]
+            gc.unfreeze()
+            code = self._runner(request["order"])
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else 1
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Read a client's request and its three standard streams.
+
+    Raises:
+        ValueError: the client is another user's, or its request is not whole.
+        OSError: the client is gone or silent.
+    """
+    if peer_user(client) != os.getuid():
+        raise ValueError("another user's program")
+    head, streams, _, _ = socket.recv_fds(client, LENGTH.size, 3)
+    try:
+        (length,) = LENGTH.unpack(head) if len(head) == LENGTH.size else (0,)
+        if len(streams) != 3 or not 0 < length <= _MOST_REQUEST_BYTES:
+            raise ValueError("no request")
+        text = client.recv(length, socket.MSG_WAITALL)
+        return json.loads(text), streams
+    except (OSError, ValueError):
+        for descriptor in streams:
+            os.close(descriptor)
+        raise
+
+
+def main(name: str, runner: str = _RUNNER) -> NoReturn:
+    """Load all that attempts import, then serve."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(server_address(name))
+    listener.listen(_BACKLOG)  # programs may come from now on, and wait
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    attempt: Runner = resolve_name(runner)
+    preload()
+    gc.collect()
+    gc.freeze()  # so that a collection in an attempt copies no pages of what is loaded
+    AttemptServer(listener, attempt).serve()
+
+
+def preload() -> None:
+    """Load what attempts need and what no module's import brings: mappers, the schema's revision and the database's driver."""
+    from sqlalchemy.orm import configure_mappers
+
+    from quadbench.results import schema
+
+    configure_mappers()
+    schema.known_revisions()
+    with suppress(ImportError):
+        import psycopg  # noqa: F401
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

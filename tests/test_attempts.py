@@ -1,0 +1,232 @@
+"""An attempt is forked from its host's server, ends as its program ends, and stores nothing once a later attempt has begun."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.sentences import raising, reads, says
+
+from quadbench.dispatch import attempt
+from quadbench.dispatch.attempt_client import LENGTH, SERVER_GONE, SERVER_VARIABLE, server_address
+from quadbench.dispatch.attempts import Attempts, serving_attempts
+from quadbench.errors import AttemptOverError
+from quadbench.farm.fence import take_fence
+from quadbench.host import python_module
+from quadbench.results.engine import Source, begin_write
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def attempts() -> Iterator[Attempts]:
+    """A server whose attempts run code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1]))))
+        with serving_attempts(Path("results"), runner="support.code_attempts:run_code") as served:
+            yield served
+
+
+def begin(served: Attempts, folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the program of an attempt that runs this code."""
+    (folder / "order").write_text(code)
+    settings = {**served.environment, **environment}
+    command = python_module("quadbench", "farm", "attempt", "order")
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=settings, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+PID = "import os, time\nprint(os.getpid(), flush=True)\n"
+
+
+def test_an_attempt_has_the_streams_folder_and_environment_of_its_program_and_a_session_of_its_own(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    code = """
+import os, sys
+print(sys.stdin.read(), os.getcwd(), os.environ["MINE"], "SERVERS" in os.environ, os.getsid(0) == os.getpid())
+print("no good", file=sys.stderr)
+code = 5
+"""
+    program = begin(attempts, tmp_path, code, MINE="yes")
+    said, errors = program.communicate("hello", PATIENCE_S)
+    assert said == f"hello {tmp_path} yes False True\n"
+    assert errors == "no good\n"
+    assert program.returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        ("raise SystemExit(7)", 7),
+        ("raise SystemExit('a text')", 1),
+        ("raise RuntimeError('boom')", 1),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+    ],
+)
+def test_a_program_ends_as_its_attempt_does(attempts: Attempts, tmp_path: Path, code: str, ending: int) -> None:
+    program = begin(attempts, tmp_path, code)
+    _, errors = program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == ending
+    assert ("boom" in errors) == ("boom" in code)
+
+
+def test_ctrl_c_reaches_the_attempt_also_if_it_comes_before_the_attempt_begins(attempts: Attempts, tmp_path: Path) -> None:
+    program = begin(attempts, tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    assert program.stdout is not None
+    assert program.stdout.readline() == "begun\n"
+    program.send_signal(signal.SIGINT)
+    program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == 130
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
+        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
+        request = f'{{"order": "{tmp_path}/order", "folder": "{tmp_path}", "environment": {{}}}}'.encode()
+        socket.send_fds(client, [LENGTH.pack(len(request))], [stream.fileno()] * 3)
+        client.sendall(request + bytes([signal.SIGINT]))
+        client.settimeout(PATIENCE_S)
+        assert client.recv(4) == (130).to_bytes(4, "little")
+
+
+def test_an_attempt_whose_program_is_killed_is_killed_with_its_children(attempts: Attempts, tmp_path: Path) -> None:
+    code = f"{PID}import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+    program = begin(attempts, tmp_path, code)
+    assert program.stdout is not None
+    pids = [int(program.stdout.readline()) for _ in range(2)]
+    assert all(map(is_alive, pids))
+    program.kill()
+    killed = time.monotonic()
+    wait_until(lambda: not any(map(is_alive, pids)))
+    assert time.monotonic() - killed < PATIENCE_S
+    program.communicate()
+
+
+def test_attempts_end_with_their_server_and_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1]))))
+    with serving_attempts(tmp_path, runner="support.code_attempts:run_code") as served:
+        program = begin(served, tmp_path, f"{PID}time.sleep(60)")
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+    _, errors = program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == SERVER_GONE
+    says(errors, "server")
+    wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x01", LENGTH.pack(2**31), LENGTH.pack(9) + b"no { JSON", LENGTH.pack(10_000) + b"{"])
+def test_a_broken_request_costs_no_other_attempt(attempts: Attempts, tmp_path: Path, sent: bytes) -> None:
+    program = begin(attempts, tmp_path, f"{PID}input()")
+    assert program.stdout is not None
+    program.stdout.readline()
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
+        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
+        if sent:
+            socket.send_fds(client, [sent], [stream.fileno()] * 3)
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(PATIENCE_S)
+        assert client.recv(4) == b""
+    program.communicate("go on\n", PATIENCE_S)
+    assert program.returncode == 0
+
+
+def test_another_user_reaches_no_server(attempts: Attempts, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    (tmp_path / "order").write_text("print('here')")
+    address = server_address(attempts.environment[SERVER_VARIABLE])
+    code = f"""
+import os, socket
+from quadbench.dispatch.attempt_client import LENGTH
+os.setuid(65534)
+client = socket.socket(socket.AF_UNIX)
+client.connect({address!r})
+try:
+    socket.send_fds(client, [LENGTH.pack(2)], [0, 1, 2])
+    client.sendall(b"{{}}")
+    print(client.recv(4))
+except OSError:
+    print(b"")
+"""
+    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    said = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True).stdout
+    assert said == "b''\n"
+
+
+def test_without_a_server_the_program_says_so_and_makes_the_attempt_itself(attempts: Attempts, tmp_path: Path) -> None:
+    program = begin(attempts, tmp_path, "no order", **{SERVER_VARIABLE: "nowhere"})
+    _, errors = program.communicate(timeout=PATIENCE_S)
+    says(errors, "'nowhere'", "order")
+    assert program.returncode == 3
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--help",), 0), ((), 2), (("a", "b"), 2), (("--json", "a"), 2)])
+def test_wrong_words_get_the_usage(words: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    result = subprocess.run(
+        python_module("quadbench", "farm", "attempt", *words), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code
+    reads(result.stdout + result.stderr, "ORDER")
+
+
+def test_only_the_last_attempt_at_a_job_may_store(engine: sa.Engine) -> None:
+    first, other = take_fence(engine, "run/1"), take_fence(engine, "run/2")
+    with begin_write(engine) as connection:
+        first.check(connection)
+    second = take_fence(engine, "run/1")
+    assert second.token > first.token
+    with begin_write(engine) as connection:
+        second.check(connection)
+        other.check(connection)
+    with raising(AttemptOverError, "run/1"), begin_write(engine) as connection:
+        first.check(connection)
+
+
+def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_second(
+    attempts: Attempts, database: Source, engine: sa.Engine, tmp_path: Path
+) -> None:
+    code = f"""
+import time
+from quadbench.dispatch.attempt import stopped_when_over
+from quadbench.farm.fence import take_fence
+from quadbench.results.engine import open_engine
+import os
+from pathlib import Path
+engine = open_engine({str(database)!r} if "://" in {str(database)!r} else Path({str(database)!r}))
+with stopped_when_over(engine, take_fence(engine, "run/1").check):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+    program = begin(attempts, tmp_path, code)
+    assert program.stdout is not None
+    pid = int(program.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    take_fence(engine, "run/1")
+    time.sleep(attempt._STOOD_STILL_S + 0.5)
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGCONT)
+    woken = time.monotonic()
+    _, errors = program.communicate(timeout=PATIENCE_S)
+    sys.stdout.write(f"ended {time.monotonic() - woken:.2f} s after it woke\n")
+    assert program.returncode == -signal.SIGKILL
+    assert "run/1" in errors
