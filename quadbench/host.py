@@ -5,19 +5,16 @@ import ctypes
 import fcntl
 import getpass
 import itertools
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -211,21 +208,11 @@ def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 def end_with_parent() -> None:
     """Ask the kernel to kill this process when its parent process ends.
 
-    The kernel watches only the direct parent. The parent of a process from a fork server is the server, which lives as long as
-    its children. So a thread watches the process that started the server.
-
     Raises:
         OSError: the kernel refuses.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if behind := multiprocessing.parent_process():
-        threading.Thread(target=_end_after, args=(behind.sentinel,), name="quadbench-parent", daemon=True).start()
-
-
-def _end_after(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kill_group(group: int) -> None:
