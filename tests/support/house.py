@@ -122,7 +122,7 @@ def unlisted_files(package: Path) -> list[str]:
     """Packages whose docstring does not list each of their files and packages in a line of its own. The top lists files alone."""
     breaches = []
     for parsed in _parsed_modules(package):
-        if parsed.name.endswith("__init__.py") and not parsed.name.startswith(UNDER_CHANGE):
+        if parsed.name.endswith("__init__.py"):
             folder = (package / parsed.name).parent
             files = {path.name for path in folder.glob("*.py") if path.name != "__init__.py"}
             packages = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py") if folder != package}

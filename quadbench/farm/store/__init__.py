@@ -1,1 +1,10 @@
-"""The farm's shared store: artifacts and launch files, in a folder or bucket that all hosts can reach."""
+"""The farm's shared store: artifacts and launch files, in a folder or bucket that all hosts can reach.
+
+opening.py     $QUADBENCH_STORE; stores opened by folder or URL
+place.py       files in a folder or bucket, by obstore
+objects.py     contents by sha256, JSON entries, verified at each read
+keys.py        names of all files in a store
+artifacts.py   bundles, compiled bundles and kits sent and fetched
+launches.py    files of launches sent and fetched
+collection.py  garbage collection: mark, wait a day, remove
+"""
