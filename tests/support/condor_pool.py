@@ -1,8 +1,8 @@
 """HTCondor for tests: Debian's programs -> a pool on 127.0.0.1 with static slots, whose owners submit by the command line.
 
-Root's pool runs in a user and pid namespace, under the name of `nobody`: files stay root's, and the kernel ends all its processes at
-once. Anybody else's runs directly. Tokens are the only way in. Jobs run as the pool's user and can read its signing key, so owners
-here are names to share by, and no protection.
+Root's pool runs in a user and pid namespace, under the name of `nobody`: files stay root's, and the kernel ends it as a whole.
+Anybody else's runs directly. Tokens are the only way in. Jobs run as the pool's user and can read its signing key, so owners here
+are names to share by, and no protection.
 """
 
 import json

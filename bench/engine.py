@@ -1,0 +1,287 @@
+"""Scripted devices as slots of an HTCondor pool, and short jobs -> what the engine costs beside the devices' time, and fairness.
+
+    python bench/engine.py --kind shell attempt --out engine.jsonl
+    python bench/engine.py --kind shell attempt --owners 2 --jobs 640 --out engine.jsonl
+
+A cell is one kind of job and one claim life, in a pool of its own. Its line is printed and appended to the file as soon as it
+ends; valid cells that the file has are left out. A shell job sleeps; an attempt is one through `quadbench farm attempt` and an
+attempt server, with fence, lease and record. A gap is the time of a device between two jobs. The CPU of daemons has that of their
+ended children and jobs. A cell is valid if the load of others is at most 1.5 before it (runnable tasks) and during it (busy
+processors).
+"""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+TESTS = str(Path(__file__).parents[1] / "tests")
+sys.path.insert(0, TESTS)
+os.environ["PYTHONPATH"] = os.pathsep.join((TESTS, str(Path(TESTS).parent), os.environ.get("PYTHONPATH", "")))  # for attempts
+
+from support.condor_attempts import DEVICE, ScriptedOrder, attempt_server, stored_launches  # noqa: E402
+from support.condor_pool import CondorPool, processes_under, running_pool  # noqa: E402
+from support.device_stays import Stay, device_figures, devices, fairness, ideal_s, need_of  # noqa: E402
+from support.postgresql_server import running_postgresql  # noqa: E402
+
+from quadbench.dispatch.attempt_client import SERVER_VARIABLE  # noqa: E402
+from quadbench.host import python_module  # noqa: E402
+from quadbench.results.documents import write_document  # noqa: E402
+from quadbench.results.engine import open_engine  # noqa: E402
+
+OWNERS = ("ann", "ben")
+MOST_LOAD = 1.5
+_LOOK_S, _SAMPLES = 1.0, 30
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_SHELL_JOB = '#!/bin/bash\nbegan=$EPOCHREALTIME\nsleep "$3"\necho "$1 $2 $began $EPOCHREALTIME" >> "$4"\n'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is run. `jobs` are each owner's; the second owner submits `second_after_s` later."""
+
+    kind: str
+    owners: int
+    claim_s: float
+    slots: int
+    jobs: int
+    seconds: float
+    second_after_s: float
+    database: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """The jobs of all owners."""
+        return self.owners * self.jobs
+
+    @property
+    def ideal_s(self) -> float:
+        return ideal_s(self.jobs, self.owners, self.slots, self.seconds)
+
+
+def main() -> None:
+    """Run the cells that the file does not have."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--jobs", type=int, default=512, help="of each owner (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a job at its device (default: %(default)s)")
+    parser.add_argument("--claims", type=float, nargs="+", default=[30.0, 60.0, 120.0, 300.0], help="claim lives in seconds")
+    parser.add_argument("--kind", choices=("shell", "attempt"), nargs="+", default=["shell"])
+    parser.add_argument("--owners", type=int, choices=(1, 2), nargs="+", default=[1])
+    parser.add_argument("--second-after", type=float, default=60.0, help="seconds until the second owner submits")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="of attempts")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the pool")
+    parser.add_argument("--out", type=Path, required=True, help="file of results, to which a line is added for each cell")
+    options = parser.parse_args()
+    settings = dict(word.split("=", 1) for word in options.set)
+    lines = map(json.loads, options.out.read_text().splitlines() if options.out.exists() else ())
+    had = [line["cell"] for line in lines if line["valid"]]
+    for owners, kind, claim_s in product(options.owners, options.kind, options.claims):
+        cell = Cell(
+            kind=kind,
+            owners=owners,
+            claim_s=claim_s,
+            slots=options.slots,
+            jobs=options.jobs,
+            seconds=options.seconds,
+            second_after_s=options.second_after if owners > 1 else 0.0,
+            database=options.database if kind == "attempt" else "",
+            settings=settings,
+        )
+        if asdict(cell) in had:
+            continue
+        line = json.dumps({"cell": asdict(cell), **measured(cell)})
+        print(line, flush=True)  # noqa: T201
+        with options.out.open("a") as out:
+            out.write(line + "\n")
+
+
+def measured(cell: Cell) -> dict[str, Any]:
+    """Run a cell in a new pool, and return its figures."""
+    print(f"{cell}\nload average {os.getloadavg()}, ideal {cell.ideal_s:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+    load_before, others_before = os.getloadavg()[0], others_runnable()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quadbench-engine-")))
+        database = str(folder / "quadbench.sqlite")
+        if cell.database == "postgresql":
+            database = stack.enter_context(running_postgresql()).new_database_with_tables()
+        pool = stack.enter_context(
+            running_pool(folder / "pool", slots=devices(cell.slots), claim_life_s=cell.claim_s, settings=cell.settings)
+        )
+        run = Run(cell, pool, database)
+        if cell.kind == "attempt":
+            open_engine(database if "://" in database else Path(database)).dispose()
+            run.server_pid = stack.enter_context(attempt_server(pool, run.run_id)).pid
+        others = others_busy()
+        figures = run.figures()
+        busy = others()
+    load = {"load_average_before": load_before, "others_before": others_before, "others_during": round(busy, 2)}
+    return {"valid": max(others_before, busy) <= MOST_LOAD, **load, **figures}
+
+
+class Run:
+    """A cell's jobs in its pool."""
+
+    def __init__(self, cell: Cell, pool: CondorPool, database: str) -> None:
+        self.cell, self.pool, self.database = cell, pool, database
+        self.run_id = f"engine-{secrets.token_hex(4)}"
+        self.server_pid: int | None = None
+        self._times = pool.folder / "times"
+        self._times.touch()
+        self._errors = pool.folder / "errors"
+        self._errors.mkdir()
+        script = pool.folder / "job.sh"
+        script.write_text(_SHELL_JOB)
+        script.chmod(0o755)
+
+    def figures(self) -> dict[str, Any]:
+        cell, cpu_before = self.cell, self._cpu()
+        submitted: list[float] = []
+        submit_s: list[float] = []
+        for owner in range(cell.owners):
+            time.sleep(cell.second_after_s if owner else 0)
+            submitted.append(time.time())
+            self.pool.submit(self._description(owner), OWNERS[owner])
+            submit_s.append(time.time() - submitted[-1])
+        rss_mib = self._wait(3 * cell.ideal_s + cell.second_after_s + 120)
+        cpu = {name: round(after - cpu_before.get(name, 0.0), 2) for name, after in self._cpu().items()}
+        stays = self._stays()
+        ended = self.pool.history("NumJobStarts", "ExitCode")
+        count = cell.count
+        figures: dict[str, Any] = {
+            "each_once": sorted(stay.number for stay in stays) == list(range(count)) and self._stored_once(count),
+            "one_start_each": [(job.get("NumJobStarts"), job.get("ExitCode")) for job in ended] == [(1, 0)] * count,
+            "trouble": self._trouble(),
+            "submit_s": [round(value, 3) for value in submit_s],
+            "cpu_job_s": round(sum(cpu.values()) / count, 4),
+            "cpu_s": cpu,
+            "rss_mib": rss_mib,
+        }
+        if stays:
+            elapsed_s = max(stay.ended for stay in stays) - submitted[0]
+            first_s = min(stay.began for stay in stays) - submitted[0]
+            figures |= {"elapsed_s": round(elapsed_s, 1), "ideal_s": cell.ideal_s, "first_start_s": round(first_s, 2)}
+            figures["elapsed_over_ideal"] = round(elapsed_s / cell.ideal_s, 4)
+        figures |= device_figures(stays, cell.seconds)
+        return figures | (fairness(stays, submitted) if cell.owners > 1 else {})
+
+    def _description(self, owner: int) -> str:
+        """Return an owner's submit description; the orders of attempts are written by the way."""
+        cell, first = self.cell, owner * self.cell.jobs
+        lines = [f"{first + number}, {need_of(number, cell.slots) or 'True'}" for number in range(cell.jobs)]
+        words = [str(self.pool.folder / "job.sh"), "$(number)", "$$(PhoneSerial)", f"{cell.seconds:g}", str(self._times)]
+        environment = {DEVICE: "$$(PhoneSerial)", SERVER_VARIABLE: self.run_id, "PYTHONPATH": os.environ["PYTHONPATH"]}
+        if cell.kind == "attempt":
+            orders = self.pool.folder / "orders"
+            order = ScriptedOrder(
+                run_id=self.run_id,
+                number=0,
+                owner=OWNERS[owner],
+                seconds=cell.seconds,
+                database=self.database,
+                times=self._times,
+            )
+            for number in range(first, first + cell.jobs):
+                write_document(orders / f"{number}.json", replace(order, number=number))
+            words = python_module("quadbench", "farm", "attempt", f"{orders}/$(number).json")
+        settings = {
+            "executable": words[0],
+            "arguments": f'"{" ".join(words[1:])}"',
+            "environment": '"' + " ".join(f"{name}={value}" for name, value in environment.items()) + '"',
+            "transfer_executable": "False",
+            "should_transfer_files": "NO",
+            "error": f"{self._errors}/$(number)",
+            "requirements": "$(need)",
+        }
+        return "".join(f"{name} = {value}\n" for name, value in settings.items()) + "\n".join(
+            ["queue number, need from (", *lines, ")", ""]
+        )
+
+    def _wait(self, most_s: float) -> dict[str, list[float]]:
+        """Wait until no job is left, or for so long. Return how many of each daemon ran half-way, and their memory in MiB."""
+        deadline, count = time.monotonic() + most_s, self.cell.count
+        rss_mib: dict[str, list[float]] = {}
+        while time.monotonic() < deadline:
+            done = self._times.read_bytes().count(b"\n")
+            if not rss_mib and done >= count / 2:
+                rss_mib = self._memory()
+            if done >= count and not self.pool.jobs("ClusterId"):
+                break
+            time.sleep(_LOOK_S)
+        return rss_mib
+
+    def _memory(self) -> dict[str, list[float]]:
+        sums: dict[str, list[float]] = {}
+        for daemon in self.pool.daemons():
+            number, mib = sums.get(daemon.name, [0, 0.0])
+            sums[daemon.name] = [number + 1, round(mib + daemon.rss_bytes / 2**20, 1)]
+        return sums
+
+    def _cpu(self) -> dict[str, float]:
+        """Return the CPU seconds of each daemon and of the attempt server, with their ended children."""
+        sums: dict[str, float] = {}
+        for daemon in self.pool.daemons():
+            sums[daemon.name] = sums.get(daemon.name, 0.0) + daemon.cpu_s
+        return sums | ({"attempts": cpu_under(self.server_pid)} if self.server_pid else {})
+
+    def _stays(self) -> list[Stay]:
+        rows = map(str.split, self._times.read_text().splitlines())
+        return [
+            Stay(number=number, owner=number // self.cell.jobs, device=row[1], began=float(row[2]), ended=float(row[3]))
+            for row in rows
+            for number in (int(row[0]),)
+        ]
+
+    def _trouble(self) -> list[str]:
+        """Return why jobs are still in the queue, and what failed attempts said; the first few of them."""
+        held = [str(job.get("HoldReason", "not ended")) for job in self.pool.jobs("HoldReason", "JobStatus")]
+        said = [path.read_text() for path in sorted(self._errors.iterdir()) if path.stat().st_size]
+        return [text[-300:] for text in (held + said)[:5]]
+
+    def _stored_once(self, count: int) -> bool:
+        return self.cell.kind == "shell" or sorted(stored_launches(self.database, self.run_id)) == list(range(count))
+
+
+def others_runnable() -> float:
+    """Return how many tasks want a processor on the average of three seconds, before anything of a cell runs."""
+    counts = []
+    for _ in range(_SAMPLES):
+        running, _, _ = Path("/proc/loadavg").read_text().split()[3].partition("/")
+        counts.append(int(running) - 1)  # this program asks
+        time.sleep(0.1)
+    return round(sum(counts) / len(counts), 2)
+
+
+def others_busy() -> Callable[[], float]:
+    """Begin to watch. The result returns how many processors have been busy since, on the average, with programs of others."""
+
+    def now() -> tuple[float, float, float]:
+        user, nice, system, _, _, interrupts, soft, *_ = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+        busy_s = sum(map(int, (user, nice, system, interrupts, soft))) / _TICKS_PER_S
+        return time.monotonic(), busy_s, cpu_under(os.getpid())
+
+    began, busy_before_s, own_before_s = now()
+
+    def since() -> float:
+        at, busy_s, own_s = now()
+        return max(0.0, busy_s - busy_before_s - (own_s - own_before_s)) / (at - began)
+
+    return since
+
+
+def cpu_under(pid: int) -> float:
+    return sum(process.cpu_s for process in processes_under(pid))
+
+
+if __name__ == "__main__":
+    main()
