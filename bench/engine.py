@@ -11,16 +11,17 @@ processors).
 """
 
 import argparse
+import itertools
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from quadbench.results.engine import open_engine  # noqa: E402
 
 OWNERS = ("ann", "ben")
 MOST_LOAD = 1.5
-_LOOK_S, _SAMPLES = 1.0, 30
+_LOOK_S, _LOOKS_A_QUERY = 1.0, 10  # the queue is asked seldom: that costs the schedd time
+_SAMPLES = 30
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _SHELL_JOB = '#!/bin/bash\nbegan=$EPOCHREALTIME\nsleep "$3"\necho "$1 $2 $began $EPOCHREALTIME" >> "$4"\n'
 
@@ -83,10 +85,11 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the pool")
     parser.add_argument("--out", type=Path, required=True, help="file of results, to which a line is added for each cell")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is cut off takes its pool along
     settings = dict(word.split("=", 1) for word in options.set)
     lines = map(json.loads, options.out.read_text().splitlines() if options.out.exists() else ())
     had = [line["cell"] for line in lines if line["valid"]]
-    for owners, kind, claim_s in product(options.owners, options.kind, options.claims):
+    for owners, kind, claim_s in itertools.product(options.owners, options.kind, options.claims):
         cell = Cell(
             kind=kind,
             owners=owners,
@@ -114,7 +117,9 @@ def measured(cell: Cell) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quadbench-engine-")))
         database = str(folder / "quadbench.sqlite")
         if cell.database == "postgresql":
-            database = stack.enter_context(running_postgresql()).new_database_with_tables()
+            server = stack.enter_context(running_postgresql())
+            server.folder.chmod(0o711)  # to root in a namespace, which attempts are, it is another user's
+            database = server.new_database_with_tables()
         pool = stack.enter_context(
             running_pool(folder / "pool", slots=devices(cell.slots), claim_life_s=cell.claim_s, settings=cell.settings)
         )
@@ -211,11 +216,12 @@ class Run:
         """Wait until no job is left, or for so long. Return how many of each daemon ran half-way, and their memory in MiB."""
         deadline, count = time.monotonic() + most_s, self.cell.count
         rss_mib: dict[str, list[float]] = {}
+        looks = itertools.count(1)
         while time.monotonic() < deadline:
             done = self._times.read_bytes().count(b"\n")
             if not rss_mib and done >= count / 2:
                 rss_mib = self._memory()
-            if done >= count and not self.pool.jobs("ClusterId"):
+            if (done >= count or next(looks) % _LOOKS_A_QUERY == 0) and not self.pool.jobs("ClusterId"):
                 break
             time.sleep(_LOOK_S)
         return rss_mib
