@@ -135,7 +135,7 @@ class NotStoredError(ArtifactError):
 
 
 class StorageError(ArtifactError):
-    """Raised when a results folder or store, or a file there, cannot be used: full, unreachable, missing or not permitted."""
+    """Raised when a results folder, a store or a file there cannot be used, as it is full, missing or not accessible."""
 
 
 class BuildError(QuadbenchError):
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: it has no such model or job."""
+    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: the model or job does not exist."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -58,7 +58,7 @@ def process_identity() -> str:
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this identity is known to have ended. Of other hosts and containers, nothing is known."""
+    """Return True if the process with this identity has surely ended; False also for any process of another host or container."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start

@@ -260,7 +260,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """Convert a client's exception into a ServiceError. All but the user's mistakes are marked transient (worth a retry)."""
+    """Convert a client's exception into a ServiceError, marked as transient (worth a retry) unless the user caused it."""
     import qai_hub
 
     # The client raises its own error while it handles the HTTP error, which has the status code.

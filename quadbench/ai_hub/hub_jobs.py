@@ -113,7 +113,7 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job with settings `parts` from the ledger after its results are saved. Otherwise a later run reuses it."""
+        """Remove the job with settings `parts` from the ledger once its results are saved, so that later runs measure again."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:

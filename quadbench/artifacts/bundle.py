@@ -1,4 +1,4 @@
-"""Bundles: folders with a build's graphs, LoRA adapters and tasks, compiled or not, and what was measured during the build."""
+"""Bundles: folders with a build's graphs, LoRA adapters, tasks and measured values. Compiled bundles are for one target."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -41,7 +41,7 @@ class SampleKind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample(SampleKind):
-    """One measured value, and what it measures. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
+    """One measured value with its description. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
 
     value: float
 
@@ -62,7 +62,7 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The indices in `each` of values for judging task switches: times of switches, first U-Net runs and whole images."""
+        """The indices in `each` of samples about task switches: times of switches, first U-Net runs and whole images."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values; `kinds` has their descriptions. `known` is a cache: launches with equal descriptions share an object."""
+        """Store values with their descriptions, `kinds`. `known` caches descriptions, so that launches share equal objects."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return two pairs (descriptions, values): of the samples whose count the launch plan fixes, and of memory readings."""
+        """Return two pairs (descriptions, values): for samples whose number the launch plan sets, and for memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:

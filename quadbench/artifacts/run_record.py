@@ -383,7 +383,7 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return a dict from adapter to factor (-1 to 1). With its `up` matrices times this, an adapter acts at the task's weight."""
+    """Return a dict from adapter to a factor (-1 to 1) for its `up` matrices, which gives it the weight that the task sets."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 

@@ -98,7 +98,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise for a bundle with float activations or a merged-at-load graph, which only ONNX Runtime's targets can run."""
+    """Raise BuildError for float activations or a graph for `merged-at-load`, unless the target is one of ONNX Runtime's."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:

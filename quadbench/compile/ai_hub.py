@@ -48,7 +48,7 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler. All graphs are submitted before the first is awaited, as several run at once."""
+    """Qualcomm AI Hub as a compiler. It submits all graphs before it awaits the first, as AI Hub runs several at once."""
 
     target: AiHubTarget
     ledger: Path  # the file that records which models and jobs the service already has

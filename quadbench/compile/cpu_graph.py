@@ -220,7 +220,7 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether a LoRA branch's nodes allow a rewrite. Convs need equal attributes and a 1x1 `up`, Gemms only transB=1."""
+    """Return whether a LoRA branch can be rewritten. Convs need equal attributes and a 1x1 `up`; Gemms need just transB=1."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
@@ -249,7 +249,7 @@ def _factor(name: str, readers: dict[str, list[Any]]) -> str:
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes. Return the last tensor's name and the node that reads it, None unless just one does."""
+    """Follow a tensor through Reshapes. Return the last tensor's name and its reader, or None if it has not exactly one."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
@@ -343,7 +343,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Put nodes that prepare weights or LoRA inputs first in the node list. ONNX Runtime delays such nodes until their readers.
+    """Put nodes that prepare weights or LoRA inputs first. ONNX Runtime runs each of them only just before its first reader.
 
     So fewer prepared weights are in memory at the same time.
     """

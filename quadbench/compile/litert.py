@@ -78,7 +78,7 @@ class LiteRtCompiler(SingleGraphCompiler):
 
 
 def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Raise unless the NPU runs a graph as one part. `dispatches` is the count of NPU parts; `left` lists CPU operators."""
+    """Raise unless the NPU runs the whole graph as one part. `dispatches` counts NPU parts; `left` lists operators on the CPU."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"

@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return what a toolchain lacks: environment variables, and programs unless their paths contain missing variables."""
+    """Return the environment variables and programs that a toolchain lacks. Skip programs whose paths have unset variables."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))

@@ -156,7 +156,7 @@ class AdbCommands:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group, so that `close` does not kill it. With `kill`, kill it now, unless `close` has done so."""
+        """Unregister a process group, so that `close` does not kill the group. If `kill`, kill it now, unless `close` did."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Return True if the device answers and has booted. The next loss then starts a wait, even after a failed wait."""
+        """Return True if the device answers and has booted. Then later losses are waited for, even if an earlier wait failed."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()

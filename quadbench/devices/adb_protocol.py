@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a path of the socket that is short enough for unix sockets. In it, /proc/self/fd/N stands for the folder."""
+    """Yield a path to the socket that is short enough for unix sockets: /proc/self/fd/N replaces the socket's folder."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Send a request to the adb server, not to a device. The function `question` gets a client and returns the answer."""
+        """Send a request to the adb server itself: call the function `question` with a client, and return its answer."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -164,7 +164,7 @@ def lost_error(peer: str, reason: str) -> DeviceLostError:
 
 @contextlib.contextmanager
 def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors to device errors. A timeout becomes DeviceLostError for the reason `silence`, else TimeoutError.
+    """Convert adbutils' errors to device errors. A timeout becomes TimeoutError or, if `silence` is given, DeviceLostError.
 
     A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
     a file request, the peer's text becomes the reason why that request failed.
@@ -251,7 +251,7 @@ def _host(name: str) -> str | None:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's adb server if its port is free; else raise DeviceError, as adb could replace another version's server."""
+    """Start the user's adb server if its port is free. Else raise DeviceError: adb replaces servers of other versions."""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start a server there: adb -a nodaemon server")
     if not _is_free(endpoint):

@@ -1,4 +1,4 @@
-"""An adb client based on adbutils. It also sends whole buffers, streams shell v2 output, and limits read times and sizes.
+"""An adb client based on adbutils. It adds complete sends, streamed shell v2 output, and limits on read times and sizes.
 
 Nothing here depends on quadbench's devices or errors. Each class fixes a class of adbutils and could be contributed upstream.
 """
@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Messages of adb's sync protocol sent at once. They end the files `ended`; `sent_bytes` counts file bytes sent so far."""
+    """Adb sync messages, sent together. `ended` has the files that they complete; `sent_bytes` counts file bytes sent so far."""
 
     messages: memoryview
     ended: list[str]

@@ -97,7 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Check a serial that no phone has. Raise UserError if it contains an `@`, as a mistyped PROFILE@SERIAL does."""
+        """Raise UserError for the serial of no known phone if it contains an `@`: it is then a mistyped PROFILE@SERIAL."""
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
 
@@ -165,7 +165,7 @@ def parse_address(text: str) -> Address:
 
 
 def with_target(address: Address, target: str | None) -> Address:
-    """Return an address with its `target` option set, other options unchanged. If the target is None, change nothing.
+    """Return an address with the option `target` set to this target, other options unchanged; for None, the unchanged address.
 
     Raises:
         UserError: the address is this machine's or AI Hub's, which take no target.

@@ -183,7 +183,7 @@ def _section(text: str, title: str) -> str:
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return a sensor's type as a word, or None if unknown. Reports give a number, or on older Samsung phones a `TYPE_` name."""
+    """Return a sensor's type as a word, or None if unknown. Reports have a number; older Samsung phones' have a `TYPE_` name."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None

@@ -21,7 +21,7 @@ _POLL_S = 0.01
 
 
 class ProcessMark:
-    """The value of an environment variable that marks a device's processes. For one command, the device's value is extended."""
+    """The value of an environment variable that marks a device's processes. A command's mark begins with the device's mark."""
 
     def __init__(self, folder: Path) -> None:
         self.device = f"{folder.resolve()}#"
@@ -29,7 +29,7 @@ class ProcessMark:
         self._numbers = count()
 
     def for_command(self) -> str:
-        """Return a new mark for one command on this device. Killing by the device's mark, with which it starts, includes it."""
+        """Return a new mark for a command. It starts with the device's mark, so killing by that mark also ends the command."""
         return f"{self.value}{next(self._numbers)}#"
 
 
@@ -61,7 +61,7 @@ def mark_environment(mark: str) -> dict[str, str]:
 
 
 def kill_marked_processes(mark: str) -> None:
-    """Kill all processes whose environment mark starts with `mark`. Repeat this, because they can start children meanwhile."""
+    """Kill all processes whose environment mark starts with `mark`. Search repeatedly: processes can start children meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return True if a process's environment is empty. While exec loads a program, it only seems empty; return False then."""
+    """Return whether a process's environment is empty. While exec loads a program it only seems empty, so return False then."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

@@ -148,7 +148,7 @@ class LaunchMoment(Spec):
 
 
 class PushMoment(Spec):
-    """A trigger for a scenario's event: an amount of data pushed to the device."""
+    """A trigger for an event in a scenario: it occurs once this much data has been pushed to the device."""
 
     at: Literal["push"]
     """Selects a moment by the amount of data pushed."""

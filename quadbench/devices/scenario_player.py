@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find harnesses (argument `plan.json`) that started since the last call, not their children with the same argument."""
+        """Find harness processes (argument `plan.json`) started since the last call. Children with this argument are left out."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a virtual device in the block. Yield the device's adb server, behind a proxy that can slow it down."""
+    """Play a scenario on a virtual device during the block. Yield its adb server behind a proxy that can limit the data rate."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():

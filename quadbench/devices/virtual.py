@@ -120,13 +120,13 @@ class Arm64Emulator:
 
     @property
     def start(self) -> str:
-        """Return the shell script that registers QEMU for arm64 programs. It runs first: the sandbox may not mount later."""
+        """Return the shell script that registers QEMU for arm64 programs. It must run before the sandbox loses mount rights."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxLayout:
-    """The inputs of a virtual device's sandbox: its folder, /data, further mounts, process mark, scenario and emulator.
+    """The inputs of a virtual device's sandbox: device folder, /data, more mounts, process mark, scenario and emulator.
 
     The device's files lie in `folder`, which is new. `visible_paths` maps further paths of this machine to read-only mount points
     in the device. All of the device's processes have the `mark`. A `scenario` is played on the device; with an `emulator`, the

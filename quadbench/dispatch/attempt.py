@@ -46,7 +46,7 @@ _BEATS = 4  # looks at the database in a lease's time
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptOrder:
-    """The content of an order file: the claimed job, the address of its device (or empty), and this host's results folder.
+    """The order file, read by an attempt's process: the claimed job, its device's address (or empty), and the results folder.
 
     The database and the store are those of the environment.
     """
@@ -59,7 +59,7 @@ class AttemptOrder:
 
 
 def make_attempt(path: str) -> int:
-    """Execute the job of an order file, in a process that does nothing else. Return 0, or the exit code of an error before it.
+    """Execute the job of an order file in a process of its own. Return 0, or the exit code of an error before the job began.
 
     Raises:
         SystemExit: the database was unreachable for a lease's time when the outcome was to be stored.
@@ -98,7 +98,7 @@ def take_guard(engine: sa.Engine, job: Job) -> Guard:
 
 @contextmanager
 def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
-    """While the block runs, kill this process and its children if the attempt is over: at once when it stood still before."""
+    """While the block runs, kill this process and its children if the attempt is over. Check at once after a suspension."""
     ended = threading.Event()
 
     def watch() -> None:

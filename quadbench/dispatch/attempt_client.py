@@ -1,4 +1,4 @@
-"""`quadbench farm attempt ORDER`: make one attempt at a farm job, in a process that this host's attempt server forks.
+"""`quadbench farm attempt ORDER`: make one attempt at a farm job, in a process forked by a server with all imports loaded.
 
 The imports of an attempt cost two seconds of CPU, and the server has made them already. This program needs the standard library
 alone. It passes the server its order, folder, environment and standard streams, forwards signals, and ends as the attempt ends.
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _connected() -> socket.socket | None:
-    """Connect to the server that the environment names, if it runs and belongs to the same user."""
+    """Connect to the attempt server that an environment variable names. Return None unless it runs and belongs to this user."""
     if not (name := os.environ.get(SERVER_VARIABLE)):
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -42,7 +42,7 @@ class _Attempt:
 
 
 class AttemptServer:
-    """Accept requests at a socket, and fork a process for each, in which `runner` makes the attempt."""
+    """A server that forks a process for each request at its socket. The function `runner` makes the attempt in it."""
 
     def __init__(self, listener: socket.socket, runner: Runner) -> None:
         self._listener, self._runner = listener, runner
@@ -82,7 +82,7 @@ class AttemptServer:
         self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(attempt))
 
     def _hear(self, attempt: _Attempt) -> None:
-        """Pass on the signals that a client got. Kill the attempt of a client that has ended."""
+        """Forward the signals that a client received to its attempt. If the client has ended, kill its attempt."""
         if attempt.pid not in self._attempts:
             return
         try:
@@ -164,7 +164,7 @@ def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def main(name: str, runner: str = _RUNNER) -> NoReturn:
-    """Load all that attempts import, then serve."""
+    """Run the attempt server: import all modules that attempts need, then accept requests for attempts."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(server_address(name))
     listener.listen(_BACKLOG)  # programs may come from now on, and wait
@@ -178,7 +178,7 @@ def main(name: str, runner: str = _RUNNER) -> NoReturn:
 
 
 def preload() -> None:
-    """Load what attempts need and what no module's import brings: mappers, the schema's revision and the database's driver."""
+    """Load what imports do not: SQLAlchemy's mappers, the schema's revision, the database driver. Forks then start sooner."""
     from sqlalchemy.orm import configure_mappers
 
     from quadbench.results import schema

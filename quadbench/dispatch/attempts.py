@@ -1,4 +1,4 @@
-"""Start the attempts of one host: its attempt server, order files, and the programs that bring the orders to the server."""
+"""Start a host's attempts at jobs: run its attempt server, write order files, and start a client program for each attempt."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """A running attempt server, and what the attempts of this host have in common. `folder` is for order files."""
+    """Starts attempts at jobs on this host. The attempt server forks them; order files in `folder` tell each its job."""
 
     folder: Path
     results: Path
@@ -29,7 +29,7 @@ class Attempts:
     environment: Mapping[str, str]
 
     def start(self, job: Job, address: str) -> subprocess.Popen[bytes]:
-        """Start the program of an attempt at a job, on the device at `address` (or empty). It ends as the attempt ends."""
+        """Start an attempt's client program, which runs as long as the attempt. `address` is its device's, empty without one."""
         order = self.folder / f"{job.id}-{job.attempt}.json"
         write_document(order, AttemptOrder(job=job, address=address, results=self.results, logs_json=self.logs_json))
         return start_child(python_module("quadbench", "farm", "attempt", str(order)), env=self.environment)
@@ -37,7 +37,7 @@ class Attempts:
 
 @contextmanager
 def serving_attempts(results: Path, *, logs_json: bool = False, runner: str | None = None) -> Iterator[Attempts]:
-    """Run an attempt server until the block ends, or this process does. `runner` is what tests have in place of real attempts."""
+    """Run an attempt server until the block or this process ends. Tests pass a `runner` that replaces real attempts."""
     name = secrets.token_hex(8)
     words = (name, runner) if runner else (name,)
     server = start_child(python_module("quadbench.dispatch.attempt_server", *words), stdout=subprocess.PIPE)

@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's requirement, measurement settings and compile jobs. Settings differ only in the compile target."""
+    """Return each device's requirement, settings and compile jobs. Only the compile target differs between devices' settings."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return payloads of compile jobs, one for each target of the fitting devices. Each suits its devices' oldest HTP version."""
+    """Return payloads of compile jobs, one for each target, for the oldest HTP version among the devices with this target."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if the device's host knows no profile for it, or one other than `profile`. `word` is the user's --devices value."""
+    """Raise if a device's host knows no profile for it, or another one than `profile`. `word` is from the user's --devices."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

@@ -46,7 +46,7 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 
 
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
-    """Fetch a run's launch files from the store. Write the run file, made of the job results `raw`, and write the report.
+    """Fetch a run's launch files from the store. Write the run file from the job results `raw`, then write the report.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
 
@@ -99,7 +99,7 @@ def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
 
 
 def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
-    """Return the run file's part for a device whose failed job left none. The settings are those of another part, `other`."""
+    """Return a run file for a device whose failed job left none, with the settings of another device's run file, `other`."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

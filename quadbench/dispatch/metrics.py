@@ -48,7 +48,7 @@ class WorkerMetrics:
 
 
 class FarmMetrics(Collector):
-    """Prometheus metrics of the whole farm, from its database. If that cannot be read, only `quadbench_database_up` is given."""
+    """Prometheus metrics of the farm, from its database. If the database cannot be read, only `quadbench_database_up`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine

@@ -63,7 +63,7 @@ class _Running:
     is_over: bool = False  # the queue refused its renewal: its outcome is stored, or its lease was lost
 
     def interrupt(self, times: int) -> None:
-        """Send Ctrl-C, in all at most `times` times. The first ends the attempt after the current launch, the second at once."""
+        """Send Ctrl-C unless sent `times` times already. The first ends the attempt after its launch, the second immediately."""
         if self.interrupts < times:
             self.interrupts += 1
             self.process.send_signal(signal.SIGINT)

@@ -19,7 +19,7 @@ _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pyto
 
 @dataclass(frozen=True, kw_only=True)
 class Dependency:
-    """The check of a program or package on this machine. `is_required`: even runs on virtual devices, without phone, need it."""
+    """The check of a program or package on this machine. `is_required`: runs on virtual devices, without a phone, need it too."""
 
     name: str
     is_ok: bool

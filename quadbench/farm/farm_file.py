@@ -44,7 +44,7 @@ class ExpectedPhone(Spec):
 
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
-    """Yield (field, value) of a phone's name or serial that --devices would take for something else, such as a profile."""
+    """Yield (field, value) for each name or serial of a phone that --devices would read otherwise, for example as a profile."""
     if phone.name in profile_names():
         yield "name", phone.name
     if not needs_server(phone.serial):

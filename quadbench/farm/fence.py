@@ -15,7 +15,7 @@ from quadbench.results.schema import FenceRow
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """An attempt's number at its job. `job` is the job's name, unique in the database."""
+    """The number of an attempt at a job, which grows with each attempt. `job` is the job's name, unique in the database."""
 
     job: str
     token: int

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The devices that a job has leased, by address, and device faults during the job, which count against their health."""
+    """The devices that a job has leased, by address. Also faults of devices during the job, which lower their health."""
 
     leases: Leases
     database: str
@@ -191,7 +191,7 @@ def _warned(consequence: str) -> Iterator[None]:
 
 @contextmanager
 def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
-    """Renew the leases in `work` until the block ends. If a lease is lost, close its device, so that nothing more runs there."""
+    """Renew leases of devices until the block ends. If a lease is lost, close its device, so that no more commands run on it."""
     ended = threading.Event()
 
     def beat() -> None:

@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return the job after its worker was told to stop. It waits, with this attempt not counted, or is cancelled if requested."""
+    """Return the job after its worker was told to stop: cancelled if that was requested, else waiting, attempt not counted."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)

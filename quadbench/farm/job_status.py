@@ -158,7 +158,7 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages about jobs that can never start: in a cycle of dependencies, or waiting though all of these ended."""
+    """Return messages about jobs that can never start: they need each other in a cycle, or wait though all they need ended."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)

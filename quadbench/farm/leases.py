@@ -151,7 +151,7 @@ class Leases:
 
 
 def lease_time_s(asked: float | None = None) -> float:
-    """Return after how many seconds without a heartbeat a lease ends: `asked` or, if None, $QUADBENCH_LEASE_S or 120.
+    """Return the seconds without a heartbeat after which a lease ends: `asked`; if None, $QUADBENCH_LEASE_S; if unset, 120.
 
     Raises:
         UserError: the variable is not a number of seconds from 2 to 3600.

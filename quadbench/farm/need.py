@@ -19,7 +19,7 @@ def device_need(device: str) -> str:
 
 
 def wish_need(wish: Wish) -> str:
-    """Return the requirement of a job for any device that fits a request. For `s25*2`, two jobs have this requirement."""
+    """Return the requirement of a job for any device that fits a request. The request `s25*2` gives two jobs, for two devices."""
     return _wished(wish.key or "", wish.value)
 
 

@@ -132,7 +132,7 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Find a phone, virtual device or this machine by name or address, and return its name in leases.
+    """Return the name in leases of the phone, virtual device or this machine that has this name or address.
 
     Raises:
         UnknownNameError, UserError: as `phone_named`, or the device is never leased.

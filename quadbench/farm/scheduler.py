@@ -89,7 +89,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return a queue's sort key, or None if none of its jobs can be assigned. The queue with the smallest key is next."""
+        """Return a queue's sort key, or None if no job in it can be assigned. The smallest key's queue gets the next device."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -118,7 +118,7 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of a queue's next job: the oldest, or one slightly newer whose files a free device already has."""
+        """Return the index of a queue's next job: the oldest, or a slightly newer one if a free device already has its files."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))

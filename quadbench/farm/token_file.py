@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def write_token(device: Device, database: str, lease: Lease) -> None:
-    """Write a job's lease into the lease file on the device, unless another lease takes precedence.
+    """Write a job's lease into the lease file on the device, unless the file has a newer lease or another farm's valid lease.
 
     Raises:
         LeaseError: the file has a lease that takes precedence.

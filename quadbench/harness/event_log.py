@@ -103,7 +103,7 @@ class EventLog:
         )
 
     def wrong_library(self) -> str | None:
-        """Return a message if a loaded library is not the pushed one, by path and build id; else None."""
+        """Return a message if a loaded library differs in path or build id from the library pushed to the device; else None."""
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return why an image's times cannot be right, or None: too short, unlike their parts' sum, or above the launch's."""
+        """Return why an image's time is impossible (too short, not its parts' sum, or above the launch's time), or None."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:
@@ -230,7 +230,7 @@ def _sample_fault(event: events.SampleEvent, expected: events.ExpectedEvents) ->
 
 
 def _place_fault(event: events.SampleEvent, expected: events.ExpectedEvents) -> str | None:
-    """Return a message if a sample event's iteration, sampler step or input is not in the plan, else None."""
+    """Return a message if a sample event's task, iteration, sampler step or input does not match the plan; else None."""
     is_of_image = event.metric in events.IMAGE_METRICS or event.metric in {events.STEP_METRICS, events.RELOAD_METRICS}
     if event.task is None:
         return "no task" if is_of_image else None

@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """A launch's first event: harness and ONNX Runtime versions, plan digest, CPU, variant. A variant is a way to share graphs.
+    """A launch's first event: versions of harness and ONNX Runtime, plan digest, CPU, and variant (how tasks share graphs).
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library pushed to the device, with its ELF build id, if any. The loader can report any of `paths`: file or links."""
+    """A library pushed to the device, with its ELF build id, if any. `paths`: the file and its links; the loader reports any."""
 
     name: str
     paths: tuple[str, ...]
@@ -187,7 +187,7 @@ class ExpectedLibraries:
     opened: tuple[str, ...]
 
     def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Return a message if a loaded library is not the pushed one, by path and build id; else None."""
+        """Return a message if a loaded library differs in path or build id from the library pushed to the device; else None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
@@ -254,7 +254,7 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEvents:
-    """The events that a launch with a harness plan must give. `images` maps task and item to the image's path on the device.
+    """The events that a launch with a harness plan must give. `images` maps task and input to the image's path on the device.
 
     `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
     """
@@ -280,7 +280,7 @@ class ExpectedEvents:
         return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how often a launch runs this iteration of a task: the number of the plan's blocks that include it."""
+        """Return how many times a launch runs a task's iteration `iteration`: the number of the plan's blocks that include it."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 

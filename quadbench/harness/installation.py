@@ -37,7 +37,7 @@ class ExecutionProvider:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return a provider's name and options as texts for a record. For a plugin, add that LoRA inputs use host memory."""
+        """Return a provider's name and options for a record. For a plugin provider, also say that LoRA inputs use host memory."""
         # QnnHtpShared memory would be shared with the NPU, but onnxruntime-qnn 2.7.0 offers none to programs (checked with
         # OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25).
         memory = {"provider.lora_memory": "host"} if self.library else {}
@@ -119,7 +119,7 @@ class Installation:
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:
-        """Return the device path of the runtime library with this sha256. In a runtime kit, its path ends with its file name."""
+        """Return the runtime library's device path by its sha256. For a runtime kit, the path ends in the library's file name."""
         if self.kit is None:
             return self.path_of_digest(sha256, "the runtime library")
         name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)

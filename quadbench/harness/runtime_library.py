@@ -1,4 +1,4 @@
-"""This machine's ONNX Runtime and LiteRT libraries. The session option EXACT stops rounding of MatMul inputs to 8 bits."""
+"""This machine's ONNX Runtime and LiteRT libraries, and EXACT: a session option against 8-bit rounding of MatMul inputs."""
 
 import importlib.util
 from pathlib import Path

@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return members in an ABI's folders and DSP libraries (skels) in Hexagon folders. Without an ABI folder, return all."""
+    """Return members in the ABI's folders, and DSP libraries in Hexagon folders. If the ABI has no folder, return all members."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that names `source`. The block must not read any other file."""
+    """Turn an OSError in the block into a UserError that names `source`, so the block must read no other file."""
     try:
         yield
     except OSError as error:

@@ -47,7 +47,7 @@ class ElfFile:
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read a little-endian ELF file's headers (32 or 64 bits). For others, raise the error class `fault`, which names `name`."""
+    """Read the headers of a little-endian ELF file (32 or 64 bits). For other files, raise `fault`; its message names `name`."""
     with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
@@ -70,7 +70,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Look up `names` in a library's symbol hash table. Return those that it exports. Error messages call the library `name`."""
+    """Return those of `names` that a library exports, by its symbol hash table. Error messages call the library `name`."""
     with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -146,7 +146,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size in bytes that can map a segment. Its address minus file offset is a multiple of this size."""
+    """Return the largest page size in bytes that can map a segment: it divides the segment's address minus file offset."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

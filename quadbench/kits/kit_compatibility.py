@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield a message for each library that needs one in neither kit nor device. Skip DSP libraries, which the DSP loads."""
+    """Yield a message for each library that needs a library that neither kit nor device has. DSP libraries are not checked."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]

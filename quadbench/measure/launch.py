@@ -86,7 +86,7 @@ class StopFlag:
 
     @contextmanager
     def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, call the function `end` when a stop is requested. `end` must wake a wait inside the block."""
+        """While the block runs, call the function `end` when a stop is requested. `end` must end whatever the block waits for."""
         with self._lock:
             self._waits.append(end)
         try:

@@ -93,7 +93,7 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class LaunchResult:
-    """The results of a launch so far. Every result is added at once, so that an interrupt loses none of the earlier results."""
+    """The results of a launch so far. Each is added as soon as it arrives, so that an interrupt loses no earlier results."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     event_log: EventLog

@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its scheduled launches. `recover` waits until a lost device is back. Without it, launches go on at once."""
+    """A device and its launches. `recover` waits until a lost device is back; if it is None, the next launch starts at once."""
 
     device: Device
     schedule: LaunchSchedule
@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress, run by the generator `steps`. If the device is lost, it yields a function that waits."""
+    """A device's launches in progress. The generator `steps` runs them, and yields a wait function when the device is lost."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -135,7 +135,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch and an empty list. If none is left to run, return None and the planned ones not run."""
+    """Return a device's next launch and an empty list. If none is left, return None and the planned launches that did not run."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:

@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook and return True. Return False if `log_path` shows that this message was posted last.
+    """Post a night's message to a webhook and return True. If `log_path` records it as the last one posted, return False.
 
     Raises:
         ServiceError: the webhook did not accept the message.

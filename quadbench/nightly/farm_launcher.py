@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Return one compared build's part of a farm job, and a build job (None if the bundle exists). Upload its files."""
+        """Return a compared build's entry in a farm job, and a job to build it, or None if built. Upload the files it needs."""
         if chosen.harness:
             raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -204,7 +204,7 @@ class FarmLauncher:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a farm job. Return True, also for an unreachable queue (retried later); False for a missing or damaged entry."""
+        """Cancel a farm job. Return False if its entry is missing or damaged, else True, even if a retry is needed later."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:

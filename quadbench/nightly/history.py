@@ -27,7 +27,7 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights at which a metric kept its level. `level` is the median value or, if `is_ratio`, the median of the
+    """Consecutive nights at which a metric's level stayed the same. `level` is the median of the values; if `is_ratio`, these are
     ratios to the reference bundle (yardstick).
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
@@ -166,7 +166,7 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on a case's first metric with values. It states the metric's level and since which night that holds."""
+    """Return a sentence on a case's first metric with values: the current level, and since which night it has had that level."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."

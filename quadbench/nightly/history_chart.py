@@ -92,7 +92,7 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x position in pixels of the border before a night. Outer borders lie 4 pixels out, clear of the points."""
+        """Return the x position in pixels of the border before a night. Outer borders lie 4 pixels further from the points."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw a bar at pixel height `y` under each run of nights for which a person accepted changes of the metric."""
+        """Draw a bar at pixel height `y` under nights for which a person accepted changes of the metric, one per acceptance."""
         for word in self.history.acknowledged:
             nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]

@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return a sentence with absolute medians before and since a ratio's last change; "" for a metric that is not a ratio."""
+    """Return "" unless the metric is a ratio; else a sentence with its absolute medians before and since its last change."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])

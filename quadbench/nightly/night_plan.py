@@ -170,7 +170,7 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit whose metric has a value in none of `cases`, so that the limit is useless."""
+    """Yield a problem for each limit on a metric that no case in `cases` measures, because the limit would have no effect."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])

@@ -106,7 +106,7 @@ class CaseNight:
     @property
     def goals(self) -> tuple[Goal, ...]:
         """Return the metrics on which the confirming launches must give a verdict: the suspected ones. Image time is added if
-        none is suspected, or if new files lack the earlier nights to judge a metric.
+        none is suspected, or if new files have too few earlier nights to judge a metric.
         """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store a MISSING verdict for each unmeasured case. A CLEAN one withdraws it if the case was measured later on."""
+        """Store a MISSING verdict for each unmeasured case. If a case was measured later, store a CLEAN verdict to replace it."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)

@@ -119,7 +119,7 @@ class Window:
 
     @cached_property
     def last_good(self) -> Subject | None:
-        """Return the last good files (bundle and runtime kit), with which tonight's are compared, or None if none are known.
+        """Return the last good files (bundle and runtime kit) to compare tonight's files with, or None if none are known.
 
         They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
         figures. The same holds if they were already compared with the previous files. If no remembered night was good, they are
@@ -140,7 +140,7 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """Return the latest expired acceptance if every earlier night was accepted only for a time that is over; else None."""
+        """If all earlier nights rest on expired acceptances of changes, return the acceptance that expired last; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
@@ -151,7 +151,7 @@ class Window:
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's verdict if it confirmed this metric's regression with the same files and environment; else None."""
+        """Return last night's verdict if it confirmed this metric's regression in tonight's files and environment; else None."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a metric's earlier values to compare tonight's with. Means over other tasks than tonight's are left out."""
+        """Return a metric's earlier values to compare with tonight's. For means over tasks, skip nights with other tasks."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -204,7 +204,7 @@ class Window:
         return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
     def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
-        """Return whether a night's change was accepted by a person for a time that is over now."""
+        """Return whether a person accepted a night's change only until a time that is now past."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:

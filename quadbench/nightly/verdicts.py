@@ -32,8 +32,8 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A metric value (figure) that may have changed tonight. `value` is tonight's value, and `expected` that of earlier nights.
-    Both are ratios to the reference bundle (yardstick) if that was measured too, otherwise absolute values.
+    """A metric value (figure) that may have changed tonight: `value` tonight, and `expected` from earlier nights. Both are ratios
+    to the reference bundle (yardstick) if it was measured, otherwise absolute values.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -57,7 +57,7 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether the only reason for suspicion is that the files are new and too few nights show the usual level."""
+        """Return whether a metric is suspected only because its files are new, with too few nights to know its usual level."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
@@ -87,7 +87,7 @@ class Detection:
 
     @property
     def to_confirm(self) -> bool:
-        """Return whether alternating launches of the last good files (A) and tonight's files (B) can decide a suspicion."""
+        """Return whether to launch the last good files (A) and tonight's (B) alternately, to confirm or refute a suspicion."""
         is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -278,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected metric. Return None if it was suspected only for new files, and nothing is proven."""
+        """Return the verdict on a suspected metric, or None if only new files raised the suspicion and no change is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known

@@ -106,7 +106,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Build bundles of phones whose profile was unknown before the lease. Return a dict from device profile to bundle."""
+    """Build the bundles for phones whose profile became known only with the lease. Return a dict from profile to bundle."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead

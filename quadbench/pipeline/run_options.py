@@ -49,7 +49,7 @@ DEFAULT_RUN = RunOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class RecordHooks:
-    """Functions that a farm job hands to its run. One copies a launch's files; one forbids storing a record after a lost lease.
+    """Functions that a farm job hands to its run: one copies a launch's files, one raises if the job has lost its lease.
 
     `keep_files` is called with each record before it is stored, and may copy its launch's files elsewhere. `guard` runs in the
     record's transaction and raises if we may no longer store it. `is_part`: this is one job's part of a run of the farm.
@@ -75,7 +75,7 @@ class RunPlan(RecordHooks):
 
 
 def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, StoredBundle]:
-    """Return the bundles of an interrupted run by folder name, after checking that the run can resume on these addresses."""
+    """Return the bundles of an interrupted run by folder name. Raise UserError if it cannot be resumed on these devices."""
     if not run_file.planned:
         raise UserError(f"run {run_file.run_id} belongs to a comparison and cannot be resumed", hint="compare again")
     _require_unfinished(run_file, layout)

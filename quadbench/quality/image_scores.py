@@ -104,7 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield image scores. If a run has several bundles, repeat scores made on this machine for each device of their bundle."""
+    """Yield image scores. With several bundles, repeat a score of this machine's images for each device that ran the bundle."""
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
             yield from (replace(one, device=device) for device in _devices(bundle, result))
@@ -157,7 +157,7 @@ def score_folder_images(
 def _image_sets(
     task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield a task's image sets as (device, variant, path by input). The float reference comes first, with device None."""
+    """Yield a task's image sets as (device, variant, path by input); first the float reference, made on no device (None)."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):

@@ -22,8 +22,8 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference of equal size. `source` is the input image from which both were made, or None. `mask` (H, W) is
-    true at pixels that were repainted in both. It is None if all were, or if it is unknown which.
+    """An image and its reference of equal size. `source` is the input image of both, or None. `mask` (H, W) is true at repainted
+    pixels. It is None if all pixels were repainted, or if it is unknown which.
     """
 
     name: str
@@ -87,7 +87,7 @@ def cosine(first: Values, second: Values) -> float:
 
 
 def kernel_distance(first: Features, second: Features) -> float:
-    """Return the KID, the squared maximum mean discrepancy with kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv 1801.01401).
+    """Return the KID, the squared MMD with kernel (x.y / d + 1)^3 and d features (Binkowski et al. 2018, arXiv 1801.01401).
 
     The estimate is the U-statistic over pairs of pairs (Gretton et al. 2012, JMLR 13, eq. 4): the mean over i != j of k(x_i, x_j)
     + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i). It stays unbiased if x_i and y_i belong together, as a quantized image and its

@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Run the shared U-Net on the HTP emulator. Return a dict from target to SQNRs of its steps, against CPU and float."""
+    """Run the shared U-Net on the HTP emulator. Return a dict from target to its steps' SQNRs versus CPU and float results."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -233,7 +233,7 @@ class Teacher:
     """Images of the float pipeline with 100 DDIM steps (teacher), one per input. Tasks with an LCM sampler are left out."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Plan teacher images in `folder`. They serve only to compare samplers, so equal samplers in all recipes need none."""
+        """Plan teacher images in `folder`. They compare samplers, so none are made if all recipes use the same samplers."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder

@@ -38,7 +38,7 @@ class CheckpointFoundation(Spec):
 
 
 class RandomFoundation(Spec):
-    """A model of a published size with random weights: real sizes, times and memory, but pictures of noise."""
+    """A model of a published size with random weights. Size, times and memory are realistic, but its images are noise."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler would run no step at an image-to-image strength; None if it runs any. Steps count as in diffusers."""
+    """Return why a sampler would run no step at this image-to-image strength, else None. Steps are counted as in diffusers."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"

@@ -118,7 +118,7 @@ def frozen_digests(layout: Layout) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """admitted.json's content: the last bundle made by adding an adapter. It counts until a run newer than `run_id` exists."""
+    """admitted.json's content: the last bundle made by adding an adapter. It is ignored once a run is newer than `run_id`."""
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName

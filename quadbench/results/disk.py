@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Run the block. Raise StorageError if the folder was moved, removed or replaced meanwhile: its files are then incomplete."""
+    """Raise StorageError if the folder is moved, removed or replaced while the block runs: its files are then incomplete."""
     before = _identity(folder)
     failure: Exception | None = None
     try:

@@ -18,7 +18,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind`. Take a field's value from `others`, or else from the attribute of `source`."""
+    """Build an instance of the dataclass `kind`. Fields not given in `others` take the `source` attributes of the same name."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """Old runs in groups. Runs in progress and runs that a report, sweep or comparison names stay; all others can be removed."""
+    """Old runs by group. Runs in progress and runs that reports, sweeps or comparisons name are kept; others are removable."""
 
     removable: tuple[str, ...]
     referred: dict[str, Path]

@@ -179,7 +179,7 @@ class NightStore:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return all verdicts that an SQL condition selects, in the order of adding. Replaced verdicts are included."""
+        """Return all verdicts that an SQL condition selects, in the order in which they were added, replaced ones included."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -223,7 +223,7 @@ def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return a dict from (test case, night id) to first measurement time, for nights from which a change was accepted."""
+    """Return a dict from (test case, night id) to first measurement time, for nights at which accepted changes began."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

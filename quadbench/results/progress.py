@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """A running command's progress on a device: done and total counts of pushed bytes, launches, and images of this launch."""
+    """A command's progress on a device: done and total counts of pushed bytes, launches and the current launch's images."""
 
     stage: Stage
     sent_bytes: int = 0
@@ -105,7 +105,7 @@ def active_work(layout: Layout) -> list[Progress]:
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the progress of every command whose process can still run. Include commands that last wrote it long ago."""
+    """Return the progress of every command whose process may still run, even if its progress file is old."""
     return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 

@@ -137,7 +137,7 @@ class RecordStore:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def run_records_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
-        """Return a run's launch records in order of start, repeated blocks unmarked. Return an empty tuple if there are none.
+        """Return a run's launch records in order of start, or an empty tuple. Launches of repeated blocks are not marked so.
 
         Raises:
             ArtifactError: the database is damaged.
@@ -248,7 +248,7 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A dict from database columns to SampleKind, filled on demand. Samples that differ only in value share one object."""
+    """A dict from a row's descriptive columns to SampleKind, filled on demand, so that alike samples share one object."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))

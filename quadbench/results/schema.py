@@ -177,7 +177,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. `open_needs` counts unfinished jobs to wait for; `counts_from` orders a user's jobs."""
+    """Table `jobs`: the farm's queue. A job waits for `open_needs` unfinished jobs; `counts_from` sorts each user's jobs."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -354,7 +354,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction. Return False if it is up to date. Errors call the database `name`."""
+    """Create or migrate the schema in the open transaction; return False if it is up to date. Errors name the database `name`."""
     if is_current(connection, name):
         return False
     config = _config()

@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the addresses of devices with fewer launches in `stored` than planned, without devices in `left_out`."""
+        """Return the addresses of devices with fewer launches in `stored` than planned. Skip the devices in `left_out`."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the run.json of a run fetched from farm workers, merged with any existing one. Mark it as complete, not as a part.
+    """Write the run.json of a run fetched from farm workers, merged with any existing one, and mark it as a complete run.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -392,7 +392,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge the run.json contents of devices measured separately in a run. It is marked as ended if no launches are missing."""
+    """Merge run.json contents of devices measured separately in a run. The result is marked as ended if no launch is missing."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 

@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The live page's access rules. Requests need the token, if set, and an IP or a name of this host as Host header."""
+    """The live page's access rules. Requests need the token, if set, and as Host header any IP or one of this host's names."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()

@@ -208,7 +208,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error unless it equals the last one. Live pages query every two seconds, and would log an error each time."""
+        """Log an error unless it was also the last one logged: live pages query every two seconds and would repeat it."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)

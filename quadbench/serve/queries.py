@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return a report's image with this number as PNG bytes: a stored image, or its difference to its reference image."""
+    """Return the image with this number in a report as PNG bytes: stored, or as the difference from its reference image."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():

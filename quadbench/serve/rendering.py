@@ -37,7 +37,7 @@ def render_template(template: str, **content: Any) -> str:
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Render a page as an HTTP response. With `live`, browsers update a part of it. `here` is the current navigation entry."""
+    """Render a page as an HTTP response. If `live`, browsers update part of it. `here` is the page's entry in the navigation."""
     return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part and counts its viewer. This needs no lock: only the event loop's thread counts."""
+    """A response that streams a page part and counts its viewers. Only the event loop's thread changes the count: no lock."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()

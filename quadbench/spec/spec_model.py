@@ -185,7 +185,7 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only follows from others. Lists with invalid entries, for example, also count as short."""
+    """Return whether a pydantic error only follows from others: a list with invalid entries is also reported as too short."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without union tags. Also return the schemas of the value and the mapping around it."""
+    """Return a pydantic error's location without the tags of unions. Also return the schemas of the value and its parent dict."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -229,7 +229,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with `$ref` resolved and `X or null` reduced to X. `examples` beside a `$ref` or union are kept."""
+    """Return a JSON schema with `$ref` replaced by its target, and `X or null` by X. The schema's own `examples` are kept."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (

@@ -100,7 +100,7 @@ def web_variable(name: str) -> str | None:
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Return a text if it is empty or an http(s) URL without a query. `name` is its environment variable, for errors."""
+    """Return the text if it is empty or an http(s) URL without query; else raise UserError, which names the variable `name`."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0

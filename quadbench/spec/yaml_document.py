@@ -89,7 +89,7 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the index of the list entry whose number or name is `part`. If no entry has it, return `part` itself."""
+    """Return the list index that `part` gives as a number or as an entry's name. If no entry has the name, return `part`."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record YAML aliases, deep nesting and too many values as problems. Building nodes first could exhaust memory."""
+    """Record YAML aliases, deep nesting and too many values as problems, before a parse into nodes could exhaust memory."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -45,7 +45,7 @@ class Shift:
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift counts: its size reaches both minimums, and enough values lie before and after it."""
+        """Return whether the shift counts: its effect and change reach their minimums, with enough values before and after."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 
@@ -56,7 +56,7 @@ class Shift:
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
-    """Return the lasting shifts of level in a series of positive values, in order.
+    """Return the lasting shifts of level in a series of positive values, earliest first.
 
     Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
     neighbours are evaluated again over their longer segments. This ends when all remaining shifts hold. A temporary change of
@@ -94,7 +94,7 @@ class _Series:
         return np.maximum(error, 0.0)
 
     def shift(self, first: int, at: int, end: int) -> Shift:
-        """Return the shift between two adjacent segments: indexes `first` to `at`, and `at` to `end`."""
+        """Return how the median level changes between the values at indexes `first` to `at` and those at `at` to `end`."""
         sides = self.data[first:at], self.data[at:end]
         before, after = (float(np.median(side)) for side in sides)
         off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
@@ -114,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return the change points that minimize squared error plus `penalty` for each (PELT: Killick, Fearnhead, Eckley 2012)."""
+    """Return change points by PELT (Killick, Fearnhead, Eckley 2012): least squared error plus `penalty` per change point."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty

@@ -204,7 +204,7 @@ def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> flo
 
 
 def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Return the verdict of a comparison, ignoring changes below `limit`. The limit is a difference of logarithms.
+    """Return the verdict of a comparison. Changes below `limit`, a difference of logarithms, count as none.
 
     SAME needs the whole interval within the limit. WORSE and BETTER need it beyond half the limit, and a sign-flip p that
     agrees. So a change by the limit is detected, and one below half the limit never is.

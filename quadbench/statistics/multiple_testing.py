@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` lists the blocks at each.
+    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` lists each look's block count.
 
     Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan interim looks that detect an effect of size `to_see`, given the spread so far. If too many are needed, return None.
+    """Plan interim looks that detect an effect of size `to_see`, given the spread so far; None if that needs too many blocks.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return how far an effect must exceed a margin for 90 % power, in standard deviations of the block differences."""
+    """Return the distance of effect and margin for 90 % power, as a multiple of the standard deviation of block differences."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return pairs of block count and standard deviation. Up to that deviation, a 5 % change is found with 90 % power."""
+    """Return pairs (blocks, standard deviation). With a spread up to this deviation, a 5 % change is found with 90 % power."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise UserError if two builds share no task, or none of `wanted` (if not empty). `called` are their names in messages."""
+    """Raise UserError if two builds share no task, or none of the tasks `wanted`, if any. Messages name the builds `called`."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f" among {', '.join(wanted)}" if wanted else ""
@@ -169,7 +169,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """The options of a comparison. It ends at the first interim test with verdicts on all goals; the default goal is image time.
+    """A comparison's options. It ends at the first interim test with verdicts on all goals (metrics); by default, on image time.
 
     With `to_see`, an effect such as 0.03, the interim tests (looks) are planned from the spread of the first blocks. `tasks`
     limits the common tasks; empty means all. `compiled` holds graphs compiled elsewhere, by bundle digest and target key.

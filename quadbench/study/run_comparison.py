@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim tests (looks), and whether to end: each metric to judge has a verdict or cannot get one."""
+    """Return the interim tests (looks) and a bool: whether to end, as each metric has a verdict or cannot get one."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a compared build's entry in comparison.json. For a stored run, `of` names its recipe and the values a sweep set."""
+    """Return a compared build's entry in comparison.json. For a stored run, `of` has the recipe's name and swept values."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return devices that can run both builds. Put others' errors in `left_out`; if `left_out` is None, raise the first error."""
+    """Return devices that can run both builds. Collect others' errors in `left_out`; if it is None, raise the first error."""
     equipped = []
     for device in devices:
         try:

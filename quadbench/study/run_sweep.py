@@ -88,7 +88,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return a recipe for each combination of swept values. Baseline variants are removed, since a sweep compares settings."""
+    """Return a recipe for each combination of swept values. Baseline variants are left out; settings are compared directly."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} is given twice", hint="give all values in one --over KEY=V1,V2")

@@ -65,7 +65,7 @@ VENDORS = {
 
 
 def vendor_of(soc: str) -> Vendor:
-    """Return the vendor of a chip, given LiteRT's name for the chip, such as `SM8750`. The name must be a known vendor's."""
+    """Return the vendor of a chip by LiteRT's name for it, such as `SM8750`. Only chips of known vendors are allowed."""
     return next(vendor for prefix, vendor in VENDORS.items() if soc.startswith(prefix))
 
 

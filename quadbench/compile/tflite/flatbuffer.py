@@ -140,7 +140,7 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether any of these tensors exists channels-last. The operator that reads them is then written so as well."""
+        """Return whether any of these tensors exists channels-last, so that their reader is written channels-last as well."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:

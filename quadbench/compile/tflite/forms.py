@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten, unless the shape is equal. Token ids are reshaped unquantized."""
+    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten if the shape changes. Integer token ids stay unquantized."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)

@@ -204,7 +204,7 @@ class _Dialect:
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Make a QuantizeLinear's or DequantizeLinear's UINT16 encoding symmetric. Leave per-channel encodings (of weights)."""
+        """Make the UINT16 encoding of a (De)QuantizeLinear symmetric. Per-channel encodings (of weights) stay unchanged."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return

@@ -41,7 +41,7 @@ def collect(
     grace_s: float = GRACE_S,
     is_dry_run: bool = False,
 ) -> Collected:
-    """Mark a store's artifacts and runs older than `keep_s` seconds, and contents without an entry; remove those marked earlier.
+    """Mark a store's artifacts and runs older than `keep_s` seconds, and unreferenced contents. Remove what was marked earlier.
 
     `keep` has digests and run ids, or prefixes of them, that stay regardless of age. `referred` has those with references from
     elsewhere.
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if a cleanup keeps this artifact or run: recent, in use or in `keep`. File contents stay only through these."""
+    """Return True if a cleanup keeps an artifact or run: recent, in use or in `keep`. Contents need one that refers to them."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)

@@ -75,7 +75,7 @@ class Store:
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
-        """Yield a stored file's content in blocks. The sha256 is checked after the last; do not trust the content before.
+        """Yield a stored file's content in blocks. The sha256 is checked only after the last block; trust nothing earlier.
 
         Raises:
             NotStoredError: the store does not have it.
@@ -98,7 +98,7 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a stored file's content as bytes. Raise ArtifactError if it is too large, or an error of `blocks`."""
+        """Return a stored file's content as bytes. Raise ArtifactError if it is too large; other errors are those of `blocks`."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
@@ -148,7 +148,7 @@ class Store:
         self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
 
     def condemned(self) -> Condemned:
-        """Return the keys of files marked for removal, each with the time of the mark. Raise the errors of `document`."""
+        """Return the keys of files marked for removal, with the time of each mark."""
         return self.document(CONDEMNED, Condemned) or Condemned()
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
@@ -198,7 +198,7 @@ class Sending:
         self._condemned = store.condemned().keys
 
     def file(self, source: Path, file: FileRef) -> None:
-        """Send a file's content, unless the store has it in the right size and not marked for removal.
+        """Send a file's content, unless the store already has it in this size and has not marked it for removal.
 
         Raises:
             StorageError: the store cannot be reached, or refuses.

@@ -54,7 +54,7 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the first file in a folder that quadbench did not write, None if there is none. A bucket always gives None."""
+        """Return the first entry that makes the store's folder count as not empty, or None. A bucket always gives None."""
         if self._folder is None:
             return None
         with self._told():
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return whether a folder with only this file counts as empty: the file system or a killed writer left the file there."""
+    """Return whether a folder with only this file counts as empty: the file system or an interrupted upload made the file."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
