@@ -196,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error and exit. Print it as JSON, too, if `words` has `--json` or an abbreviation that argparse accepts."""
+    """Print a usage error, also as JSON if the arguments `words` have `--json` or an accepted abbreviation of it, and exit."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
@@ -216,7 +216,7 @@ class _Version(argparse.Action):
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Return True if Ctrl-C caused this error. C libraries turn Ctrl-C into an ImportError if it arrives during their import."""
+    """Return True if Ctrl-C caused this error. During the import of a C library, Ctrl-C appears as an ImportError."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None

@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: rebuild the bundle with it. If a lower weight would be accepted, suggest it first."""
+    """Return a hint for a refused adapter: try a lower weight if that would be accepted, or rebuild the bundle with it."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -156,7 +156,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return the bundle whose LoRA quantization ranges an adapter must fit: `named` or the latest. Return None if none exists."""
+    """Return the bundle whose LoRA ranges an adapter must fit: `named` or, if that is None, the latest. None if there is none."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -190,7 +190,7 @@ class _LaunchProgress:
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def progress_text(self, task: str, images: int) -> str:
-        """Return a launch's progress as a short text for narrow terminals, such as `3/8, image 2/10, ...`."""
+        """Return a launch's progress for narrow terminals: `3/8, image 2/10, TASK/VARIANT` is launch 3 of 8, image 2 of 10."""
         which = f"{task}/{self.variant}" if task else self.variant.value
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: with `--json`, `value` as JSON; otherwise `text`. If that is a function, it prints the result."""
+    """Print a command's result: with `--json`, `value` as JSON; otherwise `text`, or what the function `text` prints."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -300,7 +300,7 @@ class LiveDisplay:
             handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
-        """Show on a live line what a device or stage is doing. If `what` differs from before, restart its elapsed time."""
+        """Show on a live line what a device or stage is doing. If `what` is a new activity, its elapsed time starts at 0."""
         before = self._lines.get(name)
         if before and before.activity == what:
             line = replace(before, detail=detail, share=share)

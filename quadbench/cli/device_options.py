@@ -54,7 +54,7 @@ def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Combine the values of `--devices` with the serial of `-s`. `[s25]` becomes `[s25@SERIAL]`, and `[]` becomes `[SERIAL]`."""
+    """Combine `--devices` with the serial of `-s`: `[s25]` becomes `[s25@SERIAL]`. Without devices, return `[SERIAL]`."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add --retries, --budget and --keep-going. `later` ends the help of --budget: what happens to launches not started."""
+    """Add --retries, --budget and --keep-going. `later` ends --budget's help: what happens to launches beyond the budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
@@ -91,7 +91,7 @@ def run_options_from(options: Options) -> RunOptions:
 def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Call a function that needs devices. While another process uses one, call it again if `waits`; otherwise raise the error."""
+    """Call a function that needs devices. If another process uses one and `waits`, try again until it is free; else raise."""
     while True:
         try:
             return act()

@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return records that accept a test case's changed figures: one per device of `--devices`, or one for all devices."""
+    """Return records that accept a test case's changed metrics: one for each device of `--devices`, or one for all devices."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -283,7 +283,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return recommended shell commands by explanation for the latest unaccepted change. If there is none, one entry says so."""
+    """Return a dict from explanation to shell command for the latest unaccepted change. Without a change, one entry says so."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:

@@ -198,7 +198,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write a nightly run's output files and print its results. Return False if an output failed; others are still written."""
+    """Write a nightly run's output files and print its results. If an output fails, write the others and return False."""
     view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
     word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
@@ -265,7 +265,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Keep GitHub from executing workflow commands in what the `with` block prints, such as text that a device returned."""
+    """Keep GitHub from executing workflow commands in the output of the `with` block, which can contain a device's text."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

@@ -192,7 +192,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the stored run that `--baseline` names. Return None without this option, or if its value `latest` matches no run."""
+    """Return the stored run that `--baseline` names. Return None without the option, or for `latest` without an earlier run."""
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return the properties that a run shares with its baseline, an earlier run: recipe name, tasks, devices and swept values."""
+    """Return the properties by which a run finds its baseline, an earlier run: recipe name, tasks, devices and swept values."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run. The recipe that the user names sets how to measure; without one, defaults apply."""
+    """A bundle as the source of a run. If the user names a recipe, it gives the measurement settings; else defaults apply."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that a text names: a recipe or a bundle's folder. `bundle` is a build of the recipe, if any."""
+    """Return the source of a run that `text` names: a recipe or a bundle's folder. With a recipe, `bundle` is a build of it."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")

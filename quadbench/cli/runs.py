@@ -81,7 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield a run's table rows of three cells: recipe or swept value, device, image time. Wrap the time without `has_room`."""
+    """Yield a run's rows (recipe or swept value, device, image time). If `has_room` is false, the time is wrapped."""
     recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
     devices = line.devices or ("–",)
     for words in zip_longest(recipe, devices, (line.figures.get(address, "–") for address in devices), fillvalue=""):

@@ -1,4 +1,4 @@
-"""The command `sensitivity`: score each adapter's quantization error, and choose whose quantization ranges all adapters use."""
+"""The command `sensitivity`: score each adapter's quantization error. The chosen adapter sets all adapters' ranges."""
 
 from functools import partial
 from typing import TYPE_CHECKING

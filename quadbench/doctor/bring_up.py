@@ -71,7 +71,7 @@ PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Run every check on a device, even if one fails. Return the results, in which serials and home folder paths are masked.
+    """Run all checks on a device, even after a failed one. Return the results; serials and home folder paths are masked.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -139,7 +139,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield the checks that need no connection to a device: native program, runtime kit and compiler for its device profile."""
+    """Yield the checks without a device connection: native program, runtime kit and compiler that its device profile needs."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks of native program, runtime kit and graphs: float on the CPU, quantized with INT16 LoRA on each target."""
+    """Yield checks of native program, runtime kit, a float graph on the CPU, and a quantized graph with LoRA on each target."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

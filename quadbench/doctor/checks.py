@@ -121,7 +121,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A device check to run. It is FAILED if it raises an error, NOT_TRIED if a program, runtime kit or compiler is missing."""
+    """A device check. It is FAILED if it raises an error, NOT_TRIED if a program, runtime kit or compiler it needs is missing."""
 
     name: str
     act: Callable[[], Result]

@@ -79,7 +79,7 @@ class _Plot:
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
-        """Return the segments that the chart shows, each with its number and the indexes of its first and last night."""
+        """Return the chart's segments (nights at one level), each with its number and the indexes of first and last night."""
         places = {night.night: index for index, night in enumerate(self.nights)}
         return [
             (number, segment, (places.get(segment.first, 0), places[segment.last]))

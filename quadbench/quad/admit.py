@@ -1,4 +1,4 @@
-"""Admission: judging whether a LoRA fits a built bundle, and adding it, with a new task if wanted. The graphs do not change."""
+"""Admission: judging whether a LoRA fits a built bundle, and adding it, optionally with a new task, to unchanged graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,8 +100,8 @@ def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = la
 def inspect_candidate(
     source: Path, *, recipe: Recipe | None = None, bundle: StoredBundle | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
-    """Describe an adapter file. With a recipe, also check that it fits the model; with a bundle, also judge it for the bundle.
-    Raise AdapterError if the adapter cannot be read, or does not fit the bundle.
+    """Describe an adapter file. With a recipe, check that it fits the model. With a bundle, judge whether its quantization loss
+    there is acceptable. Raise AdapterError if the adapter cannot be read, or does not fit the bundle.
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
     candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`. There are no
-    ground-truth images. A fitted sampler is not fitted again. Unless the model's weights are random, write reference images that
-    diffusers or PEFT makes with the adapter. `sources` and `weights` have one key, this adapter.
+    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`. A fitted sampler
+    stays as it is. There are no ground-truth images. Unless the model's weights are random, write reference images that diffusers
+    or PEFT makes. `sources` and `weights` have one key: the adapter's name.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like`, without or with one device's settings, whichever has the bundle's sampler. Raise if none
-    has. A fitted sampler matches by scheme and guidance, if it has at most the recipe's number of steps.
+    """Return the recipe's task `like` as the bundle was built from it: with or without one device's settings. Raise if no such
+    task has the bundle's sampler. A fitted sampler needs equal scheme and guidance, and at most the recipe's number of steps.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):

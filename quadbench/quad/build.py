@@ -136,8 +136,8 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Measure how sensitive the adapters are to rounding, to choose the anchor: the adapter whose quantization ranges all
-        adapters use. Return None if the recipe names the anchor, or uses the ranges over all adapters together.
+        """Measure how sensitive the adapters are to rounding, to choose the anchor. All adapters use the anchor's quantization
+        ranges. Return None if the recipe names the anchor, or uses ranges over all adapters.
         """
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
@@ -199,7 +199,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Measure the shared U-Net's errors on evaluation inputs. Return None for random weights, whose errors mean nothing."""
+        """Measure the shared U-Net's errors against the float U-Net on evaluation inputs. Return None if weights are random."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -209,7 +209,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """If the recipe asks for the merged-at-load baseline, write a U-Net into which a device merges an adapter on loading."""
+        """If the recipe asks for it, write the U-Net into whose weights a device merges an adapter at load time."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):

@@ -16,7 +16,7 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
-    """Return the bundle to which adapters are added by default: the last run's, or one extended after that run.
+    """Return the bundle to which adapters are added by default: the last run's, or one to which an adapter was added since.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 

@@ -22,7 +22,7 @@ class NewTask:
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """An adapter file to be added to a bundle, and a new task for it (None: no task). If `name` is None, the adapter is named
-    after its file. `weight` is the greatest weight that tasks give the adapter.
+    after its file. `weight` is the largest factor with which any task uses the adapter.
     """
 
     source: Path

@@ -31,8 +31,8 @@ VALIDATION_EXAMPLES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). A sample is a
-    clean latent plus `noise` (1, 4, h, w), or comes from a sampler's run; then `noise` is None.
+    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). `noise` (1,
+    4, h, w) was added to a clean latent. It is None for inputs from a sampler's run.
     """
 
     feed: Feed
@@ -65,8 +65,8 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run the float model with the adapter on the inputs, once for each seed offset. Return every U-Net call as an example. With
-    `noised`, add examples for the diffusion loss: final latents plus new noise, at every time step of the sampler.
+    """Run the float model with the adapter on the inputs, once for each seed offset. Return every U-Net call as an example. If
+    `noised`, add examples for the diffusion loss: the final latents with fresh noise, at every time step of the sampler.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
@@ -128,7 +128,7 @@ class Evaluation:
 @dataclass(kw_only=True)
 class Training:
     """The state of training one adapter. Each LoRA tensor is divided by its greatest initial weight, so that one step size fits
-    all. `limits` are the shared ranges, divided likewise. A limit is above 1 where another adapter has larger weights.
+    all. `limits` are the shared ranges, divided by the same weights. They exceed 1 where another adapter has larger weights.
     """
 
     graph: FakeQuantGraph
@@ -200,7 +200,7 @@ class Training:
         self.evaluations.append(Evaluation(step=self.step, sqnr_db=reached_db))
 
     def _is_stale(self) -> bool:
-        """Return whether the last `patience` evaluations brought no noticeably better validation SQNR than earlier ones."""
+        """Return whether none of the last `patience` evaluations noticeably exceeds the best validation SQNR before them."""
         earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
 

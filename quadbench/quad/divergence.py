@@ -34,8 +34,8 @@ class Bins:
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return a histogram with sum 1: a fraction for each bin edge. Each value is divided between the two edges of its bin,
-        more to the closer edge, so that small shifts show. Values outside count for the outermost edges.
+        """Return a histogram with sum 1: a fraction for each bin edge. Each value counts partly for both edges of its bin, more
+        for the closer one, so that small shifts show. Values beyond the bins count for the outermost edge.
         """
         place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
         lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))
@@ -60,7 +60,7 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms p ln(p/m) of a KL divergence, 0 where p is 0. `share` is p; `apart` is p/m - 1, precise if p is near m."""
+    """Return the terms p ln(p/m) of a KL divergence, 0 if p is 0. `share` is p; `apart` is p/m - 1, which is precise near 0."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 

@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of `count` inputs are for evaluation: all but `calibration_samples`, or all if a task has only prompts."""
+    """Return how many of a task's `count` inputs are for evaluation: all if only prompts, else `count - calibration_samples`."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(

@@ -28,8 +28,8 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) is in [-1, 1]; `mask` (1, 1, H, W) is 1 where the image is replaced, else 0.
-    `blend` (8-bit grey) is the decoded picture's share of each output pixel; `image` has the rest. If None, the share is 1.
+    """One input of a task. `image` (1, 3, H, W) is in [-1, 1]; `mask` (1, 1, H, W) is 1 where the image is replaced, else 0. The
+    output mixes the decoded picture with `image`: `blend` (8-bit grey) is the picture's fraction, None for 1.
     """
 
     name: str
@@ -63,8 +63,8 @@ class ItemSplit:
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs. The last `calibration_samples` are only for calibration; tasks without images use all prompts for
-    both, with different noise. Raise UserError for too few inputs, bad images or masks, and masks without white.
+    """Read a task's inputs. The last `calibration_samples` are only for calibration. Tasks without images use all prompts for
+    calibration and evaluation, with different noise. Raise UserError for too few inputs, bad images, bad or empty masks.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -172,14 +172,14 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """The start of a run, from noise or an image. These keyword arguments are common to lcm_table, ed_table and ddim_table."""
+    """The keyword arguments of lcm_table, ed_table and ddim_table that say whether a run starts from noise or from an image."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength, 1 without image, and whether it is image-to-image: such runs never start from pure noise."""
+    """Return a task's strength (1 without an image), and whether it is image-to-image, which never starts from pure noise."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 

@@ -255,7 +255,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _pickle_beside(path: Path) -> str | None:
-    """Return a hint if a missing adapter file exists as a pickle file of the same name; None otherwise."""
+    """Return a hint that a missing adapter file exists as a pickle file of the same name; None if there is no such file."""
     pickles = [path.with_suffix(suffix).name for suffix in PICKLES if is_file(path.with_suffix(suffix))]
     return f"'{pickles[0]}' is a pickle, which is never opened; save with safe_serialization=True" if pickles else None
 

@@ -151,8 +151,8 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
-    """Return a dict from component to its calibration inputs; none for the VAE encoder if no task takes an image. The U-Net's
-    inputs include their task's LoRA weights. Joint calibration (with and without LoRA) adds each input with zeros as LoRA.
+    """Return a dict from component to its calibration inputs. The VAE encoder has none if no task takes an image. The U-Net's
+    inputs include their task's LoRA weights. Joint calibration (with and without LoRA) repeats each input with zeros as LoRA.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
@@ -210,7 +210,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks that calibrate the shared graphs: all, or in anchor calibration those with the adapter `anchor`."""
+    """Return the tasks that calibrate the shared graphs: all or, if one adapter (`anchor`) calibrates, those that use it."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -218,8 +218,8 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 def per_graph_unets(
     recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
-    """Yield for each task its name, the float U-Net with the task's adapter merged, and the same U-Net quantized. Large weights
-    are files in the folder `scratch` until the next U-Net is requested.
+    """Yield each task's name, its float U-Net with the task's adapter merged in, and that U-Net quantized. Large weights are
+    files in the folder `scratch`, which exist until the next U-Net is requested.
     """
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
@@ -254,14 +254,14 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return float models and tasks from the cache or `make`. It gets a result with the same models to reuse, or None."""
+        """Return float models and tasks from the cache or `make`, which gets a result of the same models to reuse, or None."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)
         return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], CalibratedGraph]) -> CalibratedGraph:
-        """Return a component's graph with observed ranges, from the cache or by `make`. The ranges serve any bit width."""
+        """Return a component's graph with observed ranges (for any bit width), from the cache or by calling `make`."""
         return _get_or_make(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:

@@ -96,7 +96,7 @@ def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_alphas(state: State, *, up: str) -> State:
-    """Multiply alphas into the up-projections, because diffusers 0.42 ignores differing alphas of attention layers."""
+    """Multiply alpha / r into the up-projections: diffusers 0.42 ignores alphas that differ between attention layers."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
@@ -121,7 +121,7 @@ class Reference:
         return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Return the VAE's scaled posterior mean (pipelines use a random sample) for an input's image; None without image."""
+        """Return the VAE's scaled posterior mean for an input's image, None without image. Pipelines take a random sample."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 

@@ -51,7 +51,7 @@ class UnetConditions:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it. With `record`, `feeds` collects all inputs except LoRA, and `eps` all predictions."""
+    """The U-Net as a sampler calls it. If `record`, `feeds` collects all calls' inputs but LoRA, and `eps` the predictions."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: UnetConditions
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor fits into a LoRA input of shape `taken`. The first `filled` ranks along `axis` are in use."""
+    """Return whether a tensor fits into the free ranks of a LoRA input of shape `taken`; `filled` ranks on `axis` are in use."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

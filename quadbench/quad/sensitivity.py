@@ -1,4 +1,4 @@
-"""Sensitivity: the U-Net's error when weights of an adapter are rounded. The error selects the adapter whose ranges all use."""
+"""Sensitivity: the U-Net's error when an adapter's weights are rounded. A clearly worst adapter sets the ranges of all."""
 
 import logging
 import tempfile
@@ -90,7 +90,7 @@ class AdapterSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterComparison:
-    """A comparison of two adapters on the same inputs: `difference_db` is how many dB more noise `first` has than `second`."""
+    """A comparison of two adapters on the same inputs. `first` causes `difference_db` dB more rounding noise than `second`."""
 
     first: str
     second: str
@@ -226,7 +226,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
-    """Return the indices of samples for scoring layers: one for each of at most `wanted` inputs, from different steps."""
+    """Return the indices of samples for scoring layers: one for each of at most `wanted` inputs, from varying sampler steps."""
     by_input: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(samples):
         by_input.setdefault((sample.task, sample.item), []).append(index)
@@ -235,7 +235,7 @@ def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]
 
 
 def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScore, ...]:
-    """Return the layers' scores by decreasing noise; each layer is compared with the worst one, sample by sample."""
+    """Return the layers' scores, the noisiest layer first; each layer is compared with the noisiest one, sample by sample."""
     ordered = sorted(of_sites, key=lambda site: score(of_sites[site]).noise_db, reverse=True)
 
     def noise_db(site: str) -> list[float]:

@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph into the bundle, such as `shared/unet.onnx`. If given, `merge`, which merges adapters, is written too."""
+        """Write a graph such as `shared/unet.onnx` into the bundle, and any graph `merge` that merges adapters into it."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None

@@ -33,9 +33,9 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A metric of a task in two runs: `before` in the baseline, `now` in the current run. Times are in nanoseconds, sizes and
-    memory in bytes, and PSNR, without a unit, in decibels. `ratio` is now / before with its 95 % interval, None for PSNR and
-    missing values. `is_exact` marks file sizes and PSNR, which need no statistics.
+    """A metric of a task in two runs: `before` in the baseline, `now` in the current run. Values are in nanoseconds, in bytes or,
+    for PSNR, in decibels. `ratio` is now / before with its 95 % interval, None for PSNR and missing values. `is_exact` marks file
+    sizes and PSNR, which need no statistics.
     """
 
     device: str
@@ -67,7 +67,7 @@ class ChangedFigure:
 class Baseline:
     """An earlier run with which the current run is compared, and how each metric changed. Only tasks of both runs are compared;
     `only_now` lists the current run's other tasks. `differences` maps a device address to settings that differ. `doubt` says why
-    the result is uncertain. `settled_by` is a command that measures both builds alternately, without this doubt.
+    the result is uncertain. `settled_by` is a command that measures both builds alternately, which removes the doubt.
     """
 
     run_id: str
@@ -83,7 +83,7 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a time or memory use seems changed. Only launches of both runs in alternation would prove it."""
+        """Return whether a time or memory use seems changed. Proof would need launches of both builds in alternation."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
@@ -113,9 +113,8 @@ def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Seq
 def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
-    """Compare a run with its baseline over the tasks that both have.
-    `rows` are the KPI rows of the run `result`, and `its_rows` are those of the baseline. `where` holds the command-line options
-    that name the results folder.
+    """Compare a run with its baseline over the tasks that both have. `rows` are the KPI rows of the run `result`, and `its_rows`
+    are those of the baseline. A recommended command contains `where`: the options that name the results folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -191,7 +190,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count metric values that both runs have: of main metrics (`is_main`) or of others. Skip file sizes, which have no noise."""
+    """Count the metric values, main (`is_main`) or other, that both runs have. Skip file sizes, which have no noise."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -253,8 +252,8 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield a sentence that names these tasks. If files and images of the common tasks are
-    unchanged, yield another that says so. The last sentence gives a command that compares their times.
+    """If two runs have different tasks, yield a sentence that names these tasks. Yield a second one if files and images of the
+    common tasks are unchanged. The last sentence gives a command that compares the common tasks' times.
     """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):

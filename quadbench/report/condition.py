@@ -40,8 +40,8 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists the names without a `<` or `>` beside
-    them. These must be true or false, as verdicts are.
+    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists the names that stand without `<` or `>`.
+    Their values must be true or false, as a verdict's are.
     """
 
     text: str
@@ -74,7 +74,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. Python refuses the dots and hyphens of metric names, so it parses stand-ins."""
+    """Parse a condition to a syntax tree. Metric names are first replaced, as Python's parser refuses their dots and hyphens."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -168,8 +168,8 @@ def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
     """Return a message for each device and task on which a `--fail-if` condition is true. A missing value gives a message, too,
-    so that no check passes unmeasured. Tasks to which a metric does not apply, and tasks that a compared baseline lacks, are
-    skipped. If every task is skipped, the only message says that nothing was checked.
+    because an unmeasured check must not pass. Tasks to which a metric does not apply, and tasks that the baseline lacks, are
+    skipped. If all are skipped, the only message says that nothing was checked.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -289,8 +289,8 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """If a metric does not apply to a task, yield the names that conditions use for it. An example is VAE encoder time in
-    text-to-image. A condition with such a name skips the task; otherwise the missing value would fail the check.
+    """Yield the names that conditions use for a metric that does not apply to a task, such as VAE encoder time in text-to-image.
+    A condition with such a name skips the task. Otherwise its missing value would make the check fail.
     """
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):

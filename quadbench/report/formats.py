@@ -48,8 +48,8 @@ def _markdown(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A LaTeX font size: its command, letter width and column gap. Both are measured in letters of the largest size. Small fonts
-    have wider letters for their height: a digit has 4.25 points at size 8, and 3.40 at 5.
+    """A LaTeX font size: its command, letter width and column gap. Widths are in letters of the largest size. Letter width is not
+    proportional to size: a digit has 4.25 points at size 8, and 3.40 at 5.
     """
 
     command: str

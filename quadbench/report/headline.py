@@ -64,8 +64,8 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If it
-    saves or costs for some tasks or devices only, the clause names or counts these.
+    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If only
+    some tasks or devices differ, the clause names or counts them.
     """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
@@ -90,7 +90,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Return the words before `fewer bytes`, such as `22 % `: how much file sizes differ. Return `""` for other metrics."""
+    """Return the text before `fewer bytes`, such as `22 % `, for file sizes; return an empty text for other metrics."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -221,8 +221,8 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return a metric's KPI rows that have values of the shared graph and of one graph per task. Times count only if both were
-    measured under equal conditions.
+    """Return a metric's KPI rows that have values for both variants: the shared graph and one graph per task. Times count only if
+    both were measured under equal conditions.
     """
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
@@ -232,7 +232,7 @@ def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
 
 
 def _condition(rows: Sequence[KpiRow]) -> str:
-    """Return the prefix `on this machine's CPU, ` if no time was measured on a phone, else an empty string."""
+    """Return the prefix `on this machine's CPU, ` if all times are from this computer, else an empty string."""
     timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
     return "on this machine's CPU, " if timed and all(ELSEWHERE & set(row.caveats) for row in timed) else ""
 
@@ -328,8 +328,8 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a sentence if a device has launches outside complete A B B A blocks, or has no complete block; else None.
-    Comparisons need complete blocks.
+    """Return a sentence if a device has launches outside complete A B B A blocks, or no complete block; else None. Comparisons of
+    two variants use only launches in complete blocks.
     """
     counts = paired(result, device)
     if counts.left_out:
@@ -376,8 +376,8 @@ def next_step(
     launches: int = ENOUGH,
     words: Sequence[str] = (),
 ) -> str:
-    """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats.
-    `launches` is the number per variant that verdicts need. `words` are the options that name the results folder in a command.
+    """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats. `launches` is
+    how many launches per variant a verdict needs. `words` are the options that name the results folder in a command.
     """
     if result.is_cut_short:
         return f"Resume the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
@@ -426,7 +426,7 @@ def remedies(caveats: Collection[Caveat]) -> list[str]:
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device. If a variant never ran, more would not help: return `enough`."""
+    """Return the fewest shared-graph launches on any device, or `enough` if a variant never ran: more launches would not help."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

@@ -41,8 +41,8 @@ def read_at(places: Sequence[int]) -> Reading:
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a function that finds a task's samples of a metric among the kinds of a launch's samples. It returns a second
-    function, which picks the values of these samples from all values of the launch.
+    """Return a reader of a metric for a task. The reader takes the kinds of a launch's samples, and finds the task's. It returns
+    a function that picks their values from all values of the launch.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
@@ -63,7 +63,7 @@ def _previous_task(switch: SampleKind) -> str:
 
 
 def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that picks from a launch's values the time of the first U-Net run after each switch to the task."""
+    """Return a function from a launch's values to the times of the first U-Net run after each switch to this task."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -161,9 +161,9 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """The measured value of a metric with its spread: the median of launch medians, in nanoseconds or bytes.
-    `low` and `high` are the extreme launch medians, or the extreme samples of a single launch. `p90` is over all samples, None
-    with too few. `medians` has one median per launch, in the order measured.
+    """The measured value of a metric with its spread: the median of launch medians, in nanoseconds or bytes. `low` and `high` are
+    the least and greatest launch medians, or samples if there is one launch. `p90` is over all samples, None if too few.
+    `medians` has each launch's median, in the order measured.
     """
 
     value: float
@@ -179,10 +179,10 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table: a metric of a task on a device, with both variants' values. If a variant has no value, its field
-    is a text with the reason. `ratio` is per-graph / shared: above 1 the shared graph takes less. `published` is a paper's value.
-    `blocks` counts the complete A B B A launch blocks from which both values come; 0 means no interleaving. `judged` is the
-    verdict on the shared graph against one graph per task, None for file sizes and incomparable times.
+    """One row of the KPI table: a metric of a task on a device, for both variants. A variant without a value has a text with the
+    reason. `ratio` is one graph per task / shared graph; above 1, the shared graph takes less. `published` is a paper's value.
+    `blocks` counts the complete A B B A launch blocks from which both values come; it is 0 if launches were not interleaved.
+    `judged` is the verdict, None for file sizes and incomparable times.
     """
 
     device: DeviceFacts
@@ -206,7 +206,7 @@ class KpiRow:
 
     @property
     def claim(self) -> Verdict:
-        """Return BETTER if the shared graph takes less than one graph per task, WORSE if more, else SAME or INCONCLUSIVE."""
+        """Return BETTER if the shared graph takes less than one graph per task, WORSE if more; else SAME or INCONCLUSIVE."""
         if self.judged:
             return self.judged.claim
         if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
@@ -236,9 +236,9 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI rows with their verdicts, corrected for multiple testing in three groups of rows (families). The first two
-    are the main metrics, which sentences report, and the other metrics. The third is a control: for each device and task, the
-    slowest file that both variants run. Its times differ only if conditions such as temperature differed.
+    """Return the KPI rows with their verdicts, corrected for multiple testing in three families: main metrics, other metrics, and
+    controls. A control is the slowest file that both variants run, for each device and task. Its times differ only if conditions
+    such as temperature differed.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -267,7 +267,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """The definition of a KPI. `reading` makes the function that picks its values; `absent` says why a task has no value."""
+    """The definition of a KPI. `reading` returns a function that picks its values; `absent` says why a task has no value."""
 
     key: str
     title: str
@@ -415,18 +415,18 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return a KPI row for each device and task whose variants ran under unequal conditions, such as temperature. The row is of
-    the slowest file that both variants run. If its two times differ by over 5 %, conditions must have differed.
+    """Return a KPI row for each device and task whose variants ran under unequal conditions, such as temperature. The row shows
+    the slowest file that both variants run: its two times differ by over 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The verdict on a metric of the shared graph against one graph per task. If `ratio` is above 1, the shared graph takes less.
-    `low` to `high` is the 95 % interval. `p` is the p-value of the hypothesis that the variants are equal. It is corrected for
-    testing `together` metrics. `verdict` is None below six blocks. If it is inconclusive, about `launches_needed` launches per
-    variant would reveal a difference of 5 %. `launches_needed` is None if that number is impractical.
+    """The verdict on a metric of the shared graph against one graph per task. A `ratio` above 1 means that the shared graph takes
+    less; `low` to `high` is its 95 % interval. `p` is the p-value of equal variants, corrected because `together` metrics are
+    tested. `verdict` is None below six blocks. If it is inconclusive, `launches_needed` launches per variant would reveal a
+    difference of 5 %. It is None if that is impractical.
     """
 
     task: str

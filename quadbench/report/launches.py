@@ -1,4 +1,4 @@
-"""Selection of a run's launches and values. Tables of each device's bundle: precision, samplers, share of 8-bit layers."""
+"""Selection of a run's launches and values, and tables of each device's bundle: precision, samplers, 8-bit percentage."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -121,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n: every n-th launch makes a list of at most `most`. The list includes each of up to four interleaved variants."""
+    """Return n so that every n-th launch makes at most `most` launches, with each of up to four interleaved variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -162,7 +162,7 @@ def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> li
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
     """Return the positions of a metric's values in a launch's list of values. Only samples whose kind passes `accept` count.
-    Warm-up samples count only for metrics that occur once per launch or switch, such as load times.
+    Warm-up samples are left out, except for metrics measured once per launch or switch, such as load times.
     """
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
@@ -234,7 +234,7 @@ def int8_of_shared(bundle: Bundle) -> Int8Share | None:
 
 
 def int8_note(bundle: Bundle) -> str | None:
-    """Return a sentence on the 8-bit share of the shared U-Net; None if nothing is in 8 bits, or the bundle lacks counts."""
+    """Return a sentence on how much of the shared U-Net has 8 bits; None if nothing has, or if the bundle lacks counts."""
     int8 = int8_of_shared(bundle)
     if int8 is None or int8.layers.int8 == 0:
         return None

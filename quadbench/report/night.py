@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change. Compare with the last good build if the night launched it, too; otherwise with earlier nights."""
+    """Format a metric's change: against the last good build if the night also ran that build, else against earlier nights."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the interval of a metric's change in a night; without one, `exact` for bytes and PSNR, else `not confirmed`."""
+    """Format the interval of a metric's change in a night. If there is none: `exact` for bytes and PSNR, else `not confirmed`."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -185,7 +185,7 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
     """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause. `value` is this
-    night's value as text. `before` is the value and the name of the latest night whose files were good.
+    night's value as text. `before` is the value of the latest night with good files, and that night's name.
     """
 
     ruling: Ruling
@@ -208,8 +208,8 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The first night of a case's present behaviour, such as a regression. `subject` are the files tested from that night on, and
-    `before` those tested earlier. Both are None if only the device's environment changed.
+    """The first night of a test case's present behaviour, such as a regression. `subject` has the files tested from that night
+    on, `before` those tested earlier. They are None if only the device's environment changed.
     """
 
     night: str
@@ -232,9 +232,9 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """A night's verdicts on one device that are reported together. They concern one test case, or all cases with the same cause.
-    `figures` lists the verdicts, the most important first. `place` is that one's case and device. `accepting` is the command that
-    accepts the change, None if there is none. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
+    """A night's verdicts on one device that are reported together: those of one test case, or of all cases with the same cause.
+    `figures` lists the verdicts, the most important first. `place` is the case and device of the first one. `accepting` is the
+    command that accepts the change, or None. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
     """
 
     kind: RulingKind
@@ -400,7 +400,7 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
     """A device's rate of false alarms, `alarms` / `tries`, with its interval `low` to `high` (None without tries). `tries` counts
-    measurements without a change since the night before. An alarm among them is false. `doubt` says why the rate is suspect.
+    measurements without a change since the night before; every alarm on these is false. `doubt` says why the rate is suspect.
     """
 
     device: str
@@ -432,8 +432,8 @@ class DeviceNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightView:
-    """The content of a nightly report. `counts` is a dict from a kind of verdict to its number of (case, device) pairs.
-    Each pair counts once, by its worst verdict. `clean` maps a case to its clean devices; `open` lists cases without a verdict.
+    """The content of a nightly report. `counts` is a dict from a kind of verdict to its number of (case, device) pairs. A pair
+    counts once, under its worst verdict. `clean` maps a case to its clean devices; `open` lists cases without a verdict.
     """
 
     night: Night
@@ -491,8 +491,8 @@ class NightView:
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
-    """Return the content of a nightly report. A case counts as clean on a device only if measured there.
-    `where` holds the command-line options that name the results folder in the report's commands.
+    """Return the content of a nightly report. A case is clean on a device only if it was measured on that device. `where` holds
+    the command-line options that name the results folder in the report's commands.
     """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]

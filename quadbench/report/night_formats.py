@@ -79,8 +79,8 @@ def line(plot: Plot, values: Iterable[float]) -> str:
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the titles of two chart panels. The first has the tested case; the second has the unchanged reference bundle
-    (yardstick), which shows changes of the device itself.
+    """Return the titles of two chart panels. The first panel shows the tested case. The second shows the unchanged reference
+    bundle (yardstick), whose changes come from the device itself.
     """
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)

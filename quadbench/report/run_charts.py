@@ -55,7 +55,7 @@ class LaunchStrip:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStrips:
-    """A task's image times on one device, by launch. Of many launches, only every `step`-th is included."""
+    """A task's image times on one device, by launch. If launches are many, only every `step`-th is included."""
 
     task: str
     address: str
@@ -122,7 +122,7 @@ def _strips(launches: Sequence[tuple[int, RunRecord]], task: TaskAssets) -> Iter
 
 
 def _readings(record: RunRecord) -> Iterator[tuple[float, float]]:
-    """Yield a launch's memory readings as (ns spent so far in loading, switches and images, resident bytes), in order."""
+    """Yield a launch's memory readings in order: ns spent so far (in loads, switches and images), and resident bytes."""
     passed_ns, loaded_ns = 0.0, 0.0  # a switch's time includes its loads
     for sample in record.samples:
         if sample.metric == "rss_bytes":
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw time per image, with its share of the switch time, by images between task switches. Each line is a way to serve."""
+    """Draw time per image, including its part of a switch, over the images between task switches; a line per way to serve."""
     series = [
         chart.Series(
             label=variant.value,

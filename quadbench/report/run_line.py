@@ -103,8 +103,8 @@ class RunStatus(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
     """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values. `swept` holds the
-    recipe values that a sweep set. `figures` maps a device address to its image time, or to its PSNR if no time was measured.
-    `figure` is the first image time among these texts, or the first PSNR if no device has a time.
+    recipe values that a sweep set. `figures` maps a device address to its image time or, if there is none, its PSNR, as text.
+    `figure` is the first of these texts, where a time goes before a PSNR.
     """
 
     run_id: str

@@ -50,9 +50,9 @@ class _ServingMode:
 
 @dataclass(frozen=True, kw_only=True)
 class ServingModes:
-    """The ways to serve tasks that one device measured, as a table and as curves of image time. A curve maps the number of images
-    between task switches to the time per image in nanoseconds. That time includes the switch time divided by that number. There
-    are no curves if conditions were unequal, because times do not compare then.
+    """The ways to serve tasks that one device measured, as a table and as curves. A curve maps the number of images between task
+    switches to the time per image in nanoseconds. That time includes the switch time divided by the number. If conditions were
+    unequal, there are no curves, because times do not compare.
     """
 
     device: DeviceFacts
@@ -61,7 +61,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Compare ways to serve, for each device that measured one other than the shared graph and one graph per task."""
+    """Compare ways to serve, on each device that measured one besides the shared graph and one graph per task."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
@@ -151,8 +151,8 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
     """Return pairs: a way to serve, and the largest number of images between task switches at which it is fastest. The numbers
-    rise. The last one is None, because its way stays the fastest from there on. `times` is a dict from a way to its image and
-    switch times.
+    rise. The last one is None: that way is fastest for all larger numbers. `times` is a dict from a way to its image and switch
+    times.
     """
     best = min(times, key=lambda variant: sum(times[variant]))
     stretches: list[tuple[Variant, int]] = []

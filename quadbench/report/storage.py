@@ -43,8 +43,8 @@ class UseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The file sizes on a device by number of tasks. `extrapolated` continues `measured` by the mean size per added task.
-    `growth` is a stored measurement of ten tasks of the same model, from another run.
+    """The file sizes on a device by number of tasks. `measured` are real sizes; `extrapolated` adds the mean size per added task
+    to them. `growth` is a stored measurement of ten tasks of the same model, from another run.
     """
 
     device: DeviceFacts
@@ -79,7 +79,7 @@ class Growth:
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
     """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks. Return None if the run has ten
-    tasks or more, or if its model or target differs from the stored. `recipe` is the text of the run's recipe, if any.
+    tasks or more, or if its model or target is not the stored one. `recipe` is the text of the run's recipe, if any.
     """
     stored = _ten_tasks()
     steps = stored["steps"]
@@ -110,8 +110,8 @@ def _ten_tasks() -> dict[str, Any]:
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return the file sizes for each bundle and target, from the first device that ran both variants. If none ran both, the first
-    device with one variant counts.
+    """Return file sizes for each bundle and target, from the first device that ran the shared graph and one graph per task. If
+    none ran both, the first device that ran one of them counts.
     """
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:

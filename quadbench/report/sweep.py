@@ -48,8 +48,8 @@ class SweepFigure:
 @dataclass(frozen=True, kw_only=True)
 class SweepPoint:
     """The metrics of one task on one device at one setting of a sweep. A setting has a value for each recipe key that is swept.
-    `reason` says why a launch was not OK. `is_best` means that no other setting is better in quality, time or bytes without being
-    worse in another of these.
+    `reason` says why a launch was not OK. `is_best` means that no other setting is at least as good in quality, time and bytes,
+    and better in one.
     """
 
     setting: dict[str, str]
@@ -133,7 +133,7 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return the caveats that matter to a sweep. It uses only the images of a failed launch, and nothing of a repeated one."""
+    """Return a launch's caveats that matter to a sweep: those on images if it failed, none if it was repeated, else all."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
@@ -166,7 +166,7 @@ def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[s
 
 
 def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
-    """Yield the percentages of 8-bit parameters, layers and MACs of the shared U-Net, if layers are in 8 bits."""
+    """Yield the percentages of parameters, layers and MACs of the shared U-Net in 8 bits; nothing if no layer is."""
     int8 = int8_of_shared(bundle)
     if int8 is not None and int8.layers.int8 > 0:
         for key, share in (("parameters", int8.parameters), ("layers", int8.layers), ("MACs", int8.multiply_accumulates)):
@@ -217,7 +217,7 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """The difference of two settings in a metric, with a 95 % interval: dB for quality, otherwise a ratio. `verdict` is BETTER if
-    the first setting is better, WORSE if the second is. The interval must exclude "no change", and times must differ beyond the
+    the first setting is better, WORSE if the second is. Then the interval excludes "no change", and times differ beyond the
     sweep's noise. SAME: the interval is within the equivalence margin. `is_noise`: only noise prevents a verdict.
     """
 
@@ -286,7 +286,7 @@ def is_telling(points: Sequence[SweepPoint]) -> bool:
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return whether no two settings are known to differ in image quality. Each pair must have a difference with an interval."""
+    """Return whether image quality was compared, with intervals, for all pairs of settings, and no pair is known to differ."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
@@ -302,7 +302,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in a metric and as good in the rest. A point without a quality value is beaten."""
+    """Return whether another setting is better in one metric and as good in the rest. A point without quality is beaten, too."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True

@@ -1,4 +1,4 @@
-"""Self-contained SVG charts of a sweep: quality over the swept values, and quality over time or bytes."""
+"""Self-contained SVG charts of a sweep: image quality over the swept values, and over the time per image or bytes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A curve of a sweep chart: a task on a device, or a paper. `y` (PSNR) and `errors` are keyed by the swept value's index."""
+    """A sweep chart's curve, of a task on a device or of a paper. `y` (PSNR) and `errors` are dicts by swept value's index."""
 
     label: str
     colour: int
@@ -36,7 +36,7 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the swept values, on a scale if they are numbers, else equally spaced. A paper's values are dashed."""
+    """Draw PSNR over the swept values, on a numeric axis for numbers, else equally spaced. A paper's values are dashed."""
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
     ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
@@ -123,8 +123,8 @@ class _Spot:
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw image quality over cost (time or bytes) for each setting, with error bars; None if no setting has both.
-    Settings that no other beats are filled and joined by a line. Tasks without the quality metric are left out.
+    """Draw image quality over cost (time or bytes) for each setting, with error bars. Return None if no setting has both.
+    Settings that no other beats are filled and joined by a line. Tasks without a quality value are left out.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)

@@ -69,9 +69,9 @@ class MeasuredRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFigure:
-    """A paper's printed value beside the value that a run measured with the shared graph, in the same unit. `here` is the run's
-    value, or a text with the reason why it is missing. `span` is its range over launches, None without spread. `other_sampler` is
-    the run's sampler if it is not the paper's, otherwise None.
+    """A paper's printed value and the value that a run measured with the shared graph, in the same unit. `here` is the run's
+    value, or a text that says why it is missing. `span` is the range of `here` over launches, None without spread.
+    `other_sampler` is the run's sampler if it is not the paper's, otherwise None.
     """
 
     row: str
@@ -85,8 +85,8 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a paper's table beside the measured values of runs. A row of the paper repeats for each run and device that has the
-    row's device profile and percentage of 8-bit parameters.
+    """Return a paper's table beside the measured values of runs. A row appears once for each run and device that match it in
+    device profile and percentage of 8-bit parameters.
     """
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]

@@ -40,7 +40,7 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The launches of a compared build (A or B) on a device, in order, and its definitions of the common tasks."""
+    """The launches of a compared build (A or B) on a device, in order, and its definitions of the tasks that both builds have."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
@@ -68,9 +68,9 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks.
-    `comparison` is B against A: a ratio above 1 means that B takes more. It is None without interleaving, and for exact metrics:
-    bytes and PSNR. PSNR is in decibels, with None as its unit.
+    """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks. `comparison` is
+    B against A: a ratio above 1 means that B takes more. It is None if launches were not interleaved, and for the exact metrics,
+    bytes and PSNR. PSNR is in decibels, and its unit is None.
     """
 
     device: DeviceFacts
@@ -151,8 +151,8 @@ def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparis
 
 
 def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan interim analyses that can detect a change `to_see` of image time, given the spread of the launches so far. Return None
-    if that takes too many launches.
+    """Plan interim analyses that can detect a change of image time as small as `to_see`. The plan depends on the spread of the
+    launches so far. Return None if it would take too many launches.
     """
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
@@ -162,7 +162,7 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
     """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, gives the verdict.
-    The other measured rows are tested together: if builds are equal, at most 5 % of comparisons show any difference.
+    The others are tested together: if the builds are equal, the chance that any shows a difference is at most 5 %.
     """
     rows = side_rows(device, a, b)
     diffs = {place: compare_key(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
@@ -217,9 +217,9 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` are its interim analyses. Stored runs have no looks and no verdicts,
-    because their launches were not interleaved. `differences` maps contents and settings that differ to their values in A and B.
-    `caveats` are those of both builds. `launches` are the compared launches in order of time.
+    """The result of a comparison on one device. `looks` are its interim analyses. A comparison of stored runs has neither looks
+    nor verdicts, because launches were not interleaved. `differences` maps each differing content or setting to its values in A
+    and B. `caveats` are those of both builds. `launches` are the compared launches in order of time.
     """
 
     device: DeviceFacts

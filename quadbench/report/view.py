@@ -59,8 +59,8 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest pixel difference, in 1/255, between float images of the on-device program (harness) and of Python. A text in
-    its place says why it is unknown.
+    """The largest pixel difference, in 1/255, between float images of the on-device program (harness) and of Python. If it is
+    unknown, a text says why.
     """
 
     device: DeviceFacts
@@ -142,7 +142,7 @@ class ReportView:
 
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
-    """Return the content of a run's report, compared with a baseline if given. `layout` gives the image paths."""
+    """Return the content of a run's report, compared with a baseline if given. `layout` locates the images."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
     launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = compare_with(baseline, kpi_rows(baseline), result, rows, layout.root_arguments) if baseline else None
@@ -240,7 +240,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
     """Return the caveats on a launch's measurements. A failed launch has none, because its values are not used. FEW_SAMPLES is
-    dropped for the float graph: its images are compared, its times are not.
+    dropped for the float graph, because only its images are used, not its times.
     """
     if record.status is not Status.OK:
         return ()
@@ -271,10 +271,10 @@ class DeviceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run as JSON: its result in words, caveats, and values in nanoseconds, bytes and decibels.
-    `ways` has the rows of the ways to serve; it is empty if only the shared graph and one graph per task ran. `verdicts` and
-    `devices` are keyed by device address. `baseline` is the comparison with an earlier run, and `report` is the path of the HTML
-    file, if any. With several bundles, `bundle_digest` and `precision` are those of the first.
+    """A run as JSON: its result in words, caveats, and values in nanoseconds, bytes and decibels. `ways` has a row for each way
+    to serve; it is empty if only the shared graph and one graph per task ran. `verdicts` and `devices` are keyed by device
+    address. `baseline` is the comparison with an earlier run, and `report` is the path of the HTML file, if any. `bundle_digest`
+    and `precision` are those of the run's first bundle.
     """
 
     schema_version: int = SCHEMA_VERSION

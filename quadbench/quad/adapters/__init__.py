@@ -1,4 +1,4 @@
-"""Adapters: reading LoRA files of PEFT, diffusers and kohya, and making them inputs of the one graph that all adapters share.
+"""Adapters: reading LoRA files of PEFT, diffusers and kohya. One U-Net graph takes the weights of any adapter as inputs.
 
 loading.py       recognition of a file's format; matching of sites, shapes and ranks
 lora_pairs.py    pairing of down and up per site; refusal of DoRA and OFT

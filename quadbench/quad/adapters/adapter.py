@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize a LoRA's text encoder part, which bundles omit. `energies` are the squared norms of that part's updates."""
+        """Summarize a LoRA's text encoder part, which bundles omit. `energies` are its updates' squared norms, by layer."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -107,12 +107,12 @@ class Adapter:
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
-        """Return this adapter with pairs randomly rotated (equal updates, other rounding). Its name and `number` are the seed."""
+        """Return an adapter with randomly rotated pairs: equal updates, other rounding errors. Name and `number` are the seed."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
     def at_weight(self, weight: float) -> "Adapter":
-        """Return the adapter at another user-given weight: each `up` is rescaled from the old weight to the new one."""
+        """Return the adapter at a new user-given weight: each `up` is rescaled from the present weight to the new one."""
         if weight == self.weight:
             return self
         factor = weight / self.weight
@@ -138,7 +138,7 @@ def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) 
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Return an adapter with random weights at all layers of the given kinds. `unet` only gives the layers' names and shapes.
+    """Return an adapter with random weights at all layers of the given kinds, such as attention. `unet` gives names and shapes.
 
     `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
     tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
@@ -166,7 +166,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return a dict from LoRA input name to tensor in the adapter's ranks, without padding. Bundles store these tensors."""
+    """Return a dict from LoRA input name to the adapter's tensor at its own rank, without padding, as bundles store it."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's updates to the U-Net's weights. The U-Net gets new tensors, because copies may share the old ones."""
+    """Add an adapter's updates to the U-Net's weights, as new tensors: copies of the U-Net may share the old ones."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

@@ -38,7 +38,7 @@ class ConvertedSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A LoRA made from another adapter, with each layer's error, largest first. Bias updates are left out, and counted."""
+    """A LoRA made from another adapter, the layers' errors (largest first), and the number of bias updates, which are lost."""
 
     adapter: Adapter
     source: str
@@ -154,7 +154,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Approximate an update (out, in*k*k) by a LoRA pair of rank `rank` or less, None for zero. Return the pair and its error."""
+    """Return a LoRA pair of at most rank `rank` near an update (out, in*k*k), and its error. A zero update has the pair None."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -91,8 +91,8 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Return the kind of a layer (site), such as attention, by the end of its name. Layers outside the blocks, and layers with
-    original Stable Diffusion names, have no known ending. Then the tensors' shapes decide.
+    """Return the kind of a layer (site), such as attention, by the end of its name. If the ending is unknown, the tensors' shapes
+    decide. That happens outside the blocks and for original Stable Diffusion names.
     """
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():

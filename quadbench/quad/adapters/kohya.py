@@ -44,7 +44,7 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs by kohya layer name (`mid_block_attentions_0_proj_in`), scaled by alpha / r (no alpha: 1)."""
+    """Read the U-Net's LoRA pairs by kohya layer name. Scale them by alpha / r; a layer without an alpha has the scale 1."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
@@ -75,15 +75,15 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return a layer's original Stable Diffusion name in the form that diffusers' converter accepts. An upsampler that ends in
-    `_1_conv` (blocks without attention) gets the ending `_2_conv`, the only one accepted. Other names stay unchanged.
+    """Return a layer's original Stable Diffusion name in the form that diffusers' converter accepts. In blocks without attention,
+    an upsampler's ending `_1_conv` becomes `_2_conv`, which the converter requires. Other names stay unchanged.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """Convert a layer name of the original Stable Diffusion code to diffusers' name by a diffusers function; None if unknown."""
+    """Translate a layer's original Stable Diffusion name to diffusers' name, by diffusers' function; None for unknown names."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     upsampler = _UPSAMPLER.fullmatch(flat)
@@ -158,7 +158,7 @@ def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
 def read_weight_updates(
     tensors: Parts, key_of: Callable[[str], TensorKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> WeightUpdates:
-    """Read weight updates stored as LoHa, LoKr or full differences. `key_of` parses a tensor key, and returns None if unknown."""
+    """Read weight updates stored as LoHa, LoKr or full differences. The function `key_of` parses a tensor key or returns None."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}

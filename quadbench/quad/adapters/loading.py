@@ -54,7 +54,7 @@ class SiteShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The layers (sites) of a base model that take LoRA. Translating original Stable Diffusion names needs `layers_per_block`."""
+    """The layers (sites) of a base model that take LoRA. `layers_per_block` helps translate original Stable Diffusion names."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -192,7 +192,7 @@ def _site_shape(down: Shape, up: Shape, *, rank: int | None) -> SiteShape:
 
 
 def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
-    """Return the adapter with the base model's layer names and shapes; 1x1 convolutions and linear layers are interchangeable."""
+    """Return the adapter with the base's layer names and shapes; LoRA tensors of linear layers and 1x1 convolutions convert."""
     sites = match_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))
@@ -251,6 +251,6 @@ def _in_shape(name: str, site: str, pair: LoraPair, slot: SiteShape) -> LoraPair
 
 
 def _reshaped(tensor: torch.Tensor, expected: Shape) -> torch.Tensor:
-    """Return a LoRA tensor as the base expects it, (a, b) or (a, b, 1, 1). Tensors of other shapes are returned unchanged."""
+    """Return a LoRA tensor in the base's shape: (a, b) for a linear layer, (a, b, 1, 1) for a 1x1 convolution, else unchanged."""
     is_pointwise = tuple(tensor.shape[2:]) in ((), (1, 1)) and tuple(expected[2:]) in ((), (1, 1))
     return tensor.reshape(expected) if is_pointwise and tuple(tensor.shape[:2]) == tuple(expected[:2]) else tensor

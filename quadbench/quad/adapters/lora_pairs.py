@@ -68,8 +68,8 @@ def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReading:
-    """The LoRA pairs of a file by layer (site), and all problems found. The `scales` are already multiplied into `up`. If there
-    are problems, only the pairs that could be formed are included.
+    """The LoRA pairs of a file by layer (site), and all problems found. `scales` has each layer's LoRA scale, already multiplied
+    into `up`. If there are problems, only the pairs that could be formed are included.
     """
 
     pairs: dict[str, LoraPair]
@@ -169,7 +169,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Record keys of other methods than LoRA, of text encoders, and unknown keys. Return whether any other method was found."""
+    """Record keys of text encoders, of non-LoRA methods, and unknown keys. Return whether a non-LoRA method was found."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and role, and record duplicates. More layers than a U-Net can have are a fault: return {}."""
+    """Group tensor names by layer and role; record duplicates. Record more layers than a U-Net can have, and return {} then."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:

@@ -33,7 +33,7 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return each LoRA input's range in the adapter `anchor`. If that is None or lacks the layer, take all adapters' range."""
+    """Return each LoRA input's quantization range in adapter `anchor`; without that or its layer, the range of all adapters."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
@@ -63,7 +63,7 @@ def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraProfile:
-    """The LoRA inputs' encodings, which all adapters share, and the adapters, rescaled to use the full range if requested."""
+    """The LoRA encodings that all adapters share, and the adapters (on request with pairs rescaled to fill the shared ranges)."""
 
     adapters: dict[str, Adapter]  # gauge-aligned if requested
     anchor: str | None  # the adapter whose ranges are used; None for the pooled ranges of all adapters
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the adapters and their shared LoRA encodings. `gauge` first rescales each pair to use the shared ranges fully."""
+    """Return the adapters and their shared LoRA encodings. If `gauge`, first rescale each pair to use the shared ranges fully."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -87,8 +87,8 @@ def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) ->
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """The quantization loss of an adapter at one layer. `clipped` counts the weights outside the range; `effective_bits` is log2
-    of the used integer levels, for the worse of `down` and `up`; `sqnr_db` is the SQNR of up*down, infinite without loss.
+    """The quantization loss of an adapter at one layer. `clipped` counts the weights outside the range. `effective_bits` is log2
+    of the number of integer levels used, the smaller of `down` and `up`. `sqnr_db` is the SQNR of up*down, infinite without loss.
     """
 
     site: str
@@ -157,7 +157,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The decision whether an adapter can be added, and its quantization loss as it is (`plain`) and rescaled (`gauged`)."""
+    """The decision whether a bundle can take an adapter; its quantization loss as it is (`plain`) and rescaled (`gauged`)."""
 
     acceptance: Acceptance
     reason: str
@@ -202,8 +202,8 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Describe the first admission limit that the adapter violates at one layer; return None if it violates none. NaN violates a
-    limit. A layer that quantization leaves unchanged always passes, even if it uses few integer levels.
+    """Describe the first limit on quantization loss that an adapter violates at one layer; return None if there is none. NaN
+    violates a limit. A layer that quantization leaves unchanged always passes, even if it uses few integer levels.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -59,7 +59,7 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """One alternative of a PEFT rank or alpha pattern. A layer's name must end with `tail` and, if set, begin with `head`."""
+    """An alternative of PEFT's rank_pattern or alpha_pattern. A layer's name must end with `tail` and begin with any `head`."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
@@ -224,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a LoRA file's reading with added problems: those of its PEFT configuration, and ranks other than configured."""
+    """Return a LoRA file's reading with added problems: those of its PEFT configuration, and ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -281,7 +281,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Parse a file's LoraConfig of the U-Net or text encoder from metadata `text`, where its keys begin with `prefix`."""
+    """Parse the LoraConfig of the U-Net or text encoder from a file's metadata `text`. This part's keys begin with `prefix`."""
     if text is None:
         return None
     if len(text) > MAX_BYTES:

@@ -57,7 +57,7 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
 
 
 def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    """Return the keys and values of a tensor's reference to external data; ValueError for unknown or repeated keys."""
+    """Return the dict that locates a tensor's external data (file, offset). Raise ValueError for unknown or repeated keys."""
     place: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:

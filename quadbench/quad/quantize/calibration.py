@@ -114,7 +114,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that compute each value's histogram bin. They also output a 1 per value, to be added to the bins' counts."""
+    """Return nodes that compute each value's histogram bin. They also output a one per value, which is added to its bin."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -131,8 +131,8 @@ def _places(name: str, index: int) -> list[onnx.NodeProto]:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeRule:
-    """The rule for a tensor's quantization range: an estimator, and the headroom factor that scales both ends. Without an
-    estimator, the range is from the least to the greatest value, and needs no histogram.
+    """The rule for a tensor's quantization range: an estimator, and a headroom factor that multiplies both ends of the range.
+    Without an estimator, the range is from the least to the greatest value, and needs no histogram.
     """
 
     estimator: Estimator | None = None
@@ -187,8 +187,8 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds to observe ranges, then again to count values outside their encodings. The second run
-    counts only in tensors whose range exceeds the encoding. Outputs of nodes that only move values, such as Reshape, are skipped.
+    """Run the float graph on the feeds to observe ranges, then again to count clipped values. The second run counts only in
+    tensors with values outside their encoding. Outputs of nodes that only move values, such as Reshape, are skipped.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}
@@ -228,7 +228,7 @@ def range_within(encoding: Encoding) -> Range:
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return a copy of the graph with a single output: for each tensor, the number of values outside its range."""
+    """Return a copy of the graph with one output: for each tensor, the number of values outside its encoding's range."""
     nodes: list[onnx.NodeProto] = []
     constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):

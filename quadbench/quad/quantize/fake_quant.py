@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return a Resize node's unsupported mode or factors as text, else None. `x` has its inputs, with None if not constant."""
+    """Return a Resize node's unsupported mode or factors as text, else None. `x` lists its inputs, None where not constant."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form

@@ -1,4 +1,4 @@
-"""Merging: the U-Net of the merged-at-load variant, and the graph that merges adapters into the U-Net's weights on a device.
+"""Merging: a U-Net into whose weights a device merges an adapter at load time, and the graph that does the merging there.
 
 The U-Net has the shared U-Net's encodings: the encoding of a site's sum is used for the site's own result. The weights at the
 sites are in an external file. The merge graph takes LoRA inputs and computes the tensors of that file: the base's weights in
@@ -44,7 +44,7 @@ class MergeableUnet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A LoRA layer in a float graph: the base layer, and the names of its result (`own`) and of its sum with LoRA (`total`)."""
+    """A LoRA layer in a float graph: the base layer, and the names of its result without LoRA (`own`) and with it (`total`)."""
 
     name: str
     layer: onnx.NodeProto
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float graph without LoRA inputs: each layer gives its base result, with no LoRA product added."""
+    """Return a copy of a float graph without LoRA inputs. Each layer with a LoRA outputs only the base layer's result."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:

@@ -64,7 +64,7 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
 
 
 def split_layer_norm(model: onnx.ModelProto) -> None:
-    """Replace LayerNormalization by one with scale 1 and offset 0, then Mul and Add.
+    """Replace each LayerNormalization by one with scale 1 and offset 0. Mul and Add then apply the original scale and offset.
 
     HTP computes the original wrongly if a Gemm follows directly and the tensor is small, as in text encoders (docs/qnn.md).
     """

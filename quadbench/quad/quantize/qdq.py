@@ -37,7 +37,7 @@ def bias_key(name: str, output: str) -> str:
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Return a dict from each tensor to the one whose encoding it uses. Nodes that only move data pass on their input's."""
+    """Return a dict from tensor to the tensor whose encoding it uses. Nodes that only move data keep their input's encoding."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -71,7 +71,7 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Return a float graph as a QDQ graph. Inputs in `lora` become integers; without `activations`, activations stay float."""
+    """Return a float graph as a QDQ graph. Inputs in `lora` become integers. If `activations` is empty, these stay float."""
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
@@ -142,7 +142,7 @@ class _Writer:
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Requantize a tensor with another encoding and return its new name. Calls with the same suffix `form` reuse it."""
+        """Requantize a tensor with another encoding; return its new name, ending in `form`. Calls with this `form` reuse it."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
@@ -210,7 +210,7 @@ class _Writer:
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Write a bias as INT32, or UINT16 if a float input or weight leaves no scale. Return the dequantized tensor's name."""
+        """Write a bias as INT32, or as UINT16 if input or weight is float and gives no scale. Return the dequantized name."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:

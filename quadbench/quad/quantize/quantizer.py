@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph. Activations have 16 bits, or 8 where that adds least noise. Needs no torch."""
+"""Quantizer: writing a float graph as a QDQ graph. Activations have 16 bits, in the least noisy layers 8. Needs no torch."""
 
 import math
 import os
@@ -30,7 +30,7 @@ NOISE_SAMPLES = 8  # number of calibration feeds, evenly spread
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or linear layer. Its input has the encoding of the tensor `data`, its output that of `result`."""
+    """A convolution or linear layer. Its input has the encoding of the tensor `data`, its output the encoding of `result`."""
 
     name: str
     data: str
@@ -66,7 +66,7 @@ def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Laye
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Count what runs in 8 bits: layers, parameters, multiply-accumulates, and LoRA products with 8-bit data and LoRA weights."""
+    """Count what has 8 bits: layers, parameters, multiply-accumulates, and LoRA products (both data and LoRA weights)."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -132,7 +132,7 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors to make 8-bit: those of the first layers in `noise`, which hold about `percent` % of all parameters.
+    """Return the tensors to make 8-bit: of the first (least noisy) layers in `noise` that hold about `percent` % of parameters.
 
     A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
     """
@@ -146,7 +146,7 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """A part `nodes` of a graph, and the layers whose first tensor is computed in it. `rest` is this part and all later nodes."""
+    """A part of a graph: its `nodes`, and the layers whose input is computed in it. `rest` is the graph from this part on."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
@@ -226,7 +226,7 @@ def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple
 
 
 class _Cutter:
-    """A cutter of one ONNX model: it makes smaller models from some of the nodes."""
+    """A tool that makes smaller models from one ONNX model, each with some of its nodes."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -236,7 +236,7 @@ class _Cutter:
     def part(
         self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
     ) -> onnx.ModelProto:
-        """Return a model of the given nodes. Its inputs are the tensors that they read but do not compute, except constants."""
+        """Return a model of the given nodes. Other tensors that they read are its inputs, or are copied if they are constants."""
         known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
         graph = helper.make_graph(
@@ -309,7 +309,7 @@ class CalibratedGraph:
         return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
-        """Return the encodings of all activations, either all 16-bit or all 8-bit as `dtype` says."""
+        """Return the encodings of all activations for the integer type `dtype`: 16-bit or 8-bit."""
         return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
@@ -340,8 +340,8 @@ def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | 
 def write_qdq(
     calibrated: CalibratedGraph, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
 ) -> QuantizedGraph:
-    """Return the QDQ form of a float graph, with `int8_percent` % of its parameters in W8A8: those of the least noisy layers. At
-    100 %, all activations have 8 bits, including those between layers.
+    """Return the QDQ form of a float graph. The least noisy layers, which hold `int8_percent` % of its parameters, run in W8A8.
+    If `int8_percent` is 100, all activations have 8 bits, including those between layers.
     """
     model, sources, wide = calibrated.model, calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()

@@ -31,7 +31,7 @@ class SamplerInput:
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
-        """Return the sample after a step. For inpainting, the region outside the mask is the image, noised as in `known`."""
+        """Return the sample after a step. In inpainting, the unmasked region is image and noise, weighted by `known`."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
