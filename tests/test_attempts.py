@@ -1,6 +1,7 @@
 """An attempt is forked from its host's server, ends as its program ends, and stores nothing once a later attempt has begun."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -93,6 +94,31 @@ def test_a_program_ends_as_its_attempt_does(attempts: Attempts, tmp_path: Path, 
     assert ("boom" in errors) == ("boom" in code)
 
 
+def test_a_request_larger_than_a_sockets_buffer_arrives_whole(attempts: Attempts, tmp_path: Path) -> None:
+    large = {f"LARGE_{number}": "x" * 100_000 for number in range(10)}
+    program = begin(attempts, tmp_path, "import os; print(sum(name.startswith('LARGE_') for name in os.environ))", **large)
+    assert program.communicate(timeout=PATIENCE_S)[0] == "10\n"
+
+
+def test_a_program_without_standard_streams_has_its_attempt_made(attempts: Attempts, tmp_path: Path) -> None:
+    (tmp_path / "order").write_text("from pathlib import Path; Path('made').write_text('yes'); code = 4")
+    words = shlex.join(python_module("quadbench", "farm", "attempt", "order"))
+    ended = subprocess.run(["sh", "-c", f"{words} <&- >&- 2>&-"], cwd=tmp_path, env=dict(attempts.environment), check=False)
+    assert ended.returncode == 4
+    assert (tmp_path / "made").read_text() == "yes"
+
+
+def test_a_number_of_no_signal_harms_nobody(attempts: Attempts, tmp_path: Path) -> None:
+    (tmp_path / "order").write_text("import time; time.sleep(0.2); code = 6")
+    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
+        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
+        request = f'{{"order": "{tmp_path}/order", "folder": "{tmp_path}", "environment": {{}}}}'.encode()
+        socket.send_fds(client, [LENGTH.pack(len(request))], [stream.fileno()] * 3)
+        client.sendall(request + bytes([200, 0, 255]))
+        client.settimeout(PATIENCE_S)
+        assert client.recv(4) == (6).to_bytes(4, "little")
+
+
 def test_ctrl_c_reaches_the_attempt_also_if_it_comes_before_the_attempt_begins(attempts: Attempts, tmp_path: Path) -> None:
     program = begin(attempts, tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)")
     assert program.stdout is not None
@@ -134,7 +160,12 @@ def test_attempts_end_with_their_server_and_may_be_tried_again(tmp_path: Path, m
     wait_until(lambda: not is_alive(pid))
 
 
-@pytest.mark.parametrize("sent", [b"", b"\x01", LENGTH.pack(2**31), LENGTH.pack(9) + b"no { JSON", LENGTH.pack(10_000) + b"{"])
+DEEP = LENGTH.pack(50_000) + b"[" * 50_000
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\x01", LENGTH.pack(2**31), LENGTH.pack(9) + b"no { JSON", LENGTH.pack(10_000) + b"{", DEEP]
+)
 def test_a_broken_request_costs_no_other_attempt(attempts: Attempts, tmp_path: Path, sent: bytes) -> None:
     program = begin(attempts, tmp_path, f"{PID}input()")
     assert program.stdout is not None

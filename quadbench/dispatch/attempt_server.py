@@ -57,11 +57,14 @@ class AttemptServer:
                 key.data()
 
     def _accept(self) -> None:
-        client, _ = self._listener.accept()
+        try:
+            client, _ = self._listener.accept()
+        except OSError:  # the client has gone
+            return
         try:
             client.settimeout(_REQUEST_S)
             request, streams = _received(client)
-        except (OSError, ValueError):  # a client that was killed, or is none of ours
+        except (OSError, ValueError, RecursionError):  # a client that was killed, or is none of ours
             client.close()
             return
         client.settimeout(None)
@@ -90,15 +93,16 @@ class AttemptServer:
         except OSError:
             numbers = b""
         for number in numbers:
-            os.kill(attempt.pid, number)
+            if number in FORWARDED:
+                os.kill(attempt.pid, number)
         if not numbers:
             self._selector.unregister(attempt.client)
             attempt.kill()
 
     def _end(self, attempt: _Attempt) -> None:
+        kill_group(attempt.pid)  # while the id of the ended process, which is the group's, cannot be another's
         _, status = os.waitpid(attempt.pid, 0)
         del self._attempts[attempt.pid]
-        kill_group(attempt.pid)
         with suppress(OSError):
             attempt.client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
         self._selector.unregister(attempt.ended)
@@ -155,9 +159,13 @@ def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
         (length,) = LENGTH.unpack(head) if len(head) == LENGTH.size else (0,)
         if len(streams) != 3 or not 0 < length <= _MOST_REQUEST_BYTES:
             raise ValueError("no request")
-        text = client.recv(length, socket.MSG_WAITALL)
+        text = b""
+        while len(text) < length:  # MSG_WAITALL does not wait on a socket with a time limit
+            if not (part := client.recv(length - len(text))):
+                raise ValueError("half a request")
+            text += part
         return json.loads(text), streams
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         for descriptor in streams:
             os.close(descriptor)
         raise
