@@ -59,7 +59,7 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """An alternative of PEFT's rank_pattern or alpha_pattern. A layer's name must end with `tail` and begin with any `head`."""
+    """One alternative in a key of PEFT's rank_pattern. It matches layers whose name ends with `tail` and begins with `head`."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
