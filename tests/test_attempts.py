@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ from quadbench.dispatch import attempt
 from quadbench.dispatch.attempt_client import LENGTH, SERVER_GONE, SERVER_VARIABLE, server_address
 from quadbench.dispatch.attempts import Attempts, serving_attempts
 from quadbench.errors import AttemptOverError
-from quadbench.farm.fence import take_fence
+from quadbench.farm.fence import Fence, take_fence
+from quadbench.farm.job import JobKind, NewJob
+from quadbench.farm.jobs import JobQueue
+from quadbench.farm.need import device_need, needs_served
+from quadbench.farm.scheduler import Seat
 from quadbench.host import python_module
 from quadbench.results.engine import Source, begin_write
 
@@ -80,6 +85,7 @@ code = 5
     ("code", "ending"),
     [
         ("raise SystemExit(7)", 7),
+        ("raise SystemExit", 0),
         ("raise SystemExit('a text')", 1),
         ("raise RuntimeError('boom')", 1),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
@@ -220,11 +226,39 @@ def test_wrong_words_get_the_usage(words: tuple[str, ...], code: int, tmp_path: 
     reads(result.stdout + result.stderr, "ORDER")
 
 
+def next_fence(engine: sa.Engine, job: str) -> Fence:
+    with begin_write(engine) as connection:
+        return take_fence(connection, job)
+
+
+def test_an_attempt_that_begins_late_takes_no_number_from_the_one_that_runs(engine: sa.Engine) -> None:
+    queue = JobQueue(engine)
+    queue.submit("run", [NewJob(kind=JobKind.MEASURE, needs=device_need("phone"))], "ana@lab", "1")
+    seat = Seat(name="phone", serves=needs_served("phone", {}), rested_s=1, affinity="")
+    (job,) = queue.claim("one", "1", [seat])
+    current = attempt.take_guard(engine, job)
+    with raising(AttemptOverError, 0, 1, snapshot=False):
+        attempt.take_guard(engine, replace(job, attempt=0))
+    with begin_write(engine) as connection:
+        current(connection)
+
+
+def test_a_program_whose_folder_is_gone_says_so(attempts: Attempts, tmp_path: Path) -> None:
+    words = shlex.join(python_module("quadbench", "farm", "attempt", "/order"))
+    (tmp_path / "gone").mkdir()
+    command = ["sh", "-c", f"rmdir ../gone; {words}"]
+    ended = subprocess.run(
+        command, cwd=tmp_path / "gone", env=dict(attempts.environment), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 3
+    says(ended.stderr, "folder is gone")
+
+
 def test_only_the_last_attempt_at_a_job_may_store(engine: sa.Engine) -> None:
-    first, other = take_fence(engine, "run/1"), take_fence(engine, "run/2")
+    first, other = next_fence(engine, "run/1"), next_fence(engine, "run/2")
     with begin_write(engine) as connection:
         first.check(connection)
-    second = take_fence(engine, "run/1")
+    second = next_fence(engine, "run/1")
     assert second.token > first.token
     with begin_write(engine) as connection:
         second.check(connection)
@@ -240,11 +274,13 @@ def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_secon
 import time
 from quadbench.dispatch.attempt import stopped_when_over
 from quadbench.farm.fence import take_fence
-from quadbench.results.engine import open_engine
+from quadbench.results.engine import begin_write, open_engine
 import os
 from pathlib import Path
 engine = open_engine({str(database)!r} if "://" in {str(database)!r} else Path({str(database)!r}))
-with stopped_when_over(engine, take_fence(engine, "run/1").check):
+with begin_write(engine) as connection:
+    fence = take_fence(connection, "run/1")
+with stopped_when_over(engine, fence.check):
     print(os.getpid(), flush=True)
     time.sleep(60)
 """
@@ -252,7 +288,7 @@ with stopped_when_over(engine, take_fence(engine, "run/1").check):
     assert program.stdout is not None
     pid = int(program.stdout.readline())
     os.kill(pid, signal.SIGSTOP)
-    take_fence(engine, "run/1")
+    next_fence(engine, "run/1")
     time.sleep(attempt._STOOD_STILL_S + 0.5)
     assert is_alive(pid)
     os.kill(pid, signal.SIGCONT)

@@ -87,7 +87,10 @@ def take_guard(engine: sa.Engine, job: Job) -> Guard:
     Raises:
         StorageError, ArtifactError: the database cannot be used.
     """
-    queue, fence = JobQueue(engine), take_fence(engine, f"{job.run_id}/{job.id}")
+    queue = JobQueue(engine)
+    with begin_write(engine) as connection:
+        queue.check(connection, job)  # an attempt that starts late takes no number from the one that runs
+        fence = take_fence(connection, f"{job.run_id}/{job.id}")
 
     def guard(connection: sa.Connection) -> None:
         queue.check(connection, job)

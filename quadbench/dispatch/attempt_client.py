@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 SERVER_VARIABLE = "QUADBENCH_ATTEMPT_SERVER"
 SERVER_GONE = 75  # exit code EX_TEMPFAIL of sysexits.h: the attempt may be tried again
@@ -33,6 +34,11 @@ def main(arguments: Sequence[str]) -> int:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # a standard stream was closed
         pass
     os.close(descriptor)
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError as error:
+        sys.stderr.write(f"error: the working folder is gone: {error.strerror}\n")
+        return 3
     order = os.path.abspath(arguments[0])  # noqa: PTH100  # pathlib costs a third of this program's imports
     if connection := _connected():
         with connection:
@@ -64,13 +70,18 @@ def peer_user(connection: socket.socket) -> int:
     return int(user)
 
 
+def _forward(connection: socket.socket, number: int) -> None:
+    with suppress(OSError):  # the attempt has ended, and its exit code is there to be read
+        connection.sendall(bytes([number]))
+
+
 def _await(connection: socket.socket, order: str) -> int:
     request = json.dumps({"order": order, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()  # noqa: PTH109
     try:
         socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
         connection.sendall(request)
         for number in FORWARDED:
-            signal.signal(number, lambda received, _frame: connection.sendall(bytes([received])))
+            signal.signal(number, lambda received, _frame: _forward(connection, received))
         answer = connection.recv(STATUS.size, socket.MSG_WAITALL)
     except OSError:
         answer = b""

@@ -133,7 +133,7 @@ class AttemptServer:
             gc.unfreeze()
             code = self._runner(request["order"])
         except SystemExit as ending:
-            code = ending.code if isinstance(ending.code, int) else 1
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         except KeyboardInterrupt:
             code = 128 + signal.SIGINT
         except BaseException:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from quadbench.errors import AttemptOverError
-from quadbench.results.engine import begin_write, upsert
+from quadbench.results.engine import upsert
 from quadbench.results.schema import FenceRow
 
 
@@ -34,13 +34,8 @@ class Fence:
             )
 
 
-def take_fence(engine: sa.Engine, job: str) -> Fence:
-    """Begin an attempt at a job: take the next number. All earlier attempts are over.
-
-    Raises:
-        StorageError, ArtifactError: the database cannot be used.
-    """
-    with begin_write(engine) as connection:
-        insert = upsert(connection, FenceRow).values(job=job, token=1)
-        raised = insert.on_conflict_do_update(index_elements=[FenceRow.job], set_={"token": FenceRow.token + 1})
-        return Fence(job=job, token=connection.scalars(raised.returning(FenceRow.token)).one())
+def take_fence(connection: sa.Connection, job: str) -> Fence:
+    """Take the next number of a job within a transaction that has checked the right to begin. All earlier attempts are over."""
+    insert = upsert(connection, FenceRow).values(job=job, token=1)
+    raised = insert.on_conflict_do_update(index_elements=[FenceRow.job], set_={"token": FenceRow.token + 1})
+    return Fence(job=job, token=connection.scalars(raised.returning(FenceRow.token)).one())
