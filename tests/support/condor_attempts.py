@@ -19,7 +19,7 @@ from quadbench.farm.fence import take_fence
 from quadbench.farm.leases import Leases, lease_time_s
 from quadbench.host import python_module, start_child
 from quadbench.results.documents import read_document
-from quadbench.results.engine import Source, open_engine
+from quadbench.results.engine import Source, begin_write, open_engine
 from quadbench.results.records import RecordStore
 from support.condor_pool import CondorPool
 from support.stored_records import record
@@ -60,7 +60,9 @@ def make_attempt(path: str) -> int:
     """Make the attempt of an order: a record is that of launch `number`, so that one which is stored twice is seen."""
     order, device = read_document(Path(path), ScriptedOrder), os.environ[DEVICE]
     with closing(RecordStore(open_engine(_source(order.database)))) as records:
-        fence, leases = take_fence(records.engine, f"{order.run_id}/{order.number}"), Leases(records.engine)
+        with begin_write(records.engine) as connection:
+            fence = take_fence(connection, f"{order.run_id}/{order.number}")
+        leases = Leases(records.engine)
         with stopped_when_over(records.engine, fence.check):
             lease = leases.take(device, order.owner, "a script")
             began = time.time()
