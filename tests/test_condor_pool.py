@@ -1,5 +1,9 @@
-"""A pool for tests starts, has each owner's jobs done once, ends a removed job with its children, and leaves nothing."""
+"""A pool for tests starts, has each owner's jobs done once, ends a removed job with its children, and leaves nothing.
 
+Two ways of HTCondor that a farm needs are tried too: a DAG that its owner sends from elsewhere, slots that a program describes.
+"""
+
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +28,58 @@ arguments = "-c 'sleep 777 & setsid sleep 777 & echo $! > begun; wait'"
 transfer_executable = False
 should_transfer_files = NO
 queue
+"""
+
+
+# DAGMan runs at the schedd's host: it needs the pool's configuration there, and the owner's token to submit nodes as the owner.
+DAGMAN = """
+universe = scheduler
+executable = /usr/bin/condor_dagman
+transfer_executable = False
+arguments = "-p 0 -f -l . -Lockfile dag.lock -Dag dag -AutoRescue 1 -DoRescueFrom 0 -AllowVersionMismatch -CsdVersion '{version}'"
+environment = "CONDOR_CONFIG={configuration} _CONDOR_SEC_TOKEN_DIRECTORY=tokens.d _CONDOR_DAGMAN_USE_STRICT=0"
+transfer_input_files = dag,tokens.d
+on_exit_remove = ExitCode =!= undefined && ExitCode <= 2
+queue
+"""
+DAG = """
+SUBMIT-DESCRIPTION node {{
+  executable = {script}
+  arguments = $(code)
+  transfer_executable = False
+  should_transfer_files = NO
+  on_exit_hold = ExitCode =?= 75 && NumJobStarts < 3
+  on_exit_hold_subcode = 75
+  periodic_release = HoldReasonSubCode =?= 75
+}}
+JOB first node
+VARS first code="0"
+JOB fails node
+VARS fails code="75"
+JOB behind node
+VARS behind code="0"
+PARENT first CHILD fails
+PARENT fails CHILD behind
+"""
+NODE = """\
+#!/bin/sh
+value() { grep "^$1 = " "$_CONDOR_JOB_AD" | sed 's/.* = //'; }
+echo "$(value DAGNodeName) $(value NumShadowStarts) $(value Owner)" >> FOLDER/attempts
+exit "$1"
+"""
+SLOTS = """\
+#!/bin/sh
+number=0
+while true; do
+  number=$((number + 1))
+  for slot in 1 2; do
+    echo "SlotId = $slot"
+    echo "Described = $number"
+    echo "IsReady = $([ $slot = 2 ] && echo true || echo false)"
+    echo "- slot$slot"
+  done
+  sleep 1
+done
 """
 
 
@@ -83,3 +139,42 @@ def test_a_pool_ends_with_its_jobs_and_leaves_nothing(tmp_path: Path) -> None:
         assert all(daemon.rss_bytes > 0 for daemon in pool.daemons())
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert not [line for line in commands() if "sleep 778" in line or str(tmp_path) in line]
+
+
+def test_a_dag_sent_from_elsewhere_runs_as_its_owner_and_tries_a_failed_node_three_times(tmp_path: Path) -> None:
+    settings = {"DAGMAN_USER_LOG_SCAN_INTERVAL": "1", "PERIODIC_EXPR_INTERVAL": "2"}
+    with running_pool(tmp_path / "pool", slots=[{}, {}], settings=settings) as pool:
+        desk, script = pool.folder / "desk", pool.folder / "node"
+        desk.mkdir()
+        script.write_text(NODE.replace("FOLDER", str(pool.folder)))
+        script.chmod(0o755)
+        (desk / "dag").write_text(DAG.format(script=script))
+        configuration = pool.folder / "condor_config"
+        version = pool.tool("condor_version").splitlines()[0]
+        (desk / "submit").write_text(DAGMAN.format(configuration=configuration, version=version))
+        shutil.copytree(pool.tokens_of("ann"), desk / "tokens.d")
+        pool.tool("condor_submit", "-terse", "-name", "quadbench@", "-spool", "submit", owner="ann", folder=desk)
+        wait_until(lambda: [job for job in pool.jobs("JobStatus", "JobUniverse") if job["JobStatus"] == 4])  # DAGMan has ended
+        attempts = (pool.folder / "attempts").read_text().splitlines()
+        assert attempts == [f'"{node}" {start} "ann"' for node, start in (("first", 1), ("fails", 1), ("fails", 2), ("fails", 3))]
+        (dagman,) = pool.jobs("ExitCode")
+        assert dagman["ExitCode"] != 0
+
+
+def test_a_program_describes_slots_while_it_runs_and_a_slot_that_is_not_ready_starts_no_job(tmp_path: Path) -> None:
+    script = tmp_path / "slots"
+    script.write_text(SLOTS)
+    script.chmod(0o755)
+    settings = {
+        "STARTD_CRON_JOBLIST": "SLOTS",
+        "STARTD_CRON_SLOTS_EXECUTABLE": str(script),
+        "STARTD_CRON_SLOTS_MODE": "WaitForExit",
+        "STARTD_CRON_SLOTS_PERIOD": "1",
+        "START": "IsReady =?= True",
+        "UPDATE_INTERVAL": "1",
+    }
+    with running_pool(tmp_path / "pool", slots=[{"PhoneSerial": "R1"}, {"PhoneSerial": "R2"}], settings=settings) as pool:
+        wait_until(lambda: all(slot.get("Described", 0) > 2 for slot in pool.slots("Described")))  # a program that goes on
+        pool.submit(FIRST_JOB.replace("$(word)", "ann").replace('PhoneChip == "SM8750"', "True") * 2, "ann")
+        wait_until(lambda: not pool.jobs("ClusterId"))
+        assert (pool.folder / "done").read_text().splitlines() == ["ann R2"] * 2

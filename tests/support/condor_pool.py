@@ -88,12 +88,12 @@ class CondorPool:
         """Return HTCondor's own processes: daemons, shadows and starters."""
         return [process for process in self.processes() if process.name.startswith("condor_")]
 
-    def tool(self, *command: str, owner: str | None = None, sent: str = "") -> str:
-        """Run one of HTCondor's tools as an owner, or as the pool's administrator, and return what it prints."""
+    def tool(self, *command: str, owner: str | None = None, sent: str = "", folder: Path | None = None) -> str:
+        """Run one of HTCondor's tools as an owner, or as the pool's administrator, in a folder. Return what it prints."""
         environment = self._environment()
         if owner:
-            environment["_CONDOR_SEC_TOKEN_DIRECTORY"] = str(self._tokens_of(owner))
-        run = self._run(*command, environment=environment, sent=sent)
+            environment["_CONDOR_SEC_TOKEN_DIRECTORY"] = str(self.tokens_of(owner))
+        run = self._run(*command, environment=environment, sent=sent, folder=folder)
         if run.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {run.returncode}: {run.stderr.strip() or run.stdout.strip()}")
         return run.stdout
@@ -107,7 +107,7 @@ class CondorPool:
 
     def start(self) -> None:
         """Start the daemons, and wait until the collector knows every slot and the schedd answers."""
-        self._tokens_of(None)
+        self.tokens_of(None)
         command = self.as_user("condor_master", "-f", namespace=("--pid", "--fork", "--kill-child=KILL", "--mount-proc"))
         with (self.folder / "master.log").open("ab") as log:
             self._master = start_child(command, env=self._environment(), cwd=self.folder, stdout=log, stderr=log)
@@ -151,7 +151,7 @@ class CondorPool:
                 pids += [int(entry.name)] if any(mark in environment for mark in marks) else []
         return pids
 
-    def _tokens_of(self, owner: str | None) -> Path:
+    def tokens_of(self, owner: str | None) -> Path:
         """Return the folder of an owner's token, made when it is first asked for; it belongs to its reader, or is not read."""
         name = owner or self._user.pw_name
         folder = self.folder / "tokens" if owner is None else self.folder / "owners" / owner
@@ -163,10 +163,12 @@ class CondorPool:
             token.write_text(made.stdout)
         return folder
 
-    def _run(self, *command: str, environment: Mapping[str, str], sent: str = "") -> subprocess.CompletedProcess[str]:
-        words = self.as_user(*command)
+    def _run(
+        self, *command: str, environment: Mapping[str, str], sent: str = "", folder: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        words, where = self.as_user(*command), folder or self.folder
         return subprocess.run(
-            words, env=environment, cwd=self.folder, input=sent, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+            words, env=environment, cwd=where, input=sent, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
 
     def _environment(self) -> dict[str, str]:
