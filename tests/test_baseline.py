@@ -110,6 +110,9 @@ def test_a_run_with_a_task_more_is_held_against_its_baseline_by_the_tasks_of_bot
     for text, count in (("shared.psnr_db.worse", 0), ("draw.shared.psnr_db.worse", 1), ("shared.psnr_db > 0", 3)):
         condition = read_condition(text, TASKS, has_baseline=True)
         assert len(met_places(condition, kpi_rows(now), quality_rows(now), baseline)) == count
+    condition = read_condition("draw.baseline.shared.psnr_db > 0", TASKS, has_baseline=True)
+    (skipped,) = met_places(condition, kpi_rows(now), quality_rows(now), baseline)
+    assert now.devices[0].address not in skipped  # left out as new, not missed on a device
     changed = compare_with(before, kpi_rows(before), worse := _duller(now), kpi_rows(worse))
     assert not any("are unchanged" in sentence for sentence in changed.sentences)
 

@@ -40,8 +40,8 @@ _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are metrics. `alone` lists the names that stand without `<` or `>`.
-    Their values must be true or false, as a verdict's are.
+    """A parsed condition as a Python syntax tree whose names are metric names. `alone` lists the metric names without a
+    comparison, such as `shared.end_to_end_ms.worse`. The value of a metric in `alone` must be 1 (true) or 0 (false).
     """
 
     text: str
@@ -50,12 +50,12 @@ class Expression:
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Return whether the condition is true for these values. Raise ArithmeticError if a part is not a finite number."""
+        """Return whether the condition holds. `values` maps metric name to number. Raise ArithmeticError for NaN or infinity."""
         return bool(_value(self.tree, values))
 
 
 def read_expression(text: str) -> Expression:
-    """Parse a condition: comparisons joined by `and` and `or`. Python's parser reads the text, but nothing is executed."""
+    """Parse text with comparisons, joined by `and` or `or`, to an `Expression`. Python's parser reads it; nothing is executed."""
     if len(text) > _MAX_LENGTH:
         raise UserError(f"found a condition of {len(text)} characters; expected at most {_MAX_LENGTH}")
     other = [word for word in re.findall(r"[^\W\d]\w*", _NAME.sub(" ", text)) if word not in ("and", "or")]
@@ -74,7 +74,7 @@ def read_expression(text: str) -> Expression:
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
-    """Parse a condition to a syntax tree. Metric names are first replaced, as Python's parser refuses their dots and hyphens."""
+    """Parse a condition to a Python syntax tree in which each metric name, with its dots and hyphens, is one `ast.Name`."""
     numbers = itertools.count()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # for `1and`, which parses as intended
@@ -86,7 +86,7 @@ def _parsed(text: str, names: Sequence[str]) -> ast.expr:
 
 
 def _parts(tree: ast.expr) -> Iterator[ast.expr]:
-    """Yield the parts of a condition that `and` and `or` join."""
+    """Yield the operands that `and` and `or` join in a condition's syntax tree. Without either word, yield the whole tree."""
     if isinstance(tree, ast.BoolOp):
         for part in tree.values:
             yield from _parts(part)
@@ -95,7 +95,7 @@ def _parts(tree: ast.expr) -> Iterator[ast.expr]:
 
 
 def _require_comparison(text: str, part: ast.expr) -> None:
-    """Raise an error unless a part of a condition is a single name or one comparison."""
+    """Raise a UserError unless the tree `part` is a metric name, or compares two expressions of names, numbers and `+ - * /`."""
     match part:
         case ast.Name():
             return
@@ -135,14 +135,14 @@ def _value(node: ast.expr, values: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """A pass/fail condition and its metric names, each split into a task (None if absent) and the rest of the name."""
+    """A pass/fail condition. `names` maps a metric name, such as `edit.ratio.switch`, to (task or None, text after the task)."""
 
     expression: Expression
     names: dict[str, tuple[str | None, str]]
 
 
 def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
-    """Parse a pass/fail condition on the metrics of a run with these tasks.
+    """Parse the text of a `--fail-if` condition to a `Criterion`. `tasks` are the task names that its metric names may contain.
 
     Raises:
         UserError: the text is not a condition, names no metric, or needs a baseline although there is none.
@@ -167,9 +167,9 @@ def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = Fals
 def met_places(
     condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
 ) -> tuple[str, ...]:
-    """Return a message for each device and task on which a `--fail-if` condition is true. A missing value gives a message, too,
-    because an unmeasured check must not pass. Tasks to which a metric does not apply, and tasks that the baseline lacks, are
-    skipped. If all are skipped, the only message says that nothing was checked.
+    """Return a message for each device and task where a `--fail-if` condition is true or cannot be evaluated, or an empty tuple.
+    If all metric names contain a task, check each device once. Skip tasks to which a metric does not apply, and tasks missing
+    from the baseline if a metric needs a baseline. If every task is skipped, the only message says that there is no value.
     """
     figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
     exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
@@ -178,7 +178,7 @@ def met_places(
     for device in dict.fromkeys(row.device.address for row in rows):
         for task in dict.fromkeys(row.task for row in rows if row.device.address == device) if is_of_each else [""]:
             places = {name: (device, own or task, rest) for name, (own, rest) in condition.names.items()}
-            is_new = any(own in new_tasks and _needs_baseline(name) for name, (_, own, _) in places.items())
+            is_new = any(own in new_tasks and _needs_baseline(rest) for _, own, rest in places.values())
             if exempt.isdisjoint(places.values()) and not is_new:
                 looked_at += 1
                 fault = _fault(condition, places, figures)
@@ -188,7 +188,7 @@ def met_places(
 
 
 def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[_Place, float]) -> str | None:
-    """Return a message if the condition is true for a device and task, or cannot be evaluated there; else None."""
+    """Evaluate a condition. Return None if it is false, else text for a message: metric values, or why there is no result."""
     values = {name: figures.get(place, math.nan) for name, place in places.items()}
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
@@ -201,7 +201,7 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
 
 
 def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Return a condition's metric and its value as text. For a verdict against the baseline, show the ratio now / before."""
+    """Format a metric's name and value, such as `ratio.switch is 2.5`. For a verdict, show current run / baseline if known."""
     device, task, rest = place
     figure, _, part = rest.rpartition(".")
     change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
@@ -212,7 +212,7 @@ def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
 
 
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
-    """Check a metric's name in a `--fail-if` condition, and split it into its task (or None) and the rest."""
+    """Check and split a metric's name to (task or None, rest): `edit.ratio.switch` gives ("edit", "ratio.switch")."""
     sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
@@ -223,7 +223,7 @@ def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
-    """Check and return those parts of a metric's name that follow the task. Remove them from `words`, the list of all parts."""
+    """Remove the words of a metric, such as `ratio` and `switch`, from `words` and return them. Raise a UserError if unknown."""
     side = _taken("side", words, sides)
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
@@ -272,7 +272,7 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
 
 
 def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield the values that conditions on a baseline can use: its metrics, their changes in this run, and counts of verdicts."""
+    """Yield ((device, task, metric name), value): baseline values, ratios now / baseline, verdicts as 1 or 0, verdict counts."""
     for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
         yield (device, task, f"{_BASELINE}.{name}"), value
     for figure in baseline.figures:
@@ -289,8 +289,8 @@ def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
 
 
 def _exempt(row: KpiRow) -> Iterator[_Place]:
-    """Yield the names that conditions use for a metric that does not apply to a task, such as VAE encoder time in text-to-image.
-    A condition with such a name skips the task. Otherwise its missing value would make the check fail.
+    """Yield (device address, task, metric name) for each metric of a KPI row that does not apply to the row's task. For example,
+    `shared.vae_encoder_ms.p50` does not apply to text-to-image. A `--fail-if` condition that uses the metric skips the task.
     """
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
