@@ -246,7 +246,7 @@ def test_bisection_launches_in_turn_and_names_the_files_with_the_night_and_what_
     assert history(tmp_path, "restyle-s25", "--bisect", night_id(0), ran[2].bundle[:12], "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert [told[name]["bundle"] for name in ("last_good", "first_bad")] == [ran[0].bundle, ran[2].bundle]
-    assert (told["night"], told["untold"]) == (night_id(2), [{"bundle": NEW.bundle, "kit": None}])
+    assert (told["night"], told["unjudged"]) == (night_id(2), [{"bundle": NEW.bundle, "kit": None}])
 
 
 def test_files_that_are_not_there_cannot_be_told(slower: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_bisection_asks_for_few_and_names_the_first_that_changed(change_at: int)
         return all_of_them.index(subject) >= change_at
 
     told = bisect(all_of_them, is_changed)
-    assert (told.last_good, told.first_bad, told.untold) == (all_of_them[change_at - 1], all_of_them[change_at], ())
+    assert (told.last_good, told.first_bad, told.unjudged) == (all_of_them[change_at - 1], all_of_them[change_at], ())
     assert len(asked) <= 4
 
 
@@ -276,4 +276,4 @@ def test_what_cannot_be_told_is_left_out_and_named() -> None:
     answers = {1: False, 2: None, 3: None, 4: True}
     told = bisect(all_of_them, lambda subject: answers[all_of_them.index(subject)])
     assert (told.last_good, told.first_bad) == (all_of_them[1], all_of_them[4])
-    assert set(told.untold) == {all_of_them[2], all_of_them[3]}
+    assert set(told.unjudged) == {all_of_them[2], all_of_them[3]}

@@ -1,4 +1,4 @@
-"""The command `history`: show changes of a test case's nightly measurements, find the build that caused one, or accept one."""
+"""The command `history`: show changes in a test case's nightly metrics, accept a change, or find the build that caused it."""
 
 import argparse
 import re
@@ -91,7 +91,7 @@ def run(options: Options) -> int:
 
 
 def _list(options: Options) -> int:
-    """Print one line for each pair of a nightly case and a device, with the latest result."""
+    """Print a table with the latest nightly result of each test case on each device. With `--json`, print JSON instead."""
     if options.acknowledge is not None or options.bisect:
         raise UserError("no case was named", hint=next_command(options, "history", "CASE", "..."))
     refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave the option out")
@@ -112,7 +112,7 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    """Print the history of a nightly case: which measured metrics changed, when, and on which device."""
+    """Print the history of a nightly test case: which measured metrics changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
         entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
@@ -131,7 +131,7 @@ def _show(options: Options) -> int:
 
 
 def _acknowledge(options: Options) -> int:
-    """Accept a case's changed nightly measurements as normal. Store the reason, the change's first night and the expiry date."""
+    """Accept a test case's changed nightly measurements as normal, from one night until an end date. Store the reason."""
     reason = one_line(options.acknowledge, _MAX_REASON_LENGTH).strip()
     if not reason or not options.until:
         raise UserError("an acknowledgement needs a reason and an end", hint="give --acknowledge 'four more steps' --until 30d")
@@ -154,7 +154,7 @@ def _acknowledge(options: Options) -> int:
 
 
 def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Sequence[Measurement]]) -> list[Acknowledgement]:
-    """Return records that accept a test case's changed metrics: one for each device of `--devices`, or one for all devices."""
+    """Return records that accept a test case's changed metrics as normal: one per device in `--devices`, else one for all."""
     measured = [night for of_device in devices.values() for night in of_device]
     points = [point for night in measured for point in night.points]
     for kind, name, known in (
@@ -180,7 +180,7 @@ def _acknowledgements(options: Options, reason: str, devices: Mapping[str, Seque
 
 
 def _until(text: str) -> datetime:
-    """Parse the end of the acceptance of a change. It is a duration from now, such as `30d`, or the date of its last day."""
+    """Return the UTC end of a user's acceptance of changed metrics. `30d` means 30 days from now; a date means that day's end."""
     now = datetime.now(UTC)
     try:
         is_day = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)
@@ -222,7 +222,7 @@ def run_bisect(options: Options) -> int:
     if options.json:
         print_json({"schema_version": _SCHEMA_VERSION, "case": options.case, "night": first.night, **asdict(bisection)})
         return 0
-    for subject in bisection.untold:
+    for subject in bisection.unjudged:
         print_text(f"{subject_name(subject)} could not be decided")
     since = f"the change came with {subject_name(bisection.first_bad)}, which first ran in {first.night}"
     print_text(f"{since}; {subject_name(bisection.last_good)} does not differ from {subject_name(subjects[0])}")
@@ -231,7 +231,7 @@ def run_bisect(options: Options) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _BisectComparison:
-    """Compares later builds of a nightly case with a known good build. Both are launched in turn on one device."""
+    """Compares builds of a nightly test case, one at a time, with the known good build, by alternate launches on one device."""
 
     good: Subject
     address: str
@@ -239,7 +239,7 @@ class _BisectComparison:
     observer: Observer
 
     def is_changed(self, subject: Subject) -> bool | None:
-        """Compare a build's image time with that of a known good build. Return whether they differ, or None if inconclusive."""
+        """Return whether a build's measured image time differs from the good build's, or None if unclear or the build is gone."""
         if not is_file(self._folder(subject) / MANIFEST):
             print_note(f"{subject_name(subject)} is gone; if a store has it, quadbench store fetch gets it")
             return None
@@ -283,7 +283,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return a dict from explanation to shell command for the latest unaccepted change. Without a change, one entry says so."""
+    """Return {advice: shell command} for the newest metric change that no user accepted. If none is left, the command is ''."""
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
     if latest is None:
@@ -304,7 +304,7 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
 
 @contextmanager
 def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStore]:
-    """Open the database of nightly results in a results folder, read-only unless `is_written` is true."""
+    """Open a results folder's nightly runs for a `with` block. Yield a NightStore, read-only unless `is_written` is true."""
     if not database_exists(database_of(layout)):
         raise UserError(f"'{layout.root}' has no nights", hint="run one: quadbench nightly run night.yaml")
     with open_db(layout, open_engine if is_written else open_for_reading) as engine:
@@ -312,7 +312,7 @@ def nights_of(layout: Layout, *, is_written: bool = False) -> Iterator[NightStor
 
 
 def measurements_by_device(nights: NightStore, case: str, words: str | None) -> dict[str, list[Measurement]]:
-    """Return a dict from device to a case's nightly measurements. `words` lists device names or addresses; None includes all."""
+    """Return a dict from device name to measurements of `case`. `words` is a comma-separated list of devices; None means all."""
     known = {name for name, _ in nights.cases()}
     series = nights.series(case) if case in known else []
     if not series:

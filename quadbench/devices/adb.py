@@ -1,4 +1,4 @@
-"""A device behind an adb server: shell commands and file transfers."""
+"""Access to a device through an adb server: shell commands and file transfers."""
 
 import contextlib
 import re
@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 16 * 1024  # for a pulled file; USB 1.1 and weak Wi-Fi are
 
 
 class AdbDevice:
-    """A device behind an adb server, with the serial `transport`. `close` also ends `resources`, such as the device's lock."""
+    """A device reached through an adb server. `transport` is the adb serial. `close` releases `resources`, such as a lock."""
 
     root = device.ANDROID_ROOT
 
@@ -72,9 +72,9 @@ class AdbDevice:
                 return f"cannot write '{next(iter(missing))}' on {self._name}"
 
             with self._commands.open("sync:") as connection:
-                silence = f"no progress for {STALL_TIMEOUT_S:g} s while files were sent"
+                lost_reason = f"no progress for {STALL_TIMEOUT_S:g} s while files were sent"
                 connection.limit(STALL_TIMEOUT_S)
-                with errors_of(self._name, silence=silence, refusal=refusal):
+                with errors_of(self._name, lost_reason=lost_reason, refusal=refusal):
                     for remote in connection.files().push_files(dict(missing), progress=report):
                         self._commands.check_open()
                         del missing[remote]
@@ -135,7 +135,7 @@ class AdbDevice:
 
 
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
-    """Return a device's `getprop` properties, waiting at most PROPERTIES_TIMEOUT_S. `name` is the device's name in errors."""
+    """Return a device's `getprop` properties as a dict. Wait at most 20 s. `name` is the device's name in error messages."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
     stdout = device.WholeOutput(f"the output of getprop on {name}")
     try:
@@ -150,11 +150,11 @@ def read_properties(server: AdbServer, transport: str, name: str, timeout_s: flo
 
 def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:
     """Pull a device's regular file over a new connection to adb's service `sync:`. On failure, delete the partial local file."""
-    silence = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
+    lost_reason = f"no progress for {STALL_TIMEOUT_S:g} s while '{remote}' was read"
     connection.limit(STALL_TIMEOUT_S)
     partial = local.with_name(f".{local.name}.part")
     try:
-        with errors_of(name, silence=silence, refusal=lambda: f"cannot read '{remote}' on {name}"):
+        with errors_of(name, lost_reason=lost_reason, refusal=lambda: f"cannot read '{remote}' on {name}"):
             mode = connection.files().stat(remote).mode
             if mode and not stat.S_ISREG(mode):  # mode 0: missing, and reading it gives the reason
                 raise device.not_a_file_error(remote, name)

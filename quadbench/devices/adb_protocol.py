@@ -64,7 +64,7 @@ class TcpEndpoint:
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """Yield a path to the socket that is short enough for unix sockets: /proc/self/fd/N replaces the socket's folder."""
+    """In a `with` block, yield a short path of a unix socket, /proc/self/fd/N/NAME. N is its folder's file descriptor."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -98,7 +98,7 @@ Endpoint = TcpEndpoint | UnixEndpoint
 
 @dataclass(frozen=True, kw_only=True)
 class AdbServer:
-    """A running adb server. It answers requests about its devices and opens adb services on them.
+    """A running adb server. It answers requests about the attached devices, and opens adb services on these devices.
 
     `end` returns why the server or its only device has ended for good, else None. For the user's own server it is always None.
     """
@@ -107,11 +107,11 @@ class AdbServer:
     end: Callable[[], str | None] = field(default=lambda: None, compare=False)
 
     def version(self) -> int:
-        """Return the server's protocol version, such as 41."""
+        """Return the adb server's protocol version, such as 41."""
         return self.request(lambda client: int(client.server_version()))
 
     def attached(self) -> list[AttachedDevice]:
-        """Return all attached devices in any adb state. (adbutils' own list cuts serials and states at their first space.)"""
+        """Return a list of AttachedDevice, whatever the devices' states. adbutils' own list cuts serials at a space."""
         return parse_device_list(self.request(lambda client: client.query("host:devices-l")))
 
     def connect(self, address: str) -> str:
@@ -119,7 +119,7 @@ class AdbServer:
         return self.request(lambda client: str(client.connect(address)))
 
     def disconnect(self, address: str) -> None:
-        """Ask the adb server to disconnect a network device, as `adb disconnect` does."""
+        """Ask the adb server to disconnect a network device, as `adb disconnect` does. Discard the server's answer text."""
         self.request(lambda client: client.disconnect(address))
 
     def has_ready(self, serial: str) -> bool:
@@ -127,7 +127,7 @@ class AdbServer:
         return any(device.serial == serial and device.is_ready for device in self.attached())
 
     def request(self, question: Callable[["Client"], _Answer]) -> _Answer:
-        """Send a request to the adb server itself: call the function `question` with a client, and return its answer."""
+        """Call the function `question` with a Client of the adb server; return its result. A silent server raises DeviceError."""
         name = f"the adb server at {self.endpoint}"
         try:
             with errors_of(name):
@@ -136,9 +136,9 @@ class AdbServer:
             raise DeviceError(f"{name} does not answer", hint="try: adb devices") from error
 
     def open(self, serial: str, service: str, peer: str) -> "Connection":
-        """Open an adb service of a device, such as `sync:`. The caller closes the connection and sets its timeouts."""
+        """Return a Connection to a device's adb service, such as `sync:`. The caller closes the Connection and sets timeouts."""
         try:
-            with errors_of(peer, silence=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
+            with errors_of(peer, lost_reason=f"it does not answer within {REQUEST_TIMEOUT_S:g} s"):
                 return self._client(peer).open(serial, service)
         except NoServerError as error:
             raise DeviceLostError(f"{peer} was lost: {error.message}", hint="restart the adb server, then run again") from error
@@ -158,23 +158,23 @@ class AdbServer:
 
 
 def lost_error(peer: str, reason: str) -> DeviceLostError:
-    """Return the error for a device or adb server whose connection broke. `peer` is the name to use in the message."""
+    """Return a DeviceLostError with the message `PEER was lost: REASON`. `peer` is the name of a device or adb server."""
     return DeviceLostError(f"{peer} was lost: {reason}", hint="check the cable, answer what the screen asks, then run again")
 
 
 @contextlib.contextmanager
-def errors_of(peer: str, *, silence: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
-    """Convert adbutils' errors to device errors. A timeout becomes TimeoutError or, if `silence` is given, DeviceLostError.
+def errors_of(peer: str, *, lost_reason: str | None = None, refusal: Callable[[], str] | None = None) -> Iterator[None]:
+    """In a `with` block, turn adbutils' errors into DeviceErrors. If the text `lost_reason` is given, a timeout raises
+    DeviceLostError with `lost_reason` as the reason. If `lost_reason` is None, a timeout raises TimeoutError.
 
-    A peer's refusal counts as a lost device if its text says so, for example `device offline`. With `refusal`, the description of
-    a file request, the peer's text becomes the reason why that request failed.
+    A refusal such as `device offline` means a lost device, unless `refusal` is given: it describes a failed file request.
     """
     from quadbench.devices.adb_transport import AdbConnectionError, AdbError, AdbTimeout, NotAdbError
 
     try:
         yield
     except AdbTimeout as error:
-        raise (lost_error(peer, silence) if silence else TimeoutError(str(error))) from error
+        raise (lost_error(peer, lost_reason) if lost_reason else TimeoutError(str(error))) from error
     except AdbConnectionError as error:
         raise lost_error(peer, str(error)) from error
     except ValueError as error:
@@ -201,7 +201,7 @@ def shell_service(argv: Sequence[str]) -> str:
 
 
 def close_stdin(connection: "Connection") -> None:
-    """Close a remote command's stdin, so that a command which reads stdin sees its end."""
+    """Close a remote command's stdin, so that a command that reads stdin gets end-of-file."""
     with errors_of(connection.peer):
         connection.send(_CLOSE_STDIN)
 
@@ -230,7 +230,7 @@ def user_server() -> AdbServer:
 
 
 def server_endpoint() -> Endpoint:
-    """Return the adb server's address from the environment variables that adb itself reads."""
+    """Return the TCP or unix address of the user's adb server from adb's environment variables. The default is 127.0.0.1:5037."""
     port = port_variable(_PORT) or DEFAULT_PORT
     address = variable(_SOCKET)
     if not address:
@@ -251,7 +251,7 @@ def _host(name: str) -> str | None:
 
 
 def _start(endpoint: Endpoint, reason: NoServerError) -> None:
-    """Start the user's adb server if its port is free. Else raise DeviceError: adb replaces servers of other versions."""
+    """Run `adb start-server`. Raise DeviceError if the endpoint is not a loopback TCP port or the port is in use."""
     if not isinstance(endpoint, TcpEndpoint) or endpoint.host not in _LOOPBACK:
         raise DeviceError(f"{reason.message}", hint="start a server there: adb -a nodaemon server")
     if not _is_free(endpoint):

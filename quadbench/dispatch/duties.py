@@ -54,7 +54,7 @@ class Host:
 
 
 def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
-    """Execute a farm job, on the device at `address` if it needs one. `compiled` are the results of the compile jobs before it.
+    """Execute a farm job, given the CompileAnswers of earlier compile jobs. Return the job's Answer, or None for a build job.
 
     Raises:
         QuadbenchError: the job fails, for good or for now.
@@ -112,7 +112,7 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
 
 
 def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> CompareAnswer:
-    manner = CompareOptions(
+    options = CompareOptions(
         looks=order.looks,
         goals=order.goals,
         tasks=order.tasks,
@@ -123,7 +123,7 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Ad
         is_part=True,
     )
     a, b = (_side(side, host) for side in (order.a, order.b))
-    versus = compare(a, b, [with_target(address, order.target)], manner, layout=host.layout, observer=host.observer)
+    versus = compare(a, b, [with_target(address, order.target)], options, layout=host.layout, observer=host.observer)
     for device in versus.devices:
         if device.broken:
             raise DeviceError(f"device '{address}': {device.broken}")

@@ -27,8 +27,8 @@ _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive nights at which a metric's level stayed the same. `level` is the median of the values; if `is_ratio`, these are
-    ratios to the reference bundle (yardstick).
+    """A period of consecutive nights without a shift of a metric. `level` is the median of the nights' values. If `is_ratio`, the
+    values were divided by the values of a reference bundle (yardstick).
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
@@ -46,7 +46,7 @@ class Segment:
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
-    """Split a metric's nights where its level shifts, or where the environment or the reference bundle changes."""
+    """Divide a metric's nights into Segments, oldest first. Each begins where level, environment or reference bundle changes."""
     values = [
         (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
         for night in nights
@@ -74,8 +74,8 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
 
 
 def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the indexes of nights that begin a segment. A segment begins where the level shifts, or where the environment, tasks
-    or reference bundle change. Nights with an image distance of 0 form segments of their own, since the logarithm is -inf.
+    """Return the ascending indexes (without 0) of nights that begin a segment. A new metric level, environment, task set or
+    reference bundle begins a segment. A change of an image distance to or from 0 (logarithm -inf) begins a segment.
     """
     hard = [
         number
@@ -91,7 +91,7 @@ def _edges(values: Sequence[_Value], key: str) -> list[int]:
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
-    """Return whether two nights' values are comparable: equal tasks, and both absolute or both ratios to one reference bundle."""
+    """Return True if two nights can be compared: equal tasks, and all values absolute or ratios to one reference bundle."""
     return before[2] == now[2] and (not now[2][0] or before[0].yardstick == now[0].yardstick)
 
 
@@ -106,7 +106,7 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """The history of one metric, such as image time, of a nightly case on a device: its segments, oldest first."""
+    """One metric's history in a nightly case on a device. `segments` are its periods without a shift, from oldest to latest."""
 
     task: str
     key: str
@@ -129,8 +129,8 @@ class CaseHistory:
 def case_history(
     nights: Sequence[Measurement], rulings: Sequence[Ruling], acknowledged: Sequence[Acknowledgement], *, is_whole: bool
 ) -> CaseHistory:
-    """Return the history of a nightly case on one device, computed from one or more nights. It covers image time and the metrics
-    with a verdict other than CLEAN. If `is_whole`, it covers all metrics.
+    """Return a nightly case's history on one device, from one or more nights. If `is_whole`, the history covers all metrics.
+    Otherwise it covers image time and metrics with a verdict other than CLEAN, such as REGRESSION.
     """
     latest = nights[-1]
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
@@ -150,7 +150,7 @@ def case_history(
 
 
 def tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return a case's history as tables of latest segments, verdicts and accepted changes. Empty tables are omitted."""
+    """Return a case's history as at most three tables: latest segments, verdicts, accepted changes. Empty tables are omitted."""
     rows = [
         _row(figure_name(figure.key, figure.task), segment, figure.key)
         for figure in history.figures
@@ -161,12 +161,12 @@ def tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
-    """Return tables of a case's latest verdicts, and of its changes accepted by a person. Empty tables are omitted."""
+    """Return at most two tables of a case: latest verdicts, and changes that a person accepted. Empty tables are omitted."""
     return tuple(table for table in (_rulings(history), _words(history)) if table.rows)
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence on a case's first metric with values: the current level, and since which night it has had that level."""
+    """Return a sentence about a case's first metric that has values: its current level, and the night when the level began."""
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
@@ -195,14 +195,14 @@ def _row(name: str, segment: Segment, key: str) -> tuple[str, ...]:
 
 
 def changed_text(segment: Segment) -> str:
-    """Return as text what changed between a segment's first night and the night before; empty if no change is known."""
+    """Return as text which inputs, such as files, changed on a segment's first night. Return "" if no change is known."""
     changes = [f"{tidy(name)} {_short(before)} → {_short(now)}" for name, (before, now) in segment.changed.items()]
     more = f", {len(changes) - _MAX_CHANGED} more" if len(changes) > _MAX_CHANGED else ""
     return ", ".join(changes[:_MAX_CHANGED]) + more
 
 
 def segment_cells(segment: Segment, key: str) -> tuple[str, str, str]:
-    """Return a segment's table cells: level, difference from the segment before, and what else changed on its first night."""
+    """Return a segment's three table cells as texts: level, change of the level, and which inputs (such as files) changed."""
     level = series.value_text(segment.level, key, is_ratio=segment.is_ratio)
     change = "–" if segment.change is None else series.change_text(segment.change, key)
     return level, change, changed_text(segment) or "–"
@@ -239,7 +239,7 @@ def _short(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A case's last significant change on a device. `word` is a person's stored acceptance of the change, or None without one."""
+    """A nightly case's last significant change of a metric on one device. `word` is a person's Acknowledgement of it, or None."""
 
     history: CaseHistory
     figure: FigureHistory
@@ -257,7 +257,7 @@ class Change:
 
 
 def last_change(history: CaseHistory, now: datetime) -> Change | None:
-    """Return the latest change above its metric's default limit, for the first metric that has such a change, or None."""
+    """Look for changes above each metric's default limit. Return the first changed metric's latest Change, or None."""
     for figure in history.figures:
         limit = series.limit_of(figure.key, _LIMITS)
         big = [one for one in figure.segments if one.change is not None and abs(one.change) > limit]
@@ -270,7 +270,7 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return a summary: sentences on each case's last change (worse, unaccepted ones first), then on unchanged cases."""
+    """Return summary sentences: first on changes for the worse that nobody accepted, then other changes, then unchanged cases."""
     changes = [change for history in histories if (change := last_change(history, now))]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
@@ -286,7 +286,7 @@ def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
 
 
 def _shared_change(change: Change) -> tuple[object, ...]:
-    """Return the sort key of a change; changes with equal keys are reported in one sentence."""
+    """Return a sort key: (is_open, night, case, task, metric, causes, acceptance). `summary` writes one sentence per key."""
     figure, segment = change.figure, change.segment
     return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_text(segment), str(change.word)
 
@@ -306,11 +306,11 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """A bisection's last good and first bad pair of bundle and runtime kit. `untold` lists the undecided pairs between them."""
+    """A bisection's last good and first bad Subject (bundle, runtime kit), and `unjudged`, those between that got no verdict."""
 
     last_good: Subject
     first_bad: Subject
-    untold: tuple[Subject, ...]
+    unjudged: tuple[Subject, ...]
 
 
 def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
@@ -319,10 +319,10 @@ def subjects_of(nights: Sequence[Measurement]) -> tuple[Subject, ...]:
 
 
 def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | None]) -> Bisection:
-    """Find the first bad (bundle, runtime kit) by bisection. `is_changed` returns True if a pair is bad, None if undecided."""
+    """Return a Bisection of `subjects` (first good, last bad). `is_changed(subject)` is True (bad), False, or None (unknown)."""
     if len(subjects) < 2:
         raise ValueError(f"{len(subjects)} subjects; expected the good one, the bad one and those between")
-    good, bad, untold = subjects[0], subjects[-1], []
+    good, bad, unjudged = subjects[0], subjects[-1], []
     between = list(subjects[1:-1])
     while between:
         middle = len(between) // 2
@@ -333,6 +333,6 @@ def bisect(subjects: Sequence[Subject], is_changed: Callable[[Subject], bool | N
             case False:
                 good, between = subject, between[middle + 1 :]
             case None:
-                untold.append(between.pop(middle))
+                unjudged.append(between.pop(middle))
     within = subjects[subjects.index(good) : subjects.index(bad)]
-    return Bisection(last_good=good, first_bad=bad, untold=tuple(subject for subject in untold if subject in within))
+    return Bisection(last_good=good, first_bad=bad, unjudged=tuple(subject for subject in unjudged if subject in within))
