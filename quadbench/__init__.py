@@ -1,4 +1,4 @@
-"""quadbench as a Python library: load a stored run's measured values, or a table of its report, into pandas.
+"""quadbench as a Python library: load a stored run's measured values, or one table of the run's report, into pandas.
 
 __main__.py  entry point of `python -m quadbench`; Ctrl-C during imports
 deploy.py    files pushed to a device by sha256; free space; damaged files sent again
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
-    """Return a pandas table of stored samples, one row per sample. Without run ids, load the latest finished run.
+    """Return measured values of stored runs as a pandas table, one row per value. Without run ids, load the latest finished run.
 
     Raises:
         QuadbenchError: there is no such run, or the database cannot be read.
@@ -29,9 +29,9 @@ def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
 
 
 def figures(run_id: str | None = None, *, table: str = "kpi", results: str | Path = "results") -> "pd.DataFrame":
-    """Return one of a stored run's report tables, such as `kpi`, in pandas. Without a run id, use the latest finished run.
+    """Return one table of a run's report, named by `table`, as a pandas DataFrame. Without a run id, use the latest finished run.
 
-    `table` is a name that `quadbench report --table` takes. The id of a sweep selects its tables, as in the paper.
+    `table` is a name that `quadbench report --table` takes; `kpi` has the main values. A sweep's id selects the sweep's tables.
 
     Raises:
         QuadbenchError: there is no such run or table, or the run has nothing for it.

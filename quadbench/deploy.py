@@ -1,4 +1,4 @@
-"""Deploy files to a device by their sha256. A file that is already intact on the device is not sent again.
+"""Deploy files to a device under their sha256 as name. A file that is already intact on the device is not sent again.
 
 On the device each file lies once, at `<root>/objects/<sha256>`. A file is sent under a temporary name, checked, then renamed.
 """
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFile:
-    """A local file to deploy, with the sha256 and size from its manifest."""
+    """A local file to deploy to a device, with its sha256 and size."""
 
     path: Path
     sha256: str
@@ -53,14 +53,14 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Object:
-    """A file in the device's folder `objects`, in which files are named by their sha256."""
+    """A file in the device's folder `objects`: its size, and whether it is executable. The file's name is its sha256."""
 
     size_bytes: int
     is_executable: bool
 
 
 def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | None = None) -> Deployment:
-    """Send the files that the device lacks, and return the path of each file on the device.
+    """Send files that are missing or damaged on the device. Return a Deployment, with a dict from each sha256 to a device path.
 
     Other files on the device stay. A file there is intact if its size and sha256 match. A failed deployment removes its temporary
     files; if the device is lost, the next deployment removes them.
@@ -96,13 +96,13 @@ def deploy(files: Sequence[LocalFile], device: Device, *, progress: Progress | N
 
 
 def space_bytes(files: Iterable[LocalFile]) -> int:
-    """Return the bytes that files occupy on a device. Equal files count once; sizes are rounded up to file-system blocks."""
+    """Return how many bytes the files take on a device. Equal files count once; each size is rounded up to 4096-byte blocks."""
     sizes = {file.sha256: file.size_bytes for file in files}
     return sum(-(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES for size_bytes in sizes.values())
 
 
 def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
-    """Return a dict from sha256 to the file to deploy. Of files with equal content, an executable one is preferred."""
+    """Return a dict from sha256 to LocalFile. If files have equal content, keep an executable one, or else the first."""
     needed: dict[str, LocalFile] = {}
     for file in files:
         if not file.path.is_file():
@@ -115,7 +115,7 @@ def _by_digest(files: Iterable[LocalFile]) -> dict[str, LocalFile]:
 
 
 def _list(device: Device, folder: str) -> dict[str, _Object]:
-    """Delete temporary and non-regular files from the device's folder `objects`. Return the others in a dict by sha256."""
+    """Delete temporary and non-regular files in a device folder. Return the rest as a dict from sha256 (name) to _Object."""
     lines = _command(device, _LIST, folder, timeout_s=LIST_TIMEOUT_S).splitlines()
     for name in (line for line in lines if line.startswith("./")):
         log.warning("%s was not a regular file on %s and was removed", one_line(f"{folder}/{name[2:]}"), device.facts.address)
@@ -124,7 +124,7 @@ def _list(device: Device, folder: str) -> dict[str, _Object]:
 
 
 def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: Mapping[str, _Object]) -> list[LocalFile]:
-    """Return the files that the device lacks or has with other content. Files of the wrong size differ; they are not hashed."""
+    """Return the files that are absent or damaged on the device. Only files whose size is right are hashed on the device."""
     files = list(needed)
     sized = [f for f in files if f.sha256 in present and present[f.sha256].size_bytes == f.size_bytes]
     contents = _contents(device, folder, sized)
@@ -135,7 +135,7 @@ def _missing(device: Device, folder: str, needed: Iterable[LocalFile], present: 
 
 
 def _contents(device: Device, folder: str, files: Sequence[LocalFile], prefix: str = "") -> dict[str, str]:
-    """Hash files on the device. Return a dict from expected sha256, which is the file's name there, to actual sha256."""
+    """Return a dict from the sha256 in a device file's name (after `prefix`) to its content's sha256. Omit absent files."""
     contents: dict[str, str] = {}
     line = re.compile(rf"^([0-9a-f]{{64}}) [ *]{re.escape(prefix)}([0-9a-f]{{64}})$", re.MULTILINE)
     for start in range(0, len(files), NAMES_PER_COMMAND):

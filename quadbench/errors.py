@@ -4,7 +4,7 @@ QuadbenchError                      exit code  meaning
 ├── UserError                       2          wrong input; nothing was changed
 │   ├── SpecError                   2          a YAML file has problems; the error lists all of them
 │   ├── UnknownNameError            2          a name that is not among the known ones
-│   ├── TooLargeError               2          a file or answer is larger than the limit for showing it
+│   ├── TooLargeError               2          a file or answer is too large to be shown in the web interface
 │   ├── NoTimeError                 2          the run's time budget ended before its first launch
 │   └── AdapterError                2          an adapter that cannot be used
 ├── ArtifactError                   3          a bundle, manifest or cached product is damaged or does not fit
@@ -42,12 +42,12 @@ _MIN_PART = 4  # shortest part of a known name, such as the end of an id, that i
 
 
 def quote(text: str) -> str:
-    """Return text from outside for use in a message: in quotes, control characters escaped, cut to 60 characters."""
+    """Return untrusted text for a message: in quotes, with control characters escaped, and cut to 60 characters."""
     return repr(shortened_text(text))
 
 
 def shortened_text(text: str) -> str:
-    """Return text from outside, cut to at most 60 characters."""
+    """Return untrusted text, cut to at most 60 characters."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
@@ -113,11 +113,11 @@ class UnknownNameError(UserError):
 
 
 class TooLargeError(UserError):
-    """Raised when a file or answer is larger than the limit for showing it. The message names the file without its folder."""
+    """Raised when a file or answer is too large to show in the web interface. The message names the file without its folder."""
 
 
 class NoTimeError(UserError):
-    """Raised when a run's time budget ends before its first launch can begin."""
+    """Raised when the time budget of a run ends before the run's first launch."""
 
 
 class AdapterError(UserError):
@@ -131,11 +131,11 @@ class ArtifactError(QuadbenchError):
 
 
 class NotStoredError(ArtifactError):
-    """Raised when a store lacks an artifact, file or content. Nobody has sent the content, or a cleanup has removed it."""
+    """Raised when a store lacks an artifact, a launch or a file's content, for example because a cleanup removed it."""
 
 
 class StorageError(ArtifactError):
-    """Raised when a results folder, a store or a file there cannot be used, as it is full, missing or not accessible."""
+    """Raised when a folder, file, database or store cannot be read or written, for example because the disk is full."""
 
 
 class BuildError(QuadbenchError):
@@ -145,7 +145,7 @@ class BuildError(QuadbenchError):
 
 
 class ServiceError(BuildError):
-    """Raised when a compile or measurement service refuses or does not answer. `is_absent`: the model or job does not exist."""
+    """Raised when a compile or measurement service refuses or does not answer. `is_absent` means: no such model or job exists."""
 
     def __init__(self, message: str, *, transient: bool = False, is_absent: bool = False, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -184,11 +184,11 @@ class DeviceInUseError(DeviceError):
 
 
 class LeaseError(DeviceError):
-    """Raised when another job holds the device, or our lease of it has ended. We then stop using it and store nothing."""
+    """Raised when another job holds the device, or this job's lease is over. The job leaves the device and stores nothing."""
 
 
 class AttemptOverError(LeaseError):
-    """Raised in a worker if its attempt at a farm job is over, e.g. after missed heartbeats. It stops and stores nothing."""
+    """Raised when a worker's attempt at a farm job is over, e.g. after missed heartbeats. The attempt ends and stores nothing."""
 
 
 class OutputLimitError(DeviceError):
@@ -227,7 +227,7 @@ class ConditionError(QuadbenchError):
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Raised for Ctrl-C after a run has begun. Its measurements are stored, and the run with this id can be resumed."""
+    """Raised for Ctrl-C after a run has begun. The run's measurements so far are stored; `run_id` is the run to resume."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -240,7 +240,7 @@ class FarmWaitInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
-    """Raise MissingDependencyError if an import in the block fails for want of a package. Other errors stay as they are."""
+    """Turn a ModuleNotFoundError in the `with` block into MissingDependencyError, unless the module belongs to quadbench."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -250,5 +250,5 @@ def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
 
 
 def requires_extra(extra: str) -> AbstractContextManager[None]:
-    """Raise MissingDependencyError if an import in the block fails. `extra` is the pip extra to install, such as `quad`."""
+    """Return a context manager that turns ModuleNotFoundError into MissingDependencyError. `extra` is the pip extra needed."""
     return requires_package("this", hint=f"pip install 'quadbench[{extra}]'")

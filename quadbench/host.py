@@ -53,12 +53,12 @@ def host_name() -> str:
 
 
 def process_identity() -> str:
-    """Return a text that identifies this process uniquely across hosts, containers and reboots."""
+    """Return a string that identifies this process across hosts and reboots: boot id, PID namespace, PID and start time."""
     return " ".join((*_pid_namespace(), str(os.getpid()), _start_of(os.getpid())))
 
 
 def has_ended(mark: str) -> bool:
-    """Return True if the process with this identity has surely ended; False also for any process of another host or container."""
+    """Return True if the process with identity `mark` has ended. Return False if it is from another host, boot or container."""
     match mark.split(" "):
         case [boot, namespace, pid, start] if (boot, namespace) == _pid_namespace() and pid.isdecimal():
             return _start_of(int(pid)) != start
@@ -66,7 +66,7 @@ def has_ended(mark: str) -> bool:
 
 
 def _pid_namespace() -> tuple[str, str]:
-    """Return this process's boot id and PID namespace. PIDs can be compared only between processes for which both are equal."""
+    """Return a pair of this machine's boot id and this process's PID namespace. PIDs are comparable only between equal pairs."""
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
@@ -80,10 +80,10 @@ def _start_of(pid: int) -> str:
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
-    """Return a dict from program to path, with symlinks resolved. If programs are missing, the error names their Debian packages.
+    """Return a dict from program name to path, with symlinks resolved. `packages` maps program names to Debian packages.
 
     Raises:
-        MissingDependencyError: names all programs that are not installed.
+        MissingDependencyError: programs are not installed. The message names them, and the hint their packages.
     """
     places = {program: find_program(program) for program in packages}
     missing = sorted(program for program, place in places.items() if place is None)
@@ -96,14 +96,14 @@ def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Pat
 
 
 def find_program(name: str) -> Path | None:
-    """Return a program's path, searching PATH and then /usr/sbin and /sbin (adbd lies there)."""
+    """Return a program's path, or None. Search PATH, then /usr/sbin and /sbin, where programs such as adbd are."""
     place = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}")
     return Path(place) if place else None
 
 
 @contextlib.contextmanager
 def device_lock(folder: Path, address: str) -> Iterator[None]:
-    """Hold a lock so that only this process uses a device. The kernel releases the lock when the process ends, even by a crash.
+    """Lock a device for a `with` block; raise DeviceInUseError if another process holds the lock. A crash releases the lock.
 
     The folder becomes private to this user, because adbd creates files that everyone may write.
 
@@ -135,7 +135,7 @@ def device_lock(folder: Path, address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Wait for the lock of an existing folder, then hold it. The kernel releases the lock when the process ends, even by a crash.
+    """Lock an existing folder for a `with` block, after waiting for other holders. If the process crashes, the lock is released.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -165,7 +165,7 @@ def is_locked(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iterator[None]:
-    """Lock a file and write our name, `holder`, into it. If another process has the lock, call `waiting` with its name and wait.
+    """Lock a file for a `with` block, and write `holder` into it. If the file is locked, call `waiting` with its text, then wait.
 
     Raises:
         OSError: the file cannot be opened.
@@ -184,7 +184,7 @@ def file_lock(path: Path, holder: str, waiting: Callable[[str], object]) -> Iter
 
 
 def python_module(name: str, *words: str) -> list[str]:
-    """Return the command that runs a Python module in this interpreter, unaffected by files in the working directory.
+    """Return the command, as a list, to run a Python module with this interpreter. `-P` hides modules in the working directory.
 
     Without `-P`, a file or folder there such as `onnx.py` or `litert/` would be imported in place of the package.
     """
@@ -192,7 +192,7 @@ def python_module(name: str, *words: str) -> list[str]:
 
 
 def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a child process that ignores the terminal's Ctrl-C and that the kernel kills when this process ends.
+    """Start a child process and return its Popen. The child ignores the terminal's Ctrl-C, and is killed when its parent ends.
 
     The kernel sends its death signal when the thread that started the child ends. So one thread, which lives as long as the
     process, starts all children.
@@ -216,7 +216,7 @@ def end_with_parent() -> None:
 
 
 def kill_group(group: int) -> None:
-    """Kill all processes of a process group, which may be gone already."""
+    """Kill all processes of a process group with SIGKILL. Do nothing if the group no longer exists."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 

@@ -23,7 +23,7 @@ class Observer(Protocol):
     def launch_started(self, device: str, launch: LaunchPlan, number: int, total: int) -> None: ...
 
     def image_done(self, device: str, task: str, images: int) -> None:
-        """Report that a launch has generated another image of a task; `images` is the count so far."""
+        """Report that a launch has generated an image of a task. `images` counts all images of the launch until now."""
         ...
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:

@@ -39,11 +39,11 @@ class Backoff:
     poll_longest_s: float = 30.0
 
     def retry_waits_s(self) -> Iterator[float]:
-        """Return the waits in seconds before each retry of a request."""
+        """Return an iterator over `retries` waits, in seconds: one before each retry of a failed request."""
         return (min(self.longest_s, self.first_s * self.growth**i) for i in range(self.retries))
 
     def poll_waits_s(self) -> Iterator[float]:
-        """Yield without end the waits, in seconds, between two polls of a job's status."""
+        """Yield an endless series of waits, in seconds, between polls of a job's status. Waits grow up to `poll_longest_s`."""
         wait_s = self.poll_first_s
         while True:
             yield wait_s
@@ -52,7 +52,7 @@ class Backoff:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """The status of an AI Hub job at one moment. `state` is the service's status code; `message` says why the job failed."""
+    """The status of an AI Hub job. `state` is the service's status code. `message` is the failure reason, empty if not given."""
 
     job: str
     url: str
@@ -72,7 +72,7 @@ class HostedModel:
 
 
 def open_client(backoff: Backoff | None = None) -> "AiHubClient":
-    """Return a client of AI Hub. Raise MissingDependencyError if its package, qai_hub, or its configuration file is missing."""
+    """Return an AiHubClient. Raise MissingDependencyError if the qai_hub package or AI Hub's configuration file is missing."""
     with requires_package("AI Hub", hint=INSTALL_HINT):
         import qai_hub
     path = config_path()
@@ -85,7 +85,7 @@ def open_client(backoff: Backoff | None = None) -> "AiHubClient":
 
 
 class AiHubClient:
-    """A connection to the AI Hub service. Requests with transient failures are retried; all other failures raise ServiceError."""
+    """A connection to AI Hub. Transient failures of requests are retried. Lasting or other failures raise ServiceError."""
 
     def __init__(self, client: Any, backoff: Backoff) -> None:
         self._client = client  # a qai_hub.Client
@@ -109,11 +109,11 @@ class AiHubClient:
         return str(model.model_id)
 
     def has_model(self, model: str) -> bool:
-        """Return whether the model exists at the service and this user may access it."""
+        """Return whether a model with the given id exists at AI Hub and is accessible with the configured API token."""
         return self._request_or_none(f"looking for model {model}", lambda: self._model(model)) is not None
 
     def submit_compile(self, model: str, device: str, options: str, name: str) -> str:
-        """Submit a compile job and return its id."""
+        """Submit a job that compiles an uploaded model for a device, and return the job's id."""
         return self._submit(
             f"submitting '{name}'",
             lambda: self._client.submit_compile_job(
@@ -154,7 +154,7 @@ class AiHubClient:
         )
 
     def target_model(self, job: str) -> HostedModel:
-        """Return the model that a finished compile or link job produced."""
+        """Return the model that a finished compile or link job produced, as a HostedModel: id, metadata and input names."""
 
         def ask() -> HostedModel:
             target = self._job(job).get_target_model()
@@ -170,16 +170,16 @@ class AiHubClient:
         return self.request(f"reading the target model of job {job}", ask)
 
     def download(self, model: str, folder: Path) -> Path:
-        """Download a model into a folder, keeping the service's file name. A broken transfer starts again."""
+        """Download a model's file into a folder and return the file's path. Retry the download after a transient failure."""
         return Path(self.request(f"downloading model {model}", lambda: self._model(model).download(str(folder))))
 
     def profile(self, job: str) -> dict[str, Any]:
-        """Return the results of a finished profile job, with times in µs and memory in bytes."""
+        """Return a finished profile job's results as the dict that AI Hub provides. Times are in µs and memory sizes in bytes."""
         profile: dict[str, Any] = self.request(f"reading the profile of job {job}", lambda: self._job(job).download_profile())
         return profile
 
     def request(self, doing: str, request: Callable[[], Answer]) -> Answer:
-        """Make a request and return its answer; repeat the request while it fails for a transient reason."""
+        """Call the function `request` and return its result. Retry transient failures; raise ServiceError for lasting ones."""
         for wait_s in (*self.pace.retry_waits_s(), None):
             try:
                 with _logged_output():
@@ -194,7 +194,7 @@ class AiHubClient:
         raise AssertionError("the last wait is None")
 
     def _request_or_none(self, doing: str, request: Callable[[], Answer]) -> Answer | None:
-        """Make a request and return its answer; return None if the service says that the requested object does not exist."""
+        """Call the function `request` and return its result. Return None if AI Hub lacks the requested model or job."""
         try:
             return self.request(doing, request)
         except ServiceError as error:
@@ -225,7 +225,7 @@ class AiHubClient:
 
 @contextlib.contextmanager
 def _logged_output() -> Iterator[None]:
-    """Redirect the qai_hub client's prints to the log, because stdout is reserved for quadbench's results."""
+    """Return a context manager that redirects the qai_hub client's prints from stdout to the log."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output):
@@ -241,7 +241,7 @@ def config_path() -> Path:
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """Return the exception classes that the qai_hub client raises: its own, and those of its HTTP and S3 libraries."""
+    """Return a tuple of the exception classes that qai_hub calls can raise: qai_hub's, built-in, HTTP and S3 exceptions."""
     import botocore.exceptions
     import qai_hub.public_rest_api
     import requests
@@ -260,7 +260,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
 
 def error_summary(error: Exception, doing: str, secrets: Sequence[str]) -> ServiceError:
-    """Convert a client's exception into a ServiceError, marked as transient (worth a retry) unless the user caused it."""
+    """Convert a qai_hub exception into a ServiceError, transient unless the token or request is invalid. Remove secrets."""
     import qai_hub
 
     # The client raises its own error while it handles the HTTP error, which has the status code.

@@ -1,4 +1,4 @@
-"""Uploads and jobs at Qualcomm AI Hub. A ledger file remembers their ids, so that no model or job is sent twice."""
+"""Uploads and jobs at Qualcomm AI Hub. A JSON file records the ids of models and jobs, so that none is sent twice."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """The ledger file's content. Each service URL has two dicts, for models and for jobs; both map digests to AI Hub ids."""
+    """JSON file of AI Hub ids: `services[URL]["models"][file digest]` of models, `services[URL]["jobs"][job digest]` of jobs."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]
@@ -37,22 +37,22 @@ class _LedgerFile(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """One service's AI Hub ids in the ledger file, which processes share. Without the file, models and jobs are sent again."""
+    """A JSON file that records the ids of models and jobs sent to AI Hub at `url`. Several processes can share the file."""
 
     path: Path
     url: str
 
     def find(self, kind: LedgerKind, digest: str) -> str | None:
-        """Return the recorded id, or None. `digest` is the digest of the model's file or of the job's settings."""
+        """Return the AI Hub id recorded for `digest`, that of a model file or job settings, or None if none is recorded."""
         return self._entries(self._read(), kind).get(digest)
 
     def put(self, kind: LedgerKind, digest: str, identifier: str) -> None:
-        """Write to disk a model's or job's AI Hub id. `digest` is the digest of the model's file or of the job's settings."""
+        """Record a model's or job's AI Hub id in the ledger's file. `digest` is computed from the model file or job settings."""
         with self._locked_update() as content:
             self._entries(content, kind)[digest] = identifier
 
     def forget(self, kind: LedgerKind, digest: str) -> None:
-        """Remove a recorded id; its model or job is then sent again. `digest` is that of the model's file or job's settings."""
+        """Delete the recorded AI Hub id of a model or job. `digest` is computed from the model file or job settings."""
         with self._locked_update() as content:
             self._entries(content, kind).pop(digest, None)
 
@@ -81,7 +81,7 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class HubJobs:
-    """Uploads and jobs at AI Hub. Models and jobs whose ids the ledger file has, even from earlier processes, are reused."""
+    """Uploads models and submits jobs to AI Hub, and records ids in a JSON file. Skips a model or job that AI Hub already has."""
 
     hub: AiHubClient
     ledger: Ledger
@@ -89,7 +89,7 @@ class HubJobs:
     notify: Notify = field(default=lambda _step: None)
 
     def upload_once(self, path: Path, name: str) -> str:
-        """Return the id of the model at AI Hub with the file's content. Upload the file unless it is recorded and still there."""
+        """Upload a model file unless AI Hub still has the same file from an earlier upload. Return the model's AI Hub id."""
         digest = sha256_of(path)
         known = self.ledger.find("models", digest)
         if known and self.hub.has_model(known):
@@ -101,7 +101,7 @@ class HubJobs:
         return model
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
-        """Return the job id recorded for settings `parts`. Without one, or if the job failed, return the id from `submit()`."""
+        """Return the id of an earlier, unfailed job with settings `parts`. Without one, call `submit`, which returns a new id."""
         digest = digest_of(parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
@@ -113,7 +113,7 @@ class HubJobs:
         return job
 
     def forget(self, **parts: object) -> None:
-        """Remove the job with settings `parts` from the ledger once its results are saved, so that later runs measure again."""
+        """Delete the recorded id of the job with settings `parts`, so that `submit_once` submits a new job for equal settings."""
         self.ledger.forget("jobs", digest_of(parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
@@ -123,7 +123,7 @@ class HubJobs:
                 raise job_failure(name, status)
 
     def wait_for_end(self, jobs: Mapping[str, str]) -> dict[str, JobStatus]:
-        """Wait until all jobs have succeeded or failed. Take a dict from name to job id; return one from name to status."""
+        """Wait until all jobs succeed or fail. `jobs` is a dict from job name to id. Return a dict from job name to JobStatus."""
         deadline = time.monotonic() + self.timeout_s
         latest: dict[str, JobStatus] = {}
         pending = dict(jobs)
@@ -153,7 +153,7 @@ class HubJobs:
 
 
 def job_failure(name: str, status: JobStatus) -> JobFailedError:
-    """Return the error for a failed AI Hub job, with the job's name, reason and web page."""
+    """Return a JobFailedError for a failed AI Hub job. The message has the job's name, failure reason and web page."""
     return JobFailedError(
         f"AI Hub job {status.job} of '{name}' failed: {status.message or 'no reason given'} ({status.url})",
         hint="read the log on the job's page; a new run submits the job again",
@@ -161,7 +161,7 @@ def job_failure(name: str, status: JobStatus) -> JobFailedError:
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Return a compile job's options. They fix the names of graph and outputs, which the service would otherwise choose."""
+    """Return the option string of an AI Hub compile job: target runtime, output names, graph name and, if set, QAIRT version."""
     # A context binary is linked from DLCs, because the service no longer compiles to context binaries directly.
     runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(
@@ -179,13 +179,13 @@ def link_options(target: AiHubTarget) -> str:
 
 
 def profile_options(graph: Graph, target: AiHubTarget, *, iterations: int) -> str:
-    """Return the options of a profile job for one graph. They name the graph, as a linked model contains several graphs."""
+    """Return the option string of an AI Hub profile job: iterations, QAIRT version if set, graph name if a context binary."""
     graphs = (f"--qnn_options context_enable_graphs={graph_name(graph)}",) if target.runtime == "qnn_context_binary" else ()
     return " ".join((f"--max_profiler_iterations {iterations}", *graphs, *_version(target)))
 
 
 def graph_name(graph: Graph) -> str:
-    """Return a graph's name within its context binary: `unet`, or `unet_remove_object` if it serves only `remove-object`."""
+    """Return a graph's name in a context binary: the component, such as `unet`, and `_<task>` if only one task uses the graph."""
     words = [graph.component, *([graph.task] if graph.task else [])]
     return re.sub(r"\W", "_", "_".join(words))
 

@@ -1,4 +1,4 @@
-"""Artifacts: immutable data that one stage of a benchmark makes and the next reads, such as graphs and launch records.
+"""Artifacts: immutable data that one step of a benchmark writes and a later step reads, such as ONNX graphs.
 
 bundle.py           bundles and compiled bundles: variants, graphs, adapters, tasks, accuracy, clipping
 run_record.py       launches, devices, runs, scores; the files and graphs of a launch

@@ -1,4 +1,4 @@
-"""Bundles: folders with a build's graphs, LoRA adapters, tasks and measured values. Compiled bundles are for one target."""
+"""Bundles: folders with a build's graphs, LoRA adapters, tasks and scores. A compiled bundle is for one runtime and chip."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,7 +19,7 @@ ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
 class Variant(StrEnum):
-    """A way to run several tasks in one launch. It decides which graphs run, and which of them stay in memory."""
+    """A way to run several tasks in one process on the device. It decides which graphs run and which of them stay in memory."""
 
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task with its adapter merged and its own encodings, loaded at each switch
@@ -31,32 +31,32 @@ class Variant(StrEnum):
 
     @property
     def is_quantized(self) -> bool:
-        """Return whether the graphs are quantized. Only quantized graphs are compiled for a target; float graphs run as built."""
+        """Return whether the variant's graphs are quantized: true except for `float`. Only quantized graphs are compiled."""
         return self is not Variant.FLOAT
 
     @property
     def has_unet_per_task(self) -> bool:
-        """Return whether each task has its own U-Net with its adapter merged, so that devices need no adapter files."""
+        """Return whether each task has a U-Net with the task's adapter merged in. If true, devices need no adapter files."""
         return self.graph_variant is Variant.PER_GRAPH
 
     @property
     def loads_at_switch(self) -> bool:
-        """Return whether each switch between tasks loads the U-Net again."""
+        """Return whether each switch between tasks loads a U-Net into memory: true for `per-graph` and `merged-at-load`."""
         return self in {Variant.PER_GRAPH, Variant.MERGED_AT_LOAD}
 
     @property
     def graph_variant(self) -> "Variant":
-        """Return the variant whose graphs this variant runs: `per-graph` for `resident`, else this variant itself."""
+        """Return the variant whose graph files this variant runs: `per-graph` for `resident`, otherwise this variant."""
         return Variant.PER_GRAPH if self is Variant.RESIDENT else self
 
     @property
     def adapter_variant(self) -> "Variant":
-        """Return the variant whose adapter files this variant uses: `shared` for `merged-at-load`, else this variant itself."""
+        """Return the variant whose adapter files this variant loads: `shared` for `merged-at-load`, otherwise this one."""
         return Variant.SHARED if self is Variant.MERGED_AT_LOAD else self
 
 
 class Component(StrEnum):
-    """The parts of a latent diffusion pipeline."""
+    """A part of a latent diffusion pipeline: text encoder, VAE encoder, U-Net or VAE decoder."""
 
     TEXT_ENCODER = "text_encoder"
     VAE_ENCODER = "vae_encoder"
@@ -83,7 +83,7 @@ class FileRef:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output tensor of a graph. `scale` is set for quantized tensors, whose zero point is 0."""
+    """An input or output tensor of a graph. `scale` is the quantization scale (zero point 0), or None for unquantized tensors."""
 
     name: str
     shape: tuple[int, ...]
@@ -93,20 +93,20 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Fraction:
-    """Counts of a U-Net's layers, parameters, operations or products with LoRA matrices: `int8` in 8 bits, `total` in all."""
+    """The 8-bit fraction of a U-Net's layers, parameters, multiply-accumulates or LoRA matrix products: `int8` of `total`."""
 
     int8: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Return the percentage of the counted layers, operations etc. that run in 8 bits; 0 if none were counted."""
+        """Return `int8` as a percentage of `total`, from 0 to 100. Return 0 if `total` is 0."""
         return 100 * self.int8 / self.total if self.total else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Share:
-    """The 8-bit part of a U-Net, as fractions of layers, parameters, multiply-accumulates and products with LoRA matrices."""
+    """The 8-bit part of a U-Net: counts of layers, parameters, multiply-accumulates and LoRA matrix products."""
 
     layers: Int8Fraction
     parameters: Int8Fraction
@@ -116,7 +116,7 @@ class Int8Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """One ONNX graph. `task` is the only task that uses it, or None if all tasks do. `int8` is set only for quantized U-Nets.
+    """An ONNX graph. `task` is None if all tasks use the graph. `int8` counts 8-bit layers and operations (quantized U-Nets).
 
     `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
     SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs
@@ -135,7 +135,7 @@ class Graph:
 
 
 def check_onnx_names(graph: Graph) -> Graph:
-    """Return the graph. Raise ValueError if a file's name does not end in .onnx, by which the onnx package knows the format."""
+    """Return the graph. Raise ValueError if `file` or `merge`, the graph's ONNX files, has a name that does not end in .onnx."""
     for file in (graph.file, graph.merge):
         if file and not file.path.endswith(".onnx"):
             raise ValueError(f"{quote(file.path)} is not a graph of a bundle; expected a name that ends in .onnx")
@@ -144,10 +144,10 @@ def check_onnx_names(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFile:
-    """A safetensors file with one adapter's LoRA tensors, unpadded, at its own rank. Tensors have the names of graph inputs.
+    """A safetensors file with one adapter's LoRA tensors in the adapter's own rank. A graph's LoRA inputs may have a higher rank.
 
-    The dtype is that of the variant. Values include `weight`, the greatest magnitude that a task gives the adapter; for a smaller
-    one `up` is scaled when loaded.
+    The variant determines the dtype. The values are multiplied by `weight`, the greatest absolute weight that a task gives to
+    the adapter. For a task with a smaller weight, `up` is scaled at loading.
     """
 
     name: FileName
@@ -179,7 +179,7 @@ class TaskItem:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAssets:
-    """A task with the files that the program on the device needs for it: table of sampler steps, tensors, inputs.
+    """A task's settings and evaluation inputs. `table` and `tensors` are files with the sampler's coefficients and noise.
 
     `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
     each item, `noise.<item>` (1 + steps, 4, h, w): the initial noise, then the noise of each step.
@@ -199,13 +199,13 @@ class TaskAssets:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Return a dict from the name of each LoRA adapter that the task runs with to its weight."""
+        """Return the weights of the task's LoRA adapters, as a dict from adapter name to weight. Without adapters, return {}."""
         return self.mix or ({} if self.adapter is None else {self.adapter: 1.0})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseDigests:
-    """Two digests of the base model for which an adapter was quantized: of the U-Net's file and its quantization encodings."""
+    """Digests of a base U-Net for which adapters are quantized: `graph` is the ONNX file's, `profile` the encodings'."""
 
     graph: str  # sha256 of the shared U-Net as quad wrote it
     profile: str  # digest of the encodings of all tensors of that U-Net
@@ -213,7 +213,7 @@ class BaseDigests:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSqnr:
-    """The SQNR of the noise prediction at one sampler step, over all inputs; `sqnr_db` is None if there is no error at all."""
+    """The SQNR of a quantized U-Net's noise predictions at one sampler step. `sqnr_db` is None if the error is zero."""
 
     step: int
     timestep: float
@@ -235,15 +235,15 @@ class TrajectorySqnr:
 
     @property
     def worst(self) -> StepSqnr | None:
-        """Return the sampler step with the lowest SQNR; None if the predictions are exact at every step."""
+        """Return the sampler step with the lowest SQNR. Return None if quantization causes no error at any step."""
         known = [(step.sqnr_db, step) for step in self.steps if step.sqnr_db is not None]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedTensor:
-    """A tensor with values outside its quantization range; `share` is the fraction of such values. `beyond` is the distance of
-    the farthest value from the range, divided by the range's width.
+    """A tensor with values outside its quantization range. `share` is the fraction of such values. `beyond` is the distance
+    of the farthest value from the range, divided by the range's width (maximum minus minimum).
     """
 
     tensor: str
@@ -253,9 +253,9 @@ class ClippedTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Clipping:
-    """The clipping of a U-Net's activations. `task` names the U-Net's task; None means the shared U-Net with all adapters.
+    """A U-Net's tensors and values that quantization clips, counted. `task` is None if all tasks share the U-Net.
 
-    `share` is the clipped share of the values of all `tensors`; `worst` has some of the `clipped` tensors, greatest share first.
+    `clipped` of `tensors` tensors have clipped values; `worst` lists the worst. `share` is the fraction of all values clipped.
     """
 
     variant: Line
@@ -269,7 +269,7 @@ class Clipping:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutScores:
-    """The accuracy and clipping of quantized U-Nets on inputs not used for calibration, at most `inputs` of them per task."""
+    """SQNR and clipping of quantized U-Nets on evaluation inputs, at most `inputs` per task. Calibration uses other inputs."""
 
     inputs: int
     trajectories: tuple[TrajectorySqnr, ...]
@@ -278,7 +278,7 @@ class HeldOutScores:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCounts:
-    """Node counts of a graph after the runtime's optimizer: integer and float nodes, and nodes that convert between both.
+    """Counts of a graph's nodes, optimized by ONNX Runtime, that compute in integers, compute in floats, quantize or dequantize.
 
     `in_float` counts nodes that compute without integer inputs; `products_in_float` the convolutions and matrix products among
     them. Nodes that only move values are not counted.
@@ -292,7 +292,7 @@ class KernelCounts:
 
     @property
     def by_kind(self) -> dict[str, int]:
-        """Return the node counts for launch records as a dict: `in_integers`, `in_float`, `quantize`, `dequantize`."""
+        """Return a dict from node kind (`in_integers`, `in_float`, `quantize`, `dequantize`) to the number of graph nodes."""
         return {kind: getattr(self, kind) for kind in KERNEL_KINDS}
 
     @property
@@ -303,7 +303,7 @@ class KernelCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A build's output: graphs, adapters, tasks. `digest` is computed from the build's inputs; equal inputs are built once."""
+    """A build's graphs, adapters and tasks. `digest` identifies the build's inputs. Builds with equal inputs share a bundle."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "bundle"
@@ -325,7 +325,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileCost:
-    """The time and peak memory that compiling one graph took on this machine."""
+    """The time in seconds and the peak memory in bytes that compiling one graph took on the host."""
 
     seconds: float
     peak_memory_bytes: int
@@ -333,7 +333,7 @@ class CompileCost:
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledBundle:
-    """A bundle's graphs compiled for one target; all other files stay in the bundle, whose digest is `parent_digest`."""
+    """A bundle's quantized graphs, compiled for one backend. `parent_digest` is the digest of the graphs before compiling."""
 
     schema_version: int = SCHEMA_VERSION
     kind: str = "compiled-bundle"
@@ -359,7 +359,7 @@ class StoredArtifact(Generic[ArtifactT]):
     is_reused: bool = False
 
     def path(self, file: FileRef) -> Path:
-        """Return the local path of one of the artifact's files."""
+        """Return the local path of an artifact's file: the artifact's folder, joined with the relative path in `file`."""
         return self.folder / file.path
 
 

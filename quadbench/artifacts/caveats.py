@@ -1,10 +1,10 @@
-"""Caveats: known reasons to distrust a measured value, each with an explanation, a remedy and the kinds of values concerned."""
+"""Caveats: reasons to distrust measured values. Each has an explanation, the kinds of values it affects and often a remedy."""
 
 from enum import StrEnum
 
 
 class FigureKind(StrEnum):
-    """The kinds of measured values (figures) that a caveat can apply to."""
+    """A kind of measured value that a caveat can apply to: time, memory, file size or picture."""
 
     TIME = "time"
     MEMORY = "memory"
@@ -39,22 +39,22 @@ class Caveat(StrEnum):
         return self.value.lower().replace("_", " ")
 
     def is_about(self, *kinds: FigureKind) -> bool:
-        """Return whether the caveat applies to any of the given kinds of figures."""
+        """Return whether the caveat applies to measured values of any of the given kinds, such as times or file sizes."""
         return not _ABOUT[self].isdisjoint(kinds)
 
     @property
     def doubt(self) -> str:
-        """Return a sentence that explains why a measured value with this caveat cannot be trusted."""
+        """Return the reason why a measured value with this caveat cannot be trusted, as one or two sentences."""
         return _DOUBTS[self]
 
     @property
     def remedy(self) -> str:
-        """Return a sentence on how to remove the caveat; empty if there is no way."""
+        """Return a sentence that says how to remove the caveat, or an empty string if no remedy is known."""
         return _REMEDIES.get(self, "")
 
     @property
     def advice(self) -> str:
-        """Return sentences that explain why a measured value with this caveat cannot be trusted, and how to remove the caveat."""
+        """Return, as one string, why values with this caveat cannot be trusted and, if possible, how to remove the caveat."""
         return f"{self.doubt} {self.remedy}".rstrip()
 
 

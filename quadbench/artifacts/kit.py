@@ -1,4 +1,4 @@
-"""Runtime kits: the shared libraries that run graphs on devices of one ABI, with their roles and origins."""
+"""Runtime kits. Each kit has the shared libraries that run graphs on devices of one ABI, and records where they came from."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _HTP_PART = re.compile(r"libQnnHtpV([0-9]{2})(Stub|Skel)\.so", re.ASCII)
 
 
 class Role(StrEnum):
-    """The purpose of a shared library in a runtime kit."""
+    """The purpose of a shared library of a runtime kit, such as `runtime` (ONNX Runtime) or `plugin` (execution provider)."""
 
     RUNTIME = "runtime"  # ONNX Runtime: the harness opens it
     PLUGIN = "plugin"  # an execution provider, opened by ONNX Runtime
@@ -32,14 +32,14 @@ class Role(StrEnum):
 
 
 def check_library_name(text: str) -> str:
-    """Return the name if the device's loader can find a shared library by it. Raise ValueError if it is no valid library name."""
+    """Return the name if it is valid for a shared library, such as `libfoo.so` or `libfoo.so.1`. Raise ValueError otherwise."""
     if not _LIBRARY.fullmatch(text):
         raise ValueError(f"{quote(text)} is not a library name; expected lib and .so around letters, digits, ., _, + and -")
     return text
 
 
 def is_library_name(text: str) -> bool:
-    """Return whether a file name is a valid name of a shared library."""
+    """Return whether a file name has the form of a shared library's name, such as `libfoo.so` or `libfoo.so.1`."""
     return _LIBRARY.fullmatch(text) is not None
 
 
@@ -48,7 +48,7 @@ LibraryName = Annotated[str, ValidatedBy(check_library_name)]
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """A shared library of a runtime kit. Its file is named by its SHA-256; other libraries load it as `name`."""
+    """A shared library of a runtime kit. Its file's name is its SHA-256; `name` is the name by which other libraries load it."""
 
     name: LibraryName
     role: Role
@@ -86,7 +86,7 @@ class Kit:
     origins: tuple[Origin, ...]
 
     def __post_init__(self) -> None:
-        """Raise ValueError if the digest, the library names, their roles or the ONNX Runtime version do not fit together."""
+        """Raise ValueError for a repeated library name, a wrong digest or library role, or a malformed ONNX Runtime version."""
         names = [library.name for library in self.libraries]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two libraries have the name '{twice}', expected different names")
@@ -100,7 +100,7 @@ class Kit:
             raise ValueError(f"the version of onnxruntime is {quote(version)}, expected three numbers and two dots, as in 1.27.0")
 
     def libraries_with_role(self, role: Role) -> tuple[Library, ...]:
-        """Return the libraries of this runtime kit that have a given role."""
+        """Return the libraries of the runtime kit that have the given role, as a tuple of Library objects."""
         return tuple(library for library in self.libraries if library.role is role)
 
 
@@ -111,7 +111,7 @@ def kit_digest(abi: Abi, libraries: Iterable[Library]) -> str:
 
 
 def role_of(name: str) -> Role:
-    """Return a library's role in a runtime kit by its file name. Unknown names get SUPPORT: other libraries need them."""
+    """Return a library's role in a runtime kit, such as STUB, judged by the file name. For an unknown name, return SUPPORT."""
     if part := _HTP_PART.fullmatch(name):
         return Role.STUB if part[2] == "Stub" else Role.SKEL
     for role, pattern in _ROLES.items():

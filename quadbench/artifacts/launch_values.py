@@ -27,7 +27,7 @@ _TURNED = bytes.maketrans(b"\0\1", b"\1\0")
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SampleKind:
-    """The subject of a sample: metric, task, component etc. `labels` are further fields that the device's program logged."""
+    """The description of a sample: metric, task, component (such as `unet`), step, evaluation input. `labels` adds details."""
 
     metric: str
     task: str | None = None
@@ -41,20 +41,20 @@ class SampleKind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample(SampleKind):
-    """One measured value with its description. The metric's name ends in the unit: nanoseconds, bytes or decibels."""
+    """One measured value with its description. The metric's name ends in the unit (`_ns`, `_bytes`, `_db`); counts have none."""
 
     value: float
 
 
 @dataclass(frozen=True, eq=False)
 class SampleKinds:
-    """The descriptions of a launch's samples, in measured order. `each[i]` describes the launch's value number i."""
+    """The descriptions of a launch's samples, in order of measurement. `each[i]` describes the launch's value number i."""
 
     each: tuple[SampleKind, ...]
 
     @cached_property
     def by_metric(self) -> Mapping[str, tuple[int, ...]]:
-        """A dict from metric to the indices of its samples' descriptions in the tuple `each`."""
+        """A dict from metric name to the tuple of indices `i` for which `each[i]` describes a sample of the metric."""
         groups = defaultdict[str, list[int]](list)
         for place, kind in enumerate(self.each):
             groups[kind.metric].append(place)
@@ -62,12 +62,12 @@ class SampleKinds:
 
     @cached_property
     def about_switches(self) -> tuple[int, ...]:
-        """The indices in `each` of samples about task switches: times of switches, first U-Net runs and whole images."""
+        """The indices `i` for which `each[i]` has the metric `switch_ns`, `first_unet_ns` or `end_to_end_ns`, as a tuple."""
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
 class Samples(Sequence[Sample]):
-    """The samples of a launch as columns. Memory readings have columns of their own, apart from `kinds` and `values`.
+    """The samples of a launch in columns: `kinds` (descriptions) and `values` (numbers). Memory readings have their own columns.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
@@ -77,7 +77,7 @@ class Samples(Sequence[Sample]):
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
-        """Store values with their descriptions, `kinds`. `known` caches descriptions, so that launches share equal objects."""
+        """Store sample descriptions (`kinds`) and values. Launches with equal descriptions share a copy in the cache `known`."""
         self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
         is_planned = self._is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
@@ -92,7 +92,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
-        """Return two pairs (descriptions, values): for samples whose number the launch plan sets, and for memory readings."""
+        """Return the samples as two pairs (descriptions, values): all samples but memory readings, and the memory readings."""
         return (self.kinds, self.values), (self._reading_kinds, self._readings)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -140,7 +140,7 @@ def value_fault(metric: str, value: float) -> str | None:
 
 @lru_cache(maxsize=1000)  # a run has its dozens of metrics in millions of samples
 def value_limits(metric: str) -> tuple[float, float, bool]:
-    """Return a metric's lowest and highest plausible value. The third item is True if 0 is plausible though below the lowest."""
+    """Return a metric's plausible range as (lowest, highest, may_be_zero). If `may_be_zero`, 0 is plausible in any case."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
     return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))

@@ -1,4 +1,4 @@
-"""Nightly runs as data: cases, measurements, verdicts, waivers, and the launch environments that must agree to be compared."""
+"""Nightly runs as data classes: measurements, verdicts, waivers. Functions describe and compare the environments of launches."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ class RulingKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The digests of the bundle and runtime kit (device libraries) that a nightly case runs. `kit` is None for the default."""
+    """The files that a night tested: digests of a bundle and a runtime kit. `kit` is None if night.yaml names no kit."""
 
     bundle: str
     kit: str | None = None
@@ -40,10 +40,10 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One metric of a nightly case: the median over its launches. `yardstick` is the median over a reference bundle's launches.
+    """One metric of one task in a night. `value` is the median of a recipe or bundle, `yardstick` that of the reference bundle.
 
     Values are in nanoseconds, bytes, decibels or a metric's unit. `ratio` is case / reference with its 95 % interval, from
-    interleaved launches. Both are None for exact metrics (file sizes, image scores) or where the reference lacks the metric.
+    interleaved launches. Ratio and interval are None for exact metrics (file sizes, image scores) or without a reference value.
     """
 
     task: str  # a task's name or report.sides.ALL_TASKS
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The result of measuring a nightly case on one device. The case's launches alternate with those of a reference bundle.
+    """A night's measurement of a recipe or bundle (`case`) on a device. Launches alternated with those of a reference bundle.
 
     `device` is the name under which the device is leased, `address` its address that night. `environment` describes software and
     device state by name. `comparison` names comparison.json; `runs` are the runs of reference and case.
@@ -79,7 +79,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """A night's verdict on one metric (`key`) of a case on a device. If `task` and `key` are None, it covers all metrics.
+    """A night's verdict on a metric (`key`) of a recipe or bundle. A `key` of None means all metrics that lack their own verdict.
 
     `cause` is a sentence without the metric's name. `expected` is the usual value, or the usual ratio to the reference bundle.
     `ratio` is tonight's value over the last good one, with its interval, if both were launched interleaved to confirm the change;
@@ -109,7 +109,7 @@ class Ruling:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """One nightly run: its plan, measurements and verdicts. `planned` lists pairs of a case and a device as night.yaml writes it.
+    """One nightly run with measurements and verdicts. `planned` lists pairs of names in night.yaml: (recipe or bundle, device).
 
     `rulings` are the verdicts not superseded later. `ended_at` is None while the night is running, or if it was interrupted.
     """
@@ -126,7 +126,7 @@ class Night:
 
 @dataclass(frozen=True, kw_only=True)
 class Acknowledgement:
-    """A waiver: a person accepts a case's changed values from a given night on. None in `device`, `task` or `key` stands for all.
+    """A waiver by `owner`: from `night` on, a recipe's or bundle's values may change. A device, task or metric of None means any.
 
     Verdicts of that and later nights become CLEAN. Until the date `until`, values before `night` are not used as the usual value.
     `since` is when that night first measured the case, as the names of nights do not give their order.
@@ -144,12 +144,12 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver applies to the metric `key` of `task`. A waiver whose task or key is None applies to all."""
+        """Return whether the waiver covers a task's metric (`key`). A waiver's task or key of None matches any task or key."""
         return self.task in (None, task) and self.key in (None, key)
 
 
 def fingerprint(record: RunRecord) -> dict[str, str]:
-    """Return a launch's environment as a dict from name to text: device build, versions, settings, clock limits, image counts."""
+    """Return a launch's environment as a dict from name to text: OS, software versions, settings, clock limits, image counts."""
     versions = {name: text for name, text in record.versions.items() if name in _VERSIONS or name.startswith(LIBRARY_PREFIX)}
     caps = ", ".join(" ".join(pair) for pair in _CAP.findall(record.state.get("before.clocks", "")))
     around = {
@@ -163,7 +163,7 @@ def fingerprint(record: RunRecord) -> dict[str, str]:
 
 
 def _images(record: RunRecord) -> dict[str, str]:
-    """Return a dict of each task's image count in a launch. `12 after 2` means 12 measured after 2 for warm-up."""
+    """Return a dict from `<task>: images` to a text such as `12 after 2`: 12 measured images after 2 warm-up images."""
     kinds = record.columns.kinds
     images = [kinds.each[place] for place in kinds.by_metric.get("end_to_end_ns", ())]
     counts = Counter((str(image.task), image.is_warmup) for image in images)
@@ -174,7 +174,7 @@ def _images(record: RunRecord) -> dict[str, str]:
 
 
 def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
-    """Return as a dict what a build runs, for comparing two builds: bundle, precision, samplers, adapters and inputs."""
+    """Return a dict from name to text about a bundle's work: digest, precision, each task's sampler, LoRAs and inputs."""
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
@@ -188,12 +188,12 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 
 def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return a dict from each differing environment entry to two texts: its values in launches `a` and those in launches `b`."""
+    """Return the environment entries that differ between launches `a` and `b`, as a dict from entry to (text of `a`, of `b`)."""
     return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
 
 
 def differing_values(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:
-    """Compare two lists of dicts. Return a dict from each key that differs to its values in the first and in the second list."""
+    """Compare two lists of dicts. Return a dict from each key with different values to two texts, such as (`9, 10`, `11`)."""
     names = dict.fromkeys(name for side in (a, b) for one in side for name in one)
     values = {name: (_values(a, name), _values(b, name)) for name in names}
     return {name: (", ".join(first), ", ".join(second)) for name, (first, second) in values.items() if first != second}

@@ -52,7 +52,7 @@ def png_size(head: bytes) -> tuple[int, int]:
 
 
 def check_png(path: Path) -> None:
-    """Check that a file is a PNG of an acceptable size.
+    """Raise ValueError unless a file's header is that of a PNG with 1 to MAX_PIXELS (16.8 million) pixels.
 
     Raises:
         OSError, ValueError: the file cannot be read, or `png_size` refuses it.
@@ -91,7 +91,7 @@ def _check_kind(image: Image.Image) -> None:
 
 
 def _require_opaque(image: Image.Image) -> Image.Image:
-    """Return the image if it is opaque. Transparent pixels are refused, as their hidden colours are arbitrary."""
+    """Return the image, as RGBA if it has transparency data, else unchanged. Raise ValueError if any pixel is transparent."""
     if not image.has_transparency_data:
         return image
     colours = image.convert("RGBA")
@@ -114,7 +114,7 @@ def blend_mask(mask: NDArray[np.bool_]) -> Image.Image:
 
 
 def composite(picture: Pixels, original: Pixels, blend: Image.Image) -> Pixels:
-    """Blend a generated picture over its original, both (H, W, 3): (blend * picture + (255 - blend) * original) / 255, rounded.
+    """Return a blend of a generated picture and the original, both (H, W, 3). In `blend`, 255 keeps the picture, 0 the original.
 
     diffusers' `VaeImageProcessor.apply_overlay` gives the same within 1/255.
     """
@@ -128,19 +128,19 @@ def _check_size(width: int, height: int) -> None:
 
 
 def mask_of(pixels: Pixels) -> NDArray[np.bool_]:
-    """Return a boolean mask (H, W), true where to repaint, from a grey mask image that was read as RGB."""
+    """Return a boolean mask (H, W) from a grey mask image that was read as RGB. Values of 128 and more are true: repaint."""
     return pixels[..., 0] >= _HALF
 
 
 def psnr_db(image: Pixels, other: Pixels, within: NDArray[np.bool_] | None = None) -> float:
-    """Return the PSNR of two 8-bit images in dB, at most PSNR_CAP_DB; over pixels where `within` (H, W) is true, or over all."""
+    """Return the PSNR of two 8-bit images in dB, at most PSNR_CAP_DB. With a mask `within` (H, W), only its true pixels count."""
     square = (image.astype(np.float64) - other) ** 2
     mean_square = float(np.mean(square if within is None else square[within]))
     return PSNR_CAP_DB if mean_square == 0 else min(PSNR_CAP_DB, float(10 * np.log10(255**2 / mean_square)))
 
 
 def max_abs_difference(image: Pixels, other: Pixels) -> int:
-    """Return the largest absolute difference of any pixel in any channel, in steps of 1/255."""
+    """Compare two 8-bit images of equal size. Return the largest absolute difference between their channel values, 0 to 255."""
     return int(np.max(np.abs(image.astype(np.int16) - other)))
 
 

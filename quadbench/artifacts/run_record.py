@@ -1,4 +1,4 @@
-"""Runs as data: devices, launch plans, launch records and image scores. Also selects the graphs and files that a launch needs."""
+"""Runs as data classes: devices, launch plans and records, image scores. Functions select a launch's graphs and files."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ BASE_UNET = "base"  # the plan's name for the U-Net shared by all tasks
 
 
 class Status(StrEnum):
-    """The outcomes of a launch."""
+    """The outcomes of a launch. SKIPPED: never started. DISCARDED: to be repeated, as the device was hot or slow."""
 
     OK = "OK"
     FAILED = "FAILED"
@@ -45,12 +45,12 @@ class Status(StrEnum):
 
     @property
     def is_fine(self) -> bool:
-        """Return whether the launch did not fail. A launch that is repeated because the device got hot or slow also counts."""
+        """Return True for an OK or DISCARDED launch (device hot or slow, to be repeated). Return False for all other statuses."""
         return self in {Status.OK, Status.DISCARDED}
 
 
 class ErrorClass(StrEnum):
-    """The cause of a launch's failure: user, device, program on the device (harness), or this machine or a service."""
+    """The cause of a failed launch. HARNESS: the device's program. INFRASTRUCTURE: quadbench, its host or a cloud service."""
 
     USER = "user"
     DEVICE = "device"
@@ -60,7 +60,7 @@ class ErrorClass(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """The identity of a device: profile, chip, serial and OS build. Compare it to see whether two runs' values are comparable."""
+    """The identity of a device: address, name of its device profile, chip, CPU, serial number, Android release and OS build."""
 
     address: str  # as given on the command line: s25, virtual:s25, hub:s25, local
     family: str  # adb, virtual, local, ai_hub
@@ -74,7 +74,7 @@ class DeviceFacts:
 
     @property
     def is_hosted(self) -> bool:
-        """Return whether a cloud service runs single graphs on the device, without the native harness and without images."""
+        """Return True if the device is from Qualcomm AI Hub. This cloud service runs single graphs and generates no images."""
         return self.family == HOSTED_FAMILY
 
 
@@ -92,7 +92,7 @@ class Deployment:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """A device lost during a run that came back after `away_s` seconds, so the run went on. `reason` is why it was lost."""
+    """A record of a device that was lost in a run and came back after `away_s` seconds. `reason` explains the loss."""
 
     address: str
     reason: str
@@ -155,12 +155,12 @@ class RunRecord:
 
     @cached_property
     def columns(self) -> Samples:
-        """The launch's samples, converted to a Samples object. Figures are computed from its columns."""
+        """The launch's measured values as Samples, a compact sequence of Sample objects (a value and what was measured)."""
         return Samples.from_samples(self.samples)
 
 
 class BetterDirection(StrEnum):
-    """The direction in which a metric improves."""
+    """The direction in which a metric improves: HIGHER or LOWER."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -193,7 +193,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageComparison:
-    """Scores of one task's images. `made` names the variant that made them; `against` names the images compared with them.
+    """Scores of a task's images or latents, such as PSNR. `made` names the scored variant or folder, `against` the reference.
 
     In a run, `made` can also be `reference`: the float reference compared with `truth` shows the model's own distance from it.
     `device` is the address of the device that generated the images, None for this machine.
@@ -238,18 +238,18 @@ class RunResult:
 
     @cached_property
     def records_in_order(self) -> tuple[RunRecord, ...]:
-        """The launch records in measured order."""
+        """The launch records, in order of measurement."""
         return tuple(sorted(self.records, key=lambda record: (record.started_at, record.device.address, record.launch)))
 
     @cached_property
     def devices(self) -> tuple[DeviceFacts, ...]:
-        """The devices that ran launches of this run or received files for it, each once."""
+        """A tuple with one DeviceFacts for each device of the run: a device that has a launch record or received files."""
         known = [record.device for record in self.records_in_order] + [deployment.device for deployment in self.deployments]
         return tuple({(device.address, device.serial): device for device in reversed(known)}.values())[::-1]
 
     @cached_property
     def by_device(self) -> Mapping[tuple[str, str], tuple[RunRecord, ...]]:
-        """A dict from each device's address and serial to its launch records, in measured order."""
+        """A dict from (device address, serial) to the device's launch records, a tuple in order of measurement."""
         groups = defaultdict[tuple[str, str], list[RunRecord]](list)
         for record in self.records_in_order:
             groups[record.device.address, record.device.serial].append(record)
@@ -257,7 +257,7 @@ class RunResult:
 
     @cached_property
     def by_device_and_variant(self) -> Mapping[tuple[str, str, Variant], tuple[RunRecord, ...]]:
-        """A dict from (device address, serial, variant) to the launch records of that variant there, in measured order."""
+        """A dict from (device address, serial, variant) to a tuple of all launch records with that key, oldest first."""
         groups = defaultdict[tuple[str, str, Variant], list[RunRecord]](list)
         for device, records in self.by_device.items():
             for record in records:
@@ -271,11 +271,11 @@ class RunResult:
 
     @property
     def bundles(self) -> tuple[StoredBundle, ...]:
-        """Return all bundles that were measured in this run, each once."""
+        """Return the StoredBundles (bundle and folder path) that the run measured, as a tuple without duplicates."""
         return tuple({bundle.artifact.digest: bundle for bundle in (self.stored, *self.others.values())}.values())
 
     def stored_bundle_on(self, device: DeviceFacts) -> StoredBundle:
-        """Return the bundle that a device ran, with its folder."""
+        """Return the StoredBundle (the bundle and the path of its folder) that a device ran."""
         return self.others.get(device.profile, self.stored)
 
     def bundle_on(self, device: DeviceFacts) -> Bundle:
@@ -284,7 +284,7 @@ class RunResult:
 
 
 def file_refs(value: object) -> Iterator[FileRef]:
-    """Yield every FileRef in a dataclass or tuple, at any depth, in order and with repetitions."""
+    """Yield each FileRef in nested dataclasses and tuples, in order of fields and items. Repeated FileRefs are yielded again."""
     if isinstance(value, FileRef):
         yield value
     elif is_dataclass(value):
@@ -296,7 +296,7 @@ def file_refs(value: object) -> Iterator[FileRef]:
 
 
 def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
-    """Yield the bundle's files that launches open besides compiled graphs: adapters, sampler tables and inputs.
+    """Yield FileRefs of the bundle's files that launches open besides compiled graphs: LoRA adapters, sampler tables and inputs.
 
     `runs_float` adds the float graphs, if there are reference images. References and truths stay on this machine.
     """
@@ -308,18 +308,18 @@ def harness_files(bundle: Bundle, *, runs_float: bool) -> Iterator[FileRef]:
 
 
 def has_references(bundle: Bundle) -> bool:
-    """Return whether the bundle has float reference images; bundles with random weights have none."""
+    """Return True if the bundle has reference images from the float model. Return False otherwise, as for random weights."""
     return any(item.reference for task in bundle.tasks for item in task.items)
 
 
 def own_graph_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return the names of tasks with a U-Net of their own, in bundle order. Tasks of adapters added after the build have none."""
+    """Return the names of tasks that have their own U-Net, in bundle order. Tasks added after the build have no own U-Net."""
     own = {graph.task for graph in bundle.graphs if graph.variant is Variant.PER_GRAPH}
     return tuple(task.name for task in bundle.tasks if task.name in own)
 
 
 def shared_only_tasks(bundle: Bundle) -> tuple[str, ...]:
-    """Return tasks without their own U-Net, in a bundle where others have one. Their adapters were added after the build."""
+    """Return a tuple of names of the tasks that run only on the shared U-Net. Return () if no task has its own U-Net."""
     own = own_graph_tasks(bundle)
     return tuple(task.name for task in bundle.tasks if own and task.name not in own)
 
@@ -330,7 +330,7 @@ def item_counts(bundle: Bundle) -> dict[str, int]:
 
 
 def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
-    """Return the tasks that a launch runs, in the bundle's order.
+    """Return the tasks of a bundle that a launch plan runs, as a tuple of TaskAssets. Keep the order of the bundle's task list.
 
     Raises:
         UnknownNameError: the launch names a task that the bundle lacks.
@@ -342,7 +342,7 @@ def tasks_of(bundle: Bundle, launch: LaunchPlan) -> tuple[TaskAssets, ...]:
 
 
 def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) -> dict[Component, Graph]:
-    """Return a dict from component to a variant's graph: text encoder, VAE decoder and, if a task takes an image, VAE encoder.
+    """Return a dict from component to graph. Components: text encoder, VAE decoder and, if a task has input images, VAE encoder.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -355,7 +355,7 @@ def components_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant) ->
 
 
 def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, Graph]:
-    """Return a dict from the U-Nets' names in the launch plan to their graphs: task names, or only `base` for a shared U-Net.
+    """Return a dict from task name to the task's U-Net graph. For a variant with one U-Net for all tasks, the only key is `base`.
 
     Raises:
         ArtifactError: a graph is missing.
@@ -367,7 +367,7 @@ def unets_of(bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: 
 
 
 def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -> dict[str, AdapterFile]:
-    """Return a dict from name to file of the tasks' adapters. It is empty if adapters are merged into the graphs.
+    """Return a dict from adapter name to AdapterFile for the adapters of `tasks`. Return {} if graphs have adapters merged in.
 
     Raises:
         ArtifactError: the bundle lacks an adapter file in that dtype.
@@ -383,12 +383,12 @@ def adapters_of(bundle: Bundle, variant: Variant, tasks: Sequence[TaskAssets]) -
 
 
 def factors_of(task: TaskAssets, files: Mapping[str, AdapterFile]) -> dict[str, float]:
-    """Return a dict from adapter to a factor (-1 to 1) for its `up` matrices, which gives it the weight that the task sets."""
+    """Return a dict from LoRA name to factor (-1 to 1): the task's weight divided by the largest absolute weight in any task."""
     return {name: weight / files[name].weight for name, weight in task.weights.items()}
 
 
 def mixes_of(tasks: Sequence[TaskAssets], files: Mapping[str, AdapterFile]) -> dict[str, dict[str, float]]:
-    """Return a dict from adapter mix (adapters used together) to factors by adapter. One adapter with factor 1 is no mix."""
+    """Return {name of adapter or mix: {LoRA name: factor, -1 to 1}} for `tasks`. Omit a LoRA that runs alone at factor 1."""
     factors = {task.adapter: factors_of(task, files) for task in tasks if task.adapter is not None}
     return {name: mix for name, mix in factors.items() if mix != {name: 1.0}}
 

@@ -21,7 +21,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, format marks such as wr
 
 @dataclass(frozen=True)
 class ValidatedBy:
-    """A type annotation with a check function that pydantic runs when it reads a value of that type.
+    """Metadata for `Annotated` types: pydantic passes a validated value to `check`, which returns the value or raises ValueError.
 
     It implements pydantic's protocol instead of using `AfterValidator`, so that artifacts do not import pydantic.
     """
@@ -29,16 +29,14 @@ class ValidatedBy:
     check: Callable[[Any], Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Return pydantic's schema of the annotated type, extended by `check`, which runs after the type's own validation."""
+        """Return pydantic's core schema of the annotated type. After pydantic's own validation, the schema calls `self.check`."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
 def check_file_name(text: str) -> str:
-    """Return the name of an input, run or folder if it is safe as one component of a path. Otherwise raise ValueError: a file of
-    this name could leave its folder, be hidden, or be too long for a file system.
-    """
+    """Return the text if it is a safe name for a file or folder, without slashes or a leading dot. Raise ValueError otherwise."""
     expected = None
     if not text or not text.isprintable() or re.search(r"[/\\]", text):
         expected = "printable characters without / and \\, at least one"
@@ -52,7 +50,7 @@ def check_file_name(text: str) -> str:
 
 
 def can_name_file(name: object) -> bool:
-    """Return whether a value of any type is text that is safe as a file name. Ids from the database must pass this check."""
+    """Return True if a value of any type is a string that is safe as a file name, False otherwise."""
     try:
         return isinstance(name, str) and bool(check_file_name(name))
     except ValueError:
@@ -60,7 +58,7 @@ def can_name_file(name: object) -> bool:
 
 
 def check_relative_path(text: str) -> str:
-    """Return the path if it is relative, uses `/`, stays below its folder and is not too long. Raise ValueError otherwise."""
+    """Return the path if it is relative, uses `/`, has no `..` and is not too long. Raise ValueError otherwise."""
     if len(text) > _MAX_PATH_LENGTH:
         raise ValueError(f"{quote(text)} is not a file path; expected at most {_MAX_PATH_LENGTH} characters, found {len(text)}")
     if text.startswith(("/", "~")) or ".." in text.split("/"):
@@ -71,7 +69,7 @@ def check_relative_path(text: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Return the text if it is a SHA-256 in hex; raise ValueError otherwise. Files on devices have such names."""
+    """Return the text if it is a SHA-256 digest: 64 lower-case hex digits. Raise ValueError otherwise."""
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise ValueError(f"{quote(text)} is not a SHA-256 digest; expected 64 characters of 0-9 and a-f")
     return text
@@ -91,7 +89,7 @@ Line = Annotated[str, ValidatedBy(check_line)]
 
 
 def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
-    """Return the text on one line. If it has over `most` characters, it is cut and the number of omitted ones is appended.
+    """Return the text's lines joined by ` / `. Cut the result after `most` characters, and append how many were left out.
 
     Colour codes are dropped; other control characters are written as escapes, such as `\\x1b`.
     """
@@ -102,7 +100,7 @@ def one_line(text: str, most: int = MAX_CHARACTERS) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with control characters written as escapes; line ends and tabs are kept, colour codes dropped."""
+    """Return the text with control characters escaped and terminal colour codes removed. Keep line ends and tabs."""
     plain = _COLOURS.sub("", text.replace("\r\n", "\n"))
     return plain if plain.isascii() and not _CONTROLS.search(plain) else "".join(map(_escaped, plain))
 

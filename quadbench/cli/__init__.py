@@ -83,7 +83,7 @@ Launches measured before a failure are stored.
 
 
 def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the argument parser. Only the commands in `called` get options, because importing every command is slow."""
+    """Return the argparse parser with all commands. Only commands in `called` get options, because importing commands is slow."""
     parser = _Parser(
         prog="quadbench",
         usage="quadbench [-h] [--version] COMMAND ...",
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _interrupting_signals() -> Iterator[list[signal.Signals]]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt. A signal that is ignored already, as under nohup, stays ignored."""
+    """Collect SIGTERMs and SIGHUPs in the yielded list. Raise KeyboardInterrupt on the first. Leave ignored signals ignored."""
     received: list[signal.Signals] = []
 
     def interrupt(number: int, _frame: object) -> None:
@@ -135,7 +135,7 @@ def _interrupting_signals() -> Iterator[list[signal.Signals]]:
 
 
 def _interrupt_exit_code(received: Sequence[signal.Signals]) -> int:
-    """Return the exit code of an interrupted command: 128 plus the first signal's number, or 130 for Ctrl-C."""
+    """Return the exit code of an interrupted command: 128 plus the number of the first signal received. Ctrl-C gives 130."""
     return 128 + next(iter(received), signal.SIGINT)
 
 
@@ -181,7 +181,7 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises its errors instead of exiting, and that refuses empty arguments.
+    """An argument parser that raises errors instead of exiting. It refuses arguments that are empty strings.
 
     An empty shell variable must not be taken for the working folder or for an option's default.
     """
@@ -196,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
-    """Print a usage error, also as JSON if the arguments `words` have `--json` or an accepted abbreviation of it, and exit."""
+    """Print `message` on stderr and exit with `code`. With `--json` or a prefix (`--js`), first print the error as JSON."""
     from quadbench.artifacts.safe_text import printable
 
     wants_json = any(len(word) > 2 and "--json".startswith(word) for word in words)
@@ -216,7 +216,7 @@ class _Version(argparse.Action):
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Return True if Ctrl-C caused this error. During the import of a C library, Ctrl-C appears as an ImportError."""
+    """Return True if `error` or a cause of `error` is KeyboardInterrupt. Ctrl-C while a C library loads can raise ImportError."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None

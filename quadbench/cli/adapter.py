@@ -115,7 +115,7 @@ def run_admit(options: Options) -> int:
 
 
 def _remedy(options: Options, admission: "Admission") -> str:
-    """Return a hint for a refused adapter: try a lower weight if that would be accepted, or rebuild the bundle with it."""
+    """Return a refused adapter's hint: train it again or build a new bundle. If a lower weight fits, add an admit command."""
     recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
@@ -128,7 +128,7 @@ def _remedy(options: Options, admission: "Admission") -> str:
 
 
 def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
-    """Return the adapter that the command line names, and the bundle to which it would be added."""
+    """Return (candidate, bundle): the adapter that the command line names, and the bundle that would receive the adapter."""
     check_adapter_tensors(options.file.name, options.file)
     recipe = read_recipe(options.recipe) if options.recipe else None
     if options.like and not recipe:
@@ -147,7 +147,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 
 
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
-    """Return a command line that adds the adapter and a task for it to a bundle. Unknown values appear as RECIPE and TASK."""
+    """Return a shell command that adds the adapter file to a bundle. An unknown recipe or task is written as RECIPE or TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
     known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
@@ -156,7 +156,7 @@ def _admit_command(options: Options, bundle: StoredBundle | None, like: str | No
 
 
 def _judging_bundle(options: Options, named: StoredBundle | None) -> StoredBundle | None:
-    """Return the bundle whose LoRA ranges an adapter must fit: `named` or, if that is None, the latest. None if there is none."""
+    """Return the bundle to check an adapter against: `named`, or else the latest bundle. Return None if no bundle is found."""
     try:
         return named or latest_bundle(options.layout, read_recipe(options.recipe) if options.recipe else None)
     except QuadbenchError:

@@ -1,4 +1,4 @@
-"""The command `compile`: compile a recipe or a bundle for a target, and print the folder of the compiled files."""
+"""The command `compile`: compile a recipe or bundle for a device or a target key, and print the folder of the compiled files."""
 
 import platform
 from dataclasses import asdict

@@ -91,7 +91,7 @@ class RunConsole:
         self._lines.__exit__(kind, error, trace)
 
     def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
-        """Show `detail` in the live line of a stage, such as `build`. Print a line at each new stage and each run of a sweep."""
+        """Update the live line of a stage such as build. Print a permanent line when a stage, or one run of a sweep, begins."""
         with self._lock:
             if stage != self._last_stage or stage == "sweep":
                 self._last_stage = stage
@@ -166,7 +166,7 @@ class RunConsole:
         self._lines.set(device, what, detail, share)
 
     def _say(self, stage: str, *words: str | tuple[str, str]) -> None:
-        """Print a line about a stage. Each of `words` is a text, printed literally, or a pair of a text and its colour."""
+        """Print a line: the name of a stage, such as build, in bold, then `words`, each a text or a pair (text, colour)."""
         shown = [_line(word) if isinstance(word, str) else word for word in words]
         first = stage.split(maxsplit=1)[0]
         known = _PARTS_OF.get(first, first)
@@ -176,7 +176,7 @@ class RunConsole:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchProgress:
-    """The launch that a device runs now: launch `number` of `total`, with its variant and image count."""
+    """The launch that a device runs now: launch `number` of `total`, its variant, and the number of images."""
 
     variant: Variant
     side: str
@@ -186,7 +186,7 @@ class _LaunchProgress:
 
     @property
     def count(self) -> str:
-        """Return the launch's number and the total: `3 of 8`. In a comparison, put the build's name first: `A, 3 of 8`."""
+        """Return the launch's number and the total: `3 of 8`. In a comparison of builds A and B, return `A, 3 of 8`."""
         return f"{f'{self.side}, ' if self.side else ''}{self.number} of {self.total}"
 
     def progress_text(self, task: str, images: int) -> str:
@@ -195,12 +195,12 @@ class _LaunchProgress:
         return f"{self.number}/{self.total}, image {images}/{self.images}, {which}"
 
     def share(self, images: int) -> float:
-        """Return the finished fraction (0 to 1) of all launches. `images` is how many images the current launch has made."""
+        """Return the finished fraction (0 to 1) of a device's launches. `images` counts the current launch's finished images."""
         return (self.number - 1 + min(images / max(1, self.images), 1.0)) / self.total
 
 
 def print_error(message: str) -> None:
-    """Print an error message on stderr, without interpreting markup, and cut a very long one."""
+    """Print an error message on stderr, without interpreting markup. Cut a message longer than 20,000 characters."""
     left_out = len(message) - _MAX_CHARACTERS
     shown = f"{message[:_MAX_CHARACTERS]}... ({left_out} more characters)" if left_out > 0 else message
     Console(stderr=True).print(Text.assemble(("error: ", "bold red"), printable(shown)), soft_wrap=True, highlight=False)
@@ -215,7 +215,7 @@ def print_broken_profiles() -> None:
 
 
 def print_note(message: str) -> None:
-    """Print a message on stderr without interpreting markup or wrapping lines, so that commands in it can be copied."""
+    """Print a message on stderr as plain text. Long lines are not broken, so that commands in the message can be copied."""
     Console(stderr=True).print(Text(printable(message)), soft_wrap=True, highlight=False)
 
 
@@ -225,7 +225,7 @@ def print_text(text: str) -> None:
 
 
 def print_answer(options: argparse.Namespace, value: Any, text: str | Callable[[], object]) -> None:
-    """Print a command's result: with `--json`, `value` as JSON; otherwise `text`, or what the function `text` prints."""
+    """Print `value` as JSON if `--json` is given, otherwise print `text`. If `text` is a function, call it to print instead."""
     if options.json:
         print_json(value)
     elif isinstance(text, str):
@@ -257,7 +257,7 @@ def _finite(value: Any) -> Any:
 
 
 def _line(words: str) -> str:
-    """Join the lines of a text into one line. If the text begins or ends with a space, so does the result."""
+    """Join the lines of a text into one. Keep one space at the beginning or end if the text has any there."""
     return f"{' ' * words.startswith(' ')}{one_line(words)}{' ' * words.endswith(' ')}"
 
 
@@ -277,7 +277,7 @@ class LiveLine:
 
 
 class LiveDisplay:
-    """The live lines of all devices and of a command's stages, such as `build`. They are shown only if stderr is a terminal."""
+    """A context manager that redraws progress lines, one per device or stage such as build. Without a terminal, it draws none."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -300,7 +300,7 @@ class LiveDisplay:
             handler.console = console
 
     def set(self, name: str, what: str, detail: str, share: float | None = None) -> None:
-        """Show on a live line what a device or stage is doing. If `what` is a new activity, its elapsed time starts at 0."""
+        """Update the progress line of a device or a stage such as build. If the activity `what` changed, restart its timer."""
         before = self._lines.get(name)
         if before and before.activity == what:
             line = replace(before, detail=detail, share=share)
@@ -312,7 +312,7 @@ class LiveDisplay:
         self._lines = {name: line for name, line in self._lines.items() if not unwanted(name, line)}
 
     def elapsed_s(self, name: str) -> float:
-        """Return the seconds since the device began its current activity."""
+        """Return the seconds since the device or stage `name` began its current activity. Without a live line, return 0."""
         line = self._lines.get(name)
         return time.monotonic() - line.since if line else 0.0
 
@@ -322,7 +322,7 @@ class LiveDisplay:
 
 
 def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
-    """Render a live line for a terminal of `width` columns: name, progress bar, activity, and at the right the remaining time."""
+    """Render a live line as rich Text, `width` columns wide. It shows name, progress bar, activity, and remaining time."""
     right = _time_left(line, now - line.since)
     first = Text(one_line(name), style="bold")
     first.truncate(width // 5, overflow="ellipsis")
@@ -336,7 +336,7 @@ def format_line(name: str, line: LiveLine, now: float, width: int) -> Text:
 
 
 def _time_left(line: LiveLine, elapsed_s: float) -> str:
-    """Return the estimated remaining time of a live line. Without an estimate, return the elapsed time; when finished, `done`."""
+    """Return a progress line's time: `0:01:30 left`, or `done`. If no estimate is possible, return the elapsed time `0:01:30`."""
     if line.begun >= 1.0:
         return "done"
     if line.share is None or line.share <= line.begun:
@@ -346,7 +346,7 @@ def _time_left(line: LiveLine, elapsed_s: float) -> str:
 
 
 class PipeClosedError(BaseException):
-    """Raised when the reader of stdout's pipe, such as `head`, has exited. General handlers of Exception must not catch it."""
+    """Raised when the program that reads stdout, such as `head`, has exited. `except Exception` does not catch this class."""
 
 
 class CheckedStream:
@@ -392,7 +392,7 @@ _UNBOUNDED = 100_000  # characters: as wide as a table would be
 
 
 def empty_table(*columns: str, whole: Sequence[str] = ()) -> Table:
-    """Return a printable table without rows. Cells in the `whole` columns, such as names to copy, are never wrapped."""
+    """Return a rich Table with the given column titles and no rows. In columns named in `whole`, cells are never wrapped."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold", no_wrap=name in whole)
@@ -408,7 +408,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], whole: Seq
 
 
 def figures_table(*columns: str, title: str | None = None) -> Table:
-    """Return a printable table without rows. The first column holds names, the others right-aligned numbers."""
+    """Return a rich Table with the given column titles and no rows. Align the first column left, and all later columns right."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -422,7 +422,7 @@ def print_text_table(console: Console, table: TextTable) -> None:
 
 
 def print_parts(console: Console, table: TextTable, keys: int) -> None:
-    """Print a table, but not its notes. If it is too wide, split it into parts that each repeat the first `keys` columns.
+    """Print a table, not its notes. If it is too wide, print several tables, each beginning with the first `keys` columns.
 
     Values and words of column names are not broken, unless a single column is too wide.
     """
@@ -440,7 +440,7 @@ def print_parts(console: Console, table: TextTable, keys: int) -> None:
 
 
 def _wrapped_heading(name: str, cells: Sequence[str]) -> str:
-    """Wrap a column's heading to the width of its widest cell, without breaking words."""
+    """Return the column heading `name` with line breaks between words. No line is wider than the widest cell or word."""
     width = max(map(cell_len, (*cells, *name.split())))
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
 

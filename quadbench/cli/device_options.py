@@ -26,13 +26,13 @@ _FARM_HELP = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, 
 
 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
-    """Add the options `--devices` and `-s` to a command. With `of_farm`, they select a farm's devices instead of local ones."""
+    """Add the options `--devices` and `-s` to a command. `of_farm` makes their help text describe devices of a farm."""
     parser.add_argument("--devices", metavar="A,B", help=_FARM_HELP if of_farm else _LOCAL_DEVICES)
     parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, like adb's option -s")
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
-    """Return the device names given with `--devices`, or an empty list; raise if the option is given but empty."""
+    """Split the value of `--devices` into device names. Return [] for None. Raise UserError for a value without names."""
     listed = split_list(devices or "")
     if devices is not None and not listed:
         raise UserError(f"--devices '{devices}' has no device", hint="name one, or leave --devices out; see: quadbench devices")
@@ -40,7 +40,7 @@ def listed_devices(devices: str | None) -> Sequence[str]:
 
 
 def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
-    """Return the addresses of the devices to run on. `-s` picks a phone by adb serial; `--devices` may then have only one value.
+    """Return the addresses of the devices to run on. If `serial` picks a phone by adb serial, `devices` may name only one device.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
@@ -49,12 +49,12 @@ def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Seq
 
 
 def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return the raw values of `--devices` and `-s`, because a farm finds the devices itself. Without them the list is empty."""
+    """Return a farm job's requested devices from `--devices` and `-s`. `s25*2` means two s25 phones. Without both, return []."""
     return _with_serial(listed_devices(devices), serial)
 
 
 def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Combine `--devices` with the serial of `-s`: `[s25]` becomes `[s25@SERIAL]`. Without devices, return `[SERIAL]`."""
+    """Put an adb serial into a device list, unless `serial` is None: [`s25`] becomes [`s25@SERIAL`], [] becomes [`SERIAL`]."""
     if not serial:
         return listed
     if not listed:
@@ -67,7 +67,7 @@ def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:
-    """Add --retries, --budget and --keep-going. `later` ends --budget's help: what happens to launches beyond the budget."""
+    """Add the options --retries, --budget and --keep-going to `parser`. Append the text `later` to the help of --budget."""
     parser.add_argument(
         "--retries",
         type=whole_number("number of retries", 0, _MAX_RETRIES),
@@ -84,14 +84,14 @@ def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume m
 
 
 def run_options_from(options: Options) -> RunOptions:
-    """Return the run options (retries, time budget, keep-going) that the command line gives."""
+    """Return a RunOptions with the command line's number of retries, time budget in seconds, and flag `--keep-going`."""
     return RunOptions(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 
 def retry_when_free(
     act: Callable[[], ResultT], observer: Observer, *, waits: bool, pause: Callable[[float], None] = time.sleep
 ) -> ResultT:
-    """Call a function that needs devices. If another process uses one and `waits`, try again until it is free; else raise."""
+    """Call `act` and return its result. On DeviceInUseError, call `act` again every 2 s if `waits`, else raise the error."""
     while True:
         try:
             return act()

@@ -261,7 +261,7 @@ def run(options: Options) -> int:
 
 
 def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
-    """Log which jobs a new worker on this host takes. Warn if another live worker has the same name."""
+    """Log which jobs a farm worker takes: builds, compilations, runs on its devices. Warn if a live worker has the same name."""
     namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
     for one in namesakes:
         log.warning(
@@ -274,7 +274,7 @@ def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> 
 
 @contextmanager
 def _stop_on_signals(worker: "Worker") -> Iterator[None]:
-    """Make SIGTERM and Ctrl-C call the worker's `stop` while the block runs."""
+    """Make SIGTERM and Ctrl-C call the worker's `stop` while the `with` block runs."""
     taken = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

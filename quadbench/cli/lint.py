@@ -1,4 +1,4 @@
-"""The command `lint`: print the parts of a bundle's graphs that compilers or NPUs would refuse."""
+"""The command `lint`: print which nodes and tensors in a bundle's graphs a compiler or NPU would refuse."""
 
 import platform
 from pathlib import Path

@@ -106,7 +106,7 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _launcher(options: Options, night_id: str, observer: Observer) -> Iterator[Launcher]:
-    """Yield the object that runs a nightly benchmark's launches, either on this machine's devices or through a farm."""
+    """Yield the launcher of nightly comparisons: a FarmLauncher if `--farm` is given, else a LocalLauncher (local devices)."""
     if not options.farm:
         yield LocalLauncher(layout=options.layout, observer=observer)
         return
@@ -162,7 +162,7 @@ def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
 
 
 def print_faults(plan: NightPlan) -> None:
-    """Print on stderr which test cases or tasks of a nightly run will not be measured, and why."""
+    """Print on stderr which test cases a nightly run cannot measure, or measures without some tasks, and the reasons."""
     for case in plan.cases:
         if case.left_out:
             console.print_note(f"case '{case.name}': {case.left_out}")
@@ -198,7 +198,7 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool:
-    """Write a nightly run's output files and print its results. If an output fails, write the others and return False."""
+    """Write, print and post a nightly run's results as the options ask. Go on after a failure, and return False; else True."""
     view = result.view(layout.root_arguments)
     folder = layout.night(view.night.night_id)
     word = result.night.night_id.removeprefix(f"{result.night.name}-")  # a finished night is only reported again
@@ -221,7 +221,7 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
 
 
 def night_command(options: Options, *words: str) -> str:
-    """Return the shell command that repeats this nightly run with the same options. It omits the farm database's password."""
+    """Return a shell command to repeat a nightly run (file, budget, farm without password). Append the arguments `words`."""
     farm = ("--farm", source_name(options.farm)) if options.farm else ()
     budget = ("--budget", time_word(options.budget)) if options.budget else ()
     return next_command(options, "nightly", "run", str(options.file), *words, *farm, *budget)
@@ -237,7 +237,7 @@ def _succeeded(write: Callable[[], object]) -> bool:
 
 
 def _add_summary(view: NightView) -> None:
-    """Append a nightly run's Markdown page to GitHub's step summary. Earlier commands of the CI step may have written to it."""
+    """Append a nightly run's Markdown page to GitHub's step summary. Keep what earlier commands of the CI step wrote there."""
     path = path_variable(SUMMARY_VARIABLE)
     if path is None:
         raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")
@@ -265,7 +265,7 @@ def _print(options: Options, view: NightView, report: Path) -> None:
 
 @contextmanager
 def _unheard_by_github() -> Iterator[None]:
-    """Keep GitHub from executing workflow commands in the output of the `with` block, which can contain a device's text."""
+    """Print GitHub's `stop-commands` around a `with` block, so that GitHub ignores workflow commands in the block's output."""
     token = secrets.token_hex(16)
     console.print_text(f"::stop-commands::{token}")
     try:

@@ -34,20 +34,20 @@ def common_options() -> argparse.ArgumentParser:
 
 
 def add_command(commands: Subparsers, name: str, run: Run) -> argparse.ArgumentParser:
-    """Add a command with the options that all commands have. `run` is the function that executes it."""
+    """Add a command with the common options; return its parser. `run(options)` executes the command and returns an exit code."""
     parser: argparse.ArgumentParser = commands.add_parser(name, description=sentence(COMMANDS[name]), parents=[common_options()])
     parser.set_defaults(run=run)
     return parser
 
 
 def add_group(commands: Subparsers, name: str) -> Subparsers:
-    """Add a command that consists of actions, such as `farm`. Return its subparsers object, which `add_action` takes."""
+    """Add a command with actions, such as `farm`. Return argparse's subparsers object, to which `add_action` adds an action."""
     parser = commands.add_parser(name, description=sentence(COMMANDS[name]))
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
 
 def add_action(actions: Subparsers, name: str, run: Run, purpose: str) -> argparse.ArgumentParser:
-    """Add an action to a command, with the options that all commands have. `run` is the function that executes it."""
+    """Add an action with the common options; return its parser. `run(options)` executes the action and returns an exit code."""
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=purpose, description=sentence(purpose), parents=[common_options()]
     )
@@ -65,7 +65,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def next_command(options: Options, *words: str) -> str:
-    """Return a shell command to suggest to the user as the next step. It uses the same results folder as the current command."""
+    """Return a quadbench shell command with the arguments `words`, for the current command's results folder."""
     layout: Layout = options.layout
     return layout.command(*words)
 
@@ -85,7 +85,7 @@ def refuse_given(what: str, options: Options, *names: str, hint: str | None = No
 
 
 def time_word(duration_s: float) -> str:
-    """Format a duration in seconds as `duration_s` parses it, for example `6h`."""
+    """Format seconds as a duration, such as `6h`, that the function `duration_s` can parse."""
     unit = next(unit for unit, unit_s in reversed(_UNITS_S.items()) if duration_s % unit_s == 0)
     return f"{duration_s / _UNITS_S[unit]:.0f}{unit}"
 
@@ -109,7 +109,7 @@ def duration_s(text: str) -> float:
 
 
 def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
-    """Return a function that parses an integer option from `low` to `high`. `noun` describes the option in errors."""
+    """Return a function that parses text as an integer from `low` to `high`. Its error message calls the value `noun`."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:

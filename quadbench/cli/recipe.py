@@ -68,7 +68,7 @@ def run_schema(_options: Options) -> int:
 
 
 def _read_checked(source: str | Path) -> Recipe:
-    """Read a recipe, and check that all files to which it refers exist and can be used."""
+    """Read and return a recipe. Raise an error if a file to which the recipe refers is missing or unusable."""
     from quadbench.quad.inputs import check_references, read_recipe
 
     recipe = read_recipe(source)

@@ -1,4 +1,4 @@
-"""The command `report`: rewrite a stored run's, sweep's or comparison's report, or print the values in formats such as CSV."""
+"""The command `report`: rewrite the report of a stored run, sweep or comparison, or print tables as CSV or Markdown."""
 
 from collections.abc import Iterable, Sequence
 

@@ -35,7 +35,7 @@ def add_full(parser: argparse.ArgumentParser) -> None:
 
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
-    """Print a run's figures as tables or JSON, and its report's path. Return 0, or 8 if a condition of `--fail-if` is true."""
+    """Print a run's values as tables or JSON, and its report's path. Return 8 if a `--fail-if` condition is true, else 0."""
     summary = run_summary(view, str(path) if path else None, conditions)
     if options.json:
         print_json(summary)
@@ -76,7 +76,7 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
 
 
 def _print_glance(console: Console, view: ReportView) -> None:
-    """Print a run's most important figures, one row each, grouped by device and task."""
+    """Print a run's main measured values, one per row, grouped by device and task."""
     bundle, swept = view.result.bundle, ", ".join(f"{key}={value}" for key, value in view.result.swept.items())
     recipe, precisions = f"{bundle.recipe_name} ({bundle.recipe_digest[:12]})", " and ".join(view.precisions)
     title = ", ".join(filter(None, (recipe, precisions, swept, f"run {view.result.run_id}")))
@@ -98,7 +98,7 @@ def _cell(row: KpiRow, cell: Figure | str) -> str:
 
 
 def _print_kpis(console: Console, result: RunResult) -> None:
-    """Print a table of all measured values for each device, then the table's notes. Omit the values' spread to save width."""
+    """For each device, print a table of a run's measured values, without their spread. Then print the tables' footnotes."""
     notes: dict[str, None] = {}
     for address in dict.fromkeys(record.device.address for record in result.records):
         records = tuple(record for record in result.records if record.device.address == address)
@@ -166,7 +166,7 @@ def print_study(options: Options, study: Study) -> None:
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--fail-if` to a command. `conditions_of` reads its values."""
+    """Add the repeatable option `--fail-if` to a command. The command exits with code 8 if a given condition is true."""
     parser.add_argument(
         "--fail-if",
         action="append",
@@ -177,13 +177,13 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 
 
 def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
-    """Parse the conditions of `--fail-if` for a run of these tasks. Call this before measuring, so that errors show early."""
+    """Parse the values of `--fail-if` to a list of Criterion. `tasks` are the task names that the conditions may contain."""
     names = tuple(tasks)
     return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
 
 
 def add_baseline(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--baseline` to a command. `baseline_of` reads its value."""
+    """Add the option `--baseline` to a command. Its value names an earlier run to compare with: a run id, or `latest`."""
     parser.add_argument(
         "--baseline",
         metavar="RUN",
@@ -192,7 +192,7 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
 
 
 def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the stored run that `--baseline` names. Return None without the option, or for `latest` without an earlier run."""
+    """Return the RunResult that `--baseline` names. Return None without the option, or if `latest` matches no earlier run."""
     baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
     if options.baseline and not baseline:
         where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
@@ -204,7 +204,7 @@ def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
 
 
 def later_run_of(result: RunResult) -> LaterRun:
-    """Return the properties by which a run finds its baseline, an earlier run: recipe name, tasks, devices and swept values."""
+    """Convert a RunResult to a LaterRun: the recipe, tasks, devices, swept values and id that the search for a baseline uses."""
     return LaterRun(
         recipe_name=result.bundle.recipe_name,
         tasks=[task.name for task in result.bundle.tasks],

@@ -92,7 +92,7 @@ def run(options: Options) -> int:
 
 
 def _source(options: Options) -> Source:
-    """Return the source of the run that the command line names: a recipe, a bundle or an interrupted run."""
+    """Return what the command line says to run: a recipe, a bundle or, with `--resume`, an interrupted run."""
     if options.resume:
         if options.source or options.bundle or options.dry_run:
             what = options.source or ("--bundle" if options.bundle else "--dry-run")

@@ -1,4 +1,4 @@
-"""The source of a run: a recipe, a bundle or an interrupted run. Functions run it on this machine or as farm jobs."""
+"""The sources of a run (recipe, bundle, interrupted run), and functions that submit runs to a farm and fetch the results."""
 
 import argparse
 import shlex
@@ -59,7 +59,7 @@ class RecipeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSource:
-    """A bundle as the source of a run. If the user names a recipe, it gives the measurement settings; else defaults apply."""
+    """A bundle as the source of a run. Its measurement settings come from the recipe that the user names, else from defaults."""
 
     bundle: StoredBundle
     terms: RunSettings
@@ -83,7 +83,7 @@ class BundleSource:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
-    """An interrupted run that is to be resumed, with its bundle."""
+    """An interrupted run to resume. `run` resumes it on this machine's devices; `submit` to a farm raises UserError."""
 
     run_id: str
     bundle: Bundle
@@ -107,7 +107,7 @@ Source = RecipeSource | BundleSource | RunSource
 
 
 def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource | BundleSource:
-    """Return the source of a run that `text` names: a recipe or a bundle's folder. With a recipe, `bundle` is a build of it."""
+    """Return a BundleSource if `text` is a bundle folder or `bundle` is given. Else read recipe `text`; return a RecipeSource."""
     if folder := bundle_folder(text):
         if bundle:
             raise UserError(f"'{folder}' is a bundle, and --bundle names another", hint="give only one of them")
@@ -170,12 +170,12 @@ def run_fetch(options: Options) -> int:
 
 
 def use_farm(url: str) -> None:
-    """Use the farm database at this URL for the rest of the command, as if $QUADBENCH_DATABASE had this value."""
+    """Use the farm's database at `url` for the rest of the command, as if $QUADBENCH_DATABASE named it."""
     set_variable(DATABASE_VARIABLE, url)
 
 
 def run_on_farm(source: Source, options: Options, observer: Observer) -> "RunOutcome":
-    """Submit a run to the farm, wait until its jobs have ended, and fetch the results."""
+    """Run `source` on the farm, wait, and return the RunOutcome. On Ctrl-C, raise FarmWaitInterrupted; the farm run continues."""
     run_id = submit_run(source, options, observer)
     try:
         return fetch_run(run_id, options.layout, observer)
@@ -191,7 +191,7 @@ def farm_command(options: Options, *words: str) -> str:
 
 
 def submit_run(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
-    """Submit a run to the farm with the database $QUADBENCH_DATABASE and the store $QUADBENCH_STORE. Return the run's id."""
+    """Submit a run to the farm and return its id. $QUADBENCH_DATABASE names the farm's database, $QUADBENCH_STORE its store."""
     from quadbench.dispatch.submission import Request, open_farm
 
     words = tuple(device_words(options.devices, options.serial))
@@ -201,7 +201,7 @@ def submit_run(source: Source, options: Options, observer: Observer, priority: i
 
 
 def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
-    """Wait until all jobs of a run on the farm have ended, then fetch their results into the results folder."""
+    """Wait until a farm run's jobs have ended. Fetch their results into the results folder, and return the RunOutcome."""
     from quadbench.dispatch.gathering import gathered, wait_for
     from quadbench.dispatch.submission import open_farm
     from quadbench.farm.accounts import answers

@@ -63,7 +63,7 @@ def _line(layout: Layout, run_id: str) -> RunLine:
 
 
 def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
-    """Print a table of runs, then why some runs are not ok. Last, print the command that shows the first run of the table."""
+    """Print a table of runs, then what is wrong with failed or damaged runs. Last, print the `show` command for the first run."""
     console = stdout_console()
     begins = ("Began, UTC",) if console.width >= _WITH_BEGIN else ()
     table = empty_table("Run", *begins, "Recipe", "Devices", "Status", "Image", whole=("Run", *begins, "Status"))
@@ -81,7 +81,7 @@ def _print_lines(options: Options, lines: Sequence[RunLine]) -> None:
 
 
 def _cells(line: RunLine, *, has_room: bool) -> Iterator[tuple[str, str, str]]:
-    """Yield a run's rows (recipe or swept value, device, image time). If `has_room` is false, the time is wrapped."""
+    """Yield a run's table rows: (recipe or `key=value`, device, image time or PSNR). Unless `has_room`, break times at commas."""
     recipe = (line.recipe or "–", *(f"{key.rpartition('.')[2]}={value}" for key, value in line.swept.items()))
     devices = line.devices or ("–",)
     for words in zip_longest(recipe, devices, (line.figures.get(address, "–") for address in devices), fillvalue=""):

@@ -73,7 +73,7 @@ def run_remove(options: Options) -> int:
 
 
 def _problems_by_target(kit: Kit, profile: DeviceProfile) -> dict[str, list[str]]:
-    """Return a dict from target to why a runtime kit (libraries) cannot run it, without AI Hub targets, which use no kit."""
+    """Return a dict from target key to the reasons why a kit's libraries cannot run the target's graphs ([] if they can)."""
     foreign = [] if kit.abi is PHONE_ABI else [f"the kit is for {kit.abi}; expected {PHONE_ABI}"]
     run_by_harness = OnnxRuntimeTarget | QnnTarget | LiteRtTarget
     targets = [target for target in (profile.target, *profile.alternatives) if isinstance(target, run_by_harness)]

@@ -1,4 +1,4 @@
-"""The command `sensitivity`: score each adapter's quantization error. The chosen adapter sets all adapters' ranges."""
+"""The command `sensitivity`: score adapters' rounding errors. Choose an adapter, or none, to set all adapters' ranges."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def _print_sensitivity(console: Console, sensitivity: "Sensitivity") -> None:
-    """Print each adapter's quantization error by denoising step and for the worst layers, and whose ranges all adapters use."""
+    """Print adapters' quantization errors per denoising step and layer. Last, print the adapter whose ranges all adapters use."""
     for one in sensitivity.adapters:
         title = f"{one.adapter}, {sensitivity.lora}, with its own encodings"
         shown = figures_table("rounded", "SQNR dB", "MSE", "JS", "samples", title=title)

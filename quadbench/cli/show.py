@@ -1,4 +1,4 @@
-"""The command `show`: print a stored run's, sweep's or comparison's figures again, without writing anything."""
+"""The command `show`: print again the measured values of a stored run, sweep or comparison. It writes no file."""
 
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.cli.result import add_baseline, add_full, baseline_of, later_run_of, print_result, print_study, study_of

@@ -1,4 +1,4 @@
-"""The command `sweep`: run a recipe once for each of several values of its settings. Compare the runs in one table."""
+"""The command `sweep`: run a recipe once per combination of the key values in `--over`. Compare the runs in tables."""
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, run_options_from

@@ -1,4 +1,4 @@
-"""The command `targets`: list the compile targets of this machine, their devices, and what is missing for each."""
+"""The command `targets`: list all compile targets with their devices, and what this machine lacks to compile for each target."""
 
 import platform
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def _row(target: KnownTarget, state: Availability) -> dict[str, Any]:
 
 
 def _lines(target: KnownTarget, state: Availability) -> Iterator[str]:
-    """Yield the printed lines of one compile target: its key, then its compiler, devices and missing parts."""
+    """Yield a compile target's text lines: `ready` or `missing` with its key, then its compiler, devices and missing parts."""
     yield f"{'ready' if state.is_ready else 'missing':{_INDENT}}{target.key}"
     compiler = " ".join(filter(None, (target.target.backend, state.version)))
     runs_on = (

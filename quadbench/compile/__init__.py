@@ -1,4 +1,4 @@
-"""Compile a bundle's quantized graphs for a target. Equal graphs are compiled once per compiler version and settings.
+"""Compile a bundle's quantized graphs for a target. Reuse the stored result if graphs, target and compiler are the same.
 
 availability.py    installed compilers and their versions, or missing parts and their installation
 graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
@@ -32,14 +32,14 @@ Notify = Callable[[str], None]
 
 
 class Compiler(Protocol):
-    """A compiler's interface. One call compiles all graphs: they may share weights, and a service may compile several at once."""
+    """The interface of compilers. A compiler gets all graphs in one call, to share weights or to run jobs in parallel."""
 
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings, apart from the graphs, on which the compiled files depend."""
+        """Return the compiler's versions and settings as a dict from name to text. A compiled bundle's digest covers them."""
         ...
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Notify) -> CompileResult:
-        """Compile the graphs below `source` into `folder`, and describe the compiled graphs. Report each step to `notify`."""
+        """Compile the graphs in `source` into `folder`; return a CompileResult. Call `notify` with a text at each step."""
         ...
 
 
@@ -87,7 +87,7 @@ def compile_bundle(
 
 
 def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout) -> StoredCompiled | None:
-    """Return the compiled bundle that `compile_bundle` stored for these inputs; None if it has not compiled them yet.
+    """Return the compiled bundle that `compile_bundle` has stored for a bundle and target, or None if none is stored.
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here.
@@ -98,7 +98,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise BuildError for float activations or a graph for `merged-at-load`, unless the target is one of ONNX Runtime's."""
+    """Raise BuildError if a bundle has float activations or a graph of baseline `merged-at-load`. ONNX Runtime is exempt."""
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:
@@ -114,7 +114,7 @@ def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
 
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
-    """Return the digest of everything that a compiled bundle depends on, including the compiler's code."""
+    """Return a compiled bundle's digest. It covers quantized graphs, target key, compiler versions and quadbench's own code."""
     code = (
         code_digests(type(compiler).__module__) | code_digests(CompileResult.__module__) | {__name__: sha256_of(Path(__file__))}
     )
@@ -123,7 +123,7 @@ def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
 
 
 def graphs_digest(bundle: Bundle) -> str:
-    """Return the digest of a bundle's quantized graphs. A bundle compiled from these graphs has the digest as `parent_digest`."""
+    """Return the digest of a bundle's quantized graphs. It is the `parent_digest` of every bundle compiled from these graphs."""
     return digest_of({graph.file.path: graph.file.sha256 for graph in _quantized(bundle)})
 
 

@@ -1,4 +1,4 @@
-"""AI Hub: compiling graphs at Qualcomm AI Hub for its devices. A small trial graph first shows if LoRA inputs work there."""
+"""AI Hub: compile graphs at Qualcomm's service. A small trial graph first shows whether the service accepts LoRA inputs."""
 
 import logging
 import tempfile
@@ -48,18 +48,18 @@ trial (float[1, 8, 8, 8] x, int16[4, 8, 3, 3] "lora.trial.down", int16[8, 4, 1, 
 
 @dataclass(frozen=True, kw_only=True)
 class AiHubCompiler:
-    """Qualcomm AI Hub as a compiler. It submits all graphs before it awaits the first, as AI Hub runs several at once."""
+    """Qualcomm AI Hub as a compiler. It submits jobs for all graphs before it waits for any, as AI Hub runs jobs in parallel."""
 
     target: AiHubTarget
     ledger: Path  # the file that records which models and jobs the service already has
     pace: Backoff = field(default_factory=Backoff)
 
     def versions(self) -> dict[str, str]:
-        """Return the requested device and SDK version. The versions really used are known only after compiling."""
+        """Return a dict: `ai_hub.device` is the target's device, `ai_hub.qairt` the requested SDK version or `default`."""
         return {"ai_hub.device": self.target.device, "ai_hub.qairt": self.target.qairt_version or "default"}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs below `source` into `folder`. Jobs that AI Hub has finished or runs are not submitted again.
+        """Compile the graphs in `source` into `folder`; return a CompileResult. Reuse AI Hub jobs that are finished or running.
 
         Before large uploads, a graph of two layers tests whether the service accepts LoRA weights as inputs.
         """
@@ -92,7 +92,7 @@ class _HubCompilation:
     jobs: HubJobs
 
     def compile(self, graphs: Sequence[Graph], source: Path, folder: Path) -> CompileResult:
-        """Submit all compile jobs, then wait for them, as the service runs several at once."""
+        """Compile graphs by AI Hub jobs, link them if the target needs context binaries, and download. Return a CompileResult."""
         compiled = {graph.file.path: self._compile_job(graph, source / graph.file.path) for graph in graphs}
         self.jobs.wait(compiled)
         match self.target.runtime:
@@ -122,7 +122,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path))], model, caveats=(Caveat.CPU_FALLBACK,) * bool(outside))
 
     def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
-        """Link the tasks' graphs of each component and variant into one context binary, which stores equal weights only once."""
+        """Link all tasks' graphs into one context binary per component and variant, to share weights. Return a CompileResult."""
         groups: dict[Path, list[Graph]] = {}
         for graph in graphs:
             groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
@@ -151,7 +151,7 @@ class _HubCompilation:
         return self._result([replace(graph, file=file_ref(folder, path)) for graph in graphs], model)
 
     def _download(self, name: str, job: str, folder: Path, place: Callable[[Path], object]) -> HostedModel:
-        """Download a job's compiled model to a temporary folder. Then call `place`, which moves the file to its destination."""
+        """Download a job's compiled model. Pass the temporary file's path to `place`, which saves it. Return the HostedModel."""
         self.jobs.notify(f"download {name}")
         model = self.jobs.hub.target_model(job)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
@@ -162,7 +162,7 @@ class _HubCompilation:
         return model
 
     def _result(self, graphs: Sequence[Graph], model: HostedModel, caveats: tuple[Caveat, ...] = ()) -> CompileResult:
-        """Describe the graphs in one compiled file, and record the file's AI Hub model id, so that runs need no upload."""
+        """Return the CompileResult of one compiled file. Record the file's AI Hub model id, so that runs need not upload it."""
         self.jobs.ledger.put("models", graphs[0].file.sha256, model.model)
         reported = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
         versions = {"qai-hub": version("qai_hub")} | reported
@@ -178,7 +178,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write a quantized convolution with LoRA inputs as a trial for AI Hub. It is always the same file, so results are reused."""
+    """Write trial.onnx, a quantized convolution with LoRA inputs; return its Graph. Equal bytes each time let jobs be reused."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

@@ -27,7 +27,7 @@ class Availability:
 
 
 def availability(target: Target) -> Availability:
-    """Return whether this machine can compile for a target. Only local packages and files are checked, no network."""
+    """Return the Availability of a target's compiler: its version or missing parts. Check only local packages and files."""
     match target:
         case OnnxRuntimeTarget():
             return package_availability("onnxruntime", hint="pip install onnxruntime")
@@ -59,7 +59,7 @@ def availability(target: Target) -> Availability:
 
 
 def require(target: Target, name: str) -> None:
-    """Check that this machine can compile for a target, before anything is built for it.
+    """Raise MissingDependencyError if this machine cannot compile for a target. Call this before building for the target.
 
     Raises:
         MissingDependencyError: a part of the target's compiler is missing.
@@ -70,7 +70,7 @@ def require(target: Target, name: str) -> None:
 
 
 def package_availability(module: str, *, hint: str) -> Availability:
-    """Return whether a Python package is installed, without importing it."""
+    """Return the Availability of a Python package, given its import name, without importing it. `hint` says how to install it."""
     installed = package_version(module)
     if installed is None:
         return Availability(missing=f"the package {module.replace('_', '-')}", hint=hint)

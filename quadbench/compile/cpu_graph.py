@@ -29,7 +29,7 @@ _BY_ELEMENT = {QUANTIZE, DEQUANTIZE, "Mul", "Div", "Add", "Cast"}
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    """Return a dict from a model's tensors to their shapes, as far as known. The values of large constants are not read."""
+    """Infer the shapes of a model's tensors. Return a dict from tensor name to sizes, without tensors of unknown shape."""
     import onnx
 
     light = deepcopy(model)
@@ -61,21 +61,21 @@ def transposes(node: Any) -> bool:
 
 
 def read_model(path: Path) -> Any:
-    """Read an ONNX graph without its external weights."""
+    """Load an ONNX file and return its model. Weights in external data files are not loaded."""
     with requires_package("compiling graphs", hint="pip install onnx"):
         import onnx
     return onnx.load(path, load_external_data=False)
 
 
 def write_model(model: Any, path: Path) -> None:
-    """Write an ONNX graph, leaving its external weights in their file."""
+    """Write an ONNX model to `path`. Weights in external data files are not written, and their files stay unchanged."""
     import onnx
 
     onnx.save(model, path)
 
 
 def readers_of(graph: Any) -> dict[str, list[Any]]:
-    """Return a dict from tensor to the nodes that read it, one entry per read. None in a list stands for a graph output."""
+    """Return a dict from tensor name to the list of nodes that read the tensor, one entry per read. None means a graph output."""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in names_read(node):
@@ -92,7 +92,7 @@ def only_reader(readers: Mapping[str, list[Any]], name: str) -> Any:
 
 
 def replace_nodes(graph: Any, nodes: Sequence[Any]) -> None:
-    """Replace the graph's nodes by `nodes` in topological order, leaving out nodes whose outputs nothing reads."""
+    """Sort `nodes` topologically, and make them the graph's nodes. Drop every node on which no graph output depends."""
     ordered = _in_order(nodes)
     needed, kept = {value.name for value in graph.output}, []
     for node in reversed(ordered):
@@ -113,7 +113,7 @@ def names_read(node: Any) -> Iterator[str]:
 
 
 def _in_order(nodes: Sequence[Any]) -> list[Any]:
-    """Return the nodes in topological order."""
+    """Return the ONNX nodes in topological order: each node after the nodes whose outputs it reads."""
     computed = {name for node in nodes for name in node.output if name}
     waiting = {index: computed.intersection(names_read(node)) for index, node in enumerate(nodes)}
     needed: dict[str, list[int]] = defaultdict(list)
@@ -165,7 +165,7 @@ class _LoraNodes:
     term: str
 
     def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Return whether merging `up` (O, r) and `down` (r, K) into the weights takes less computation than the LoRA branch."""
+        """Return whether merging the LoRA into the base layer's weights takes less computation than running the LoRA branch."""
         outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
         depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
         slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
@@ -220,14 +220,14 @@ def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[
 
 
 def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether a LoRA branch can be rewritten. Convs need equal attributes and a 1x1 `up`; Gemms need just transB=1."""
+    """Return whether Gemms have no attribute but transB=1. For Convs: whether `down` has `base`'s attributes and `up` is 1x1."""
     if base.op_type == "Gemm":
         return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
     return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
 
 
 def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether a base layer and its two LoRA products have known, matching shapes. Grouped convolutions never match."""
+    """Return whether a LoRA branch's shapes are known, and `up` times `down` fits the base weight. Grouped Convs do not fit."""
     names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
     if any(len(shapes.get(name, ())) < 2 for name in names):
         return False
@@ -243,27 +243,27 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
 
 
 def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the name of a LoRA input's float tensor: the output of its DequantizeLinear, or the input itself if it is float."""
+    """Return the name of a LoRA input's float tensor: the output of the DequantizeLinear that reads it, else the input's name."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
 
 
 def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshapes. Return the last tensor's name and its reader, or None if it has not exactly one."""
+    """Follow a tensor through Reshape nodes. Return a tuple: the last tensor's name, and its only reader node or None."""
     while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
         name = node.output[0]
     return name, node
 
 
 def _backward(name: str, producers: dict[str, Any]) -> Any:
-    """Follow a tensor back through Reshapes to the node that computes it; None for a graph input or constant."""
+    """Return the node that computes a tensor, skipping Reshapes. Return None if the tensor is a graph input or constant."""
     while (node := producers.get(name)) is not None and node.op_type == "Reshape":
         name = node.input[0]
     return node
 
 
 def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Make the base layer of a LoRA branch use merged weights W + up down. Yield the nodes that compute these weights."""
+    """Make a LoRA branch's base layer read merged weights, W + up @ down. Yield the nodes that compute the merged weights."""
     from onnx import helper
 
     base, factors, weight = branch.base, branch.factors, branch.base.input[1]
@@ -292,7 +292,7 @@ def _sizes(name: str, sizes: Sequence[int]) -> Any:
 
 
 def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
-    """Rewrite a LoRA branch so that one node multiplies by `up` and adds the base layer's result. The separate Add goes away."""
+    """Make a LoRA branch's `up` node (Gemm or FusedConv) add the base layer's result as last input. The Add becomes unused."""
     up, total = branch.up, branch.total.output[0]
     branch.total.output[0] = f"{branch.name}.unread"
     producers[branch.term].output[0] = total
@@ -304,7 +304,9 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 
 
 def allow_folding(path: Path) -> None:
-    """Let ONNX Runtime dequantize a float graph's weights once, at load. To save memory, graphs over 256 MiB stay unchanged."""
+    """Rewrite a graph file so that ONNX Runtime dequantizes weights once, at load. Leave the file unchanged if the graph has
+    QuantizeLinear nodes, or if its weights would exceed 256 MiB as float32.
+    """
     if QUANTIZE.encode() in path.read_bytes():  # an operator's name, found without importing onnx
         return
     model = read_model(path)
@@ -343,10 +345,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Put nodes that prepare weights or LoRA inputs first. ONNX Runtime runs each of them only just before its first reader.
-
-    So fewer prepared weights are in memory at the same time.
-    """
+    """Move nodes that compute weights to the graph's start. ONNX Runtime runs them only when needed, which saves memory."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}
@@ -365,7 +364,7 @@ def defer_weights(path: Path) -> None:
 
 
 def externalize_weights(source: Path, path: Path) -> None:
-    """Replace weights in the optimized graph at `path` by references to the external weights of the original graph `source`."""
+    """In the optimized ONNX file `path`, replace embedded weights by references to the weight file of the original `source`."""
     before = read_model(source).graph.initializer
     outside = {constant.name: constant for constant in before if constant.data_location == constant.EXTERNAL}
     model = read_model(path)
@@ -381,9 +380,9 @@ def externalize_weights(source: Path, path: Path) -> None:
 
 
 def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
-    """Rewrite a graph whose attention scores exceed `max_bytes`: compute the scores of a few rows at a time. The scores of 4096
-    tokens in eight heads take 512 MiB, and several such tensors exist at once. Rows are independent, so the values do not change
-    (docs/measured/archive/runtime.md).
+    """Rewrite a graph file: compute attention whose scores exceed `max_bytes` in groups of rows. The results stay equal.
+
+    Scores of 4096 tokens in eight heads take 512 MiB, and several such tensors exist at once (docs/measured/archive/runtime.md).
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
@@ -404,7 +403,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
 
 
 def _chain(node: Any, shapes: Shapes, consumers: Mapping[str, list[Any]]) -> list[Any] | None:
-    """Return the nodes from one matrix product of attention to the next, or None if a node between them combines rows."""
+    """Return an attention's nodes from QK product to product with V, or None if the attention cannot be computed row by row."""
     scores, chain = shapes[node.output[0]], [node]
     while (following := only_reader(consumers, name := chain[-1].output[0])) is not None and following.input[:1] == [name]:
         chain.append(following)
@@ -431,7 +430,7 @@ def _float_bytes(shape: Sequence[int]) -> int:
 
 
 def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) -> Iterator[Any]:
-    """Yield nodes that compute attention in pieces: the queries are split by rows, and the results are concatenated."""
+    """Yield nodes that replace an attention `chain`: split queries by rows, compute each group, and concatenate the results."""
     from onnx import helper
 
     first, last = chain[0], chain[-1]

@@ -51,7 +51,7 @@ class ProcessResult:
 def run_subprocess(
     argv: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None, *, folder: Path | None = None
 ) -> ProcessResult:
-    """Run a command for at most `timeout_s` seconds, with output to the file `log`. If `environment` is None, inherit ours."""
+    """Run a command, stop it after `timeout_s` seconds, and write its output to the file `log`. Return its ProcessResult."""
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         process = start_child(argv, **streams, env=environment, cwd=folder)
@@ -67,7 +67,7 @@ def run_subprocess(
 
 @dataclass(frozen=True, kw_only=True)
 class CompileResult:
-    """Compiled graphs in order, compiler versions and caveats. `costs` and `kernels` (node counts) are dicts by graph path."""
+    """The result of compiling a bundle. `costs` and `kernels` are dicts from graph path to CompileCost and KernelCounts."""
 
     graphs: tuple[Graph, ...]
     versions: dict[str, str] = field(default_factory=dict)
@@ -84,14 +84,14 @@ class SingleGraphCompiler(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """Return the versions and settings on which compiled graphs depend, other than the graphs and quadbench's own code."""
+        """Return the compiler's versions and settings as a dict by name. A retry reuses graphs compiled with an equal dict."""
 
     @abstractmethod
     def compile_one(self, name: str, source: Path, product: Path) -> int:
-        """Compile the graph file `source`, called `name` in the bundle, to the file `product`. Return the peak memory bytes."""
+        """Compile the graph `source`, named `name` in the bundle, to `product`. Return the compiler's peak memory in bytes."""
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs in turn. Each result is kept beside `folder` until all are finished, so that a retry can use it."""
+        """Compile graphs one by one into `folder`, and return a CompileResult. A retry after a failure reuses finished graphs."""
         store = folder.parent / f".{self.name}"
         made_by = {**self.versions(), "code": code_digests(type(self).__module__)}
         places = {g.file.path: store / folder_name(digest_of({"graph": g.file.sha256, **made_by})) for g in graphs}
@@ -112,7 +112,7 @@ class SingleGraphCompiler(ABC):
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
-        """Compile a graph into the file `target`. Cache it and its cost in the folder `place`, which is created only complete."""
+        """Compile a graph to `target`; return its CompileCost. Store graph and cost in `place`, in case a later graph fails."""
         with _removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
@@ -124,7 +124,7 @@ class SingleGraphCompiler(ABC):
         return cost
 
     def _take(self, place: Path, target: Path) -> CompileCost:
-        """Link the finished graph kept in the folder `place` to the path `target`, and return its compile cost."""
+        """Hard-link the compiled graph from folder `place` to the file `target`. Return the CompileCost that `place` stores."""
         cost = CompileCost(**json.loads((place / COST).read_text()))
         link_file(place / f"product{self.suffix}", target)
         return cost

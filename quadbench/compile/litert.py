@@ -41,7 +41,7 @@ _SHOWN_FAULTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class LiteRtCompiler(SingleGraphCompiler):
-    """The compiler for LiteRT: quadbench's own .tflite writer, then the chip vendor's compiler if the target is an NPU."""
+    """A compiler of .tflite files for LiteRT. If `soc` names a chip, the vendor's compiler translates each file for the NPU."""
 
     name, suffix = "litert", ".tflite"
 
@@ -49,7 +49,7 @@ class LiteRtCompiler(SingleGraphCompiler):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return the version of LiteRT and, for an NPU, the chip and the version of its vendor's SDK."""
+        """Return a dict by name: LiteRT's version and, if the target is an NPU, the chip and the version of the vendor's SDK."""
         chip = {} if self.soc is None else {"soc": self.soc, "sdk": sdk_for(self.soc).version}
         return {"ai-edge-litert": litert_version(), **chip}
 
@@ -78,7 +78,7 @@ class LiteRtCompiler(SingleGraphCompiler):
 
 
 def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches: int) -> None:
-    """Raise unless the NPU runs the whole graph as one part. `dispatches` counts NPU parts; `left` lists operators on the CPU."""
+    """Raise BuildError unless the NPU's part count `dispatches` is 1 and each operator in `left`, run by the CPU, is GATHER."""
     others = Counter(operator for operator in left if operator not in ON_CPU)
     if others or dispatches != 1:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]:
-    """Compile a graph to the file `product`. Return the peak memory, and the operators left to the CPU."""
+    """Compile a graph to a .tflite file. Return a dict: peak memory in bytes, operators left to the CPU, and error messages."""
     outcome: dict[str, Any] = {"left": [], "said": ""}
     if soc is None:
         write_tflite(source, product)
@@ -123,7 +123,7 @@ def compile_file(source: Path, product: Path, soc: str | None) -> dict[str, Any]
 
 
 def _compile_for_soc(soc: str, source: Path, product: Path) -> dict[str, Any]:
-    """Compile a graph for a chip. Return the operators left to the CPU and the number of NPU parts, or the error messages."""
+    """Compile a graph for an NPU. Return a dict: CPU operators and NPU part count or, after a failure, LiteRT's messages."""
     from ai_edge_litert.aot.aot_compile import aot_compile
 
     with tempfile.TemporaryDirectory(dir=product.parent) as name:

@@ -1,4 +1,4 @@
-"""LiteRT SDK: finding a chip vendor's compiler on this machine, or the missing part and how to install it.
+"""LiteRT SDK: finding a chip vendor's compiler on this machine. If a part is missing, the error says how to install it.
 
 LiteRT's package has a plugin for each vendor; the compiler itself is a library of the vendor's SDK. The SDK packages download the
 SDK during installation. If that fails, pip still reports success, and the package is empty.
@@ -44,7 +44,7 @@ def sdk_for(soc: str) -> Sdk:
 
 
 def look_for_sdk(soc: str) -> Sdk:
-    """Return a chip's SDK, of the same release as LiteRT; raise MissingDependencyError with the missing part as message."""
+    """Return the chip vendor's SDK found on this machine. If a part is missing, raise a MissingDependencyError that names it."""
     vendor, installed = vendor_of(soc), _package_version(LITERT)
     if installed is None:
         raise MissingDependencyError(f"the package {LITERT}", hint=INSTALL_HINT)
@@ -72,7 +72,7 @@ def look_for_sdk(soc: str) -> Sdk:
 
 
 def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
-    """Return a value of LD_LIBRARY_PATH with the folders where LiteRT's compiler plugin finds the SDK's libraries.
+    """Return the LD_LIBRARY_PATH with which LiteRT's compiler plugin loads the SDK's libraries. The SDK's folder comes first.
 
     Qualcomm's plugin opens libQnnLpai.so without calling it, and ONNX Runtime's package lacks that file: a link to another
     library in `scratch` takes its place.
@@ -86,7 +86,7 @@ def search_path(sdk: Sdk, scratch: Path, environment: Mapping[str, str]) -> str:
 
 
 def aot_target(vendor: Vendor, soc: str) -> Any:
-    """Return the object for a chip that LiteRT takes as the target of ahead-of-time compilation."""
+    """Return the object by which LiteRT's ahead-of-time compilation identifies a target chip."""
     module = _target_module(vendor)
     return module.Target(module.SocModel(soc))
 

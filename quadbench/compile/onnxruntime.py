@@ -30,7 +30,7 @@ _PRODUCT = re.compile(r".*(Conv|Gemm|MatMul)")
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRuntimeCompiler:
-    """ONNX Runtime's graph optimizer as a compiler.
+    """A compiler that writes graphs as ONNX Runtime's graph optimizer rewrites them for an execution provider.
 
     Its level for CPUs is `extended`, as higher levels lay out memory for this machine's CPU, which may differ from the device's.
     For other execution providers its level is `basic`, as `extended` fuses nodes into ones that only the CPU provider runs.
@@ -39,12 +39,12 @@ class OnnxRuntimeCompiler:
     execution_provider: str
 
     def versions(self) -> dict[str, str]:
-        """Return the version of ONNX Runtime and the settings of its graph optimizer."""
+        """Return ONNX Runtime's version and its graph optimizer's settings, as one dict from name to value."""
         settings = {"optimization": self._level, EXACT[0]: EXACT[1], "execution_provider": self.execution_provider}
         return {"onnxruntime": onnxruntime.__version__, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Write optimized graphs to `folder`, inputs and outputs unchanged. For a CPU target, count integer and float nodes."""
+        """Optimize each graph into `folder`, keeping inputs and outputs. Return a CompileResult; for CPUs it has KernelCounts."""
         kernels: dict[str, KernelCounts] = {}
         for graph in graphs:
             name = graph.file.path
@@ -91,7 +91,7 @@ class OnnxRuntimeCompiler:
 
 
 def kernels_of(graph: LintedGraph) -> KernelCounts:
-    """Count the nodes of an optimized graph that compute in integers, compute in float, quantize, or dequantize."""
+    """Return the KernelCounts of an optimized graph: its integer, float, quantize and dequantize nodes, except data movements."""
     counts = Counter(node.op_type for node in graph.nodes if node.op_type not in _MOVES)
     quantize, dequantize = counts.pop(QUANTIZE, 0), counts.pop(DEQUANTIZE, 0)
     floats = {op: number for op, number in counts.items() if not _IN_INTEGERS.match(op)}

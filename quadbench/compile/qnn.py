@@ -1,4 +1,4 @@
-"""QNN: compiling quantized graphs to Qualcomm context binaries that the HTP runs as a whole, and running them on its emulator.
+"""QNN: compiling quantized graphs to context binaries that run wholly on Qualcomm's HTP, and running them on an HTP emulator.
 
 Qualcomm's library prints to stdout, keeps memory and may crash, so this module also runs as a program in a process of its own:
 `compile SOURCE PRODUCT --htp-arch ARCH --soc-model MODEL`, or, on the chip's emulator, `run MODEL FOLDER COUNT --htp-arch ARCH`,
@@ -35,7 +35,7 @@ _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class QnnCompiler(SingleGraphCompiler):
-    """Qualcomm's compiler as shipped in ONNX Runtime's QNN plugin, run in a separate process for each graph."""
+    """A compiler of graphs for Qualcomm's HTP. It runs ONNX Runtime's QNN plugin in a new process for each graph."""
 
     name, suffix = "qnn", ".onnx"
 
@@ -44,7 +44,7 @@ class QnnCompiler(SingleGraphCompiler):
     timeout_s: float = TIMEOUT_S
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of packages and SDK, and the chip. Devices need the same SDK version or a newer one."""
+        """Return a dict from name to text: package versions, QAIRT SDK version and chip. Phones need this SDK or a newer one."""
         plugin = package_version("onnxruntime_qnn")
         if plugin is None:
             raise MissingDependencyError("compiling for Qualcomm HTP needs the package onnxruntime-qnn", hint=_INSTALL_HINT)
@@ -72,7 +72,7 @@ class QnnCompiler(SingleGraphCompiler):
         return run_subprocess(argv, product.with_suffix(".log"), self.timeout_s)
 
     def _refusal(self, name: str, source: Path, product: Path, result: ProcessResult) -> BuildError:
-        """Return the error for a refused graph. If nodes were left to the CPU, run the compiler again to learn the reasons."""
+        """Return the BuildError for a failed compile. If nodes are left to the CPU, compile again with a log of the reasons."""
         left = dict(_UNSUPPORTED.findall(result.output))
         if not left:
             return BuildError("\n".join((f"QNN's compiler {result.description} on '{name}':", *result.last_lines)))
@@ -90,7 +90,7 @@ class QnnCompiler(SingleGraphCompiler):
 def run_on_emulator(
     model: Path, htp_arch: str, feeds: Sequence[Mapping[str, np.ndarray]], *, timeout_s: float
 ) -> list[np.ndarray]:
-    """Run a compiled graph on this machine's HTP emulator, in one session, and return the first output for each feed.
+    """Run a compiled graph on this machine's HTP emulator once per feed (input arrays by name). Return each run's first output.
 
     Raises:
         HarnessError: the emulator failed or timed out.
@@ -110,7 +110,7 @@ def run_on_emulator(
 
 
 def main() -> None:
-    """Run the command line: compile a graph, or run a graph on the emulator. Errors go to stderr for the parent process."""
+    """Run the command line: compile a graph, or run a compiled graph on the HTP emulator. Errors go to stderr."""
     parser = argparse.ArgumentParser()
     actions = parser.add_subparsers(dest="action", required=True)
     compiling, running = actions.add_parser("compile"), actions.add_parser("run")
@@ -141,7 +141,7 @@ def main() -> None:
 
 
 def _session(model: Path, entries: Mapping[str, str], chip: Mapping[str, str], *, severity: int | None = None) -> Any:
-    """Open an ONNX Runtime session on the HTP. Without CPU fallback, the HTP also quantizes inputs and dequantizes outputs."""
+    """Open an ONNX Runtime session in which the HTP runs all nodes, even those that quantize inputs and dequantize outputs."""
     import onnxruntime
     import onnxruntime_qnn
 

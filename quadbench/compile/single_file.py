@@ -17,7 +17,7 @@ _BOUNDARY_OPS = {CONTEXT_OP, "QuantizeLinear", "DequantizeLinear"}
 
 
 def single_file(download: Path, path: Path, graph: Graph) -> None:
-    """Write AI Hub's compiled model to `path` as one file with context binaries and weights. Zip files are unpacked first."""
+    """Write AI Hub's compiled model to `path` as one ONNX file with its context binaries. `download` is an ONNX or zip file."""
     onnx, file = _onnx(), download
     if download.suffix == ".zip":
         folder = download.parent / "unpacked"

@@ -23,12 +23,12 @@ VERSION_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class ToolchainCompiler:
-    """A compiler that runs a vendor's commands in a temporary folder. Their output goes to a log, which is kept on failure."""
+    """A compiler that runs a vendor's commands in a temporary folder. It logs their output, and deletes the log on success."""
 
     target: ToolchainTarget
 
     def versions(self) -> dict[str, str]:
-        """Return the toolchain's version, its commands from the device profile, and its environment variables.
+        """Return a toolchain's identity as a dict from name to text: version, commands, output pattern, environment variables.
 
         A variable that names a file counts by the file's SHA-256. One that names a folder does not count: the location of an SDK
         does not matter, as its version is included.
@@ -40,7 +40,7 @@ class ToolchainCompiler:
         return {self.target.name: version, "commands": commands, "product": self.target.product, **settings}
 
     def compile_all(self, graphs: Sequence[Graph], source: Path, folder: Path, notify: Callable[[str], None]) -> CompileResult:
-        """Compile the graphs to files named like the ONNX files, with another suffix. Inputs and outputs stay the same."""
+        """Compile each ONNX graph in `source` to a file in `folder`. Return a CompileResult with one Graph per new file."""
         products = []
         for graph in graphs:
             notify(graph.file.path)
@@ -74,7 +74,7 @@ class ToolchainCompiler:
 
 
 def installed_version(target: ToolchainTarget) -> str:
-    """Run a toolchain's version command, and return the version that it prints. Raise if a part is missing."""
+    """Run a toolchain's version command and return the version. Raise MissingDependencyError if a part or version is missing."""
     if missing := missing_parts(target):
         raise MissingDependencyError(f"toolchain '{target.name}' lacks {', '.join(missing)}", hint=target.install)
     command = target.version.command
@@ -93,7 +93,7 @@ def installed_version(target: ToolchainTarget) -> str:
 
 
 def missing_parts(target: ToolchainTarget) -> list[str]:
-    """Return the environment variables and programs that a toolchain lacks. Skip programs whose paths have unset variables."""
+    """Return a list of a toolchain's unset variables and missing programs. Skip programs with an unset variable in the path."""
     values = _environment(target)
     missing = [f"the environment variable {name}" for name in target.environment if name not in values]
     programs = dict.fromkeys(command[0] for command in (*target.commands, target.version.command))
@@ -108,7 +108,7 @@ def _environment(target: ToolchainTarget) -> Mapping[str, str]:
 
 
 def _located(argv: Sequence[str]) -> list[str]:
-    """Return the command with its program's absolute path, because the command runs in another folder."""
+    """Return `argv` with its program's absolute path. The command runs in a temporary folder, where a relative path fails."""
     program = find_program(argv[0])
     return [str(program.absolute()) if program else argv[0], *argv[1:]]
 

@@ -1,4 +1,4 @@
-"""Run shell commands on a device over adb, reconnecting if needed. Detached commands keep running when the connection breaks."""
+"""Run shell commands on a device over adb. If the connection breaks, reconnect while detached commands keep running."""
 
 import contextlib
 import logging
@@ -113,19 +113,19 @@ class AdbCommands:
         self._closed = threading.Event()
 
     def open(self, service: str) -> "Connection":
-        """Open an adb service of the device."""
+        """Open a connection to an adb service of the device, such as `sync:`, and return it."""
         self.check_open()
         return self._server.open(self._transport, service, self.name)
 
     def shell(self, argv: Sequence[str], timeout_s: float) -> ShellResult:
-        """Run a command and wait until it ends."""
+        """Run a command and wait until it ends. Return a ShellResult: its exit code, stdout and stderr."""
         stderr = OutputTail()
         return read_whole(self.run(argv, timeout_s, stderr), argv[0], self.name, stderr)
 
     def run(
         self, argv: Sequence[str], timeout_s: float, stderr: OutputTail, *, silence_s: float = math.inf
     ) -> Generator[bytes, None, int]:
-        """Run a command and yield its stdout in pieces; return its exit code. Closing the generator early kills the command."""
+        """Run a command and yield its stdout in pieces. The generator returns the exit code; closing it kills the command."""
         group: int | None = None
         is_over = False  # or unreachable
         try:
@@ -151,12 +151,12 @@ class AdbCommands:
                 self.forget(group, kill=not is_over)
 
     def kill_on_close(self, group: int) -> None:
-        """Register a process group on the device, so that `close` kills the group."""
+        """Register the id of a process group on the device. `close` kills all registered groups."""
         with self._lock:
             self._running.add(group)
 
     def forget(self, group: int, *, kill: bool) -> None:
-        """Unregister a process group, so that `close` does not kill the group. If `kill`, kill it now, unless `close` did."""
+        """Unregister a process group, so that `close` does not kill the group. If `kill` is True, kill a registered group now."""
         with self._lock:
             is_known = group in self._running  # False if `close` has killed it
             self._running.discard(group)
@@ -175,7 +175,7 @@ class AdbCommands:
             log.warning("%s: process %d could not be killed; the next run kills it: %s", self.name, group, reason)
 
     def retry_once(self, action: Callable[[], _Result], *, over_reboots: bool = False) -> _Result:
-        """Run an idempotent action. If the device is lost meanwhile, wait until the device is back and run the action again."""
+        """Return `action()`; retry up to 4 times if the device is lost. A reboot raises DeviceLostError unless `over_reboots`."""
         for tries_left in reversed(range(TRIES)):
             try:
                 result = action()
@@ -190,7 +190,7 @@ class AdbCommands:
         raise AssertionError("the last try returns or raises")
 
     def is_ready(self) -> bool:
-        """Return True if the device answers and has booted. Then later losses are waited for, even if an earlier wait failed."""
+        """Return whether the device answers and has booted. If True, `wait_for` waits again although an earlier wait failed."""
         self._check_may_be_back(DeviceLostError(f"{self.name} was lost"))
         try:
             self._reconnect()
@@ -204,9 +204,9 @@ class AdbCommands:
         return has_booted
 
     def wait_for(self, lost: DeviceLostError) -> bool:
-        """Wait until the device answers again. Return False if it has rebooted, because a reboot ends all running commands.
-
-        If a wait fails or is interrupted, later losses raise at once, until some command succeeds again.
+        """Wait until a lost device answers. If there is no answer within about 120 s, raise DeviceLostError. Return False if the
+        device has rebooted (its boot id has changed), else True. If a wait failed or was interrupted, later calls raise at once,
+        until some command succeeds again.
         """
         if self._is_given_up or self._closed.wait(0):
             raise lost
@@ -226,11 +226,11 @@ class AdbCommands:
         return is_same
 
     def reboot_error(self, when: str) -> DeviceLostError:
-        """Return the error for a device that has rebooted."""
+        """Return a DeviceLostError with the message `NAME rebooted WHEN`. `when` is a phrase such as `after 20 s`."""
         return DeviceLostError(f"{self.name} rebooted {when}", hint="check its charge and temperature, then run again")
 
     def close(self) -> None:
-        """Kill all running commands on the device. Later commands raise an error."""
+        """Kill all running commands on the device. Later calls of `open`, `shell` and `run` raise DeviceLostError."""
         self._closed.set()
         with self._lock:
             for group in self._running:
@@ -243,7 +243,7 @@ class AdbCommands:
             raise DeviceLostError(f"{self.name} was closed, and its commands were ended", transient=False)
 
     def _start_group(self, connection: "Connection", program: str) -> tuple[int, bytes]:
-        """Read the process group id from a just started command's stdout. Return the id and the bytes that follow it."""
+        """Read a new command's process group id from the first line of its stdout. Return the id and the bytes after the line."""
         head = b""
         try:
             for packet in packets(connection, time.monotonic() + START_TIMEOUT_S):
@@ -287,7 +287,7 @@ class AdbCommands:
 
 @dataclass
 class DetachedCommand:
-    """A command on the device in its own session and folder. It keeps running when the connection that started it breaks."""
+    """A command that runs on the device in its own process session and folder. It keeps running if the adb connection breaks."""
 
     commands: AdbCommands
     argv: Sequence[str]
@@ -332,7 +332,7 @@ class DetachedCommand:
             raise self._reboot
 
     def _end(self) -> tuple[int, str]:
-        """Return the exit code of the finished command and the last lines of its stderr."""
+        """Return the exit code of the finished command, and the end of the command's stderr as text of at most 64 KiB."""
         result = self._result()
         if re.fullmatch(r"\d{1,3}\n", result.stdout):
             return int(result.stdout), result.stderr
@@ -363,7 +363,7 @@ class DetachedCommand:
                 self._wait_for_device(lost)
 
     def _start(self) -> int:
-        """Start the command exactly once, even if the connection breaks meanwhile, and return its process group."""
+        """Start the command exactly once, even if the connection breaks during the start. Return the process group id."""
         variables = ["env", *(f"{name}={value}" for name, value in self.environment.items())] if self.environment else []
         longest_s = math.ceil(self.timeout_s + AWAY_S + SPARE_S)
         limits = [f"{longest_s}", f"{FILE_LIMIT_BYTES // _ULIMIT_BLOCK_BYTES}"]
@@ -410,7 +410,7 @@ class DetachedCommand:
             raise DeviceError(f"{output} cannot be read, exit code {status}: {message}")
 
     def _wait_for_device(self, lost: DeviceLostError) -> None:
-        """Wait until the lost device answers again. If it has rebooted, store an error, because the reboot ended the command."""
+        """Wait for a lost device. Raise DeviceLostError after about 120 s. If it rebooted, set `_reboot` to a DeviceLostError."""
         self._tries_left -= 1
         if not self._tries_left:
             raise lost

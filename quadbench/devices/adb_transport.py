@@ -1,4 +1,4 @@
-"""An adb client based on adbutils. It adds complete sends, streamed shell v2 output, and limits on read times and sizes.
+"""An adb client based on adbutils. Unlike adbutils, it sends all bytes, streams shell v2 output, and limits read times and sizes.
 
 Nothing here depends on quadbench's devices or errors. Each class fixes a class of adbutils and could be contributed upstream.
 """
@@ -66,14 +66,14 @@ class Connection(AdbConnection):
         self._raw.close()  # adbutils' close would wait for 10 ms first
 
     def limit(self, silence_s: float, deadline: float | None = None) -> None:
-        """Set the time limits of reads: a deadline on the `time.monotonic` clock, and at most `silence_s` seconds without data.
+        """Make later reads raise AdbTimeout after `silence_s` seconds without data, or at `deadline`, a `time.monotonic` time.
 
         Without a deadline, each read and each send has `silence_s` for all of its bytes.
         """
         self._silence_s, self._deadline = silence_s, deadline
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send all bytes and return their number. Raise AdbTimeout if the other end accepts no data for too long."""
+        """Send all bytes and return their number. Raise AdbTimeout if the other end accepts no data within the time limit."""
         try:
             self._raw.settimeout(min(self._silence_s, SILENCE_S))
             self._raw.sendall(data)
@@ -119,7 +119,7 @@ class Connection(AdbConnection):
             yield Packet(kind, self.read(size_bytes))
 
     def files(self) -> "FileSync":
-        """Return the file client of this connection. The connection must be one to the adb service `sync:`."""
+        """Return a FileSync that pushes and pulls a device's files. The connection must be open to the adb service `sync:`."""
         return FileSync(self)
 
     def _read_fully(self, n: int) -> bytes:
@@ -144,7 +144,7 @@ class Connection(AdbConnection):
 
 
 class Client(AdbClient):
-    """An adb client that opens its connections by a given function, for example to a unix socket. It starts no adb server."""
+    """An adb client. It calls `connect` for each new Connection, over TCP or a unix socket, and never starts an adb server."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         super().__init__("unused", 1)
@@ -164,7 +164,7 @@ class Client(AdbClient):
             return connection.read_string_block()
 
     def open(self, serial: str, service: str) -> Connection:
-        """Open an adb service of a device. The request has a form that every version of the adb server understands."""
+        """Return a connection to a device's adb service, such as `sync:`. The request works with every adb server version."""
         connection = self.make_connection()
         try:
             for command in (f"host:transport:{serial}", service):
@@ -190,7 +190,7 @@ class FileSync(Sync):
         yield self._connection
 
     def stat(self, path: str) -> FileInfo:
-        """Return the mode, size and modification time of a path on the device; links are not followed. Mode 0 means missing."""
+        """Return a device path's FileInfo: mode, size in bytes, modification time. Do not follow links. Mode 0 means missing."""
         with self._prepare_sync(path, "STAT") as connection:
             kind, mode, size_bytes, changed = struct.unpack("<4sIII", connection.read(16))
         if kind != b"STAT":
@@ -235,7 +235,7 @@ class FileSync(Sync):
 
 
 class _Batch(NamedTuple):
-    """Adb sync messages, sent together. `ended` has the files that they complete; `sent_bytes` counts file bytes sent so far."""
+    """A batch of adb sync messages. It completes files at paths `ended`. `sent_bytes` counts file bytes from the first batch."""
 
     messages: memoryview
     ended: list[str]
@@ -243,7 +243,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(files: Mapping[str, Path], mode: int) -> Iterator[_Batch]:
-    """Yield adb sync messages for files in batches. A batch overwrites the one before, so send each before taking the next."""
+    """Yield _Batches that push `files`, a dict from device path to local path. Each _Batch overwrites the previous _Batch."""
     buffer = memoryview(bytearray(BATCH_MESSAGES * (_HEADER_BYTES + CHUNK_BYTES)))
     end = sent_bytes = 0
     ended: list[str] = []

@@ -40,7 +40,7 @@ _WRITE_PROFILE_HINT = f"write a profile like {PROFILES_FOLDER / 's25.yaml'} and 
 
 @dataclass(frozen=True, kw_only=True)
 class _Address:
-    """A parsed device address. `text` is the address as the user wrote it; messages and records name the device by this text."""
+    """A parsed device address. `text` is the address as the user wrote it. Messages and records name the device by `text`."""
 
     text: str
 
@@ -74,7 +74,7 @@ class VirtualAddress(_Address):
 
 @dataclass(frozen=True, kw_only=True)
 class HostedAddress(_Address):
-    """An address `hub:<profile>`: a phone at Qualcomm AI Hub. It runs graphs, but files cannot be pushed to it."""
+    """An address `hub:<profile>` of a phone at Qualcomm AI Hub. The phone runs graphs, but files cannot be pushed to it."""
 
     profile: str
 
@@ -97,7 +97,7 @@ class AttachedAddress(_Address):
         return self.text.partition("?")[0]
 
     def require_plain(self) -> None:
-        """Raise UserError for the serial of no known phone if it contains an `@`: it is then a mistyped PROFILE@SERIAL."""
+        """Raise UserError if the serial of a device address contains `@`. In the address `s25@A@B`, the serial is `A@B`."""
         if self.serial and "@" in self.serial:
             raise _no_device(self.text)
 
@@ -113,7 +113,7 @@ class Phone:
     properties: Mapping[str, str]
 
     def profiles_among(self, profiles: Sequence[DeviceProfile]) -> list[str]:
-        """Return the names of those device profiles in the given list that match the phone's properties."""
+        """Return the names of the device profiles in `profiles` that match an attached phone by its `getprop` properties."""
         return [profile.name for profile in profiles if profile.matches(self.properties)]
 
 
@@ -127,18 +127,18 @@ def unique_words(given: Iterable[str]) -> list[str]:
 
 
 def refuse_twice(address: str, serial: str, taken: Mapping[str, str]) -> None:
-    """Raise UserError if two addresses mean one device. `taken` is a dict from device serial to the address given earlier."""
+    """Raise UserError if `serial` is a key of `taken`, a dict from serial to address of the devices chosen already."""
     if serial in taken:
         raise UserError(f"'{address}' and '{taken[serial]}' are the same device, {serial}", hint="give each device once")
 
 
 def virtual_serial(profile: DeviceProfile) -> str:
-    """Return the serial number of a profile's virtual device. Each results folder has at most one such device per profile."""
+    """Return `virtual-<profile>`, the serial of the one virtual device that a results folder has for a device profile."""
     return f"virtual-{profile.name}"
 
 
 def parse_addresses(words: Iterable[str]) -> list[Address]:
-    """Parse device addresses, in order. Raise UserError if a word is not an address, or is given twice."""
+    """Parse device addresses into a list in the given order. Raise UserError for an invalid or repeated address."""
     return [parse_address(word) for word in unique_words(words)]
 
 
@@ -165,10 +165,10 @@ def parse_address(text: str) -> Address:
 
 
 def with_target(address: Address, target: str | None) -> Address:
-    """Return an address with the option `target` set to this target, other options unchanged; for None, the unchanged address.
+    """Return a copy of a device address with the option `?target=TARGET`. If `target` is None, return the address unchanged.
 
     Raises:
-        UserError: the address is this machine's or AI Hub's, which take no target.
+        UserError: the address is `local`, which takes no options.
     """
     if target is None:
         return address
@@ -178,14 +178,14 @@ def with_target(address: Address, target: str | None) -> Address:
 
 
 def needs_server(text: str) -> bool:
-    """Return True if an address means an attached phone, and so needs the user's adb server."""
+    """Return True if an address means an attached phone. Only attached phones need the user's adb server."""
     return text != LOCAL_NAME and not text.startswith((VIRTUAL_PREFIX, HOSTED_PREFIX))
 
 
 def choose_phone(
     address: AttachedAddress, phones: Sequence[Phone], profiles: Sequence[DeviceProfile], preferred_serial: str | None
 ) -> tuple[Phone, DeviceProfile]:
-    """Return the phone that an address means and its device profile. An option `?target=` replaces the profile's compile target.
+    """Choose the phone that an address means. Return the phone and its device profile, with the target that `?target=` selects.
 
     A word that equals an attached phone's adb serial means that phone. If several match, `preferred_serial` decides.
     """
@@ -204,7 +204,7 @@ def choose_phone(
 
 
 def describe(phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> str:
-    """Return a list of the attached phones for a message, such as `R3X (tabs11), emulator-5554 (no profile matches)`."""
+    """List attached phones as text, such as `R3X (tabs11), emulator-5554 (no profile matches)`, or return `nothing` for none."""
     words = []
     for phone in phones:
         label = ", ".join(phone.profiles_among(profiles)) or "no profile matches"
@@ -230,7 +230,7 @@ def _no_device(text: str) -> UserError:
 
 
 def _options(text: str, query: str, known: Sequence[str]) -> dict[str, str]:
-    """Parse the options after the `?` of a device address; raise for unknown or repeated options."""
+    """Parse the `query` of a device address into a dict from option to value. Raise UserError for unknown or repeated options."""
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
     if unknown := [name for name in options if name not in known]:

@@ -53,7 +53,7 @@ class AttachedDevice:
 
 
 def parse_getprop(text: str) -> dict[str, str]:
-    """Parse getprop's output into a dict from key to value. A value can span lines. Lines that belong to no entry are skipped."""
+    """Parse getprop's output into a dict from key to value. A value may have several lines. Lines outside entries are skipped."""
     properties: dict[str, str] = {}
     open_key: str | None = None
     for line in text.split("\n"):
@@ -72,12 +72,12 @@ def parse_getprop(text: str) -> dict[str, str]:
 
 
 def format_getprop(properties: dict[str, str]) -> str:
-    """Return properties as text in getprop's output format, sorted as Android does. This is the inverse of `parse_getprop`."""
+    """Return a dict of Android properties as the text that `getprop` prints, sorted by key. `parse_getprop` does the reverse."""
     return "".join(f"[{key}]: [{value}]\n" for key, value in sorted(properties.items()))
 
 
 def parse_device_list(text: str) -> list[AttachedDevice]:
-    """Parse the output of `adb devices -l`, skipping its heading. Serials and states may contain spaces."""
+    """Parse the output of `adb devices -l` into a list of AttachedDevice. Serials and states may contain spaces."""
     attached = []
     for line in text.splitlines():
         if match := _ATTACHED.fullmatch(line):
@@ -107,7 +107,7 @@ class CoolingDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ThermalState:
-    """A device's temperatures and throttling. A `status` of None means unreported, not cool."""
+    """A device's temperatures and throttling. `status` is Android's thermal status, or None if the device does not report it."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
@@ -115,7 +115,7 @@ class ThermalState:
 
     @property
     def status_name(self) -> str:
-        """Return Android's name of the thermal status, from `none` to `shutdown`, or `unavailable`."""
+        """Return Android's name for `status`, from `none` (0) to `shutdown` (6). Return `unavailable` if `status` is None."""
         if self.status is None:
             return "unavailable"
         return _STATUS_NAMES[self.status] if self.status < len(_STATUS_NAMES) else str(self.status)
@@ -123,7 +123,7 @@ class ThermalState:
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryState:
-    """A battery's charge in percent, temperature in °C and power sources. A number is None if the device does not report it."""
+    """A battery's charge in percent, temperature in °C and power sources. Charge or temperature is None if not reported."""
 
     level_percent: float | None
     temperature_c: float | None
@@ -131,7 +131,7 @@ class BatteryState:
 
 
 def parse_thermal(text: str) -> ThermalState:
-    """Parse the output of `dumpsys thermalservice` into temperatures and throttling as the thermal HAL reports them now.
+    """Parse the output of `dumpsys thermalservice` into a ThermalState: the thermal status, temperatures and cooling devices.
 
     Cached values, sensors that are off, implausible temperatures and a status that was not measured are left out.
     """
@@ -150,7 +150,7 @@ def parse_thermal(text: str) -> ThermalState:
 
 
 def parse_battery(text: str) -> BatteryState:
-    """Parse the output of `dumpsys battery`. Some vendors append lines with the same keys, so the first value of a key counts."""
+    """Parse the output of `dumpsys battery` into a BatteryState. If a vendor's output repeats a key, use the first value."""
     section = _section(text, "Current Battery Service state")
     values: dict[str, str] = {}
     for key, value in _BATTERY_LINE.findall(section) if _UPDATES_STOPPED not in section else ():
@@ -169,7 +169,7 @@ def parse_battery(text: str) -> BatteryState:
 
 
 def parse_screen(text: str) -> str | None:
-    """Parse the output of `dumpsys power`: return whether the screen is `on` or `off`, or None if the output does not say."""
+    """Parse the output of `dumpsys power`. Return the text `on` or `off` for the screen, or None for any other output."""
     wakefulness = _WAKEFULNESS.search(text)
     if wakefulness is None:
         return None
@@ -177,13 +177,13 @@ def parse_screen(text: str) -> str | None:
 
 
 def _section(text: str, title: str) -> str:
-    """Return the indented lines below a title in dumpsys output, or an empty text if there is no such title."""
+    """Return the indented lines below `<title>:` in dumpsys output as one text, empty if no line has that title."""
     lines = re.search(rf"^{re.escape(title)}:[^\n]*\n((?:[ \t]+[^\n]*(?:\n|\Z))*)", text, re.MULTILINE)
     return lines[1] if lines else ""
 
 
 def _kind(match: re.Match[str], kinds: dict[int, str]) -> str | None:
-    """Return a sensor's type as a word, or None if unknown. Reports have a number; older Samsung phones' have a `TYPE_` name."""
+    """Return a sensor's type as a word, or None if unknown. Phones report a number, older Samsung phones a `TYPE_` name."""
     if match["name"].startswith("TYPE_"):
         word = match["name"].removeprefix("TYPE_").lower().replace("_", "-")
         return word if word in kinds.values() else None

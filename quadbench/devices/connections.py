@@ -78,7 +78,7 @@ class HostedPhone:
 
     @property
     def key(self) -> str:
-        """Return the target key of the phone's compile target, such as `qnn-v79-69`."""
+        """Return the key of the phone's compile target, such as `ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx`."""
         return target_key(self.target, PHONE_MACHINE)
 
 
@@ -90,7 +90,7 @@ def connect(
     profiles: Sequence[DeviceProfile] | None = None,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[list[Device]]:
-    """Connect to the devices in the order of their addresses, and yield them. Close all of them when the block ends.
+    """Connect to the devices in the order of `addresses` and yield a list of them. Close the devices when the `with` block ends.
 
     Without addresses, $ANDROID_SERIAL is used. Phones are matched against `profiles`, by default all known ones. If `left_out` is
     given, unreachable devices are put there with their errors, and the result may be empty.
@@ -123,7 +123,7 @@ def connect(
 
 
 def hosted_phone(address: HostedAddress) -> HostedPhone:
-    """Return the phone at Qualcomm AI Hub that an address `hub:<profile>` means.
+    """Load the device profile that an address `hub:<profile>` names. Return its phone at Qualcomm AI Hub as a HostedPhone.
 
     Raises:
         UnknownNameError, SpecError: the device profile does not exist, or is invalid.
@@ -136,7 +136,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
 
 
 def list_devices() -> list[DeviceRow]:
-    """Return a row per device that --devices accepts: attached phones in any state, virtual devices, AI Hub phones, this machine.
+    """Return a DeviceRow for this machine and for each attached phone (in any state), virtual device and AI Hub phone.
 
     If no adb server can be reached or started, log a warning and list the others.
     """
@@ -153,7 +153,7 @@ def list_devices() -> list[DeviceRow]:
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:
-    """Return a row of the device list for a virtual device or an AI Hub phone. Such devices exist without an attached phone."""
+    """Return a DeviceRow with the address `prefix` plus profile name, such as `hub:s25`. `state` is `virtual` or `hosted`."""
     return DeviceRow(
         address=f"{prefix}{profile.name}",
         serial=serial,

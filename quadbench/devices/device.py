@@ -1,4 +1,4 @@
-"""The interface that all kinds of devices implement, and the size limits for the output of their commands."""
+"""The interface of all kinds of devices, and size limits for the output of device commands."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -54,11 +54,11 @@ class Device(Protocol):
     shares_host_cpu: bool
 
     def properties(self) -> dict[str, str]:
-        """Return the properties that Android's `getprop` lists; empty for a device without `getprop`."""
+        """Return the properties that `getprop` lists, as a dict from key to value. Return an empty dict without `getprop`."""
         ...
 
     def push(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
-        """Copy local files to their paths on the device, creating folders and replacing existing files.
+        """Copy files to the device. `files` maps device paths to local paths. Create missing folders and replace existing files.
 
         `progress` is called with the total bytes sent so far. Files before a failed one are complete on the device.
 
@@ -111,7 +111,7 @@ class Device(Protocol):
         ...
 
     def is_ready(self) -> bool:
-        """Check once, without waiting, whether a lost device answers again and has booted.
+        """Return True if a lost device answers again and has booted, else False. Check once, without waiting.
 
         Raises:
             DeviceLostError: it will never come back, or was closed.
@@ -142,7 +142,7 @@ def check_command(argv: Sequence[str]) -> None:
 
 
 def command_error(argv: Sequence[str], device: str, status: int, stderr: str) -> CommandError:
-    """Return the error for a command that ended with a nonzero exit code."""
+    """Return a CommandError that says: the command ended with the nonzero exit code `status`. It quotes the end of `stderr`."""
     tail = stderr.strip()[-STDERR_TAIL_CHARS:]
     last_lines = one_line("\n".join(tail.splitlines()[-3:])) or "nothing on stderr"
     killed = f" (killed by signal {status - 128})" if 128 < status < 160 else ""
@@ -152,22 +152,22 @@ def command_error(argv: Sequence[str], device: str, status: int, stderr: str) ->
 
 
 def not_a_file_error(remote: str, device: str) -> DeviceError:
-    """Return the error for a device path that is not a regular file but, for example, a folder, link or pipe."""
+    """Return a DeviceError that says: the path `remote` on the device is not a regular file. It may be a folder, link or pipe."""
     return DeviceError(f"'{remote}' on {device} is not a regular file")
 
 
 def file_size_error(remote: str, device: str, limit_bytes: int) -> OutputLimitError:
-    """Return the error for a device's file larger than `limit_bytes`, the limit for copies to this machine."""
+    """Return an OutputLimitError that says: the file `remote` on the device is larger than `limit_bytes` and is not copied."""
     return OutputLimitError(f"'{remote}' on {device} has more than {limit_bytes} bytes, the most that is copied")
 
 
 def command_timeout_error(argv: Sequence[str], device: str, timeout_s: float) -> CommandTimeoutError:
-    """Return the error for a command that exceeded its timeout."""
+    """Return a CommandTimeoutError that says: the command was still running after `timeout_s` seconds and was killed."""
     return CommandTimeoutError(f"'{argv[0]}' was still running on {device} after {timeout_s:g} s and was killed")
 
 
 def read_whole(output: Generator[bytes, None, int], program: str, device: str, stderr: "OutputTail") -> ShellResult:
-    """Run the generator `output` to its end. Return its pieces as the command's stdout, and its return value as the exit code."""
+    """Return a command's ShellResult. `output` is a generator that yields stdout as bytes and returns the exit code."""
     stdout = WholeOutput(f"the output of '{program}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -180,7 +180,7 @@ def read_whole(output: Generator[bytes, None, int], program: str, device: str, s
 def read_lines(
     output: Generator[bytes, None, int], argv: Sequence[str], device: str, stderr: "OutputTail"
 ) -> Generator[str, None, None]:
-    """Yield a command's stdout line by line. `output` yields pieces and returns the exit code; if not 0, raise CommandError."""
+    """Yield a command's stdout lines. `output` yields bytes and returns the exit code. A nonzero code raises CommandError."""
     lines = LineBuffer(f"the output of '{argv[0]}' on {device}")
     with contextlib.closing(output):
         while True:
@@ -231,14 +231,14 @@ class LineBuffer:
 
 
 class WholeOutput:
-    """Collects a command's whole output, and raises an error above a size limit. `source` names the output in errors."""
+    """Collects a command's whole output. Above TEXT_LIMIT_BYTES, OutputLimitError is raised and names the output `source`."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._content = bytearray()
 
     def feed(self, piece: bytes) -> None:
-        """Append a piece of output; raise OutputLimitError if the output now exceeds the limit."""
+        """Append a piece of output. Raise OutputLimitError if the output is now longer than TEXT_LIMIT_BYTES bytes."""
         self._content += piece
         if len(self._content) > TEXT_LIMIT_BYTES:
             raise OutputLimitError(f"{self._source} has more than {TEXT_LIMIT_BYTES} bytes, the most that is read")
@@ -256,13 +256,13 @@ class OutputTail:
         self._content = bytearray()
 
     def feed(self, piece: bytes) -> None:
-        """Append a piece of output, and drop bytes beyond the limit from the front."""
+        """Append a piece of output. Drop the oldest bytes if there are more than TAIL_BYTES."""
         self._content += piece[-TAIL_BYTES:]
         del self._content[:-TAIL_BYTES]
 
     @property
     def text(self) -> str:
-        """Return the kept end of the output as text."""
+        """Return the last TAIL_BYTES bytes of the command's output as text."""
         return as_text(self._content)
 
 

@@ -1,4 +1,4 @@
-"""This machine as a device without adb: commands are child processes, and files are copied into a folder."""
+"""This machine as a device without adb. Commands are child processes, and pushed files are copied into a local folder."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ _POLL_S = 0.02
 
 
 def open_local(layout: Layout) -> "LocalDevice":
-    """Open this machine as a device. The device's root folder lies in the results folder."""
+    """Return this machine as an open LocalDevice. The device's files lie in a subfolder of the results folder."""
     root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, LOCAL_NAME))
@@ -37,7 +37,7 @@ def open_local(layout: Layout) -> "LocalDevice":
 
 
 class LocalDevice:
-    """This machine as a device. A path on this device is an ordinary path of this machine."""
+    """This machine as a device. A path on this device is the same path on this machine."""
 
     family = "local"
     serial = LOCAL_NAME
@@ -138,7 +138,7 @@ class LocalDevice:
     def _run(
         self, argv: Sequence[str], timeout_s: float, stderr: device.OutputTail, folder: str, environment: Mapping[str, str]
     ) -> Generator[bytes, None, int]:
-        """Run a command; yield its stdout in pieces as they arrive, and return its exit code.
+        """Run a command and yield its stdout as byte strings. The generator returns the exit code, or 128 + N after signal N.
 
         The command and everything it started are killed however the generator ends.
         """
@@ -187,7 +187,7 @@ def _copy_regular(remote: str, target: Path, limit_bytes: int) -> None:
 
 
 def _pieces(process: "subprocess.Popen[bytes]", deadline: float, stderr: device.OutputTail) -> Generator[bytes, None, None]:
-    """Yield a process's stdout until it is closed and the process has ended. Meanwhile collect its stderr.
+    """Yield a process's stdout as byte strings until stdout closes and the process ends. Feed stderr to the OutputTail `stderr`.
 
     A child that outlives the process may hold stderr open, so do not wait for the end of stderr.
     """

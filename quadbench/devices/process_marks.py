@@ -1,4 +1,4 @@
-"""Kill a device's processes when their command or quadbench itself ends. An environment variable marks these processes.
+"""Kill a device's processes when their command ends, or when quadbench ends. The processes are marked by an environment variable.
 
 Process groups are not enough: a child can leave its group by `setsid`, but it inherits the environment. If quadbench itself is
 killed, a watcher process (this file, run as a program) kills the marked processes.
@@ -29,13 +29,13 @@ class ProcessMark:
         self._numbers = count()
 
     def for_command(self) -> str:
-        """Return a new mark for a command. It starts with the device's mark, so killing by that mark also ends the command."""
+        """Return a QUADBENCH_PROCESS value for a new command: the device's value and a number. Processes are killed by prefix."""
         return f"{self.value}{next(self._numbers)}#"
 
 
 @contextlib.contextmanager
 def device_mark(folder: Path) -> Iterator[ProcessMark]:
-    """Yield a new mark for the processes of a device. At the end, kill all processes that have the mark.
+    """Yield a ProcessMark for the processes of a device. When the `with` block ends, kill all processes that carry the mark.
 
     The caller must hold the lock of the device's folder. Leftovers of an earlier process are killed first.
     """
@@ -56,12 +56,12 @@ def device_mark(folder: Path) -> Iterator[ProcessMark]:
 
 
 def mark_environment(mark: str) -> dict[str, str]:
-    """Return the environment variables for a child process: those of this process, and the mark."""
+    """Return the environment for a child process: this process's variables as a dict, with QUADBENCH_PROCESS set to `mark`."""
     return {**os.environ, VARIABLE: mark}
 
 
 def kill_marked_processes(mark: str) -> None:
-    """Kill all processes whose environment mark starts with `mark`. Search repeatedly: processes can start children meanwhile."""
+    """Kill all processes whose variable QUADBENCH_PROCESS starts with `mark`. Repeat until none is left, for at most 5 s."""
     deadline = time.monotonic() + _PATIENCE_S
     while (processes := find_marked(mark)) and time.monotonic() < deadline:
         for process in processes:
@@ -71,7 +71,7 @@ def kill_marked_processes(mark: str) -> None:
 
 
 def find_marked(mark: str) -> list[int]:
-    """Return the ids of all processes whose environment mark starts with `mark`."""
+    """Return a list of the pids of all processes whose environment variable QUADBENCH_PROCESS starts with `mark`."""
     wanted = f"\0{VARIABLE}={mark}".encode()
     return [
         int(entry)
@@ -81,7 +81,7 @@ def find_marked(mark: str) -> list[int]:
 
 
 def _environment(process: str) -> bytes:
-    """Return a process's environment at its start. Return an empty one for dead processes and those of other users."""
+    """Return the bytes of /proc/PID/environ, a process's environment at its start. Return b"" if the file cannot be read."""
     deadline = time.monotonic() + _PATIENCE_S
     try:
         while True:
@@ -95,7 +95,7 @@ def _environment(process: str) -> bytes:
 
 
 def _has_none(process: str) -> bool:
-    """Return whether a process's environment is empty. While exec loads a program it only seems empty, so return False then."""
+    """Return True if a process has no environment variables. Return False if it has some, or if `exec` is loading its program."""
     os.readlink(f"/proc/{process}/exe")  # noqa: PTH115  # a thread of the kernel, which has no program, raises OSError
     with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123
         start, end = file.read().rpartition(b")")[2].split()[47:49]  # proc(5): fields 50 and 51, addresses in memory

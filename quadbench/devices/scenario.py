@@ -120,7 +120,7 @@ class Phase(Spec):
 
 
 class Clocks(Spec):
-    """The CPU frequency that a virtual device's kernel reports, the same for all cores."""
+    """The CPU frequency limits that a virtual device's kernel reports. They are the same for all cores."""
 
     hardware_khz: int = Field(gt=0, le=10_000_000)
     """The hardware's maximum frequency in kHz."""
@@ -137,7 +137,7 @@ class Clocks(Spec):
 
 
 class LaunchMoment(Spec):
-    """A trigger for a scenario's event: a time after a benchmark process (harness) was started on the device."""
+    """A trigger for an event in a scenario: the event occurs `after_s` seconds after a benchmark process (harness) starts."""
 
     at: Literal["launch"]
     """Selects a moment after the start of a harness process."""
@@ -148,7 +148,7 @@ class LaunchMoment(Spec):
 
 
 class PushMoment(Spec):
-    """A trigger for an event in a scenario: it occurs once this much data has been pushed to the device."""
+    """A trigger for an event in a scenario: the event occurs once `after_mb` MiB have been pushed to the device."""
 
     at: Literal["push"]
     """Selects a moment by the amount of data pushed."""
@@ -168,7 +168,7 @@ class Fault(Spec):
 
 
 class Scenario(Spec):
-    """A script of states and incidents for a virtual device."""
+    """A scenario for a virtual device: what the device reports, and when it is unplugged, reboots or gets hot."""
 
     schema_version: Literal[1]
     """The version of this file format is 1."""
@@ -191,7 +191,7 @@ class Scenario(Spec):
 
 
 def load_scenario(name_or_path: str) -> Scenario:
-    """Load a scenario by name or from a file. An existing file takes precedence over a built-in scenario of the same name.
+    """Return the scenario in the file `name_or_path`, or the built-in scenario of that name. If both exist, use the file.
 
     Raises:
         SpecError: the file is invalid.
@@ -209,7 +209,7 @@ def load_scenario(name_or_path: str) -> Scenario:
 
 
 def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toybox: Path, exit_codes: Mapping[str, int]) -> None:
-    """Create the programs and files of a virtual device's /system in a new folder of this machine.
+    """Create a virtual device's /system, with its programs and files, as the new folder `system` on this machine.
 
     Tools listed in `exit_codes` do their work but always return that exit code.
     """
@@ -238,7 +238,7 @@ def write_userland(system: Path, properties: dict[str, str], *, shell: Path, toy
 
 
 def write_reports(system: Path, phase: Phase) -> None:
-    """Write a scenario phase's simulated dumpsys reports. Each file is replaced atomically, so that readers see no half file."""
+    """Write a phase's simulated dumpsys reports below the folder `system`. Replace each file atomically."""
     battery = _BATTERY_REPORT.format(phase=phase, usb=str(phase.is_charging).lower())
     for service, report in (("thermalservice", _THERMAL_REPORT.format(phase=phase)), ("battery", battery)):
         new = system / "etc" / f"{service}.new"
@@ -256,7 +256,7 @@ def write_clocks(folder: Path, clocks: Clocks) -> None:
 
 
 def write_memory(file: Path, free_mb: int) -> None:
-    """Write a copy of this machine's /proc/meminfo to a file, with `free_mb` MiB as the available memory."""
+    """Write a copy of this machine's /proc/meminfo to a file. The copy reports `free_mb` MiB of available memory."""
     report = Path("/proc/meminfo").read_text()
     file.write_text(re.sub(r"^MemAvailable:.*$", f"MemAvailable: {free_mb * 1024} kB", report, flags=re.MULTILINE))
 

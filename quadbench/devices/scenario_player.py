@@ -40,7 +40,7 @@ class SlowLink:
 
     @contextlib.contextmanager
     def listening(self, path: Path) -> Iterator[UnixEndpoint]:
-        """Accept connections at a new socket `path` and forward them until the block ends. Yield the socket's address."""
+        """Forward connections at a new socket `path` to the adb server until the `with` block ends. Yield the socket address."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with listener:
             with short_path(path) as address:
@@ -73,7 +73,7 @@ class SlowLink:
             back.join()
 
     def _pump(self, source: socket.socket, target: socket.socket, direction: str) -> None:
-        """Copy data from one socket to another until the source ends. On an error, shut down both, to stop both directions."""
+        """Copy data from one socket to another until the source is closed. On an error, shut both to stop both directions."""
         try:
             while piece := source.recv(_PIECE_BYTES):
                 self._wait(len(piece), direction)
@@ -97,7 +97,7 @@ class SlowLink:
 
 
 class ScenarioPlayer:
-    """Plays a scenario on one virtual device. `folder` is the device's sandbox folder, and `transport` is its adb serial."""
+    """Changes a virtual device over time as a scenario says. `folder` is its sandbox folder, and `transport` its adb serial."""
 
     def __init__(self, scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str, link: SlowLink) -> None:
         self._scenario, self._folder, self._mark = scenario, folder, mark
@@ -110,7 +110,7 @@ class ScenarioPlayer:
 
     @contextlib.contextmanager
     def playing(self) -> Iterator[None]:
-        """Play the scenario until the block ends."""
+        """Change the virtual device as the scenario says, until the `with` block ends."""
         thread = threading.Thread(target=self._run, daemon=True)
         thread.start()
         try:
@@ -190,7 +190,7 @@ class ScenarioPlayer:
         return False
 
     def _look_for_harnesses(self) -> None:
-        """Find harness processes (argument `plan.json`) started since the last call. Children with this argument are left out."""
+        """Add new benchmark processes (harnesses) to a dict from pid to time first seen. Ignore child processes of harnesses."""
         for process in set(find_marked(self._mark)) - self._own - self._harnesses.keys():
             words = _read(f"/proc/{process}/cmdline").split(b"\0")
             parent = re.search(rb"^PPid:\s+(\d+)$", _read(f"/proc/{process}/status"), re.MULTILINE)
@@ -203,7 +203,7 @@ class ScenarioPlayer:
 
 
 def prepare_scenario(scenario: Scenario, folder: Path) -> None:
-    """Write a scenario's first reports, clocks, memory and boot id into a sandbox folder, which must contain `system`."""
+    """Write a scenario's first dumpsys reports, clocks, memory and boot id to a sandbox folder that has a subfolder `system`."""
     _write_boot_id(folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
@@ -222,7 +222,7 @@ def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbServer, transport: str) -> Iterator[AdbServer]:
-    """Play a scenario on a virtual device during the block. Yield its adb server behind a proxy that can limit the data rate."""
+    """Play a scenario on a virtual device in a `with` block. Yield an AdbServer that connects through a throttling proxy."""
     link = SlowLink(server.endpoint, scenario.link_mb_per_s)
     player = ScenarioPlayer(scenario, folder, mark, server, transport, link)
     with link.listening(folder / "run" / "link.sock") as endpoint, player.playing():
@@ -230,7 +230,7 @@ def playing_scenario(scenario: Scenario, folder: Path, mark: str, server: AdbSer
 
 
 def _write_boot_id(folder: Path) -> None:
-    """Overwrite a virtual device's boot id in place. The sandbox mounts this file, and would not see a file that replaces it."""
+    """Write a random boot id for a virtual device. Overwrite the file in place, as the sandbox would not see a new file."""
     (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
 
 

@@ -105,7 +105,7 @@ EMULATOR_FOLDER = f"/vendor/{_HTP_PACKAGE}"
 
 @dataclass(frozen=True, kw_only=True)
 class DataPartition:
-    """A virtual device's /data: a permanent folder. With `size_bytes` it is a RAM disk of this size, lost at shutdown."""
+    """A virtual device's /data: the permanent `folder` if `size_bytes` is None, otherwise a RAM disk that is lost at shutdown."""
 
     folder: Path
     size_bytes: int | None = None
@@ -120,17 +120,16 @@ class Arm64Emulator:
 
     @property
     def start(self) -> str:
-        """Return the shell script that registers QEMU for arm64 programs. It must run before the sandbox loses mount rights."""
+        """Return shell text that registers QEMU for arm64 programs. It mounts binfmt_misc, which needs CAP_SYS_ADMIN."""
         return _REGISTER.replace("RULE_TEXT", f":arm64:M::{_MAGIC}:{_MASK}:{self.qemu}:F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxLayout:
-    """The inputs of a virtual device's sandbox: device folder, /data, more mounts, process mark, scenario and emulator.
+    """The configuration of a virtual device's sandbox. The new `folder` holds the device's files, and `data` describes /data.
 
-    The device's files lie in `folder`, which is new. `visible_paths` maps further paths of this machine to read-only mount points
-    in the device. All of the device's processes have the `mark`. A `scenario` is played on the device; with an `emulator`, the
-    device runs arm64 programs.
+    `visible_paths` maps further paths of this machine to read-only mount points in the device. All of the device's processes have
+    the `mark`. A `scenario` is played on the device; with an `emulator`, the device runs arm64 programs.
     """
 
     folder: Path
@@ -142,7 +141,7 @@ class SandboxLayout:
 
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
-    """Start the virtual device that an address describes. Its /data is a permanent folder, or a RAM disk of a given size."""
+    """Start a virtual device; return its AdbDevice. /data is a RAM disk if `address.data_mb` is set, else a permanent folder."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = load_scenario(address.scenario) if address.scenario else None
@@ -196,7 +195,7 @@ def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Ite
 
 
 def required_programs(address: str) -> dict[str, Path]:
-    """Return the paths of the programs on this machine that run a virtual device; raise if some are not installed."""
+    """Return a dict from program name to path for the programs that run a virtual device. Raise if any is not installed."""
     return find_programs(SANDBOX_PROGRAMS, needed_for=f"the virtual device '{address}'")
 
 
@@ -261,7 +260,7 @@ def _started_sandbox(place: SandboxLayout, programs: dict[str, Path], address: s
 
 
 def _first_process(info: int, process: "subprocess.Popen[bytes]") -> int | None:
-    """Return the process id of the sandbox's first process, read from bwrap's JSON output; None if bwrap ended before writing it.
+    """Return the id of a sandbox's first process from bwrap's JSON output. Return None if bwrap ends or 60 s pass without an id.
 
     A process that outlives bwrap may hold the pipe open, so do not wait for the end of the output.
     """
@@ -335,7 +334,7 @@ def _command(place: SandboxLayout, programs: dict[str, Path], *, seccomp: int, i
 
 
 def _system_mounts(folder: Path, programs: dict[str, Path]) -> list[str]:
-    """Return bwrap's arguments for mounts: this machine's libraries and the device's /system (read-only), new /proc and /tmp."""
+    """Return bwrap's mount arguments. Host libraries and /system are read-only; /proc, /dev and /tmp are the device's own."""
     mounts = ["--ro-bind", "/usr", "/usr", "--ro-bind", str(folder / "system"), "/system"]
     for library in ("lib", "lib32", "lib64"):
         path = Path("/", library)
@@ -371,7 +370,7 @@ def _vsock_filter() -> bytes:
 
 
 def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> dict[Path, str]:
-    """Return a dict from host path to mount point: QEMU's files for arm64 devices, or Qualcomm's emulator for QNN targets."""
+    """Return the QEMU or HTP emulator paths to mount in a virtual device, as a dict from host path to mount point. {} if none."""
     if emulator:
         return {path: str(path) for path in (emulator.qemu, emulator.root)}
     if not isinstance(profile.virtual_target, QnnTarget):
@@ -383,7 +382,7 @@ def _visible_paths(profile: DeviceProfile, emulator: Arm64Emulator | None) -> di
 
 
 def arm64_emulator(address: str) -> Arm64Emulator | None:
-    """Return QEMU's paths for a virtual device that runs arm64 programs. Return None if this machine itself is arm64.
+    """Return an Arm64Emulator (paths of QEMU and arm64 libraries) for a virtual device. Return None if this machine is arm64.
 
     Raises:
         MissingDependencyError: names the missing programs or libraries.
@@ -402,7 +401,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
 
 
 def emulator_libraries() -> dict[str, Path]:
-    """Return a dict from paths in a virtual device to the libraries of Qualcomm's HTP emulator on this machine.
+    """Return Qualcomm's HTP emulator libraries as a dict from the path in a virtual device to the path on this machine.
 
     Raises:
         MissingDependencyError: the package is not installed.

@@ -1,4 +1,4 @@
-"""Run recipes on a farm: split a run into jobs, execute jobs on workers, and collect the results into a run.
+"""Run recipes (descriptions of builds) on a device farm: split a run into jobs, execute them on workers, collect the results.
 
 submission.py      a run submitted: artifacts sent, jobs added to the queue
 demands.py         devices for --devices, and the bundles to compile for them

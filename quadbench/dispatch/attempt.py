@@ -46,7 +46,7 @@ _BEATS = 4  # looks at the database in a lease's time
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptOrder:
-    """The order file, read by an attempt's process: the claimed job, its device's address (or empty), and the results folder.
+    """The content of an attempt's order file: the job to execute, the device's address ("" if none) and the results folder.
 
     The database and the store are those of the environment.
     """
@@ -59,7 +59,7 @@ class AttemptOrder:
 
 
 def make_attempt(path: str) -> int:
-    """Execute the job of an order file in a process of its own. Return 0, or the exit code of an error before the job began.
+    """Execute the job in the order file `path`. Return 0 even if the job fails, and a nonzero exit code if it cannot begin.
 
     Raises:
         SystemExit: the database was unreachable for a lease's time when the outcome was to be stored.
@@ -82,7 +82,8 @@ def make_attempt(path: str) -> int:
 
 
 def take_guard(engine: sa.Engine, job: Job) -> Guard:
-    """Begin the attempt in the database. Return a function that raises in a transaction if the attempt is over.
+    """Record an attempt's start in the database. Return a function that takes a database connection and returns None.
+    The function raises AttemptOverError if the attempt is over, for example because a later attempt at the job has begun.
 
     Raises:
         StorageError, ArtifactError: the database cannot be used.
@@ -101,7 +102,7 @@ def take_guard(engine: sa.Engine, job: Job) -> Guard:
 
 @contextmanager
 def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
-    """While the block runs, kill this process and its children if the attempt is over. Check at once after a suspension."""
+    """Call `guard` regularly in a `with` block. If `guard` raises AttemptOverError, kill the attempt's process group."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -130,7 +131,9 @@ def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
 
 
 def _made(order: AttemptOrder, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:
-    """Execute the job. Return a function that stores the outcome, and the job's result as JSON data."""
+    """Execute a job. Return a pair: a function that stores the outcome, and the result as a JSON object (None if there is none).
+    The function takes an Account (a job's result and log). Its return value is unused.
+    """
     queue, job = JobQueue(engine), order.job
     try:
         host = Host(layout=layout, store=required_store(), observer=LogObserver(), guard=guard)
@@ -146,7 +149,7 @@ def _made(order: AttemptOrder, layout: Layout, engine: sa.Engine, guard: Guard) 
 
 
 def may_pass(error: QuadbenchError) -> bool:
-    """Return True if the error is transient, so that a retry may help: a device, lease, disk, store or database failed."""
+    """Return True if a retry may help: the error is marked transient, or is a DeviceError or StorageError."""
     return error.transient or isinstance(error, (DeviceError, StorageError))
 
 
@@ -157,11 +160,7 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
 
 
 def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
-    """Store an attempt's outcome. While the database is unreachable, try again as long as the attempt's lease lasts.
-
-    Raises:
-        SystemExit: the database was unreachable for all that time.
-    """
+    """Store an attempt's outcome. If the database is unreachable, retry for one lease duration, then raise SystemExit."""
     deadline = time.monotonic() + lease_time_s()
     while True:
         try:

@@ -22,12 +22,12 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def server_address(name: str) -> str:
-    """Return the address of an attempt server's socket. Linux's abstract sockets need no file and end with their process."""
+    """Return the address of the abstract Unix socket (in Linux, a socket without a file) of this user's attempt server `name`."""
     return f"\0quadbench-attempts-{os.getuid()}-{name}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make the attempt that an order file describes, and return its exit code."""
+    """Run the command `quadbench farm attempt ORDER`: execute the farm job that the file ORDER describes. Return an exit code."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.stderr.write("usage: quadbench farm attempt ORDER\n")
         return 0 if arguments in (["-h"], ["--help"]) else 2
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _connected() -> socket.socket | None:
-    """Connect to the attempt server that an environment variable names. Return None unless it runs and belongs to this user."""
+    """Return a socket connected to the attempt server that QUADBENCH_ATTEMPT_SERVER names, or None if no such server answers."""
     if not (name := os.environ.get(SERVER_VARIABLE)):
         return None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -29,7 +29,7 @@ Runner = Callable[[str], int]
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """A forked attempt. `ended` is a descriptor that becomes readable when its process `pid` ends."""
+    """An attempt at a farm job in the forked process `pid`. The descriptor `ended` becomes readable when the process ends."""
 
     pid: int
     ended: int
@@ -42,7 +42,7 @@ class _Attempt:
 
 
 class AttemptServer:
-    """A server that forks a process for each request at its socket. The function `runner` makes the attempt in it."""
+    """Forks a process per request. The process calls `runner` with a job file's path, and exits with the returned exit code."""
 
     def __init__(self, listener: socket.socket, runner: Runner) -> None:
         self._listener, self._runner = listener, runner
@@ -85,7 +85,7 @@ class AttemptServer:
         self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(attempt))
 
     def _hear(self, attempt: _Attempt) -> None:
-        """Forward the signals that a client received to its attempt. If the client has ended, kill its attempt."""
+        """Read signal numbers from an attempt's client and signal the attempt. Kill the attempt if the client has ended."""
         if attempt.pid not in self._attempts:
             return
         try:
@@ -112,7 +112,7 @@ class AttemptServer:
         attempt.client.close()
 
     def _become(self, request: dict[str, Any], streams: list[int], client: socket.socket) -> NoReturn:
-        """Turn this forked process into the attempt: it has the client's streams, folder and environment, and its own session."""
+        """Run an attempt in this forked process, with the client's streams, folder and environment. Exit when it ends."""
         code = 1
         try:
             os.setsid()
@@ -146,11 +146,9 @@ class AttemptServer:
 
 
 def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Read a client's request and its three standard streams.
-
-    Raises:
-        ValueError: the client is another user's, or its request is not whole.
-        OSError: the client is gone or silent.
+    """Read a client's request. Return a pair: the JSON request as a dict, and a list of three file descriptors.
+    The descriptors are the client's standard input, output and error. Raise ValueError if the client is another user's or
+    the request is incomplete, and OSError if the client is gone or silent.
     """
     if peer_user(client) != os.getuid():
         raise ValueError("another user's program")
@@ -186,7 +184,7 @@ def main(name: str, runner: str = _RUNNER) -> NoReturn:
 
 
 def preload() -> None:
-    """Load what imports do not: SQLAlchemy's mappers, the schema's revision, the database driver. Forks then start sooner."""
+    """Load SQLAlchemy mappers, schema revisions and PostgreSQL driver in the server, so that forked attempts start sooner."""
     from sqlalchemy.orm import configure_mappers
 
     from quadbench.results import schema

@@ -1,4 +1,4 @@
-"""Start a host's attempts at jobs: run its attempt server, write order files, and start a client program for each attempt."""
+"""Start a host's attempts at farm jobs: run an attempt server, write job files, and start a client program per attempt."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempts:
-    """Starts attempts at jobs on this host. The attempt server forks them; order files in `folder` tell each its job."""
+    """Starts a client process for each attempt at a farm job. The job is passed to that process as a JSON file in `folder`."""
 
     folder: Path
     results: Path
@@ -29,7 +29,7 @@ class Attempts:
     environment: Mapping[str, str]
 
     def start(self, job: Job, address: str) -> subprocess.Popen[bytes]:
-        """Start an attempt's client program, which runs as long as the attempt. `address` is its device's, empty without one."""
+        """Start an attempt at a job on device `address` ("" if none). Return the Popen of a client that ends with the attempt."""
         order = self.folder / f"{job.id}-{job.attempt}.json"
         write_document(order, AttemptOrder(job=job, address=address, results=self.results, logs_json=self.logs_json))
         return start_child(python_module("quadbench", "farm", "attempt", str(order)), env=self.environment)
@@ -37,7 +37,7 @@ class Attempts:
 
 @contextmanager
 def serving_attempts(results: Path, *, logs_json: bool = False, runner: str | None = None) -> Iterator[Attempts]:
-    """Run an attempt server until the block or this process ends. Tests pass a `runner` that replaces real attempts."""
+    """Run an attempt server in a `with` block; yield an Attempts. Tests pass a fake job function `module:name` as `runner`."""
     name = secrets.token_hex(8)
     words = (name, runner) if runner else (name,)
     server = start_child(python_module("quadbench.dispatch.attempt_server", *words), stdout=subprocess.PIPE)

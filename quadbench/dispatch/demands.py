@@ -1,4 +1,4 @@
-"""Find a farm's devices for the values of --devices, and determine which bundles to compile for them."""
+"""Match --devices values with a farm's devices, and determine the compile jobs that a run on the matched devices needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from quadbench.rollout.forecast import kind_at
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The meaning of a --devices value: its job's requirement as text, the devices that fit now, and the compile target or None.
+    """A device request made with --devices. `fit` holds the matching farm devices; `needs` is the requirement string for the job.
 
-    `wish` is set if any of several devices will do.
+    `target` is the compile target that the value names, or None. `wish` is set if any of several devices will do.
     """
 
     needs: str
@@ -27,7 +27,7 @@ class Asked:
 
 
 def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
-    """Find the farm's devices for values of --devices. A serial fits one device; a profile or request (`s25*2`) can fit several.
+    """Match --devices values with a farm's devices. Return a list of one device request (Asked) per device: two for `s25*2`.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
     fitting ones, so that no device is used twice.
@@ -68,7 +68,7 @@ def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return each device's requirement, settings and compile jobs. Only the compile target differs between devices' settings."""
+    """Return a list of Demands (a run's work on one device), one per device request. Each contains `order` and compile jobs."""
     return [
         Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
         for one in asked
@@ -76,7 +76,7 @@ def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
 
 
 def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return payloads of compile jobs, one for each target, for the oldest HTP version among the devices with this target."""
+    """Return a tuple of compile job payloads, one per bundle and compile target that the devices matching a request need."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
     orders = {}
     for kind in kinds:
@@ -92,7 +92,7 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
 
 
 def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
-    """Find the farm's device for a value of --devices that must mean exactly one device.
+    """Return the device request (Asked) for the only farm device that matches a --devices value. Raise if none or several match.
 
     Raises:
         DeviceNotFoundError: no device of the farm fits it.
@@ -106,7 +106,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
 
 
 def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise if a device's host knows no profile for it, or another one than `profile`. `word` is from the user's --devices."""
+    """Raise UserError if a device's profile is unknown, or if neither `profile` ("" fits all) nor `word` (name, serial) fits."""
     is_of = device.labels.get("profile")
     if is_of is None:
         raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")

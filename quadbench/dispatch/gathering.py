@@ -46,7 +46,7 @@ def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
 
 
 def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
-    """Fetch a run's launch files from the store. Write the run file from the job results `raw`, then write the report.
+    """Fetch a run's launch files and write its run file and report. Return a RunOutcome. `raw` maps job id to JSON result.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
 
@@ -76,7 +76,7 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
 
 
 def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return the error for a fetched run of which some launches' files are missing or damaged in the store."""
+    """Return an ArtifactError that counts a run's launches with missing or damaged stored files, and quotes one error."""
     count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
     reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
     return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
@@ -93,13 +93,13 @@ def _name(job: Job) -> str:
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the latest of the launch records measured on the device of the job's last attempt; None if there is none."""
+    """Return the latest launch record from the device that ran the job's last attempt, or None if there is no such record."""
     names = (job.seat, (job.seat or "").rpartition("@")[0])  # phones are leased by adb serial, other devices by serial@host
     return next((record for record in reversed(records) if record.device.serial in names), None)
 
 
 def _part_of(device: DeviceFacts, bundle: StoredBundle, other: RunFile) -> RunFile:
-    """Return a run file for a device whose failed job left none, with the settings of another device's run file, `other`."""
+    """Return a run file for a device whose failed job wrote none. Copy the run settings from `other`, another device's file."""
     name = bundle.folder.name
     contents = {name: content_digest(bundle.artifact)}
     own = replace(other, bundle=name, others={}, contents=contents, devices=(device,), hosted=())

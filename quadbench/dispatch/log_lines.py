@@ -1,4 +1,4 @@
-"""Logging of a job's attempt: the last lines are kept for the database, and all lines go to stderr as text or JSON."""
+"""Log an attempt at a job. Keep the last lines for the database, and write all lines to stderr as text or JSON."""
 
 import json
 import logging
@@ -41,17 +41,17 @@ class LogLines(logging.Handler):
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append a log record as a line, with its time, and drop the oldest line if there are too many."""
+        """Append a log record to the kept lines, with the time of day in UTC. Above 400 lines, drop the oldest line."""
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         self._lines.append(f"{at} {one_line(record.getMessage())[:_MOST_CHARACTERS]}")
 
     def text(self) -> str:
-        """Return the kept lines of the log as one text."""
+        """Return the log's last lines, which this handler keeps, as one text."""
         return "\n".join(self._lines)
 
 
 def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
-    """Send all logging to stderr, with the ids of `job` if given. Return the handler that keeps the last lines."""
+    """Send all log records to stderr, naming `job` if given. Return a LogLines, the handler that keeps the last 400 lines."""
     ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
     text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
     errors, lines = logging.StreamHandler(sys.stderr), LogLines()
@@ -74,7 +74,7 @@ class LogObserver:
         log.info("%s %s is there", stage, digest[:12])
 
     def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
-        """Ignore how many bytes were sent so far. The total is logged when the deployment is done."""
+        """Ignore the progress of a push to the device. When the push has ended, `deploy_done` logs how many bytes were sent."""
 
     def deploy_done(self, deployment: Deployment) -> None:
         log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
@@ -83,7 +83,7 @@ class LogObserver:
         log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
 
     def image_done(self, device: str, task: str, images: int) -> None:
-        """Log nothing for an image, because a launch generates hundreds of images."""
+        """Ignore the event that an image is done, because a launch generates hundreds of images, which would fill the log."""
 
     def device_lost(self, device: str, reason: str, wait_s: float) -> None:
         log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)

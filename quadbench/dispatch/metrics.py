@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerMetrics:
-    """Prometheus metrics of one worker: running attempts, and durations of finished ones, by kind of job."""
+    """Prometheus metrics of one worker: a gauge of running attempts and a histogram of attempt seconds, labelled by job kind."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._seconds = Histogram(
@@ -38,17 +38,17 @@ class WorkerMetrics:
         self._running = LiveGauge("quadbench_attempts_running", "Attempts that are being made here.", ["kind"], registry=registry)
 
     def begun(self, job: Job) -> None:
-        """Count an attempt at a job that has just begun."""
+        """Add 1 to the gauge of running attempts for the kind of `job`."""
         self._running.labels(job.kind.value).inc()
 
     def ended(self, job: Job, seconds: float) -> None:
-        """Count an attempt at a job that has ended, with its duration in seconds."""
+        """Subtract 1 from the gauge of running attempts. Add an attempt's `seconds` to the histogram of durations."""
         self._running.labels(job.kind.value).dec()
         self._seconds.labels(job.kind.value).observe(seconds)
 
 
 class FarmMetrics(Collector):
-    """Prometheus metrics of the farm, from its database. If the database cannot be read, only `quadbench_database_up`."""
+    """Prometheus metrics of the farm from its database. If the database fails, only `quadbench_database_up` (0) is served."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -95,7 +95,7 @@ class FarmMetrics(Collector):
 
 
 def serve(port: int, *collectors: Collector, registry: CollectorRegistry = REGISTRY) -> Callable[[], None]:
-    """Serve Prometheus metrics at a port of localhost. Return a function that stops the server.
+    """Serve Prometheus metrics at a port of localhost. Return a function without arguments or result that stops the server.
 
     Raises:
         UserError: the port is in use, or not permitted for this user.

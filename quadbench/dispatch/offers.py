@@ -1,4 +1,4 @@
-"""Determine a worker's jobs: builds, compilations, and jobs for attached phones or for devices named at the worker's start."""
+"""List a farm worker's capabilities (build, compile) and devices: attached phones, virtual devices and the worker's machine."""
 
 import logging
 import platform
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 def capabilities() -> tuple[str, ...]:
-    """Return the host's capabilities for jobs without a device: building, and compiling for each target whose compiler it has."""
+    """Return this host's capabilities: `build` if it has PyTorch, `compile KEY` for each target KEY whose compiler is ready."""
     builds = (BUILD,) if package_availability("torch", hint="").is_ready else ()
     known = known_targets(load_profiles(), platform.machine())
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
 
 
 def given_device(address: Address) -> WorkerDevice:
-    """Return the device that a worker was given at its start, besides attached phones: this machine or a virtual device.
+    """Return the WorkerDevice that a worker offers for an address: `local` (this machine) or `virtual:NAME` (virtual device).
 
     Raises:
         UserError: the address is not such a device.
@@ -82,7 +82,7 @@ class Offers:
         return (*self._given, *self._attached)
 
     def free(self) -> Sequence[WorkerDevice]:
-        """Return the present devices that this user's farm jobs may use now: no job holds them, and nobody else reserved them.
+        """Return this host's ready devices that no job uses. Leave out devices reserved by someone other than the worker's user.
 
         Raises:
             StorageError, ArtifactError: the database cannot be read.

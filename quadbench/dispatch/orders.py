@@ -45,9 +45,9 @@ class CompileOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOrder:
-    """The payload of a measurement on one device: run settings, and a dict from device profile to bundle. `name` is for messages.
+    """The payload of a job that measures one device. `bundles` maps a device profile's name to the digest of the bundle to run.
 
-    `target` selects another of the profile's targets than its first.
+    `name` is the run's name in messages. `target` selects a compile target of the profile; None selects the first.
     """
 
     kind: Literal["measure"] = "measure"
@@ -60,7 +60,7 @@ class MeasureOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SideOrder:
-    """One of two builds to compare: digests of bundle and any runtime kit, variant, settings. Messages show its `name`."""
+    """One of the two builds in a comparison job's payload. `kit` is the digest of runtime libraries, or None for the default."""
 
     name: _Word
     bundle: Digest
@@ -71,9 +71,9 @@ class SideOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOrder:
-    """The payload of a comparison on one device. Builds A and B are launched alternately until a difference is clear enough.
+    """The payload of a job that compares two builds, A and B, on one device. Launches of A and B alternate.
 
-    The comparison ends when all `goals` are reached or the planned interim analyses (`looks`) are done. `word` is the device's
+    The comparison ends when all `goals` have a verdict or the planned interim analyses (`looks`) are done. `word` is the device's
     name for people; `target` selects another compile target of its profile. `tasks` are the tasks to run; if empty, all of them.
     """
 
@@ -91,7 +91,7 @@ class CompareOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileAnswer:
-    """A compile job's result: the compiled bundle's digest (`compiled`), and the source bundle's digest and target key."""
+    """The result of a compile job: digests of the source and the compiled bundle, and the compile target's name (`key`)."""
 
     bundle: Digest
     key: _Word
@@ -100,7 +100,7 @@ class CompileAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureAnswer:
-    """The result of a measurement job: the part of the run file about its device."""
+    """The result of a measurement job: a run file (`part`) that covers only the device that the job measured."""
 
     part: RunFile
 
@@ -138,7 +138,7 @@ def order_of(job: Job) -> Order:
 
 
 def answer_of(job: Job, raw: Any, kind: type[AnswerT]) -> AnswerT:
-    """Parse the JSON result `raw` of a finished job. `kind` is the class of the result.
+    """Parse the JSON result `raw` of a finished job. Return an object of the class `kind`, such as MeasureAnswer.
 
     Raises:
         ArtifactError: the result is invalid.

@@ -1,4 +1,4 @@
-"""Split a run into build, compile and measurement jobs that depend on each other. Nothing here uses the database."""
+"""Split a farm run into build, compile and measurement jobs. Each job lists the jobs that must finish before it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BUILD = "build"
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """One device's part of a farm run: its requirement, the measurement's payload, and the compile jobs that must come first."""
+    """A measurement or comparison job to plan: its payload, the required device, and the payloads of compile jobs before it."""
 
     needs: str
     order: MeasureOrder | CompareOrder
@@ -20,12 +20,12 @@ class Demand:
 
 
 def compile_capability(key: str) -> str:
-    """Return the name of a host's capability to compile for a target key: `compile qnn-v79-69`, for example."""
+    """Return the name that a host announces if it can compile for target `key`: `compile qnn-v79-69` for `qnn-v79-69`."""
     return f"compile {key}"
 
 
 def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
-    """Return the jobs of a farm run, dependencies first. Builds and compilations that several devices need are done once."""
+    """Return a farm run's jobs in this order: build jobs, compile jobs, and one measurement or comparison job for each Demand."""
     jobs: list[NewJob] = []
 
     def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:

@@ -33,7 +33,7 @@ from quadbench.spec.spec_model import WHOLE_PATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """A farm: the database and the artifact store that all its hosts share. Its devices are those of its workers."""
+    """Access to a farm: a SQLAlchemy engine for the database that all hosts share, and the shared artifact store."""
 
     engine: sa.Engine
     store: Store
@@ -48,7 +48,7 @@ class Farm:
 
 @contextmanager
 def open_farm(layout: Layout) -> Iterator[Farm]:
-    """Open a farm: the database in $QUADBENCH_DATABASE or the results folder, and the store in $QUADBENCH_STORE.
+    """Yield a Farm: the store in $QUADBENCH_STORE, the database in $QUADBENCH_DATABASE or by default in the results folder.
 
     Raises:
         UserError: no store is named, or the database has no tables yet.
@@ -67,7 +67,7 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request to run something on a farm: values of --devices, options such as retries and time budget, and priority."""
+    """Options for a farm run: `words` (the values of --devices), `conduct` (retries, waits, time limit), and job priority."""
 
     words: tuple[str, ...]
     conduct: RunOptions = DEFAULT_RUN
@@ -75,7 +75,7 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a run of a recipe to a farm and return the run's id. A bundle that exists locally is sent; else a job builds it.
+    """Submit a recipe to a farm and return the run's id. A job builds each bundle that neither this machine nor the store has.
 
     Raises:
         UserError: the recipe, or a file it names, is wrong.
@@ -92,7 +92,7 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
 
 
 def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
-    """Send a bundle to a farm's store, submit a run of this bundle, and return the run's id.
+    """Send a bundle to a farm's store, submit a run that measures the bundle, and return the run's id.
 
     Raises:
         DeviceNotFoundError: the farm has no such devices.
@@ -126,7 +126,7 @@ def _profiles(asked: Sequence[Asked]) -> list[str]:
 
 
 def to_build(digest: str, recipe: Recipe, store: Store, layout: Layout, observer: Observer) -> BuildOrder | None:
-    """Return the payload of a recipe's build job, or None if its bundle is in the store. This machine's copy is sent there."""
+    """Send a recipe's bundle from this machine to the store. Return a BuildOrder if neither has the bundle, else None."""
     if bundle := find_bundle(recipe, layout):
         observer.artifact_reused("bundle", digest)
         send(bundle, store)

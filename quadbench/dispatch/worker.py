@@ -44,7 +44,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Last:
-    """The last job of a device or host: its affinity (key of the files that it needs) and its end time in monotonic seconds."""
+    """The job that ended last on a device or host: bundle and target (`affinity`), and end time (`at`) in monotonic seconds."""
 
     affinity: str
     at: float
@@ -63,14 +63,14 @@ class _Running:
     is_over: bool = False  # the queue refused its renewal: its outcome is stored, or its lease was lost
 
     def interrupt(self, times: int) -> None:
-        """Send Ctrl-C unless sent `times` times already. The first ends the attempt after its launch, the second immediately."""
+        """Send SIGINT to the process, at most `times` in total. One ends the process after the current launch, two end it now."""
         if self.interrupts < times:
             self.interrupts += 1
             self.process.send_signal(signal.SIGINT)
 
 
 class Devices(Protocol):
-    """The interface through which a worker learns of its host's devices and which of them are free."""
+    """The interface through which a worker lists its host's ready devices: all (`present`) or those free for jobs (`free`)."""
 
     @property
     def present(self) -> tuple[WorkerDevice, ...]: ...
@@ -79,7 +79,7 @@ class Devices(Protocol):
 
 
 class Worker:
-    """The worker of one host. `start` starts the process of an attempt; its arguments are the job and the device's address."""
+    """The worker of one host. `start` takes a job and a device address, starts a process for the job, and returns the process."""
 
     def __init__(self, itself: NewWorker, engine: sa.Engine, devices: Devices, start: Start, meter: Meter) -> None:
         self._itself, self._devices, self._start, self._meter = itself, devices, start, meter
@@ -90,11 +90,11 @@ class Worker:
         self._told_at = -math.inf
 
     def stop(self) -> None:
-        """Take no more jobs; running ones finish their launch and return to the queue. A second call stops them at once."""
+        """Claim no more jobs. Running jobs return to the queue after their current launch, or at once after a second call."""
         self._stops += 1
 
     def work(self) -> None:
-        """Run jobs until the worker is stopped and its attempts end. If the database is unreachable, outcomes may be lost."""
+        """Run jobs until `stop` is called and their processes end. Without a database at the end, failures go unrecorded."""
         while not (self._stops and not self._running):
             pause_s = LOOK_S
             try:
@@ -121,7 +121,7 @@ class Worker:
         return [one for one in self._running.values() if one.process.poll() is None]
 
     def _tell(self) -> None:
-        """Send the worker's heartbeat and devices to the database when due. Stop taking jobs if somebody asked it to drain."""
+        """Store a heartbeat and the device list in the database when due. If the worker is marked as draining, claim no jobs."""
         if time.monotonic() - self._told_at < lease_time_s() / _BEATS:
             return
         is_to_drain = self._workers.note(replace(self._itself, devices=self._devices.present))
@@ -151,7 +151,7 @@ class Worker:
         return Seat(name=name, serves=serves, rested_s=time.monotonic() - last.at, affinity=last.affinity)
 
     def _clear(self) -> None:
-        """Forget attempts whose processes have ended. If a process crashed, report its attempt as failed."""
+        """Forget attempts whose processes have ended. In the queue, record an attempt as failed if its exit code is not 0."""
         for seat, one in list(self._running.items()):
             if (code := one.process.poll()) is None:
                 continue

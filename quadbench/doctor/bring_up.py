@@ -71,7 +71,7 @@ PROBE_ITEM = "000"
 
 
 def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
-    """Run all checks on a device, even after a failed one. Return the results; serials and home folder paths are masked.
+    """Run all checks on a device, even after a failed check. Return the results with serials and home folder paths masked.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -112,7 +112,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
 
 
 def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
-    """Run all checks on a connected device, in the order in which a benchmark run depends on them."""
+    """Run all checks on a connected device, from the connection to test graphs. Return a DeviceCheck for each check."""
 
     def system() -> Result:
         kernel, properties = device.shell(["uname", "-r"], _TIMEOUT_S).stdout, device.properties()
@@ -139,7 +139,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
 
 
 def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield the checks without a device connection: native program, runtime kit and compiler that its device profile needs."""
+    """Yield checks of native program, runtime libraries and compiler for an address. Yield none if it has no device profile."""
     try:
         kind = kind_at(address)
     except UserError:
@@ -206,7 +206,7 @@ def _free_space(device: Device) -> Result:
 
 
 def _push(device: Device) -> Result:
-    """Push random bytes to the device in the way that runs push files. Pull them back and compare them."""
+    """Push random bytes to the device as a benchmark run pushes its files. Pull the bytes back and compare them."""
     with TemporaryDirectory() as folder:
         sent, fetched = Path(folder, "sent"), Path(folder, "fetched")
         sent.write_bytes(os.urandom(_PUSHED_BYTES))
@@ -249,7 +249,7 @@ def _memory(state: DeviceState) -> Result:
 
 
 def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
-    """Yield checks of native program, runtime kit, a float graph on the CPU, and a quantized graph with LoRA on each target."""
+    """Yield checks of the native program, runtime libraries and test graphs: float on the CPU, INT16 with LoRA on each target."""
     own = device_kind(device)
 
     @cache  # exceptions are not cached, so failures are tried again

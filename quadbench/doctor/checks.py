@@ -1,4 +1,4 @@
-"""Results of device checks as a document without personal data. A check that raises an error becomes a failed result."""
+"""Run device checks, and collect the results in one document with serial numbers and home folder paths masked."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckStatus(StrEnum):
-    """The possible results of a device check."""
+    """The status of a device check: passed, failed, value not reported by the device, or not tried."""
 
     OK = "ok"
     FAILED = "failed"
@@ -50,7 +50,7 @@ class DeviceCheck(Spec):
 
 
 class ExaminedDevice(Spec):
-    """Facts about a checked device that all devices of its model share. Bug reports can hold them, as they identify nobody."""
+    """Facts about a checked device: device profile, chip, ABI and Android build, but no serial number or other personal data."""
 
     family: str
     """The kind of device: attached (adb), virtual, or this machine (local)."""
@@ -69,7 +69,7 @@ class ExaminedDevice(Spec):
 
 
 class BringUp(Spec):
-    """All results of checking one device, for reading and for bug reports."""
+    """The document with the results of all checks of one device. Users can attach the document to a bug report."""
 
     schema_version: Literal[1] = 1
     """The version of this document format is 1. The default is 1."""
@@ -90,7 +90,7 @@ class BringUp(Spec):
         return all(check.status is not CheckStatus.FAILED for check in self.checks)
 
     def impersonal(self, serials: Iterable[str]) -> Self:
-        """Return the document with device serials and the user's home folder masked in all texts."""
+        """Return a copy of the check results. Replace each of `serials` by SERIAL, and the user's home folder by `~`."""
         home = Path.home()
         homes = {str(home)} if len(home.parts) > _COMMON_PARTS else set()
         named = {name for serial in serials if serial for name in (serial, plain_name(serial))}  # `plain` form: as in file paths
@@ -111,7 +111,7 @@ class BringUp(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The outcome of a device check: status, text for the user, hint, and versions of the components that took part."""
+    """A device check's outcome: status, finding (`said`), remedy (`hint`) or None, and a dict of software versions by name."""
 
     status: CheckStatus = CheckStatus.OK
     said: str
@@ -121,13 +121,13 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCheck:
-    """A device check. It is FAILED if it raises an error, NOT_TRIED if a program, runtime kit or compiler it needs is missing."""
+    """A device check to run: its name, and the function `act`, which takes nothing and returns a Result."""
 
     name: str
     act: Callable[[], Result]
 
     def run(self, observer: Observer) -> DeviceCheck:
-        """Run the check and return its result, also if the check raises an error."""
+        """Run `act` and return its Result as a DeviceCheck. A MissingDependencyError gives NOT_TRIED, any other error FAILED."""
         observer.stage_step("check", self.name)
         began = time.monotonic()
         try:
@@ -150,7 +150,7 @@ def failed(said: str, hint: str | None = None) -> Result:
 
 
 def unknown(said: str, hint: str | None = None) -> Result:
-    """Return the result of a device check for a value that the device does not report."""
+    """Return the Result for a value that the device does not report. `said` names the value, `hint` the effect on runs."""
     return Result(status=CheckStatus.NOT_TOLD, said=said, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Check which programs and packages are installed on this machine, and how to install the missing ones."""
+"""Check whether this machine has the programs and packages that quadbench uses. Tell how to install each missing one."""
 
 import platform
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _QUALITY_PACKAGES = ("torchmetrics", "stlpips_pytorch", "efficientnet_lite0_pyto
 
 @dataclass(frozen=True, kw_only=True)
 class Dependency:
-    """The check of a program or package on this machine. `is_required`: runs on virtual devices, without a phone, need it too."""
+    """The result of checking this machine for an item such as a package. If `is_required`, even virtual devices need the item."""
 
     name: str
     is_ok: bool
@@ -30,12 +30,12 @@ class Dependency:
 
 
 def examine() -> list[Dependency]:
-    """Run all checks of this machine, in the order in which a run needs the tools."""
+    """Check all programs and packages on this machine. Return a Dependency for each, in the order in which a run needs them."""
     return [*_packages_and_programs(), *_targets(), *_other_machines()]
 
 
 def _dependency(name: str, place: str | None, *, purpose: str, hint: str | None, is_required: bool = False) -> Dependency:
-    """Return the check of a program or package. `place` is a program's path or a package's version, or None if it is missing."""
+    """Return the check of `name`, such as a program, as a Dependency. `place` is the path or version found, or None."""
     is_ok = place is not None
     return Dependency(name=name, is_ok=is_ok, is_required=is_required, found=place, purpose=purpose, hint=None if is_ok else hint)
 
@@ -55,7 +55,7 @@ def _packages_and_programs() -> Iterator[Dependency]:
 
 
 def _targets() -> Iterator[Dependency]:
-    """Yield a failed check for each invalid device profile, then a check of the compiler for each compile target."""
+    """Yield a failed Dependency for each invalid device profile, then a Dependency for the compiler of each compile target."""
     for broken in broken_profiles():
         name, hint = f"device profile {broken.name}", str(broken.error)
         yield _dependency(name, None, purpose=f"runs on {broken.name}", hint=hint)
@@ -72,7 +72,7 @@ def _targets() -> Iterator[Dependency]:
 
 
 def _other_machines() -> Iterator[Dependency]:
-    """Yield the checks of cross-compilers and emulators: Zig for arm64 boards, QEMU, and Android's NDK."""
+    """Yield Dependencies for Zig, QEMU and the Android NDK, which build or run programs for phones and arm64 boards."""
     purpose = "building the harness for arm64 boards"
     yield _dependency("ziglang", package_version("ziglang"), purpose=purpose, hint=ZIG_HINT)
     try:  # an arm64 machine needs nothing to run programs for arm64

@@ -1,4 +1,4 @@
-"""Read the results that finished farm jobs stored in the database as JSON. The caller validates their content."""
+"""Read the JSON results that finished farm jobs stored in the database. The caller validates the results."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from quadbench.results.schema import AttemptRow
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
-    """Return a map from the id of each finished job to its result, parsed from JSON, or None if the job stored no result.
+    """Return a dict from the id of each finished job to the job's parsed JSON result. The value is None if no result was stored.
 
     Raises:
         StorageError: the database cannot be read.

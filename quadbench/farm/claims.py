@@ -1,4 +1,4 @@
-"""Assign waiting jobs to a worker's free devices and its host (seats) in one short database transaction.
+"""Assign waiting farm jobs to a worker's host and free devices, in one short database transaction.
 
 The transaction reads a bounded number of rows, and skips rows that another worker has locked. (SQLite allows only one writer.)
 """
@@ -26,7 +26,7 @@ _READY = (JobRow.state == JobState.WAITING.value, JobRow.open_needs == 0)
 
 
 def claim_within(connection: sa.Connection, worker: str, version: str, seats: Sequence[Seat], lease_s: float) -> list[Job]:
-    """Choose the waiting jobs that fit a worker's free devices and host best, start an attempt at each, and return them.
+    """Choose waiting jobs for a worker's free devices and host, and start an attempt at each job. Return the started jobs.
 
     Raises:
         ArtifactError: the database has another schema version.
@@ -43,7 +43,7 @@ def claim_within(connection: sa.Connection, worker: str, version: str, seats: Se
 
 
 def waits_for_version(connection: sa.Connection, version: str) -> str | None:
-    """Return a quadbench version other than `version` that waiting jobs need, or None. Workers of `version` cannot run these."""
+    """Return a quadbench version other than `version` that some waiting job needs, or None if no waiting job does."""
     ready = sa.select(JobRow.version).where(*_READY)
     newest = connection.scalar(ready.where(JobRow.version > version).order_by(JobRow.version.desc()).limit(1))
     return newest or connection.scalar(ready.where(JobRow.version < version).order_by(JobRow.version).limit(1))
@@ -56,7 +56,7 @@ def _require_schema(connection: sa.Connection) -> None:
 
 
 def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> list[tuple[str, str, datetime | None]]:
-    """Return the job queues that these devices and hosts can serve, each as (requirement, owner, time of the last job start).
+    """Return a list of (requirement, owner, latest job start or None), a tuple for each job queue that `seats` can serve.
 
     A recursive query jumps from owner to owner in the index, however many jobs are between them.
     """
@@ -81,7 +81,7 @@ def _lines(connection: sa.Connection, version: str, seats: Sequence[Seat]) -> li
 
 
 def _line(connection: sa.Connection, version: str, needs: str, owner: str, served_at: datetime | None, now: datetime) -> JobLine:
-    """Return the first jobs of one queue, with their rows locked. Damaged rows are marked as failed, so they block no others."""
+    """Lock and return an owner's first waiting jobs of the requirement `needs` as a JobLine. Mark damaged jobs as failed."""
     of_line = (*_READY, JobRow.version == version, JobRow.needs == needs, JobRow.owner == owner)
     may_begin = sa.or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
     first = sa.select(JobRow).where(*of_line, may_begin).order_by(JobRow.counts_from, JobRow.id).limit(MOST_IN_LINE)
@@ -91,7 +91,7 @@ def _line(connection: sa.Connection, version: str, needs: str, owner: str, serve
 
 
 def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
-    """Return a dict from owner to the number of running jobs and recent device time. Owners with less are served first."""
+    """Return a dict from job owner to Usage: count of running jobs, and seconds used by attempts that ended in the last hour."""
     counting = (
         sa.select(JobRow.owner, sa.func.count().label("jobs"))
         .where(JobRow.state == JobState.RUNNING.value)
@@ -106,7 +106,7 @@ def _usage(connection: sa.Connection, now: datetime) -> Mapping[str, Usage]:
 
 
 def _summed(attempts: Iterable[Any]) -> dict[str, float]:
-    """Return a dict from owner to the total seconds of these attempts. Attempts with invalid times are ignored."""
+    """Sum the durations of job attempts, given as rows (owner, start, end). Return a dict from owner to seconds."""
     device_s: dict[str, float] = {}
     for owner, *times in attempts:
         started_at, ended_at = map(time_of, times)

@@ -21,7 +21,7 @@ Text = Annotated[str, Field(min_length=1, max_length=200), _TEXT]
 
 
 class ExpectedPhone(Spec):
-    """A phone that the lab owns."""
+    """One phone of a lab, as farm.yaml lists it: name, adb serial and labels."""
 
     name: Name
     """The name by which people call the phone."""
@@ -44,7 +44,7 @@ class ExpectedPhone(Spec):
 
 
 def _means_another(phone: ExpectedPhone) -> Iterator[tuple[str, str]]:
-    """Yield (field, value) for each name or serial of a phone that --devices would read otherwise, for example as a profile."""
+    """Yield up to two pairs (field, value): `name` if a device profile has the same name, `serial` if reserved, like `local`."""
     if phone.name in profile_names():
         yield "name", phone.name
     if not needs_server(phone.serial):
@@ -85,7 +85,7 @@ class FarmFile(Spec):
 
 
 def expected_phones() -> tuple[ExpectedPhone, ...]:
-    """Return the phones listed in the file $QUADBENCH_FARM, or else in ./farm.yaml; none if there is no file.
+    """Return the phones in the file named by $QUADBENCH_FARM. If unset, read ./farm.yaml, or return () if that is missing.
 
     Raises:
         SpecError: all problems of the file.

@@ -15,17 +15,13 @@ from quadbench.results.schema import FenceRow
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """The number of an attempt at a job, which grows with each attempt. `job` is the job's name, unique in the database."""
+    """One attempt at a job. `job` is the job's unique name; `token` is the attempt's number, higher for each new attempt."""
 
     job: str
     token: int
 
     def check(self, connection: sa.Connection) -> None:
-        """Raise if a later attempt has begun. Otherwise lock the job's row, so that none begins before the transaction ends.
-
-        Raises:
-            AttemptOverError: a later attempt has begun.
-        """
+        """Raise AttemptOverError if a later attempt has begun. Otherwise block later attempts until the transaction ends."""
         token = connection.scalar(sa.select(FenceRow.token).where(FenceRow.job == self.job).with_for_update())
         if token != self.token:
             raise AttemptOverError(
@@ -35,7 +31,10 @@ class Fence:
 
 
 def take_fence(connection: sa.Connection, job: str) -> Fence:
-    """Take the next number of a job within a transaction that has checked the right to begin. All earlier attempts are over."""
+    """Return a Fence for a new attempt at `job`, with the attempt number increased by 1. Older attempts can store nothing more.
+
+    The caller decides whether a new attempt may begin.
+    """
     insert = upsert(connection, FenceRow).values(job=job, token=1)
     raised = insert.on_conflict_do_update(index_elements=[FenceRow.job], set_={"token": FenceRow.token + 1})
     return Fence(job=job, token=connection.scalars(raised.returning(FenceRow.token)).one())

@@ -21,7 +21,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PhoneCondition:
-    """A device's health, why it was quarantined or last failed, and how many jobs in a row failed or succeeded."""
+    """The health of a device. `reason` says what went wrong; `failures` and `good_jobs` count failed or good jobs in a row."""
 
     health: Health = Health.HEALTHY
     reason: str | None = None
@@ -41,7 +41,7 @@ def after_good_job(condition: PhoneCondition) -> PhoneCondition:
 
 
 def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return a device's condition after a job that failed because of the device."""
+    """Return a device's condition after a failed job: quarantine if it was on probation or has now failed 3 jobs in a row."""
     failures = condition.failures + 1
     match condition.health:
         case Health.QUARANTINED:
@@ -55,12 +55,12 @@ def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
 
 
 def quarantined(reason: str) -> PhoneCondition:
-    """Return the condition of a quarantined device, which gets no runs until it is released."""
+    """Return the condition of a device put into quarantine for `reason`. The device gets no runs until a person releases it."""
     return PhoneCondition(health=Health.QUARANTINED, reason=reason)
 
 
 def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device whose measurements are unreliable: on probation, unless it is in quarantine."""
+    """Return the condition of a device whose measurements are unreliable: on probation. A device in quarantine stays there."""
     if condition.health is Health.QUARANTINED:
         return condition
     return PhoneCondition(health=Health.PROBATION, reason=reason)

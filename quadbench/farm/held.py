@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The devices that a job has leased, by address. Also faults of devices during the job, which lower their health."""
+    """The device leases of one job, by device address. `faults` maps the address of a device that failed to an error message."""
 
     leases: Leases
     database: str
@@ -34,10 +34,10 @@ class Held:
     faults: dict[str, str] = field(default_factory=dict)
 
     def confirm(self, device: Device) -> None:
-        """Check that we still hold the device's lease, and renew the lease. Call this before anything is started on the device.
+        """Renew the job's lease of a device in the database and in the device's lease file. Raise LeaseError if it is over.
 
         Raises:
-            LeaseError: its lease is over.
+            LeaseError: the lease is over, or the device's lease file contains a lease that takes precedence.
             DeviceError: the device does not answer.
             StorageError, ArtifactError: the database does not answer.
         """
@@ -46,21 +46,21 @@ class Held:
         write_token(device, self.database, lease)
 
     def guard(self, address: str) -> Callable[[sa.Connection], None] | None:
-        """Return a function that raises in a transaction once a device's lease is over. Return None for unleased devices."""
+        """Return a function(connection) that raises LeaseError if the device's lease is over. Return None if it is not leased."""
         lease = self.by_address.get(address)
         return partial(self.leases.check, lease=lease) if lease else None
 
     def note_left_out(self, device: Device, error: QuadbenchError) -> None:
-        """Record that the job continues without this device. A DeviceError counts against the device's health."""
+        """Count `error` against the health of a device that the job leaves out. Ignore errors other than DeviceError."""
         if isinstance(error, DeviceError):
             self.faults.setdefault(device.facts.address, error.message)
 
     def note_lost(self, device: Device, reason: str) -> None:
-        """Record that the connection to a device was lost. This counts against its health even if the device came back."""
+        """Count a lost connection against a device's health, even if the device connects again later."""
         self.faults.setdefault(device.facts.address, reason)
 
     def note_record(self, record: RunRecord) -> None:
-        """Record a device fault if the launch of this record failed because of its device."""
+        """Count a failed launch against the device's health if the device caused the failure. Ignore all other launches."""
         if record.status is Status.FAILED and record.error_class is ErrorClass.DEVICE:
             self.faults.setdefault(record.device.address, record.reason or "no reason")
 
@@ -75,7 +75,7 @@ def held(
     to_examine: bool = False,
     left_out: dict[str, QuadbenchError] | None = None,
 ) -> Iterator[Held]:
-    """Lease all devices until the block ends. If a lease is lost meanwhile, its device is closed.
+    """Lease `devices` until the `with` block ends, and yield the leases as a Held. Close each Device whose lease is lost.
 
     Phones in quarantine are refused, and the job's outcome updates each phone's health, unless `to_examine`. With `left_out`,
     unavailable devices are put there with their errors, and the result may be empty.
@@ -110,10 +110,9 @@ def held(
 def each_or_left_out(
     devices: Sequence[Device], act: Callable[[Device], None], left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Call `act` for each device, and return those without an error. Put errors in `left_out`, or raise the first if it is None.
+    """Return the devices for which `act` raises no DeviceError. Put each DeviceError into `left_out`, or raise it if None.
 
-    Raises:
-        DeviceError: the error of the first failing device, without `left_out`.
+    `left_out` is a dict from device address to error.
     """
     fine = []
     for device in devices:
@@ -128,7 +127,7 @@ def each_or_left_out(
 
 
 def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError] | None) -> None:
-    """If no device is left to use, raise the first error in `left_out`, a dict from unavailable device to error.
+    """If `devices` is empty, raise the first error in `left_out`, a dict from device address to error. Otherwise do nothing.
 
     Raises:
         QuadbenchError: the error of the first device.
@@ -139,7 +138,7 @@ def require_any(devices: Sequence[object], left_out: Mapping[str, QuadbenchError
 
 @contextmanager
 def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examine: bool = False) -> Iterator[Held]:
-    """Lease devices until the block ends. Unlike `held`, this opens and closes the results database itself.
+    """Lease devices until the `with` block ends, using the database of the results folder `layout`. Yield the leases as a Held.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: the database cannot be opened.
@@ -155,7 +154,7 @@ def leased(devices: Sequence[Device], layout: Layout, purpose: str, *, to_examin
 
 @contextmanager
 def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mapping[str, str]) -> Iterator[None]:
-    """When a job ends, record success or a fault in each phone's health. An interrupted job does not count as success."""
+    """Count a failed job for each phone in `faults` after the `with` block, and a good job for the rest if the block succeeds."""
     is_through = False
     try:
         yield
@@ -169,7 +168,7 @@ def _health_noted(inventory: Inventory, devices: Sequence[Device], faults: Mappi
 
 
 def _give_others_back(leases: Leases, work: list[tuple[Device, Lease]], taken: Sequence[Device]) -> None:
-    """Release the leased devices that are not in `taken`, because the job does not use them."""
+    """End the leases in `work`, pairs (device, lease), of devices that are not in `taken`. Remove these pairs from `work`."""
     for device, lease in [one for one in work if one[0] not in taken]:
         work.remove((device, lease))
         _end(leases, lease)
@@ -182,7 +181,7 @@ def _end(leases: Leases, lease: Lease) -> None:
 
 @contextmanager
 def _warned(consequence: str) -> Iterator[None]:
-    """Log database errors at the end of a job as warnings. `consequence` says what is not stored because of them."""
+    """Log a QuadbenchError of the `with` block as a warning, and suppress it. `consequence` begins the log message."""
     try:
         yield
     except QuadbenchError as error:
@@ -191,7 +190,7 @@ def _warned(consequence: str) -> Iterator[None]:
 
 @contextmanager
 def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
-    """Renew leases of devices until the block ends. If a lease is lost, close its device, so that no more commands run on it."""
+    """Renew a job's device leases in a thread until the `with` block ends. If a lease is lost, close the device's connection."""
     ended = threading.Event()
 
     def beat() -> None:

@@ -23,7 +23,7 @@ _SEEN = ("address", "serial", "state", "model", "profile", "chip", "android_rele
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """The facts that a host last saw of a phone. `device` is its name in leases; `address` is its --devices value on the host."""
+    """A phone's facts as a host last saw them. `device` is its name in leases, `address` its --devices value on `host`."""
 
     device: str
     address: str
@@ -39,7 +39,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True)
 class InventoryPhone:
-    """A phone in the inventory: the facts that a host last saw, the time when it saw them, and the phone's health."""
+    """A phone in the inventory: what a host last learned (`seen`), when (`last_seen`), and the phone's health (`condition`)."""
 
     seen: Sighting
     last_seen: datetime
@@ -47,19 +47,19 @@ class InventoryPhone:
 
 
 class Inventory:
-    """The phone inventory in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
+    """The phone inventory in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def note_seen(self, sightings: Sequence[Sighting]) -> None:
-        """Record that these phones are attached now. If a phone does not answer, only its state and host are updated."""
+        """Store that phones were seen now. For a known phone that adb reports as not ready, update only state, host and time."""
         with begin_write(self._engine) as connection:
             for sighting in sightings:
                 _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
 
     def phones(self) -> list[InventoryPhone]:
-        """Return every phone in the inventory."""
+        """Return an InventoryPhone for each phone in the inventory, sorted by the names of the phones in leases."""
         with begin_read(self._engine) as connection:
             rows = connection.execute(sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)).mappings()
             return [
@@ -72,7 +72,7 @@ class Inventory:
             ]
 
     def change(self, device: str, decide: Callable[[PhoneCondition], PhoneCondition]) -> PhoneCondition:
-        """Replace a phone's health condition by the result of `decide`, a function of the old condition. Return the new one.
+        """Replace a phone's PhoneCondition in the database by `decide(old condition)`. Return the new PhoneCondition.
 
         Raises:
             UnknownNameError: it was never seen.
@@ -97,7 +97,7 @@ class Inventory:
                 raise UnknownNameError("phone", device, connection.scalars(sa.select(PhoneRow.device)))
 
     def require_usable(self, devices: Sequence[Device]) -> None:
-        """Raise if a device is in quarantine.
+        """Raise DeviceError if any of the devices is a phone in quarantine.
 
         Raises:
             DeviceError: names the first such device, with the reason.
@@ -113,7 +113,7 @@ class Inventory:
                 )
 
     def note_job(self, device: Device, failure: str | None) -> None:
-        """Update a phone's health after a job. `failure` is the device's fault, or None. Do nothing for other devices."""
+        """Update the health of `device` after a job if it is a phone. `failure` is the error text, or None after a good job."""
         if device.family != PHONE_FAMILY:
             return
         name = lease_name(device.family, device.serial)
@@ -126,7 +126,7 @@ class Inventory:
 
 
 def _note(connection: sa.Connection, sighting: Sighting, updated: Sequence[str]) -> None:
-    """Insert a phone into the inventory. If it exists, update the given columns and the time when it was last seen."""
+    """Insert a phone into the inventory. If the phone is there already, update `last_seen` and the columns named in `updated`."""
     seen = {name: getattr(sighting, name) for name in _SEEN} | {"last_seen": database_now(connection)}
     insert = upsert(connection, PhoneRow).values({"device": sighting.device, **seen, **_columns(PhoneCondition())})
     changes = {name: seen[name] for name in (*updated, "last_seen")}

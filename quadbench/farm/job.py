@@ -50,7 +50,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job that is submitted in a list with others. `after` holds indices in this list: jobs that must finish before this one.
+    """A job to submit as part of a list of jobs. `after` holds the list indices of the jobs that must finish before it starts.
 
     `needs` is a requirement of the module `need`. Jobs with the same `affinity` use the same files on a device, so running them
     in a row saves transfers.
@@ -67,7 +67,7 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The output that an attempt at a job stores: the result as JSON, and the last lines of the log."""
+    """The output that a job attempt stores. `answer` is the result as JSON data or None; `lines` is the end of the log."""
 
     answer: Mapping[str, Any] | None = None
     lines: str = ""
@@ -78,7 +78,7 @@ NOTHING_LEFT = Account()
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A queued job. `version` is the quadbench version that the job needs; `seat` is the device or host of its last attempt.
+    """A queued farm job. `version` is the quadbench version that it needs. `seat` names its device or host (None while waiting).
 
     `after` are the jobs that have to finish first. The attempt counts as lost after `until`. `is_stopping` asks its worker to
     stop.
@@ -133,39 +133,39 @@ class Job:
 
     @cached_property
     def counts_from(self) -> datetime:
-        """Return the time that orders an owner's jobs: that of submission, one day earlier for each step of priority."""
+        """Return the time by which an owner's jobs are sorted: the submission time minus one day per priority level."""
         return self.submitted_at - self.priority * _PRIORITY
 
 
 def claimed(job: Job, worker: str, seat: str, now: datetime, lease_s: float) -> Job:
-    """Return the job after a worker has started its next attempt. `seat` is the device that runs it, or the worker's host."""
+    """Return a copy of a job for its next attempt, running on device or host `seat`. The lease lasts `lease_s` seconds."""
     until = now + timedelta(seconds=lease_s)
     begun = replace(job, state=JobState.RUNNING, attempt=job.attempt + 1, worker=worker, seat=seat, until=until, started_at=now)
     return replace(begun, not_before=None, reason=None)
 
 
 def is_held(job: Job, attempt: int, now: datetime) -> bool:
-    """Return True if the attempt with this number still owns the job."""
+    """Return True if `attempt` is the number of the job's running attempt and the attempt's deadline has not passed."""
     return job.state is JobState.RUNNING and job.attempt == attempt and not is_lost(job, now)
 
 
 def is_lost(job: Job, now: datetime) -> bool:
-    """Return True if the job's worker has sent no heartbeat for so long that the attempt counts as lost."""
+    """Return True if the job is running and the deadline for its worker's next heartbeat has passed."""
     return job.state is JobState.RUNNING and job.until is not None and job.until <= now
 
 
 def extended(job: Job, now: datetime, lease_s: float) -> Job:
-    """Return the job with a later deadline of its attempt, after a heartbeat of its worker."""
+    """Return a copy of a running job after a heartbeat: its attempt now counts as lost `lease_s` seconds after `now`."""
     return replace(job, until=now + timedelta(seconds=lease_s))
 
 
 def finished(job: Job, now: datetime) -> Job:
-    """Return the job as done. A request to stop it meanwhile is ignored, because its result exists."""
+    """Return a copy of a job with state DONE, ended at time `now`. Ignore a request to stop the job, as the job has a result."""
     return _ended(job, JobState.DONE, None, now)
 
 
 def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
-    """Return the job after a failed attempt: waiting for a retry if `is_transient` and attempts are left, otherwise failed."""
+    """Return a copy of a job whose attempt failed: cancelled if requested, waiting if a retry is allowed, otherwise failed."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     if not is_transient or job.attempt >= job.most_attempts:
@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return the job after its worker was told to stop: cancelled if that was requested, else waiting, attempt not counted."""
+    """Return a copy of a job whose worker stops: cancelled if requested, else waiting, with its limit on attempts raised by 1."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)
@@ -185,12 +185,12 @@ def given_back(job: Job, reason: str, now: datetime) -> Job:
 
 
 def expired(job: Job, now: datetime) -> Job:
-    """Return the job after its worker was lost. The attempt counts as failed, and the job may be retried."""
+    """Return a copy of a job whose worker was lost: cancelled if requested, waiting if attempts are left, otherwise failed."""
     return failed(job, f"worker '{job.worker}' was lost", now, is_transient=True)
 
 
 def cancelled(job: Job, reason: str, now: datetime) -> Job:
-    """Return a waiting job as cancelled, or a running job with the request to stop. A finished job stays unchanged."""
+    """Return a copy of the job: cancelled if it was waiting, asked to stop if it was running. A finished job stays unchanged."""
     match job.state:
         case JobState.WAITING:
             return _ended(job, JobState.CANCELLED, reason, now)

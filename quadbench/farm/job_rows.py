@@ -36,14 +36,14 @@ _BATCH = 500  # ids in one statement
 
 @dataclass(frozen=True, kw_only=True)
 class ReadJobs:
-    """The jobs that a query found. `faults` maps the ids of damaged rows to what is wrong with them."""
+    """The result of a query for jobs: the valid jobs, and `faults`, a dict from the id of a damaged row to an error message."""
 
     jobs: Sequence[Job]
     faults: Mapping[int, str]
 
 
 def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
-    """Run a database query for job rows; return the jobs in the query's order. The query may lock the rows."""
+    """Run a query for job rows. Return ReadJobs: the jobs in query order, and a dict from damaged row id to message."""
     rows = connection.execute(query.with_only_columns(*_STORED)).mappings().all()
     after = _needed(connection, [row["id"] for row in rows])
     jobs, faults = [], {}
@@ -59,7 +59,7 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
 
 
 def job_query(job_id: int) -> sa.Select[Any]:
-    """Return the query for the job with this id. For an id outside the database's range, the query finds nothing."""
+    """Return an SQL query for the row of job `job_id`. An id outside the database's integer range selects no row."""
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
@@ -76,12 +76,12 @@ def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
 
 
 def damage(connection: sa.Connection, fault: str) -> ArtifactError:
-    """Return the error for a damaged row of the queue's database tables. `fault` describes the damage."""
+    """Return an ArtifactError for a damaged row of the job queue's database tables. The text `fault` says what is damaged."""
     return ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job")
 
 
 def row_of(job: Job) -> dict[str, object]:
-    """Return a job as a row of the database table of jobs, without its id.
+    """Convert a job to a dict from database column to value. The dict has all columns of the table of jobs except the id.
 
     Raises:
         ValueError, TypeError: the payload is not JSON.
@@ -104,7 +104,7 @@ def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
 
 
 def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store an attempt's end, result and log. A done job lets dependent jobs start; a failed or cancelled job cancels them.
+    """Store an attempt's end, result and log. If the job is done, unblock dependent jobs; if failed or cancelled, cancel them.
 
     Rows are locked by ascending id to avoid deadlocks.
     """
@@ -122,7 +122,7 @@ def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Acc
 
 
 def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel all jobs that depend, directly or not, on one that can never finish. Lock rows in order of id, against deadlocks."""
+    """Cancel waiting jobs that depend (even indirectly) on a job that cannot finish. Lock rows in id order to avoid deadlocks."""
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
@@ -131,7 +131,7 @@ def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: dateti
 
 
 def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
-    """Mark damaged rows as failed jobs, so that they do not block others. The caller has locked the rows."""
+    """Mark jobs with damaged rows as failed, and cancel jobs that depend on them. The caller has locked the damaged rows."""
     for job_id, fault in faults.items():
         ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
         connection.execute(sa.update(_TABLE).where(JobRow.id == job_id).values(ended))
@@ -139,14 +139,14 @@ def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: date
 
 
 def _let_go_on(connection: sa.Connection, job_id: int) -> None:
-    """Reduce by one the number of open dependencies of each job that depends on this finished job."""
+    """For each job that depends on the finished job `job_id`, reduce the stored number of unfinished dependencies by one."""
     waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
     connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
     connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))
 
 
 def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
-    """Return a dict from each of these job ids to the ids of the jobs on which it depends."""
+    """Return a dict from job id to the sorted ids of the jobs on which it depends. A job without dependencies is absent."""
     after: dict[int, list[int]] = {}
     for begin in range(0, len(ids), _BATCH):
         query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))
@@ -156,7 +156,7 @@ def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int
 
 
 def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
-    """Convert a row of the database table of jobs to a job. `after` are the ids of the jobs on which it depends.
+    """Convert a row of the jobs table to a Job. `after` holds the ids of the jobs that must finish before it starts.
 
     Raises:
         ValueError, TypeError: a column has an invalid value.
@@ -182,7 +182,7 @@ def _payload(text: Any) -> Any:
 
 
 def time_of(value: Any) -> datetime | None:
-    """Parse a time from the database; return None if it is not a valid time."""
+    """Convert a time from the database to a datetime in UTC. Return None if the value is not a valid time."""
     try:
         return datetime.fromisoformat(utc_text(value))
     except (ValueError, TypeError):

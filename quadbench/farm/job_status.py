@@ -23,7 +23,7 @@ _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
 @dataclass(frozen=True, kw_only=True)
 class QueueStatus:
-    """Statistics of the job queue: jobs by state, open jobs by owner and state, and the longest waiting time in seconds."""
+    """Job queue statistics: jobs by state, unfinished jobs by owner and state, longest wait in seconds, and error messages."""
 
     states: Mapping[str, int]
     owners: Mapping[str, Mapping[str, int]]
@@ -45,7 +45,7 @@ class PastAttempt:
 
 
 def queue_status(engine: sa.Engine) -> QueueStatus:
-    """Return statistics of the job queue. `faults` has a message for each damaged or stuck job.
+    """Return statistics of the job queue. `faults` lists messages on damaged rows, unknown states and jobs that never start.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -68,7 +68,7 @@ def queue_status(engine: sa.Engine) -> QueueStatus:
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
-    """Return a run's jobs in order of their ids. If `run_id` is None, return the latest jobs of all runs, latest first.
+    """Return a run's first 1000 jobs in order of id. If `run_id` is None, return the last 1000 jobs of all runs, latest first.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -86,7 +86,7 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
-    """Return for each unfinished run its number of jobs by state, the latest runs first.
+    """Count the jobs of up to 50 runs with waiting or running jobs. Return {run id: {state: number of jobs}}, latest run first.
 
     Raises:
         StorageError, ArtifactError: as `begin_read`.
@@ -102,7 +102,7 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job, or a message if its row is damaged, and all attempts at the job in order.
+    """Return (ReadJobs, list of a job's attempts, oldest first). ReadJobs holds the job or, if its row is damaged, a message.
 
     Raises:
         UnknownNameError: there is no such job.
@@ -133,7 +133,7 @@ def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
 
 
 def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the ids of jobs that can never start because they depend on each other in a cycle, directly or not.
+    """Return the sorted ids of waiting jobs that can never start. They are in a dependency cycle, or depend on one.
 
     `needs` has a pair of a waiting job and one of its open dependencies for each such dependency.
     """
@@ -158,7 +158,7 @@ def _strange_states(states: Mapping[str, int]) -> list[str]:
 
 
 def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages about jobs that can never start: they need each other in a cycle, or wait though all they need ended."""
+    """Return messages on jobs that never start: a dependency cycle blocks them, or they wait although all dependencies ended."""
     job, needed = aliased(JobRow), aliased(JobRow)
     is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
     pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
@@ -173,7 +173,7 @@ def _stuck(connection: sa.Connection) -> list[str]:
 
 
 def _open_faults(connection: sa.Connection) -> list[str]:
-    """Check the oldest open jobs, and return a message for each whose database row is damaged."""
+    """Check the 1000 oldest waiting or running jobs. Return one error message for each job whose database row is damaged."""
     query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
     return list(read_jobs(connection, query).faults.values())
 

@@ -47,13 +47,13 @@ _WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
 
 
 class JobQueue:
-    """The job queue in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
+    """The job queue in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str) -> list[int]:
-        """Add all jobs of a run in one transaction; return their ids in order. Only workers of this `version` take them.
+        """Add a run's jobs in one transaction. Return their ids in the same order. Only workers of quadbench `version` run them.
 
         Raises:
             UserError: a job is invalid, or the run has jobs already.
@@ -72,7 +72,7 @@ class JobQueue:
             return ids
 
     def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start attempts at the jobs that fit a worker's free devices best. An attempt is lost after `lease_s` without heartbeat.
+        """Start waiting jobs on `seats`, the free devices of a worker and, if free, its host. Return the jobs that were started.
 
         Raises:
             ArtifactError: the database has another schema version.
@@ -94,7 +94,7 @@ class JobQueue:
             return renewed
 
     def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise if an attempt at a job is over. Otherwise lock its row, so that nobody can end the attempt in this transaction.
+        """Raise AttemptOverError if a job's attempt is over. Otherwise lock the job's row until the end of the transaction.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -111,7 +111,7 @@ class JobQueue:
             self.finish_within(connection, attempt, account)
 
     def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """Mark a job as done within the transaction that stores its results.
+        """Mark a job as done, with its result and log, in the caller's transaction. Jobs that depend on the job may start now.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -120,7 +120,7 @@ class JobQueue:
         end_attempt(connection, finished(job, now), now, account)
 
     def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End a failed attempt and return its job. The job waits for a retry, is failed, or is cancelled if that was requested.
+        """End a failed attempt. Return the job: cancelled if requested, waiting if a retry is allowed, otherwise failed.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -132,7 +132,7 @@ class JobQueue:
             return ended
 
     def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt because its worker stops. The job waits for another worker.
+        """End an attempt whose worker stops. Return the job: cancelled if requested, otherwise waiting to be started again.
 
         Raises:
             AttemptOverError: the attempt is over.
@@ -159,7 +159,7 @@ class JobQueue:
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
-        """Cancel a run's waiting jobs, and ask the workers of its running jobs to stop. Return the jobs of both kinds.
+        """Cancel a run's waiting jobs, and ask the workers of its running jobs to stop. Return all these jobs in their new state.
 
         Raises:
             UnknownNameError: there is no such run.
@@ -181,12 +181,14 @@ class JobQueue:
         return jobs
 
     def _has_lost(self) -> bool:
-        """Return whether any attempt is lost. As that is rare, only read first, which does not block SQLite's single writer."""
+        """Return True if any running attempt's lease has expired. Only read: in SQLite, write transactions block others."""
         with begin_read(self._engine) as connection:
             return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
 
     def _expire_one(self) -> Sequence[Job] | None:
-        """End one lost attempt, skipping rows that others have locked. Return its job; None if there is no such attempt."""
+        """End one attempt whose lease has expired, skipping jobs whose rows are locked. Return a list with the attempt's job, an
+        empty list if the job's row is damaged, or None if there was no attempt to end.
+        """
         with begin_write(self._engine) as connection:
             now = database_now(connection)
             read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
@@ -202,7 +204,7 @@ def _lost(now: datetime, what: Any) -> sa.Select[Any]:
 
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
-    """Return the job of an attempt, with its row locked, and the database's time. Raise if the attempt is over."""
+    """Lock an attempt's job row. Return (job, the database's current time). If the attempt is over, raise AttemptOverError."""
     job, now = locked_job(connection, attempt.id), database_now(connection)
     if job is not None and is_held(job, attempt.attempt, now):
         return job, now
@@ -237,7 +239,7 @@ def _check_batch(jobs: Sequence[NewJob]) -> None:
 
 
 def check_job(new: NewJob) -> None:
-    """Raise if the queue would refuse this new job in any run, because its fields are invalid.
+    """Check the fields of a new job without submitting the job. Raise UserError if one is invalid.
 
     Raises:
         UserError: says why.
@@ -246,11 +248,7 @@ def check_job(new: NewJob) -> None:
 
 
 def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
-    """Return a new job as a row of the database table of jobs, after checking it.
-
-    Raises:
-        UserError: the job is invalid; `name` names it in the message.
-    """
+    """Check a new job, called `name` in errors. Return its row as {column: value}, or raise UserError if the job is invalid."""
     try:
         job = Job(
             id=0,

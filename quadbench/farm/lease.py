@@ -11,7 +11,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A job's lease of a device or a person's reservation, until a time. `owner` is a user and host, such as `ana@lab-1`.
+    """A claim on a device until a time: a job's lease or a person's reservation. `owner` is user@host, such as `ana@lab-1`.
 
     `process` identifies the process of a job; a person's reservation has none.
     """
@@ -24,7 +24,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """The claims on one device: a job's lease and a person's reservation, or None. `token` is its latest fencing token."""
+    """A device's claims: a job's lease (or None) and a person's reservation (or None). `token` is the newest fencing token."""
 
     token: int = 0
     job: Claim | None = None
@@ -37,45 +37,45 @@ def in_force(claim: Claim | None, now: datetime) -> Claim | None:
 
 
 def against_job(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return the claim that keeps this owner's job from using a device: any job's lease, or another owner's reservation."""
+    """Find what bars `owner`'s job from a device. Return any job's valid lease, else another owner's reservation, else None."""
     reservation = in_force(claims.reservation, now)
     return in_force(claims.job, now) or (reservation if reservation and reservation.owner != owner else None)
 
 
 def against_reservation(claims: Claims, owner: str, now: datetime) -> Claim | None:
-    """Return the claim that prevents this owner from reserving a device: another owner's job lease or reservation."""
+    """Find what bars `owner` from reserving a device. Return a job lease or else a reservation of another owner, or None."""
     standing = (in_force(claims.job, now), in_force(claims.reservation, now))
     return next((claim for claim in standing if claim and claim.owner != owner), None)
 
 
 def with_job(claims: Claims, job: Claim) -> Claims:
-    """Return the claims after a job has leased the device, with a new fencing token."""
+    """Return a device's claims with `job` as the new job lease. The fencing token increases by 1."""
     return replace(claims, token=claims.token + 1, job=job)
 
 
 def renewed(claims: Claims, until: datetime) -> Claims:
-    """Return a device's claims with the job's lease extended to a later time."""
+    """Return a device's claims with the job's lease extended until `until`. Claims without a job are returned unchanged."""
     return replace(claims, job=claims.job and replace(claims.job, until=until))
 
 
 def is_held(claims: Claims, token: int, now: datetime) -> bool:
-    """Return True if the job with this fencing token still holds the device."""
+    """Return True if `token` equals the fencing token in a device's claims, and the job's lease in the claims has not expired."""
     return claims.token == token and in_force(claims.job, now) is not None
 
 
 def without_dead_job(claims: Claims, is_dead: Callable[[str], bool]) -> Claims:
-    """Return a device's claims, without the job if its process is known to have ended. A hanging process keeps its lease."""
+    """Return a device's claims. Remove the job's lease if `is_dead` returns True for the identifier of the job's process."""
     process = claims.job and claims.job.process
     return replace(claims, job=None) if process and is_dead(process) else claims
 
 
 def without_job(claims: Claims, token: int) -> Claims:
-    """Return the claims without the job that has this fencing token. Another job's lease stays."""
+    """Remove the job's lease from a device's claims if the fencing token equals `token`. Return the resulting claims."""
     return replace(claims, job=None) if claims.token == token else claims
 
 
 def with_reservation(claims: Claims, reservation: Claim | None) -> Claims:
-    """Set or remove a device's reservation for a person. A job already running on the device continues."""
+    """Return a device's claims with the reservation replaced, or removed if `reservation` is None. A job's lease stays."""
     return replace(claims, reservation=reservation)
 
 
@@ -85,5 +85,5 @@ def current(claims: Claims, now: datetime) -> Claims:
 
 
 def freed(claims: Claims) -> Claims:
-    """Return empty claims for a device. A job that still runs there loses the device, because the fencing token increases."""
+    """Return claims without lease or reservation. The fencing token increases by 1, so that a running job loses the device."""
     return Claims(token=claims.token + 1)

@@ -47,7 +47,7 @@ class Lease:
 
 
 class Leases:
-    """The device leases in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
+    """The device leases in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -58,7 +58,7 @@ class Leases:
             return str(connection.scalars(sa.select(IdentityRow.name)).one())
 
     def take(self, device: str, owner: str, purpose: str, lease_s: float | None = None) -> Lease:
-        """Lease a device for a job.
+        """Lease a device to a job for `lease_s` seconds (if None: $QUADBENCH_LEASE_S, else 120). Return the new lease.
 
         Raises:
             LeaseError: another job holds it, or another person has reserved it.
@@ -73,7 +73,7 @@ class Leases:
         return Lease(device=device, token=self._change(device, decide).token, owner=owner)
 
     def renew(self, lease: Lease, lease_s: float | None = None) -> None:
-        """Extend a job's lease of a device by `lease_s` seconds from now.
+        """Extend a job's lease of a device until `lease_s` seconds from now (if None: $QUADBENCH_LEASE_S, else 120).
 
         Raises:
             LeaseError: the lease is over.
@@ -90,15 +90,11 @@ class Leases:
         self._change(lease.device, lambda claims, _: without_job(claims, lease.token))
 
     def check(self, connection: sa.Connection, lease: Lease) -> None:
-        """Raise if the lease is over. Otherwise lock the device's row, so that the lease stays until the transaction ends.
-
-        Raises:
-            LeaseError: the lease is over.
-        """
+        """Raise LeaseError if a lease has ended. Keep the device's database row locked until the transaction ends."""
         _require_held(_locked(connection, lease.device), lease, database_now(connection))
 
     def reserve(self, device: str, owner: str, purpose: str, for_s: float) -> Claim:
-        """Reserve a device for `for_s` seconds for this owner's jobs. An earlier reservation by the same owner is replaced.
+        """Reserve a device for `owner` for `for_s` seconds. Replace `owner`'s earlier reservation, if any. Return the new one.
 
         Raises:
             LeaseError: another owner's job or reservation has it.
@@ -114,7 +110,7 @@ class Leases:
         return reservation
 
     def release(self, device: str, owner: str, *, force: bool = False) -> None:
-        """End this owner's reservation of a device. With `force`, end any owner's reservation, and any running job's lease.
+        """End `owner`'s reservation of a device. If `force` is True, end anyone's reservation and any job's lease of the device.
 
         Raises:
             LeaseError: another person has reserved it.
@@ -134,7 +130,7 @@ class Leases:
         self._change(device, decide)
 
     def standing(self) -> dict[str, Claims]:
-        """Return a dict from a device's name in leases to its unexpired claims. Devices without claims are left out."""
+        """Return a dict from device name to the device's unexpired lease and reservation. Devices with neither are absent."""
         with begin_read(self._engine) as connection:
             now = database_now(connection)
             rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
@@ -151,7 +147,7 @@ class Leases:
 
 
 def lease_time_s(asked: float | None = None) -> float:
-    """Return the seconds without a heartbeat after which a lease ends: `asked`; if None, $QUADBENCH_LEASE_S; if unset, 120.
+    """Return the seconds without a heartbeat after which a lease ends: `asked` or, if None, $QUADBENCH_LEASE_S (default: 120).
 
     Raises:
         UserError: the variable is not a number of seconds from 2 to 3600.
@@ -160,7 +156,7 @@ def lease_time_s(asked: float | None = None) -> float:
 
 
 def leased_name(address: Address) -> str | None:
-    """Return a device's name in leases, if the address is that of a virtual device or this machine. Otherwise return None.
+    """Return the name that leases use for the address of a virtual device or of this machine. For other addresses, return None.
 
     Raises:
         UserError, SpecError: the profile of a virtual device cannot be read.
@@ -174,7 +170,7 @@ def leased_name(address: Address) -> str | None:
 
 
 def lease_name(family: str, serial: str) -> str:
-    """Return a device's name in leases: a phone's adb serial, the same on all hosts. Other devices' names include their host."""
+    """Return the name that leases use for a device: the adb serial for a phone, `SERIAL@HOST` for any other device."""
     is_phone = family == "adb" and ":" not in serial and not serial.startswith("emulator-")
     return serial if is_phone else f"{serial}@{host_name()}"
 

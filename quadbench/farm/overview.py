@@ -37,7 +37,7 @@ class FarmPhone:
     own_labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_free_for(self, owner: str) -> bool:
-        """Return True if this host's run could use the phone: it is ready and idle, and not quarantined or reserved by others."""
+        """Return True if the phone is on this host, ready, unleased, not quarantined, and reserved by nobody but `owner`."""
         reservation = self.claims.reservation
         is_taken = self.claims.job is not None or (reservation is not None and reservation.owner != owner)
         return self.is_here and self.seen.state == READY and self.condition.health is not Health.QUARANTINED and not is_taken
@@ -54,7 +54,7 @@ class FarmPhone:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return all labels by which --devices can select the phone."""
+        """Return a dict from label key (`chip`, `host` or farm.yaml's own) to value. --devices selects phones by these labels."""
         seen = self.seen
         known = {
             "name": self.name,
@@ -70,7 +70,7 @@ class FarmPhone:
 
 
 def overview(rows: Sequence[DeviceRow], expected: Sequence[ExpectedPhone], layout: Layout) -> list[FarmPhone]:
-    """Return all phones that are attached to this host, in the inventory, or in farm.yaml. Attached ones enter the inventory.
+    """Return all phones attached to this host, in the inventory, or in farm.yaml. Record the attached phones in the inventory.
 
     If the database cannot be reached, log a warning and leave health and claims at their defaults.
     """
@@ -115,11 +115,8 @@ def merged(
 
 
 def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
-    """Return the phone with this name, address or adb serial. Otherwise return the only phone with this device profile.
-
-    Raises:
-        UnknownNameError: there is no such phone.
-        UserError: there are several.
+    """Return the phone whose name, address or adb serial is `word`. If there is none, return the only phone whose profile is
+    `word`. Raise UnknownNameError if no phone fits, UserError if several fit.
     """
     exact = [phone for phone in phones if word in (phone.name, phone.seen.address, phone.seen.serial, phone.seen.device)]
     fitting = exact or [phone for phone in phones if phone.seen.profile == word]
@@ -132,7 +129,8 @@ def phone_named(word: str, phones: Sequence[FarmPhone]) -> FarmPhone:
 
 
 def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
-    """Return the name in leases of the phone, virtual device or this machine that has this name or address.
+    """Return a device's name in leases: an adb serial, or `SERIAL@HOST`. `word` is a phone's name, address, adb serial or
+    profile, or the address of a virtual device or of this machine.
 
     Raises:
         UnknownNameError, UserError: as `phone_named`, or the device is never leased.
@@ -145,7 +143,7 @@ def device_named(word: str, phones: Sequence[FarmPhone]) -> str:
 
 
 def sighting_of(row: DeviceRow, host: str) -> Sighting:
-    """Convert an attached phone's row of the device list to an entry for the inventory."""
+    """Return the inventory record (a Sighting) of a phone attached to `host`, from its row in `quadbench devices`."""
     return Sighting(
         device=lease_name(PHONE_FAMILY, row.serial),
         address=row.address,
@@ -161,7 +159,9 @@ def sighting_of(row: DeviceRow, host: str) -> Sighting:
 
 
 def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPhone], dict[str, Claims]]:
-    """Return the phones in the inventory, and a dict from device to claims. If the database does not exist, both are empty."""
+    """Record the attached phones `here` in the inventory. Return all its phones as a list, and a dict from device name to Claims
+    (lease and reservation). If the database file does not exist, record nothing and return an empty list and dict.
+    """
     source = database_of(layout)
     if isinstance(source, Path) and not source.exists():
         return [], {}
@@ -176,7 +176,7 @@ def _shared(here: Sequence[Sighting], layout: Layout) -> tuple[list[InventoryPho
 
 
 def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sighting:
-    """Return a phone's current facts. If the phone does not answer, return its last known facts."""
+    """Return the facts (a Sighting) of a ready or new attached phone. Else return the stored facts, with the state updated."""
     if attached and (stored is None or attached.state == READY):
         return attached
     assert stored is not None
@@ -186,7 +186,7 @@ def _now(attached: Sighting | None, stored: Sighting | None, host: str) -> Sight
 
 
 def _missing(entry: ExpectedPhone) -> FarmPhone:
-    """Return a phone that farm.yaml lists and that no host has ever seen."""
+    """Return a FarmPhone in state `missing` for a phone that farm.yaml lists but no host has ever seen."""
     seen = Sighting(
         device=lease_name(PHONE_FAMILY, entry.serial),
         address=entry.serial,

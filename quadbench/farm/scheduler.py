@@ -1,8 +1,7 @@
 """Choose waiting jobs for a worker's free devices and for its host (both called seats). No database is used here.
 
-One owner's jobs with the same requirement form a queue, ordered by priority and age. The queues take turns: first the owner with
-the fewest running jobs, then the one with the least recent device time. A queue that got nothing for long goes first, so that no
-owner starves.
+One owner's jobs with the same requirement form a queue, ordered by priority and age. Queues take turns: first the owner with
+the fewest running jobs, then the one with the least recent device time. A queue that got nothing for 30 minutes goes first.
 """
 
 import heapq
@@ -23,7 +22,7 @@ _PATIENCE = timedelta(minutes=10)  # a job is overtaken only by jobs that are yo
 
 @dataclass(frozen=True, kw_only=True)
 class Seat:
-    """A device or host that runs one job at a time. `affinity` is the file key of its last job, `rested_s` its idle seconds."""
+    """A device or host that runs one job at a time, idle for `rested_s` seconds. `affinity` identifies its last job's files."""
 
     name: str
     serves: frozenset[str]
@@ -33,7 +32,7 @@ class Seat:
 
 @dataclass(frozen=True, kw_only=True)
 class JobLine:
-    """The first jobs of one owner's queue for one requirement. `served_at` is the time when the queue's last job was started."""
+    """One owner's queue of waiting jobs (the first 16) with one requirement, and the time of its last job start, or None."""
 
     owner: str
     needs: str
@@ -43,7 +42,7 @@ class JobLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """An owner's current use of the farm: the number of running jobs, and recent device time in seconds."""
+    """An owner's use of the farm: the number of running jobs, and the device time in seconds of jobs ended in the last hour."""
 
     running: int = 0
     device_s: float = 0.0
@@ -52,10 +51,9 @@ class Usage:
 def assigned(
     seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime
 ) -> list[tuple[Job, Seat]]:
-    """Assign jobs to seats (devices or hosts) until no job fits. Each seat and each job is used at most once.
+    """Assign jobs to seats (devices or hosts) until no job fits, one job per seat. Return a list of (job, seat) pairs.
 
-    While jobs are assigned, a queue's turn can only become later. So an outdated turn is pushed back into the heap, and the
-    others need no update.
+    While jobs are assigned, a queue's turn can only become later. So an outdated turn is pushed back; others need no update.
     """
     state = _Giving(seats, lines, usage, now)
     turns = [(turn, number) for number in range(len(lines)) if (turn := state.turn(number))]
@@ -73,7 +71,7 @@ def assigned(
 
 
 class _Giving:
-    """The state while jobs are assigned to seats (devices or hosts): the jobs and the seats that are still unmatched."""
+    """Mutable state of one `assigned` call: jobs left, free devices and hosts, and running jobs and device time by owner."""
 
     def __init__(self, seats: Sequence[Seat], lines: Sequence[JobLine], usage: Mapping[str, Usage], now: datetime) -> None:
         self._lines, self._now = lines, now
@@ -89,7 +87,7 @@ class _Giving:
                 self._free.setdefault(need, {})[seat.name] = seat
 
     def turn(self, number: int) -> tuple[object, ...] | None:
-        """Return a queue's sort key, or None if no job in it can be assigned. The smallest key's queue gets the next device."""
+        """Return a queue's sort key, or None if it has no job or no free seat fits. The queue with the smallest key is next."""
         line, jobs = self._lines[number], self._jobs[number]
         free = self._free.get(line.needs)
         if not jobs or not free:
@@ -106,7 +104,7 @@ class _Giving:
         )
 
     def give(self, number: int) -> tuple[Job, Seat]:
-        """Assign the next job of a queue to the free device or host (seat) that suits it best. Return the job and the seat."""
+        """Assign a queue's next job to the free device or host (seat) that suits the job best. Return the tuple (job, seat)."""
         line, position = self._lines[number], self._next(number)
         job = self._jobs[number][position]
         del self._jobs[number][position]
@@ -118,14 +116,16 @@ class _Giving:
         return job, seat
 
     def _next(self, number: int) -> int:
-        """Return the index of a queue's next job: the oldest, or a slightly newer one if a free device already has its files."""
+        """Return the next job's index. Prefer a job whose files a free device has, if at most 10 minutes newer than the first."""
         jobs = self._jobs[number]
         at_hand, latest = _affinities(self._free[self._lines[number].needs]), jobs[0].counts_from + _PATIENCE
         first = enumerate(islice(jobs, MOST_IN_LINE if at_hand else 0))
         return next((place for place, job in first if job.affinity in at_hand and job.counts_from <= latest), 0)
 
     def _suitability(self, job: Job, seat: Seat) -> tuple[bool, int, float]:
-        """Rate how a device or host suits a job: best if it has the job's files, then by few rival queues, then by idle time."""
+        """Return a sort key (a tuple) of a seat (device or host) for a job; the seat with the greatest key is best. The key:
+        whether the seat has the job's files, minus the number of queued requirements it can serve, and its idle seconds.
+        """
         return bool(job.affinity) and seat.affinity == job.affinity, -self._rivals[seat.name], seat.rested_s
 
 

@@ -1,4 +1,4 @@
-"""Parse requests for devices (wishes), such as `s25*2` and `chip=SM8750`, and match them with devices, without connecting.
+"""Parse device requests (wishes), such as `s25*2`, and match them with devices by label. No connection to a device is made.
 
 If devices fit several wishes, a bipartite matching serves all wishes whenever that is possible.
 """
@@ -16,7 +16,7 @@ _COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A request for `count` devices whose label `key` is `value`. If `key` is None, device name or profile must be `value`."""
+    """A request for `count` devices whose label `key` equals `value`. If `key` is None, a device's name or profile must match."""
 
     word: str
     key: str | None
@@ -30,7 +30,9 @@ class Wish:
 
 
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
-    """Return the request in a --devices value such as `s25*2`, None for an address. `label_keys` are farm.yaml's label names."""
+    """Parse a --devices value such as `s25*2` or `chip=sm8750` into a Wish. Return None if the value has neither form.
+    `label_keys` lists keys that may stand before `=` besides the built-in keys, such as `chip`.
+    """
     counted = _COUNTED.fullmatch(word)
     what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
     key, equals, value = what.partition("=")
@@ -42,10 +44,8 @@ def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
 
 
 def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
-    """Choose free devices for each request and return their names. `devices` maps the name of each free device to its labels.
-
-    Raises:
-        DeviceNotFoundError: there are too few; the message names the first unsatisfied wish.
+    """Choose free devices for requests and return one list of device names per request. `devices` maps each free device to its
+    labels. Raise DeviceNotFoundError if too few devices fit; the message names the first request that is not met.
     """
     places = [wish for wish in wishes for _ in range(wish.count)]
     fitting = [[device for device, labels in devices.items() if wish.fits(labels)] for wish in places]
@@ -63,7 +63,7 @@ def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _serve(place: int, fitting: Sequence[Sequence[str]], given: dict[str, int], asked: set[str]) -> bool:
-    """Assign a device to one unit of a request (`s25*2` has two), reassigning others if needed. Return whether it succeeded."""
+    """Assign a device to a slot (`s25*2` requests two); reassign other slots if needed. Return True, or False if impossible."""
     for device in fitting[place]:
         if device not in asked:
             asked.add(device)

@@ -1,4 +1,4 @@
-"""A lease file on the device itself. It tells jobs of farms with another database that the device is in use.
+"""Write and remove a lease file on a device. The file tells jobs of farms with other databases that the device is in use.
 
 The file is one line: database name, token, expiry by the device's clock, and owner. A job rewrites it before each launch. A
 greater token of the same database, or an unexpired line of another database, blocks the job.
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def write_token(device: Device, database: str, lease: Lease) -> None:
-    """Write a job's lease into the lease file on the device, unless the file has a newer lease or another farm's valid lease.
+    """Write a job's lease to the lease file on a device. Raise LeaseError if the file already contains a newer lease of the
+    job's database, or an unexpired lease of another database.
 
     Raises:
-        LeaseError: the file has a lease that takes precedence.
         DeviceError: the device does not answer, or the file cannot be written.
     """
     path = _path(device)
@@ -49,7 +49,7 @@ def write_token(device: Device, database: str, lease: Lease) -> None:
 
 
 def remove_token(device: Device, database: str, lease: Lease) -> None:
-    """Remove the lease file if it holds this lease. If the device does not answer, the file stays and later expires."""
+    """Delete the lease file on a device if it contains the lease `lease`. If the device does not answer, only log a message."""
     try:
         device.shell(["sh", "-c", _REMOVE, "sh", _path(device), database, str(lease.token)], _TIMEOUT_S)
     except DeviceError as error:

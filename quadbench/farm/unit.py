@@ -60,10 +60,10 @@ WantedBy=multi-user.target
 
 
 def systemd_unit(program: Path, user: str, drain_s: int = DRAIN_S) -> str:
-    """Return the text of the worker's systemd unit. `user` is the worker's own Unix user with files below /var/lib/quadbench.
-
-    SIGTERM goes to the worker only, which takes no new jobs and exits when its jobs have ended. After `drain_s` seconds,
-    remaining jobs are killed and retried elsewhere. After a usage error or a missing package, the worker is not restarted.
+    """Return the text of a systemd unit that runs a farm worker with `program`, the path of the quadbench program. The worker
+    runs as the Unix user `user` and keeps its files in /var/lib/quadbench. SIGTERM goes to the worker only: it takes no new jobs
+    and exits when its jobs have ended. After `drain_s` seconds, systemd kills the remaining jobs, and they are retried elsewhere.
+    After a usage error or a missing package, the worker is not restarted.
 
     Raises:
         UserError: the user name is invalid, or the program's path is not printable.
@@ -80,7 +80,7 @@ def user_name(user: str) -> str:
 
 
 def unit_command(words: Sequence[str]) -> str:
-    """Return a command line for a systemd unit, quoted, with `%` specifiers and `$` variables escaped.
+    """Return a systemd command line: a program and its arguments, each quoted. `%` is escaped everywhere, `$` only in arguments.
 
     Raises:
         UserError: as `one_line`.

@@ -1,4 +1,4 @@
-"""Resolve --devices values: requests (`s25*2`) become addresses of free phones, names in farm.yaml become adb serials."""
+"""Convert --devices values to device addresses. A value is an address, a phone name in farm.yaml or a request for free phones."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ from quadbench.results.layout import Layout
 
 
 def addresses_for(words: Sequence[str], layout: Layout) -> list[str]:
-    """Return addresses for values of --devices. A phone named in one value is never used to meet a request in another value.
+    """Convert --devices values to a list of device addresses. `s25*2` gives two free s25 phones, none named by another value.
 
     Raises:
         DeviceNotFoundError: too few phones are free for a wish.

@@ -58,7 +58,7 @@ class KnownWorker:
 
 
 class Workers:
-    """The table of workers in a database. All methods raise StorageError or ArtifactError if the database cannot be used."""
+    """The table of workers in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -134,7 +134,7 @@ def _known(row: sa.RowMapping, now: datetime) -> KnownWorker | None:
 
 
 def _read(text: Any, kind: TypeAdapter[tuple[ItemT, ...]]) -> tuple[ItemT, ...]:
-    """Parse a JSON list from a worker's row; return an empty tuple if it is invalid."""
+    """Parse a JSON array with `kind`, a pydantic TypeAdapter, into a tuple of str or WorkerDevice. Return () for invalid text."""
     try:
         return kind.validate_json(text, strict=False)
     except (ValueError, TypeError):

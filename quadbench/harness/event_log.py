@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class EventLog:
-    """The checked events of one launch so far. `problem` describes the first invalid line; valid lines after it are also kept.
+    """The events of one launch, checked line by line. `problem` describes the first invalid line; None if all lines are valid.
 
     `is_over` means that the harness wrote more than its plan allows, and later lines are ignored. `on_image` counts the images so
     far, including warm-up; `task` is the task of the last one.
@@ -80,7 +80,7 @@ class EventLog:
         self._add_event(event)
 
     def output_fault(self, plan_sha256: str, wall_s: float) -> str | None:
-        """Return what is wrong with the output of a harness that exited with 0, or None. `wall_s` is the harness's run time."""
+        """Return a message if the output of a harness with exit code 0 is invalid, else None. `wall_s` is the run time in s."""
         if self.problem:
             return self.problem
         if self.header is None or self.footer is None:
@@ -103,7 +103,7 @@ class EventLog:
         )
 
     def wrong_library(self) -> str | None:
-        """Return a message if a loaded library differs in path or build id from the library pushed to the device; else None."""
+        """Return a message if a loaded library has a wrong path or build id, or had to be pushed but was not; else None."""
         return self.expected.libraries.find_wrong(self.libraries.values())
 
     def early_end(self) -> str:
@@ -164,7 +164,7 @@ class EventLog:
                 self.footer = self.footer or event
 
     def _too_often(self, event: events.SampleEvent) -> str | None:
-        """Count a sample for its metric and task. Return an error message if there are now more than planned, else None."""
+        """Count a sample event and return None. If the plan's maximum for its metric and task is reached, return a message."""
         if event.metric in MEMORY_METRICS:
             return None
         group = events.SampleGroup(event.metric, event.task, bool(event.is_warmup))
@@ -182,7 +182,7 @@ class EventLog:
         return None
 
     def _impossible_time(self, wall_ns: int, wall_s: float) -> str | None:
-        """Return a message if the harness reports a time longer than this machine measured for the whole launch; else None."""
+        """Return a message if harness time `wall_ns` exceeds host time `wall_s`, or a sample exceeds `wall_ns`; else None."""
         if wall_ns > wall_s * 1e9 * _CLOCK_SLACK + _CLOCK_SLACK_NS:
             return f"harness says that it ran for {wall_ns / 1e9:.3f} s; this machine measured {wall_s:.3f} s"
         longest = max((s for s in self.samples if s.metric.endswith("_ns")), key=lambda sample: sample.value, default=None)
@@ -192,7 +192,7 @@ class EventLog:
         return f"harness reports {longest.metric} {longest.value:.0f}{of_task} in a launch of {wall_ns} ns; expected less"
 
     def _impossible_image(self, wall_ns: int) -> str | None:
-        """Return why an image's time is impossible (too short, not its parts' sum, or above the launch's time), or None."""
+        """Return a message if image times are too short, differ from their parts' sum, or total over `wall_ns`; else None."""
         whole: defaultdict[tuple[str, int | None, bool], float] = defaultdict(float)
         parts = whole.copy()
         for sample in self.samples:

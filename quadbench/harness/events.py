@@ -1,4 +1,4 @@
-"""The harness's events as JSON lines, and the samples, images and libraries that it must report for a harness plan."""
+"""Parse the harness's JSON event lines, and derive from a harness plan which samples, images and libraries must be reported."""
 
 import posixpath
 from bisect import bisect_right
@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
 
 
 def _whole_path(text: str) -> str:
-    """Return an absolute path without `.`, `..` and double slashes. Paths that a library loader reports may contain these."""
+    """Resolve `.`, `..` and double slashes in a path that a library loader reported. Raise ValueError if only `/` remains."""
     path = posixpath.normpath("/" + text.lstrip("/"))
     if path == "/":
         raise ValueError("it does not name a file")
@@ -87,7 +87,7 @@ class _Event(BaseModel):
 
 
 class Header(_Event):
-    """A launch's first event: versions of harness and ONNX Runtime, plan digest, CPU, and variant (how tasks share graphs).
+    """The first event that the harness writes in a launch: versions of harness and runtime, sha256 of the plan, CPU and variant.
 
     `peak_reset` is true if the kernel can reset peak memory; if not, all peaks count from the start of the process.
     """
@@ -139,7 +139,7 @@ class LibraryEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """The event for a failure in the harness. Its message is not checked: it can have any length and any characters."""
+    """The event for a failure in the harness. A message of any length and with any characters is accepted."""
 
     event: Literal["error"]
     message: str
@@ -172,7 +172,7 @@ def shortened(line: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedLibrary:
-    """A library pushed to the device, with its ELF build id, if any. `paths`: the file and its links; the loader reports any."""
+    """A library pushed to the device: file name, device paths of the file and of all links to it, and ELF build id or None."""
 
     name: str
     paths: tuple[str, ...]
@@ -181,13 +181,13 @@ class DeployedLibrary:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedLibraries:
-    """The libraries that were pushed to the device (`deployed`), and the paths of those that the plan opens (`opened`)."""
+    """The libraries that were pushed to the device (`deployed`), and the paths of those that the harness must open (`opened`)."""
 
     deployed: tuple[DeployedLibrary, ...]
     opened: tuple[str, ...]
 
     def find_wrong(self, loaded: Iterable[LibraryEvent]) -> str | None:
-        """Return a message if a loaded library differs in path or build id from the library pushed to the device; else None."""
+        """Return a message if a loaded library has a wrong path or build id, or had to be pushed but was not; else None."""
         return next(filter(None, map(self._fault, loaded)), None)
 
     def find_missing(self, loaded: Iterable[LibraryEvent]) -> str | None:
@@ -200,7 +200,7 @@ class ExpectedLibraries:
         return None
 
     def name_of(self, loaded: LibraryEvent) -> str:
-        """Return a loaded library's file name. For a pushed file, whose name can be a sha256, return the original name."""
+        """Return a loaded library's file name. If quadbench pushed it under another name, return the original name."""
         library = self._at(posixpath.normpath(loaded.path))
         return library.name if library else posixpath.basename(loaded.path)
 
@@ -224,7 +224,7 @@ class ExpectedLibraries:
 
 
 def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary]) -> ExpectedLibraries:
-    """Return the libraries that a launch with this harness plan must load, together with all libraries pushed to the device."""
+    """Collect the library paths in a harness plan. Return them with the pushed libraries `placed` as an ExpectedLibraries."""
     provider = plan["runtime"].get("execution_provider", {})
     runtime = (plan["runtime"]["library"], plan["runtime"].get("dispatch"))
     opened = (*runtime, provider.get("library"), provider.get("options", {}).get("backend_path"))
@@ -232,7 +232,7 @@ def expected_libraries(plan: Mapping[str, Any], placed: Iterable[DeployedLibrary
 
 
 class SampleGroup(NamedTuple):
-    """The key by which a launch's samples are counted: metric, task, and whether they are of warm-up images."""
+    """The key by which a launch's samples are counted: metric, task, and whether they belong to warm-up images."""
 
     metric: str
     task: str | None
@@ -245,7 +245,7 @@ class SampleGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedTask:
-    """A task of a harness plan: evaluation input names, sampler step count, and whether an input includes an image."""
+    """A task of a harness plan: evaluation input names, sampler step count, and whether the inputs include an image."""
 
     items: tuple[str, ...]
     steps: int
@@ -254,9 +254,9 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEvents:
-    """The events that a launch with a harness plan must give. `images` maps task and input to the image's path on the device.
-
-    `counts` are the samples that must all arrive. `possible` are upper limits for samples that depend on memory and kernel.
+    """The events that the harness must write in one launch, as its plan requires. `images` maps (task name, input name) to the
+    path of the generated image on the device. `counts` maps a SampleGroup to the number of samples that must arrive. `possible`
+    maps a SampleGroup to the maximum number of samples that may arrive but are not required.
     """
 
     variant: str
@@ -280,12 +280,12 @@ class ExpectedEvents:
         return self.max_lines * _LINE_BYTES + _SPARE_BYTES
 
     def times_of(self, task: str, is_warmup: bool, iteration: int) -> int:
-        """Return how many times a launch runs a task's iteration `iteration`: the number of the plan's blocks that include it."""
+        """Return how many of a task's blocks have more than `iteration` iterations (warm-up iterations if `is_warmup`)."""
         blocks = self.runs.get((task, is_warmup), ())
         return len(blocks) - bisect_right(blocks, iteration)
 
     def missing_samples(self, arrived: Mapping[SampleGroup, int]) -> str | None:
-        """Return a message about samples that the plan expects but that have not arrived; None if all have."""
+        """Return a message if a SampleGroup's count in `arrived` is lower than the harness plan requires, else None."""
         missing = [(group, arrived.get(group, 0), count) for group, count in self.counts.items() if arrived.get(group, 0) < count]
         if not missing:
             return None
@@ -297,7 +297,7 @@ class ExpectedEvents:
 def expected_events(
     plan: Mapping[str, Any], steps: Mapping[str, int], timeout_s: float, libraries: Iterable[DeployedLibrary]
 ) -> ExpectedEvents:
-    """Return the events that a launch with a harness plan must give. `steps` has the number of sampler steps of each task."""
+    """Return ExpectedEvents for a harness plan: samples, images and libraries. `steps` maps task names to sampler step counts."""
     tasks = {
         name: ExpectedTask(
             items=tuple(item["name"] for item in task["items"]),
@@ -328,7 +328,7 @@ def expected_events(
 
 
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
-    """Return the number of samples that a launch must give for each combination of metric, task and warm-up."""
+    """Return the number of samples that a launch must write, as a Counter with keys of metric, task and warm-up flag."""
     variant = Variant(plan["variant"])
     graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # merged-at-load: the merge graph
     counts = Counter(

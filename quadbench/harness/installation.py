@@ -30,14 +30,14 @@ class ExecutionProvider:
     is_emulator: bool = False
 
     def plan_entry(self, threads: int) -> dict[str, Any]:
-        """Return the execution provider with its options as JSON data for the harness's plan."""
+        """Return an execution provider's dict for the harness plan: `name`, `options` and, for a plugin, the path `library`."""
         counted = {self.threads_option: str(threads)} if self.threads_option else {}
         library = {"library": self.library} if self.library else {}
         return {"name": self.name, "options": {**self.options, **counted}, **library}
 
     @property
     def settings(self) -> dict[str, str]:
-        """Return a provider's name and options for a record. For a plugin provider, also say that LoRA inputs use host memory."""
+        """Return a dict for a launch record: an execution provider's name (`provider`) and options (`provider.OPTION`)."""
         # QnnHtpShared memory would be shared with the NPU, but onnxruntime-qnn 2.7.0 offers none to programs (checked with
         # OrtEpDevice's memory_info on Linux, x86-64, on 2026-11-25).
         memory = {"provider.lora_memory": "host"} if self.library else {}
@@ -49,7 +49,7 @@ XNNPACK = ExecutionProvider(name="XNNPACK", threads_option="intra_op_num_threads
 
 
 def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionProvider | None:
-    """Return the execution provider that runs a target's quantized graphs. None means ONNX Runtime's CPU provider.
+    """Return the ExecutionProvider for a compile target's quantized graphs. Return None for the CPU provider and LiteRT.
 
     Qualcomm's provider is loaded from the kit's folder by absolute paths, because a system may have older libraries of the same
     names. A device without a kit is a virtual one, and uses the emulator's.
@@ -76,7 +76,7 @@ def execution_provider_of(target: Target, kit_folder: str | None) -> ExecutionPr
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledKit:
-    """A runtime kit (libraries) on a device. `folder` has links with the libraries' names to files named by their sha256."""
+    """The shared libraries of a runtime kit on a device. In `folder`, each library's file name is a symlink to the library."""
 
     folder: str
     kit: Kit
@@ -84,18 +84,18 @@ class InstalledKit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the environment variables by which the loader and Qualcomm's DSP find the kit's libraries."""
+        """Return a dict of the two environment variables by which loader and Qualcomm DSP find the runtime kit's libraries."""
         return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": self.folder}
 
     @property
     def versions(self) -> dict[str, str]:
-        """Return the versions of a kit for a launch's record: the kit's digest and the sha256 of each library."""
+        """Return a dict for a launch record: `kit` maps to the runtime kit's digest, `kit.LIBRARY` to a library's sha256."""
         return {"kit": self.kit.digest, **{f"kit.{library.name}": library.file.sha256 for library in self.libraries}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """A bundle installed on one device, with all data for a harness plan except the launch's own settings.
+    """A bundle installed on one device, with all data for a harness plan except the settings of a single launch.
 
     `program`, `runtime`, `litert` and `dispatch` are the sha256 of deployed files: the harness, ONNX Runtime's library, LiteRT's,
     and LiteRT's dispatch library for an NPU. With `litert`, that runtime runs the quantized graphs. Without an execution provider
@@ -119,7 +119,7 @@ class Installation:
         return self.device.facts.address
 
     def path_of_library(self, sha256: str) -> str:
-        """Return the runtime library's device path by its sha256. For a runtime kit, the path ends in the library's file name."""
+        """Return the device path of the library with hash `sha256`. With a runtime kit, it is a symlink in the kit's folder."""
         if self.kit is None:
             return self.path_of_digest(sha256, "the runtime library")
         name = next(library.name for library in self.kit.libraries if library.file.sha256 == sha256)
@@ -130,7 +130,7 @@ class Installation:
         return self.path_of_digest(file.sha256, f"'{file.path}'")
 
     def path_of_digest(self, sha256: str, name: str) -> str:
-        """Return the device path of the deployed file with this sha256. `name` is the file's name in the error message."""
+        """Return the device path of the deployed file with hash `sha256`. If none has it, raise ArtifactError about `name`."""
         objects = self.deployment.objects
         if sha256 not in objects:
             raise ArtifactError(
@@ -140,7 +140,7 @@ class Installation:
 
 
 def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Runtime, images: str | None) -> dict[str, Any]:
-    """Return the JSON plan of a launch. `images` is the device folder for its images, or None to write no images.
+    """Return a launch's JSON plan as a dict. `images` is the device folder for output images, or None to write no images.
 
     Raise UnknownNameError for a task that the bundle lacks, ArtifactError for a missing graph, adapter or deployed file.
     """
@@ -170,7 +170,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
 
 
 def _runtime(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, Any]:
-    """Return the plan's section on library, threads and memory. Float graphs always run on ONNX Runtime's CPU provider."""
+    """Return the harness plan's `runtime` as a dict: library path, threads, cores, memory limits and any execution provider."""
     provider = installation.execution_provider if variant.is_quantized else None
     litert, dispatch = (installation.litert, installation.dispatch) if variant.is_quantized else (None, None)
     return {

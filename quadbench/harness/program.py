@@ -107,7 +107,7 @@ def check_harness(program: Path, abi: Abi) -> Path:
 
 
 def harness_sources() -> Path:
-    """Return the folder of the harness's C++ sources, in the checkout or in the `share` folder of an installed wheel."""
+    """Return the folder of the harness's C++ sources, in quadbench's checkout or the `share` folder of an installed wheel."""
     places = (
         Path(__file__).resolve().parents[2] / "android_harness",
         Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
@@ -122,7 +122,7 @@ def harness_sources() -> Path:
 
 
 def build_config(abi: Abi) -> BuildConfig:
-    """Return the compiler and CMake arguments to build the harness for an ABI; raise if programs are not installed."""
+    """Return the BuildConfig of an ABI: compiler and CMake arguments. Raise MissingDependencyError if build tools are missing."""
     if abi is host_abi(platform.machine()):
         require_programs(HOST_PROGRAMS, abi)
         return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
@@ -137,7 +137,7 @@ def build_config(abi: Abi) -> BuildConfig:
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
-    """Raise if programs that build the harness are not installed. `programs` maps each to its Debian package."""
+    """Raise MissingDependencyError if a build program is not installed. `programs` maps program names to Debian packages."""
     missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
     if missing:
         raise MissingDependencyError(
@@ -155,7 +155,7 @@ def ndk_revision(folder: Path) -> str | None:
 
 
 def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Link the headers of ONNX Runtime, nlohmann-json and stb into an empty folder. Return CMake options with these paths."""
+    """Symlink the headers of ONNX Runtime, nlohmann-json and stb into an empty folder. Return a tuple of CMake `-D` options."""
     missing, words = [], []
     for option, (library, name) in HEADERS.items():
         header = find_header(library, name)
@@ -173,7 +173,7 @@ def linked_headers(folder: Path) -> tuple[str, ...]:
 
 
 def find_header(*parts: str) -> Path | None:
-    """Return the path of a C or C++ header in the folders that CMake's `find_path` searches first; None if absent."""
+    """Return a header's path, or None. Search CMAKE_PREFIX_PATH, CMAKE_INCLUDE_PATH, /usr/local/include and /usr/include."""
     prefixes, folders = map(paths_variable, ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
     given = [*(prefix / "include" for prefix in prefixes), *folders]
     places = (place.joinpath(*parts) for place in (*given, Path("/usr/local/include"), Path("/usr/include")))
@@ -236,13 +236,13 @@ def _is_program(path: Path) -> bool:
 
 
 def _runtime_header() -> Path | None:
-    """Return the path of ONNX Runtime's C header, or None if it is in none of the folders that we search."""
+    """Return the path of onnxruntime_c_api.h in this machine's include folders, or None if they do not contain it."""
     name = "onnxruntime_c_api.h"
     return find_header("onnxruntime", name) or find_header(name)
 
 
 def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
-    """Return the path of a built harness. It contains a digest of sources, ONNX Runtime's header, ABI, compiler and options."""
+    """Return the path where a built harness lies or will lie. Its folder is named by a digest of all inputs of the build."""
     sources, header = harness_sources(), _runtime_header()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
     digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())

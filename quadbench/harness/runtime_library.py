@@ -1,4 +1,4 @@
-"""This machine's ONNX Runtime and LiteRT libraries, and EXACT: a session option against 8-bit rounding of MatMul inputs."""
+"""Find this machine's ONNX Runtime and LiteRT libraries. EXACT is the session option that keeps MatMul inputs in float32."""
 
 import importlib.util
 from pathlib import Path

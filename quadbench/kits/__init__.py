@@ -1,4 +1,4 @@
-"""Build verified runtime kits from vendor libraries or public packages, and store them in the results folder.
+"""Build runtime kits from vendor libraries or public packages, verify them, and store them in the results folder.
 
 store.py              kits added, fetched, listed, found by digest and removed
 archives.py           copies of one ABI's libraries from AARs, wheels, zips, folders; size limits

@@ -46,7 +46,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowEr
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContent:
-    """Shared libraries in a user's file or folder, by name. A runtime kit made from them records `origin` as their source."""
+    """The shared libraries from a user's file or folder, as a dict from name to FileRef. `origin` describes their source."""
 
     origin: Origin
     libraries: dict[str, FileRef]
@@ -54,7 +54,7 @@ class SourceContent:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file in an archive or folder that a user provides. `path` is only text, never used as a path on this machine."""
+    """A file in a user's archive or folder. `path` is relative to the archive or folder; `open()` returns a binary stream."""
 
     path: PurePosixPath
     size_bytes: int
@@ -62,7 +62,7 @@ class Member:
 
 
 def extract_libraries(sources: Iterable[Path], abi: Abi, folder: Path) -> list[SourceContent]:
-    """Copy the libraries of an ABI out of AARs, wheels, zip files, folders and plain libraries, each to `folder`/<sha256>."""
+    """Copy an ABI's libraries from AARs, wheels, zips, folders and .so files to `folder`. Return one SourceContent per source."""
     contents: list[SourceContent] = []
     for source in sources:
         taken = sum(file.size_bytes for content in contents for file in content.libraries.values())
@@ -115,7 +115,7 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return members in the ABI's folders, and DSP libraries in Hexagon folders. If the ABI has no folder, return all members."""
+    """Return the Members in folders named for an ABI, and skels in Hexagon folders. Without a folder for the ABI, return all."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
@@ -126,7 +126,7 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
 
 
 def _copy(source: Path, file: IO[bytes], folder: Path, max_bytes: int) -> FileRef:
-    """Copy a library that was opened in the user's file `source` to a file in `folder` that is named by its SHA-256."""
+    """Copy an open library file into `folder`, named by its SHA-256. Return the copy's FileRef. Error messages name `source`."""
     digest, size_bytes, temporary = hashlib.sha256(), 0, folder / "incoming"
     with temporary.open("wb") as copy:
         while part := _part(source, file):
@@ -146,7 +146,7 @@ def _part(source: Path, file: IO[bytes]) -> bytes:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a UserError that names `source`, so the block must read no other file."""
+    """Turn an OSError in a `with` block into a UserError that says `source` cannot be read. The block must read only `source`."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _reading(source: Path) -> Iterator[None]:
 
 
 def _plain(place: Path, path: str) -> Member:
-    """Return the local file `place` as a Member, the type for a file in an archive. `path` is its name in messages."""
+    """Return a Member to read the local file `place`. `path` is relative to the user's folder, or the name of a single file."""
 
     def opened() -> IO[bytes]:
         with _reading(place):
@@ -165,7 +165,7 @@ def _plain(place: Path, path: str) -> Member:
 
 
 def _walked(folder: Path) -> Iterator[Member]:
-    """Yield the libraries below a folder that are regular files; links to folders are not followed."""
+    """Yield a Member for each regular file named like `libx.so` or `libx.so.1` in a folder tree. Do not follow folder links."""
     count = 0
     for top, _, names in os.walk(folder):
         for name in sorted(names):
@@ -179,7 +179,7 @@ def _walked(folder: Path) -> Iterator[Member]:
 
 @contextmanager
 def _zip_members(source: Path) -> Iterator[list[Member]]:
-    """Open a zip file and yield its files as Members. A fault in the archive becomes a UserError that names the archive."""
+    """Open a zip file for a `with` block, and yield a list of its files as Members. Raise UserError if the zip is damaged."""
     try:
         with open_regular(source) as file:
             _check_directory(file)
@@ -201,7 +201,7 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a zip file whose central directory would not fit into memory, before zipfile reads it."""
+    """Raise BadZipFile if an open file is not a zip, or its central directory is in ZIP64 format or larger than 16 MiB."""
     end = file.seek(0, os.SEEK_END)
     tail_bytes = min(end, 22 + 65535 + 20)  # end record, longest comment, and the ZIP64 locator before it
     file.seek(end - tail_bytes)

@@ -28,7 +28,7 @@ _ANDROID_NOTE = ("Android", "NT_GNU_ABI_TAG")  # in every file linked by the NDK
 
 @dataclass(frozen=True, kw_only=True)
 class ElfFile:
-    """The properties of an ELF file that decide whether it loads. `alignment_bytes` is its segments' smallest alignment.
+    """The properties of an ELF file that decide whether a device loads it. `alignment_bytes` is its segments' smallest alignment.
 
     `android_api` is the API level in Android's note, `build_id` the linker's build id in hex; None without such a note.
     """
@@ -42,12 +42,12 @@ class ElfFile:
 
     @property
     def machine_name(self) -> str:
-        """Return the name of the processor architecture, such as `aarch64`."""
+        """Return the name of the ELF file's processor architecture, such as `aarch64`, or `machine 8` for an unknown number."""
         return MACHINES.get(self.machine, f"machine {self.machine}")
 
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
-    """Read the headers of a little-endian ELF file (32 or 64 bits). For other files, raise `fault`; its message names `name`."""
+    """Read a little-endian ELF program or shared library as an ElfFile. For any other file, raise the exception class `fault`."""
     with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
@@ -70,7 +70,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
-    """Return those of `names` that a library exports, by its symbol hash table. Error messages call the library `name`."""
+    """Return the subset of `names` that a library's symbol hash table exports. `name` is the library's name in error messages."""
     with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
@@ -87,7 +87,7 @@ class _NoElfError(Exception):
 
 
 class _Bounded(BufferedReader):
-    """A reader for untrusted ELF files, with limits on the number and size of reads."""
+    """A reader for untrusted ELF files. It raises _NoElfError for too many or too large reads, and for offsets beyond the end."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
@@ -111,7 +111,7 @@ class _Bounded(BufferedReader):
 
 @contextmanager
 def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[elffile.ELFFile, list[segments.Segment]]]:
-    """Open an ELF file and yield it with its segments."""
+    """Open an ELF file for a `with` block; yield `(ELFFile, list of Segments)`. Raise read errors as exception class `fault`."""
     try:
         with _Bounded(path) as file:
             identity = file.read(6)
@@ -129,7 +129,7 @@ def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tup
 
 
 def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
-    """Return the libraries that an ELF file needs (DT_NEEDED), in the loader's search order."""
+    """Return a tuple of the names of the libraries that an ELF file needs (its DT_NEEDED entries), in the file's order."""
     names: list[str] = []
     for part in parts:
         for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():
@@ -146,7 +146,7 @@ def _name(text: str) -> str:
 
 
 def _alignment(segment: segments.Segment) -> int:
-    """Return the largest page size in bytes that can map a segment: it divides the segment's address minus file offset."""
+    """Return the largest page size in bytes with which a loader can map an ELF segment. Never exceed the segment's `p_align`."""
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"

@@ -1,4 +1,4 @@
-"""Checks of whether a runtime kit's libraries run on devices of an ABI, and the choice of the best kit for a target."""
+"""Check whether a runtime kit's libraries run on an ABI's devices, and choose a kit for a compile target."""
 
 import mmap
 import re
@@ -48,17 +48,17 @@ _HTP_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 
 def qnn_build(library: Path) -> str | None:
-    """Return the Qualcomm SDK build in a library, such as 2.51.0.260929181845; None if the library has none."""
+    """Return the Qualcomm SDK build number in a library file, such as 2.51.0.260929181845, or None if it contains none."""
     return _first(_QNN_BUILD, library)
 
 
 def runtime_version(library: Path) -> str | None:
-    """Return the version of an ONNX Runtime library; None if the library has none."""
+    """Return the version in an ONNX Runtime library file, such as 1.32.0, or None if the file contains no version."""
     return _first(_RUNTIME_VERSION, library)
 
 
 def compiler_build() -> str | None:
-    """Return the Qualcomm SDK build in the installed onnxruntime-qnn, the HTP compiler; None if it is not installed."""
+    """Return the Qualcomm SDK build number of the HTP compiler, package onnxruntime-qnn. Return None if it is not installed."""
     spec = find_spec(COMPILER.replace("-", "_"))
     library = Path(spec.origin).with_name("libQnnHtp.so") if spec and spec.origin else None
     return qnn_build(library) if library and library.is_file() else None
@@ -71,7 +71,7 @@ def _first(pattern: re.Pattern[bytes], library: Path) -> str | None:
 
 
 def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Return why the CPU of devices with an ABI cannot load a program or library; None if machine, libc and page size fit."""
+    """Return a message if an ABI's devices cannot load an ELF file: wrong machine, libc or page size. Return None otherwise."""
     traits = abi.traits
     if elf.machine != traits.elf_machine:
         return f"'{name}' is for {elf.machine_name}; expected {traits.machine}, the machine of {abi}"
@@ -87,7 +87,7 @@ def file_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
 
 
 def program_problem(name: str, elf: ElfFile, abi: Abi) -> str | None:
-    """Return why devices of an ABI cannot start a program (wrong machine, loader, library or API level); None if they can."""
+    """Return a message if an ABI's devices cannot start a program, such as for a wrong loader. Return None otherwise."""
     traits = abi.traits
     if problem := file_problem(name, elf, abi):
         return problem
@@ -106,7 +106,7 @@ def kit_problems(
     exports: Mapping[Library, frozenset[str]],
     abi: Abi,
 ) -> list[str]:
-    """Return every reason why the libraries cannot form a runtime kit for an ABI, as sentences.
+    """Return a list of reasons why the given libraries cannot form a runtime kit for an ABI. It is empty if they can.
 
     `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points.
     """
@@ -135,7 +135,7 @@ def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str
 
 
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    """Yield a message for each library that needs a library that neither kit nor device has. DSP libraries are not checked."""
+    """Yield a message for each kit library whose dependencies are missing from both kit and device. Skip DSP libraries."""
     known = {library.name for library in libraries} | abi.traits.libraries
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
@@ -144,7 +144,7 @@ def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]
 
 
 def _missing(libraries: list[Library]) -> Iterator[str]:
-    """Yield messages about missing libraries: ONNX Runtime, LiteRT, a backend, a backend's plugin, half of a stub-skel pair."""
+    """Yield a message for each library that a kit needs but lacks, and a message if a kit has several ONNX Runtime libraries."""
     names = {role: [library.name for library in libraries if library.role is role] for role in Role}
     if len(names[Role.RUNTIME]) != 1:
         held = _quoted(names[Role.RUNTIME]) or "nothing"
@@ -167,16 +167,16 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def side_name(arch: str | None, role: Role) -> str:
-    """Return the file name of a stub (CPU side) or skel (DSP side) for an HTP architecture, such as `libQnnHtpV79Skel.so`."""
+    """Return the file name of an HTP architecture's stub (CPU library) or skel (DSP library), such as `libQnnHtpV79Skel.so`."""
     return f"libQnnHtpV{(arch or '').removeprefix('v')}{role.capitalize()}.so"
 
 
 def best_kit(
     kits: Iterable[StoredArtifact[Kit]], abi: Abi, target: Target, htp_arch: str | None, build: str | None
 ) -> StoredArtifact[Kit] | None:
-    """Return the best kit for devices of an ABI and HTP architecture; None if no kit can run the target's graphs.
+    """Return the kit with the newest ONNX Runtime that runs a compile target's graphs on an ABI. Return None if no kit does.
 
-    The newest ONNX Runtime wins; among equals, the kit with the fewest bytes to push.
+    Of kits with the same version, return the one with the fewest bytes to push to the device.
     """
 
     def rank(kit: StoredArtifact[Kit]) -> tuple[list[int], int]:
@@ -188,7 +188,7 @@ def best_kit(
 
 
 def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Library, ...]:
-    """Return the libraries of a kit that a device needs: runtimes, support libraries, and those of its own NPU vendor.
+    """Return a tuple of the kit's Library objects that a device needs for a target: runtimes, support libraries, NPU libraries.
 
     The HTP graph compiler is left out: devices get context binaries that were compiled on this machine.
     """
@@ -206,7 +206,7 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return every reason why a runtime kit cannot run a target's graphs. `build` is the compiler's Qualcomm SDK build."""
+    """Return a list of reasons why a kit cannot run a target's graphs. `build` is the Qualcomm SDK build of onnxruntime-qnn."""
     names = {library.name for library in kit.libraries}
     if isinstance(target, QnnTarget):
         if _PLUGIN not in names:
@@ -238,13 +238,13 @@ def _htp_problems(kit: Kit, htp_arch: str | None, build: str | None) -> list[str
 
 
 def _is_dispatch_for(library: Library, target: Target) -> bool:
-    """Return whether a library is LiteRT's dispatch library for the target's chip. Names are compared without case."""
+    """Return True if a library's name is that of LiteRT's dispatch library (NPU driver) for a target's chip, ignoring case."""
     soc = target.soc if isinstance(target, LiteRtTarget) else None
     return soc is not None and library.name.lower() == vendor_of(soc).dispatch.lower()
 
 
 def compiler_problem(kit: Kit, build: str | None) -> str | None:
-    """Return how a kit's Qualcomm SDK build differs from the compiler's. Return None if it is equal or the kit has no QNN."""
+    """Return a message if the Qualcomm SDK builds of a kit's QNN libraries and of the compiler differ. Return None otherwise."""
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None

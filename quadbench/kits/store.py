@@ -20,14 +20,14 @@ _QNN_ROLES = (Role.BACKEND, Role.STUB, Role.SKEL)
 
 @dataclass(frozen=True, kw_only=True)
 class AddedKit:
-    """A runtime kit (libraries) made from given files. `left_out` names libraries in those files that the kit does not need."""
+    """A runtime kit built from given files. `left_out` holds the names of libraries in the files that the kit does not need."""
 
     kit: StoredArtifact[Kit]
     left_out: tuple[str, ...]
 
 
 def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Sequence[Origin] = ()) -> AddedKit:
-    """Build a runtime kit from a user's files and folders, and store the kit in the results folder.
+    """Build and store a runtime kit from a user's files and folders. Return the kit and unused libraries' names as AddedKit.
 
     The same libraries give the same kit, which is stored once; a damaged kit is replaced. `origins` are set for fetched files.
 
@@ -66,7 +66,7 @@ def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Seque
 
 
 def fetch_kit(pins: Sequence[packages.PinnedPackage], layout: Layout, *, maven: str) -> AddedKit:
-    """Build a kit from packages, each fetched from its registry. `maven` is the address of the Maven repository.
+    """Download packages, build and store a runtime kit, and return it as AddedKit. `maven` is the base URL for Maven packages.
 
     Raises:
         UserError: the packages are for several ABIs, or cannot form a kit.
@@ -136,7 +136,7 @@ def _place(digest: str, layout: Layout) -> Path:
 
 
 def _digest_begins(folder: Path, digest: str) -> bool:
-    """Return True if a kit's digest begins with `digest`. Read the manifest only if the folder's name is too short."""
+    """Return True if the digest of the kit in `folder` begins with `digest`. The folder's name is the start of the digest."""
     if len(digest) <= len(folder.name):
         return folder.name.startswith(digest)
     try:
@@ -146,7 +146,7 @@ def _digest_begins(folder: Path, digest: str) -> bool:
 
 
 def _merged(contents: Iterable[archives.SourceContent]) -> dict[str, FileRef]:
-    """Return the libraries of all sources of a kit, keyed by file name; refuse two different libraries of the same name."""
+    """Return a dict from library name to FileRef for a kit's sources. Raise UserError if two different files share a name."""
     libraries, owners = dict[str, FileRef](), dict[str, str]()
     for content in contents:
         for name, file in content.libraries.items():

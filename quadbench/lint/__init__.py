@@ -1,4 +1,4 @@
-"""Lint: checks of a bundle's quantized graphs before compilation, for nodes that a target would refuse or compute wrongly.
+"""Lint: checks of a bundle's quantized graphs before compilation, for nodes that a chip would refuse or compute wrongly.
 
 linted_graph.py  an ONNX model as plain data: tensors, nodes, constants, dtypes
 rules.py         the rules for all targets, Qualcomm's HTP and LiteRT; findings as messages
@@ -28,7 +28,7 @@ def lint_graph(graph: LintedGraph, *, htp_arch: str | None, target: Target | Non
 
 
 def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> dict[str, tuple[Finding, ...]]:
-    """Return a dict from the path of each quantized graph of a bundle to its lint findings. `htp_arch` is the NPU, such as `v79`.
+    """Lint a bundle's quantized graphs. Return a dict from graph path to findings. `htp_arch` is the HTP version, such as `v79`.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -39,7 +39,7 @@ def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | 
 
 
 def check_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | None = None) -> None:
-    """Lint a bundle before compilation, and log warnings. Without the onnx package, only log that the graphs are not checked.
+    """Lint a bundle's graphs: log warnings, raise BuildError for errors. Without the onnx package, only log that lint is skipped.
 
     Raises:
         BuildError: there are errors; the message has every broken rule and its place.

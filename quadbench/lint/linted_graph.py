@@ -30,7 +30,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """An ONNX node with its input and output tensors by name. An omitted optional input has an empty name."""
+    """An ONNX node. `inputs` and `outputs` are tensor names; the name of an omitted optional input is an empty string."""
 
     name: str
     op_type: str
@@ -55,7 +55,7 @@ class LintedGraph:
 
     @property
     def lora_inputs(self) -> tuple[Tensor, ...]:
-        """Return the graph inputs that are LoRA weights."""
+        """Return the graph's inputs that are LoRA weights, as a tuple of Tensors. Their names begin with `lora.`."""
         return tuple(tensor for tensor in self.inputs if tensor.name.startswith(LORA_PREFIX))
 
     def consumers(self, name: str) -> tuple[Node, ...]:
@@ -71,7 +71,7 @@ class LintedGraph:
         return consumers
 
     def dequantizers(self, name: str) -> Iterator[Node]:
-        """Yield the nodes that dequantize an integer tensor, directly or after nodes such as Reshape, which only move values."""
+        """Yield the DequantizeLinear nodes that read a tensor, directly or through nodes that only move values (e.g. Reshape)."""
         for node in self.consumers(name):
             if node.op_type == DEQUANTIZE and node.inputs[0] == name:
                 yield node
@@ -81,7 +81,7 @@ class LintedGraph:
 
 
 def read_graph(path: Path) -> LintedGraph:
-    """Read an ONNX file as plain data for linting; weights in other files are not read.
+    """Read an ONNX file into a LintedGraph, the data that lint rules take. Weights stored in separate files are not loaded.
 
     Raises:
         MissingDependencyError: the package onnx is not installed.
@@ -97,7 +97,7 @@ def read_graph(path: Path) -> LintedGraph:
 
 
 def graph_of(model: "ModelProto") -> LintedGraph:
-    """Return an ONNX model in memory as plain data for linting."""
+    """Convert a loaded ONNX `ModelProto` to a LintedGraph, the plain data that lint rules read."""
     from onnx import numpy_helper
 
     graph = model.graph
@@ -149,7 +149,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _constant_arrays(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name and TensorProto of every initializer and Constant node."""
+    """Yield `(tensor name, TensorProto)` for each initializer and Constant node of an ONNX graph. Skip sparse Constant nodes."""
     from onnx import helper, numpy_helper
 
     yield from ((initializer.name, initializer) for initializer in graph.initializer)

@@ -1,4 +1,4 @@
-"""Samples that the harness does not send: image quality, counts of integer kernels, and file sizes on the device."""
+"""Samples that the program on the device does not report: image quality, integer kernel counts, and file sizes."""
 
 import hashlib
 import re
@@ -32,7 +32,7 @@ _SIZES_TIMEOUT_S = 30.0
 
 
 class WrongImageError(Exception):
-    """Raised for an image that cannot be compared with its reference. `error_class` says what failed: harness, device or host."""
+    """Raised for an image that cannot be compared with its reference. `error_class` is the cause: harness, device or host."""
 
     def __init__(self, message: str, error_class: ErrorClass) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class WrongImageError(Exception):
 
 
 def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
-    """Pull a launch's images from the device and compare them with the references. A wrong image marks the launch as failed."""
+    """Pull a launch's images and add samples of their quality to `result`. A missing or wrong image makes the launch fail."""
     announced, files = result.event_log.images, _sizes(work.device, ["sh", "-c", _LIST, "sh", work.images], _TIMEOUT_S)
     samples: list[Sample] = []
     tasks = tasks_of(work.bundle, work.launch)
@@ -66,7 +66,7 @@ def fetch_images(work: LaunchWork, result: LaunchResult) -> None:
 
 
 def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: StoredBundle) -> list[Sample]:
-    """Compare a generated image with diffusers' image and any ground truth. For inpainting, also compare the masked region."""
+    """Return an image's samples, such as PSNR in dB, against its reference and ground truth. A mask adds the masked PSNR."""
     name = f"{task.name}/{item.name}"
     image = _read(image_path, name, ErrorClass.HARNESS, is_png=True)
     mask = None  # the inpainted region; None for the whole image
@@ -94,7 +94,7 @@ def _image_samples(image_path: Path, task: TaskAssets, item: TaskItem, bundle: S
 
 
 def _image_fault(variant: Variant, samples: Sequence[Sample]) -> str | None:
-    """Return a message if a launch's images differ too much from their reference images, or None if they are acceptable."""
+    """Return None if float images are within 2/255 of references or quantized images reach 15 dB mean PSNR, else a message."""
     if variant is Variant.FLOAT:
         return _parity(samples)
     by_image: dict[tuple[str | None, str | None], Sample] = {}  # inpainted images are judged within the mask
@@ -136,7 +136,7 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
 
 
 def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
-    """Run a command that prints `stat` lines on the device. Return a dict from path to file size in bytes; skip other lines."""
+    """Run on the device a command that prints `BYTES PATH` per file. Return a dict from path to file size in bytes."""
     listed = device.shell(command, timeout_s).stdout
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """Return the graphs that a variant loads for tasks, each with its labels for samples: a U-Net's name, none for others."""
+    """List each graph a variant loads for `tasks` as (graph, labels). labels is {"unet": task or "base"} for U-Nets, else {}."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),
@@ -169,7 +169,7 @@ def labelled_graphs(
 
 
 def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `kernel_nodes` samples: numbers of nodes by kernel type. Only ONNX Runtime on CPUs has such samples."""
+    """Return a Sample with the node count per quantized graph and node kind, or () if the target is not ONNX Runtime on a CPU."""
     bundle, compiled = installation.bundle.artifact, installation.compiled.artifact
     return tuple(
         Sample(metric=KERNEL_NODES, value=float(number), component=graph.component, labels={**labels, "kind": kind})
@@ -180,7 +180,7 @@ def kernel_samples(installation: Installation, launch: LaunchPlan) -> tuple[Samp
 
 
 def rom_samples(installation: Installation, launch: LaunchPlan) -> tuple[Sample, ...]:
-    """Return a launch's `rom_bytes` samples: file sizes on the device. Their kind is `base` (graphs) or `adapter`."""
+    """Return a launch's `rom_bytes` samples: file sizes on the device. Their label `kind` is `base` (graphs) or `adapter`."""
     files = _files(installation, launch)
     paths = sorted({installation.path_of(file) for file, _, _ in files})
     sizes = _sizes(installation.device, ["stat", "-c", "%s %n", *paths], _SIZES_TIMEOUT_S)

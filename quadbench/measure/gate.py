@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """A cluster of CPU cores with one clock. Its current frequency, present limit and hardware limit are in kHz, or None."""
+    """A cluster of CPU cores with one clock. Frequency, present limit and hardware limit are in kHz, or None if unreported."""
 
     policy: str
     khz: int | None
@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceState:
-    """The state of a device at one moment: temperatures, battery, load, memory, clocks. Values it does not report are None."""
+    """A device's state at one moment: temperatures, battery, load, memory and clocks. A number or text is None if unreported."""
 
     thermal: ThermalState
     battery: BatteryState
@@ -82,7 +82,7 @@ class DeviceState:
 
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
-    """Read the state of a device. With `is_watched`, also measure for 0.3 s how much CPU time processes besides quadbench use."""
+    """Read a device's DeviceState. With `is_watched`, measure `busy_percent` (CPU load) for 0.3 s, else leave it None."""
     return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
 
 
@@ -107,7 +107,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def state_texts(state: DeviceState | None, moment: str) -> dict[str, str]:
-    """Return a device's state as texts for a launch's record. Keys begin with `moment`, as in `before.battery_percent`."""
+    """Return a device's state as a dict from field name to text. Prefix names with `moment`, as in `before.battery_percent`."""
     if state is None:
         return {f"{moment}.state": UNAVAILABLE}
     values = {
@@ -159,7 +159,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GateDecision:
-    """The decision on a launch. It can start if `objections` is empty. Its record lists `caveats`, doubts about its values."""
+    """The decision whether a launch may start: yes if `objections` is empty. `caveats` are doubts about the launch's results."""
 
     objections: tuple[str, ...]
     caveats: tuple[Caveat, ...]
@@ -177,7 +177,7 @@ def max_busy_percent(limits: Gate, *, shares_host_cpu: bool) -> float | None:
 
 
 def gate(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> GateDecision:
-    """Decide from a device's state whether a launch may start. A value that the device does not report never blocks a launch."""
+    """Decide from a device's state whether a launch may start. Values that the device does not report are ignored."""
     most_busy = max_busy_percent(limits, shares_host_cpu=shares_host_cpu)
     percent, free, objections = state.battery.level_percent, state.memory_available_bytes, [*disturbances(state, limits)]
     if percent is not None and percent < limits.min_battery_percent:
@@ -197,7 +197,7 @@ def wait_at_gate(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[DeviceState, GateDecision]:
-    """Read the device's state until a launch may start or the waiting time is over. Return the last state and decision."""
+    """Poll a device's state until a launch may start, for at most `limits.wait_s` seconds. Return the last state and decision."""
     deadline = clock() + limits.wait_s
     while True:
         state = read()
@@ -210,7 +210,7 @@ def wait_at_gate(
 
 
 def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
-    """Yield the reasons why a device in this state runs slower than usual: thermal status, skin temperature, capped clocks."""
+    """Yield a text for each reason why a device may run slowly: high thermal status, hot skin, or a throttled CPU or NPU."""
     status = state.thermal.status
     if status is not None and status > limits.max_thermal_status:
         yield f"thermal status {status} ({state.thermal.status_name}), at most {limits.max_thermal_status} allowed"
@@ -222,7 +222,7 @@ def disturbances(state: DeviceState, limits: Gate) -> Iterator[str]:
 
 
 def caveats_of_state(state: DeviceState, limits: Gate, *, shares_host_cpu: bool) -> tuple[Caveat, ...]:
-    """Return the caveats of a launch that started or ended in this device state: THROTTLED, LOADED_HOST, both or none."""
+    """Return the caveats that a device state at a launch's start or end causes: THROTTLED, LOADED_HOST, both or none."""
     is_loaded = state.load_1min is not None and state.cores is not None and state.load_1min > state.cores
     is_slow = bool(_throttling(state)) or any(disturbances(state, limits))
     throttled = (Caveat.THROTTLED,) if is_slow else ()

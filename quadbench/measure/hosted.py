@@ -36,7 +36,7 @@ def measure_hosted(
     ledger: Path,
     notify: Callable[[str], None],
 ) -> tuple[RunRecord, ...]:
-    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant, FAILED if a job of its graphs fails.
+    """Profile each graph `iterations` times on an AI Hub phone. Return a record per variant, FAILED if any graph's job fails.
 
     If an earlier run left jobs unfinished, wait for these instead of submitting them again.
 
@@ -109,7 +109,7 @@ class _HubProfile(_ServiceModel):
 
 
 def samples_of(profiled: GraphProfile, labels: Mapping[str, str]) -> Iterator[Sample]:
-    """Yield the samples of a graph's AI Hub profile, with µs converted to ns. If memory is a range, its maximum is used."""
+    """Yield the samples of a graph's AI Hub profile. Convert µs to ns. If a memory peak has two bounds, take the upper one."""
     if not profiled.status.is_ok:
         return
     summary = _parse_profile(profiled).execution_summary
@@ -139,7 +139,7 @@ def cpu_layers(profiled: GraphProfile) -> list[str]:
 
 
 def fewest_runs(samples: Iterable[Sample]) -> int:
-    """Return the number of inference runs of the graph with the fewest runs, or 0 if none ran. Few runs make values doubtful."""
+    """Count the `inference_ns` samples of each graph and return the smallest count, or 0 without `inference_ns` samples."""
     runs = Counter((sample.component, *sample.labels.items()) for sample in samples if sample.metric == "inference_ns")
     return min(runs.values(), default=0)
 
@@ -187,7 +187,7 @@ def _profiles(jobs: HubJobs, compiled: StoredCompiled, target: AiHubTarget, iter
 
 @dataclass(frozen=True, kw_only=True)
 class _HostedRun:
-    """The finished profile jobs of a bundle's graphs on one AI Hub phone. The run's launch records are made from them."""
+    """The finished profile jobs of a bundle's graphs on one AI Hub phone. The run's launch records are made from these jobs."""
 
     bundle: Bundle
     compiled: CompiledBundle

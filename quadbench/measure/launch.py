@@ -53,7 +53,7 @@ _MAX_AT_ONCE = 200  # names in one command, whose limit is 64 KB
 
 
 class StopFlag:
-    """A request to stop measuring, shared by threads. Call `cut_off` before killing launches, so they do not count as failed."""
+    """A stop flag that threads share. After `request`, no launch starts. After `cut_off`, moreover, failures count as ABORTED."""
 
     def __init__(self) -> None:
         self._asked, self._cut_off = threading.Event(), threading.Event()
@@ -69,24 +69,24 @@ class StopFlag:
         return self._cut_off.is_set()
 
     def request(self) -> None:
-        """Request the stop: no further launch begins, and threads that wait are woken up."""
+        """Request a stop: no launch starts any more, `wait` returns at once, and callbacks given to `calling_on_request` run."""
         self._asked.set()
         with self._lock:
             for end in self._waits:
                 end()
 
     def cut_off(self) -> None:
-        """Request the stop. From now on, a launch that fails counts as interrupted, because its harness will be killed."""
+        """Call before killing harnesses: request a stop, and record launches that fail from now on as ABORTED, not FAILED."""
         self._cut_off.set()
         self.request()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep up to `seconds`; return True if the stop is requested."""
+        """Sleep for `seconds`, or less if a stop is requested. Return True if a stop was requested, else False."""
         return self._asked.wait(seconds)
 
     @contextmanager
     def calling_on_request(self, end: Callable[[], object]) -> Iterator[None]:
-        """While the block runs, call the function `end` when a stop is requested. `end` must end whatever the block waits for."""
+        """Call `end()` on a stop request before or during the `with` block. `end` must interrupt blocking calls in the block."""
         with self._lock:
             self._waits.append(end)
         try:
@@ -100,7 +100,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_ctrl_c(stop: StopFlag) -> Iterator[None]:
-    """While the block runs, let the first Ctrl-C request a stop and log that a second Ctrl-C interrupts at once."""
+    """On Ctrl-C in a `with` block, call `stop.request()`. Raise KeyboardInterrupt after the block, or at once on a second one."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
         yield  # only the main thread may set signals, and a foreign handler stays
@@ -160,7 +160,7 @@ def run_launch(
     may_discard: bool = False,
     on_image: ImageCallback = lambda _task, _images: None,
 ) -> LaunchEnd:
-    """Run one launch and collect its results. The record's status is FAILED if the launch fails, SKIPPED if it cannot start.
+    """Run one launch and return a LaunchEnd. The record's status is FAILED after a failure, SKIPPED if the device stays unready.
 
     With `may_discard`, a launch that ends with the device too hot or slowed down is DISCARDED; otherwise it gets a caveat. If
     another thread handles Ctrl-C, that thread calls `stop.cut_off`, then closes the device. `on_image` is called for each image.
@@ -314,7 +314,7 @@ def remove_leftovers(device: Device, layout: Layout) -> None:
 
 @contextmanager
 def remote_folder(device: Device, run_id: str, plan: Path) -> Iterator[str]:
-    """Create a launch's folder with its plan on the device, yield its path, then remove it. It holds no graphs or libraries."""
+    """Create a launch's folder with plan.json on the device and yield the folder's path. Remove the folder after the block."""
     folder, address = f"{runs_folder(device)}/{run_id}", device.facts.address
     try:
         device.push({f"{folder}/plan.json": plan})

@@ -53,7 +53,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """The settings that all launches of a run share. `confirm` runs before each launch; on a lost lease, it raises an error."""
+    """Settings that a run's launches share. `confirm` is called before each launch and raises if the device's lease is over."""
 
     run_id: str
     layout: Layout
@@ -65,7 +65,7 @@ class LaunchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchWork:
-    """The inputs of one launch. `harness` and `images` are paths on the device; `folder` is the local result folder."""
+    """The inputs of one launch. `harness` and `images` are paths on the device; `folder` on this machine gets the results."""
 
     installation: Installation
     launch: LaunchPlan
@@ -93,7 +93,7 @@ class LaunchWork:
 
 @dataclass(kw_only=True)
 class LaunchResult:
-    """The results of a launch so far. Each is added as soon as it arrives, so that an interrupt loses no earlier results."""
+    """The results of a launch so far. Every result is added as soon as it arrives, so that an interrupt loses none."""
 
     began_s: float  # by `time.monotonic`, because a host's clock may be changed during a launch
     event_log: EventLog
@@ -111,7 +111,7 @@ class LaunchResult:
         self.failure = self.failure or Failure(error_class=error_class, reason=reason)
 
     def note_lost(self, error: DeviceError | None) -> None:
-        """Store the error if it means that the device was lost but may come back. Ignore every other error."""
+        """Set `self.lost` to `error` if it means that the device was lost but may come back. Ignore None and all other errors."""
         if isinstance(error, DeviceLostError) and error.transient:
             self.lost = error
 
@@ -146,7 +146,7 @@ def build_record(work: LaunchWork, result: LaunchResult, *, aborted: bool = Fals
 
 
 def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: str, wall_s: float) -> Failure | None:
-    """Return why a launch failed, or None. `ended` is the error that ended the harness's output, or None for exit code 0."""
+    """Return why a launch failed as a Failure, or None. `ended` is the error that ended the harness, or None for exit code 0."""
     if ended is not None:
         return _end_failure(event_log, ended)
     reason = event_log.output_fault(plan_sha256, wall_s)
@@ -156,7 +156,7 @@ def find_failure(event_log: EventLog, ended: DeviceError | None, plan_sha256: st
 
 
 def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
-    """Return a dict from tool to version for a bundle. Export tools have the prefix `quad.`, compile tools `compile.`."""
+    """Return a dict from tool to version for a bundle. Names of export tools begin with `quad.`, of compile tools `compile.`."""
     return {
         "quadbench": version("quadbench"),
         **{f"quad.{tool}": text for tool, text in bundle.tool_versions.items()},
@@ -165,7 +165,7 @@ def tool_versions(bundle: Bundle, compiled: CompiledBundle) -> dict[str, str]:
 
 
 def versions_of(installation: Installation, event_log: EventLog) -> dict[str, str]:
-    """Return the versions of all that may change a measured value: tools, runtime kit, harness, runtime and loaded libraries."""
+    """Return a dict from name to version of all software that can affect a launch's values, such as tools and libraries."""
     versions = tool_versions(installation.bundle.artifact, installation.compiled.artifact)
     versions |= installation.kit.versions if installation.kit else {}
     if event_log.header is not None:
@@ -184,7 +184,7 @@ def versions_of(installation: Installation, event_log: EventLog) -> dict[str, st
 
 
 def settings_of(installation: Installation, variant: Variant, runtime: Runtime) -> dict[str, str]:
-    """Return a dict from a launch's runtime options to their values. An option that is not set has the value `any`."""
+    """Return a dict from a launch's runtime options to their values. The value `any` means that an option is not set."""
     values, provider = runtime.model_dump(), installation.execution_provider
     used = provider.settings if provider and variant.is_quantized else {"provider": "CPUExecutionProvider"}
     if installation.litert and variant.is_quantized:
@@ -194,7 +194,7 @@ def settings_of(installation: Installation, variant: Variant, runtime: Runtime) 
 
 
 def _caveats(work: LaunchWork, result: LaunchResult) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's values, such as EMULATED_NPU or DEBUG_BUILD, in the order of the enum."""
+    """Return the caveats on a launch's values, such as EMULATED_NPU or DEBUG_BUILD, in the order of the enum Caveat."""
     event_log, device = result.event_log, work.device
     doubts = {*work.bundle.caveats, *result.state_caveats}
     if work.launch.variant.is_quantized:
@@ -257,7 +257,7 @@ def _crash_reason(event_log: EventLog, ended: CommandError) -> str:
 
 
 def _errors(event_log: EventLog) -> str:
-    """Join the error messages of a launch's harness. Put the source location before a message that does not begin with it."""
+    """Join a harness's error messages to one text, or return "no reason given". A known source location precedes its message."""
     messages = []
     for error in event_log.errors:
         has_place = not error.where or error.message.startswith(error.where)
@@ -266,14 +266,14 @@ def _errors(event_log: EventLog) -> str:
 
 
 def _stderr(ended: CommandError) -> str:
-    """Return the last lines of a crashed harness's stderr, without informational log lines of the runtime."""
+    """Return the last lines of a crashed harness's stderr as one text, or an empty string. Informational lines are left out."""
     stderr_lines = (one_line(line, _STDERR_CHARACTERS) for line in ended.stderr_tail.splitlines())
     lines = [line for line in stderr_lines if line and not _REMARK.search(line)]
     return f": {' / '.join(lines[-_STDERR_LINES:])}" if lines else ""
 
 
 def _litert_errors(ended: CommandError) -> str:
-    """Return the first few distinct error lines of LiteRT's log in a crashed harness's stderr."""
+    """Return up to 3 distinct LiteRT error messages from a crashed harness's stderr as one text, or "" if none."""
     errors = (_LITERT_ERROR.fullmatch(one_line(line, _STDERR_CHARACTERS)) for line in ended.stderr_tail.splitlines())
     messages = list(dict.fromkeys(error[1] for error in errors if error))
     return f": {' / '.join(messages[:_STDERR_LINES])}" if messages else ""

@@ -25,7 +25,7 @@ Judge = Callable[[Sequence[PairedBlock], Looks], tuple[Looks, bool]]
 
 
 def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tuple[LaunchPlan, ...]:
-    """Return the planned launches of a run of this bundle, in order. Tasks and image counts come from the bundle."""
+    """Return a run's launch plans in order. The tasks and each task's number of evaluation inputs are read from `bundle`."""
     own = own_graph_tasks(bundle)
     return launches_of(terms, item_counts(bundle), seed=seed, has_references=has_references(bundle), own=own)
 
@@ -33,11 +33,11 @@ def launches_of_bundle(terms: RunSettings, bundle: Bundle, *, seed: str) -> tupl
 def launches_of(
     terms: RunSettings, counts: Mapping[str, int], *, seed: str, has_references: bool = True, own: Collection[str] | None = None
 ) -> tuple[LaunchPlan, ...]:
-    """Return a run's planned launches, the one with float graphs first. Run settings (`terms`) and `seed` order the others.
+    """Return a run's launch plans: a float launch if there are references, then variants in the order that `terms` sets.
 
     `counts` maps each task to the number of its evaluation inputs, in the bundle's order. The float launch checks images against
     references, so it is left out if there are none. Variants with a U-Net per task run only the tasks in `own`, which have graphs
-    of their own (None: all tasks). If `own` is empty, these variants are left out.
+    of their own (None: all tasks). If `own` is empty, these variants are left out. `seed` draws the order in A B B A blocks.
     """
     # The first launch makes every image once, so that a device with wrong results is found before it is measured.
     every = tuple(SequenceBlock(task=name, warmup=0, iterations=count) for name, count in counts.items())
@@ -53,7 +53,7 @@ def launches_of(
 
 
 def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[SequenceBlock, ...]:
-    """Return the order of images in a launch. Each task makes all its images; then tasks alternate, to measure switching."""
+    """Return a SequenceBlock per task with all the task's images, then short SequenceBlocks that measure task switches."""
     blocks = [
         SequenceBlock(task=name, warmup=measure.warmup, iterations=max(measure.iterations, count))
         for name, count in counts.items()
@@ -64,10 +64,10 @@ def measurement_sequence(measure: Measure, counts: Mapping[str, int]) -> tuple[S
 
 
 def random_blocks(sides: Sequence[_Side], seed: str) -> Iterator[tuple[_Side, ...]]:
-    """Yield blocks of launches without end. Each has every build or variant twice, as A B B A, so that linear drift cancels.
+    """Yield tuples without end: all `sides` (builds or variants) in an order that `seed` draws, then reversed, such as A B B A.
 
-    Within as many blocks as there are sides, each side has each position once. So effects that recur in every block hit all sides
-    alike. The seed draws the order of these blocks. The very first block is always A B B A.
+    Each block has each side twice, so that linear drift cancels. Within as many blocks as there are sides, each side has each
+    position once, so effects that recur in every block hit all sides alike. The very first block is always A B B A.
     """
     drawn = random.Random(seed)
     first, *others = [(*sides[start:], *sides[:start]) for start in range(len(sides))]
@@ -91,7 +91,7 @@ def _order(terms: RunSettings, seed: str) -> Iterator[Variant]:
 
 
 def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) -> list[Block]:
-    """Return a resumed run's missing launches in A B B A blocks. Failed and partial blocks run again under new numbers."""
+    """Return the A B B A blocks that are not stored with all launches OK. Blocks partly run or failed get new launch numbers."""
     ends = {(record.variant, record.launch): record.status for record in stored}
     # In a block every variant runs equally often; the float launch is a block of its own.
     keyed = groupby(launches, key=lambda launch: (launch.variant is Variant.FLOAT, launch.launch // LAUNCHES_PER_BLOCK))
@@ -99,7 +99,7 @@ def missing_blocks(launches: Sequence[LaunchPlan], stored: Sequence[RunRecord]) 
 
 
 def repeat_block(block: Block) -> Block:
-    """Return the launches of an A B B A block with new launch numbers, so that the block can run once more."""
+    """Return a copy of an A B B A block in which every launch has a new number, so that the block can be repeated."""
     return tuple(replace(launch, launch=launch.launch + MAX_LAUNCHES) for launch in block)
 
 
@@ -113,7 +113,7 @@ def _missing(block: Block, ends: dict[tuple[Variant, int], Status]) -> Block | N
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The time budget of a run: it ends at `ends_at`, in seconds on the clock `clock`."""
+    """The time budget of a run. It is used up when `clock`, a function that returns seconds, reaches `ends_at`."""
 
     ends_at: float
     clock: Callable[[], float] = time.monotonic
@@ -123,12 +123,12 @@ class Budget:
         return self.ends_at - self.clock()
 
     def allows(self, block: Block, ended: Sequence[RunRecord]) -> bool:
-        """Return True if a block of launches will probably end in time. Estimate this from earlier launches on the device."""
+        """Return True if a block of launches is predicted to fit the time left. `ended` has the records of earlier launches."""
         return expected_duration_s(block, ended) <= self.left_s
 
 
 def expected_duration_s(block: Block, ended: Sequence[RunRecord]) -> float:
-    """Predict the duration of a block of launches in seconds, from the longest earlier launch of each variant.
+    """Predict a block's seconds: per launch, the longest earlier launch of its variant, else image count times seconds per image.
 
     A variant without a finished launch takes at least its number of images times the slowest time per image; the images are those
     of finished launches, else of failed ones. Interrupted launches are ignored. Without any launch the result is 0.
@@ -155,7 +155,7 @@ def _seconds(record: RunRecord) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledLaunch:
-    """The next launch to run: `number` of `total`. With `may_discard`, discard it if the device ends too hot or slowed down."""
+    """The next launch, `number` of `total`. On a hot or slow device it ends as DISCARDED if `may_discard`, else with a caveat."""
 
     installation: Installation
     launch: LaunchPlan
@@ -179,10 +179,10 @@ def schedule_launches(
     stored: Sequence[RunRecord] = (),
     budget: Budget | None = None,
 ) -> LaunchSchedule:
-    """Yield a run's launches in A B B A blocks. If a launch is discarded, its block stops and is repeated after all others.
+    """Yield a ScheduledLaunch for each launch; the caller sends back its LaunchEnd. Return the launches that the budget left out.
 
-    If the device was lost, the block is repeated at once. For a resumed run, `stored` has the device's records, and blocks that
-    are complete and OK are skipped. The first block that would exceed the budget ends the run.
+    A block with a DISCARDED launch is repeated at the end; if the device was lost, at once. For a resumed run, `stored` has the
+    device's records, and blocks that are complete and OK are skipped. The first block that would exceed the budget ends the run.
     """
     blocks, ended = deque(missing_blocks(launches, stored)), list(stored)
     total, number = len(launches), len(launches) - sum(map(len, blocks))
@@ -214,7 +214,7 @@ def schedule_launches(
 
 @dataclass(frozen=True, kw_only=True)
 class SideLaunch:
-    """One of the two builds that a comparison launches in turn (a side): its installed bundle, launch plan and settings."""
+    """One of the two builds that a comparison launches alternately: its installed bundle, launch plan and launch settings."""
 
     installation: Installation
     launch: LaunchPlan
@@ -223,7 +223,7 @@ class SideLaunch:
 
 @dataclass(kw_only=True)
 class InterleavedSchedule:
-    """A comparison's launches of two builds, in blocks A B B A and B A A B. The function `judge` may end the comparison early.
+    """A schedule that launches builds A and B in blocks A B B A or B A A B. After a complete block, `judge` may end the launches.
 
     `seed` draws the order of the blocks. After each complete block, the judge gets all blocks so far. It returns the remaining
     `looks` (interim analyses) and whether to stop. A block with a launch that is not OK stops there and counts for neither build.
@@ -265,7 +265,7 @@ class InterleavedSchedule:
                 repeats -= 1
 
     def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[ScheduledLaunch, LaunchEnd, list[RunRecord]]:
-        """Run one A B B A block and return its records. A launch that is not OK ends the block; its record is the last."""
+        """Yield launches in `order`, such as "BAAB". Stop after a launch whose status is not OK. Return a list of RunRecords."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1

@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its launches. `recover` waits until a lost device is back; if it is None, the next launch starts at once."""
+    """A device and its launches. `recover` waits for a lost device. If `recover` is None, the next launch starts at once."""
 
     device: Device
     schedule: LaunchSchedule
@@ -28,7 +28,7 @@ class DeviceQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class NotRun:
-    """Planned launches of a device that did not run: the time budget ended, or the device failed with an error."""
+    """The launches that a device left out when time ended (`launches`), or the error that ended its launches (`given_up`)."""
 
     launches: Sequence[LaunchPlan] = ()
     given_up: QuadbenchError | None = None
@@ -37,7 +37,7 @@ class NotRun:
 def measure_launches(
     queues: Sequence[DeviceQueue], *, store: StoreRecord, observer: Observer, stop: StopFlag | None = None
 ) -> dict[str, NotRun]:
-    """Run all devices' launches and pass each record to `store` immediately. Return a dict from address to launches not run.
+    """Run all devices' launches and pass each record to `store` at once. Return a dict from device address to launches not run.
 
     Each phone has its own thread. Devices that share this machine's CPU run one after the other in the calling thread. The first
     Ctrl-C lets the current launches finish and starts no others; the second kills them. KeyboardInterrupt is then raised after
@@ -61,7 +61,7 @@ def measure_launches(
 
 @dataclass(kw_only=True)
 class _RunningQueue:
-    """A device's launches in progress. The generator `steps` runs them, and yields a wait function when the device is lost."""
+    """A device's launches under way. Generator `steps` runs them. `recovered` is the last wait for the lost device, a Future."""
 
     address: str
     steps: Generator[Callable[[], object], None, NotRun]
@@ -72,7 +72,7 @@ class _RunningQueue:
         return self.recovered is None or self.recovered.done()
 
     def proceed(self) -> Callable[[], object]:
-        """Run the device's launches until the device is lost. Return the function that waits for the device."""
+        """Run launches. For a lost device, return a function (no arguments) that waits. Finally, raise StopIteration(NotRun)."""
         try:
             if self.recovered:
                 self.recovered.result()
@@ -83,14 +83,14 @@ class _RunningQueue:
 
 @dataclass(frozen=True, kw_only=True)
 class _LaunchRunner:
-    """Runs the launches of a run on all devices. The devices share `observer`, `stop` and `store`, which saves records."""
+    """Runs launches on all devices. `store` saves each record, `observer` shows progress, and `stop` requests an early end."""
 
     store: StoreRecord
     observer: Observer
     stop: StopFlag
 
     def run(self, queues: Sequence[DeviceQueue], pool: ThreadPoolExecutor) -> dict[str, NotRun]:
-        """Run all launches of one device, then those of the next, in this thread. While one is lost, continue with the next."""
+        """Run launches device by device, but skip a device while it is lost. Return a dict from device address to NotRun."""
         not_run: dict[str, NotRun] = {}
         under_way = [_RunningQueue(address=queue.device.facts.address, steps=self._steps(queue)) for queue in queues]
         while under_way:
@@ -105,7 +105,7 @@ class _LaunchRunner:
         return not_run
 
     def _steps(self, queue: DeviceQueue) -> Generator[Callable[[], object], None, NotRun]:
-        """Run the launches of one device in order. When the device is lost, yield a function that waits for its return."""
+        """Run launches. For a lost device, yield a function (no arguments) that waits. Return a NotRun (empty if all ran)."""
         entry, remaining = _next_launch(queue.schedule, None)
         while entry is not None and not self.stop.is_requested:
             try:
@@ -135,7 +135,7 @@ class _LaunchRunner:
 
 
 def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[ScheduledLaunch | None, Sequence[LaunchPlan]]:
-    """Return a device's next launch and an empty list. If none is left, return None and the planned launches that did not run."""
+    """Tell a schedule how the last launch ended (`end`). Return (next launch, ()), or (None, launches left out) at the end."""
     try:
         return (next(schedule) if end is None else schedule.send(end)), ()
     except StopIteration as over:
@@ -144,7 +144,7 @@ def _next_launch(schedule: LaunchSchedule, end: LaunchEnd | None) -> tuple[Sched
 
 @contextmanager
 def _closed_on_interrupt(devices: Sequence[Device], stop: StopFlag) -> Iterator[None]:
-    """On Ctrl-C, kill the harnesses on devices. The threads that read the harnesses' output then store aborted launches."""
+    """Kill the devices' harnesses if Ctrl-C ends the `with` block. The devices' threads then store the launches as aborted."""
     try:
         yield
     except KeyboardInterrupt:

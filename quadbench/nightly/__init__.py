@@ -1,4 +1,4 @@
-"""Nightly regression runs: recipes or bundles measured on devices every night, with verdicts, history, bisection, reports.
+"""Measure recipes or bundles on devices every night, judge changes, keep histories, and bisect for the files behind a regression.
 
 night_file.py       the model of night.yaml: cases, devices, limits, blocks, time budget
 night_plan.py       night.yaml read and checked: sources, reference bundles (yardsticks), device names

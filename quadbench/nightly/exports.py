@@ -54,7 +54,7 @@ Tested = tuple[str, str]  # a case and the display name of one of its figures
 
 
 def github_annotations(view: NightView) -> str:
-    """Return a night's findings as GitHub workflow commands, worst first. GitHub shows 10 per severity; the rest are left out."""
+    """Return a night's findings as GitHub workflow commands, worst first, at most 10 per severity: GitHub shows no more."""
     lines, levels = "", list[str]()
     for finding in view.findings:
         level = _LEVELS[finding.kind]
@@ -111,7 +111,7 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML. Regressions become failures, unmeasured cases errors, and doubtful verdicts skipped tests."""
+    """Return a night as JUnit XML: regressions as failures, unmeasured cases as errors, doubtful verdicts as skipped tests."""
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -145,7 +145,7 @@ def _result(finding: NightFinding, figure: FigureRow) -> Iterator[Failure | Erro
 
 
 def check_address(address: str) -> str:
-    """Return the webhook address unchanged if it is a valid HTTP or HTTPS address.
+    """Return the webhook address unchanged if it is a valid HTTP or HTTPS URL. Otherwise raise UserError.
 
     Raises:
         UserError: the address is invalid. The message omits it, since whoever knows it can write to the chat.
@@ -208,7 +208,7 @@ def _post_failure(request: urllib.request.Request) -> str:
 
 
 def post_night(view: NightView, address: str, log_path: Path) -> bool:
-    """Post a night's message to a webhook and return True. If `log_path` records it as the last one posted, return False.
+    """Post a night's message to a webhook, unless `log_path` has its hash already. Save the hash. Return True if it was posted.
 
     Raises:
         ServiceError: the webhook did not accept the message.

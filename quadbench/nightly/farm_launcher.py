@@ -1,4 +1,4 @@
-"""Launcher of nightly comparisons on a device farm: it submits jobs to the farm's queue and collects their results.
+"""Launcher of nightly comparisons on a device farm. It submits jobs to the farm's queue and collects the jobs' results.
 
 The first jobs of a night have the night's id in the queue; later ones have that id with a number. A restarted night finds its
 jobs by payload and waits for them.
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _FarmComparison:
-    """A farm job that compares two bundles on one device. `builds` are jobs that first build bundles which do not exist yet."""
+    """A farm job that compares two bundles on one device. `builds` are earlier jobs that build bundles missing on the farm."""
 
     case: str
     word: str
@@ -66,7 +66,7 @@ class _FarmComparison:
 
     @property
     def payload_text(self) -> str:
-        """Return the job's payload as JSON text. A restarted night recognises its job in the queue by this text."""
+        """Return the payload of the farm job as JSON text. A restarted nightly run finds jobs in the queue by payload text."""
         return _as_text(as_json(self.demand.order))
 
 
@@ -85,7 +85,7 @@ class FarmLauncher:
         return fetch(Bundle, digest, self.layout, self.farm.store)
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield the result of each requested comparison. Lost jobs are retried, jobs that wait too long are cancelled."""
+        """Run comparisons as farm jobs and yield CaseResults. Reuse the night's jobs, except failed or cancelled jobs."""
         work = list[_FarmComparison]()
         for asked in requests:
             for done in self._work_of(asked):
@@ -110,7 +110,7 @@ class FarmLauncher:
                 yield self._job_result(job_id, ended, pending.pop(job_id))
 
     def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
-        """Yield a farm job for each device of a comparison. For a device with an error, yield a failed result instead."""
+        """Yield a _FarmComparison (planned farm job) for each requested device, or a failed CaseResult if planning fails."""
         devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
@@ -142,7 +142,7 @@ class FarmLauncher:
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
 
     def _side(self, chosen: SideSpec, profile: str, measure: Measure) -> tuple[SideOrder, BuildOrder | None]:
-        """Return a compared build's entry in a farm job, and a job to build it, or None if built. Upload the files it needs."""
+        """Upload a build's files to the farm. Return (SideOrder, BuildOrder), or (SideOrder, None) if the bundle exists."""
         if chosen.harness:
             raise UserError(f"the hosts of a farm use their own harnesses, not '{chosen.harness}'", hint="remove the harness")
         store, build, kit = self.farm.store, None, find_kit(chosen.kit, self.layout) if chosen.kit else None
@@ -160,12 +160,12 @@ class FarmLauncher:
         return document_from(SideOrder, chosen, bundle=digest, kit=kit_digest, terms=terms), build
 
     def _comparisons(self) -> dict[str, Job]:
-        """Return a dict from payload text to the night's comparison job on the farm: the latest job with that payload."""
+        """Return the night's comparison jobs as a dict from payload text to Job. Of jobs with equal payloads, keep the latest."""
         jobs = [job for listed in self._read_jobs() for job in listed.jobs]
         return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
     def _read_jobs(self) -> Iterator[ReadJobs]:
-        """Yield lists of the night's jobs in the farm's queue, a list for each batch that the night submitted."""
+        """Read the night's jobs from the queue. Per submitted batch, yield a ReadJobs: jobs, and errors of damaged rows."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -184,8 +184,8 @@ class FarmLauncher:
             queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
 
     def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a second. Cancel waiting jobs if the time budget is over or no worker can run them. Return a dict from job id to
-        the ended job, or None if the queue no longer lists the job.
+        """Wait a second. Cancel waiting jobs if the time budget is over or no worker has fitted them for minutes. Return a dict
+        from job id to the ended Job, or to None if the queue no longer lists the job.
         """
         time.sleep(_LOOK_S)
         try:
@@ -204,7 +204,7 @@ class FarmLauncher:
         return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
 
     def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a farm job. Return False if its entry is missing or damaged, else True, even if a retry is needed later."""
+        """Cancel a farm job. Return False if the job's row is missing or damaged, else True, even if the queue is unreachable."""
         try:
             JobQueue(self.farm.engine).cancel(job.id, why)
         except (ArtifactError, UnknownNameError) as error:
@@ -228,8 +228,8 @@ class FarmLauncher:
         return None
 
     def _served_needs(self) -> set[_Need]:
-        """Return the job requirements (devices, capabilities) that active workers meet, each with the worker's quadbench version.
-        A reserved device is served only by workers of the user and host that reserved it.
+        """Return the job needs that active workers can serve, as a set of (need such as `device NAME`, quadbench version). Skip a
+        device reserved by anyone but its worker's user and host. Delete the served pairs from `_gone_since` (unserved pairs).
         """
         standing, served = Leases(self.farm.engine).standing(), set[_Need]()
         for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
@@ -244,7 +244,7 @@ class FarmLauncher:
         return served
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
-        """Fetch an ended farm job's runs into the results folder. Return the comparison's result, or why there is none."""
+        """Fetch a farm job's runs into the results folder, and return the job's CaseResult. On failure, `reason` says why."""
         came = CaseResult(case=work.case, word=work.word)
         if job is None:
             return replace(came, reason=f"job {job_id} {_UNREAD}")

@@ -79,7 +79,7 @@ class _Plot:
 
     @cached_property
     def _stretches(self) -> list[tuple[int, Segment, tuple[int, int]]]:
-        """Return the chart's segments (nights at one level), each with its number and the indexes of first and last night."""
+        """Return the segments in the chart as tuples (number from 1, Segment, (first night's index, last night's index))."""
         places = {night.night: index for index, night in enumerate(self.nights)}
         return [
             (number, segment, (places.get(segment.first, 0), places[segment.last]))
@@ -92,12 +92,12 @@ class _Plot:
         return value if self._is_ratio else in_unit(value, self.figure.key)
 
     def _edge(self, index: int) -> float:
-        """Return the x position in pixels of the border before a night. Outer borders lie 4 pixels further from the points."""
+        """Return the x pixel midway between nights `index` - 1 and `index`. At the chart's ends, move it 4 pixels outwards."""
         aside = -4 if index == 0 else 4 if index == len(self.nights) else 0
         return self._plot.x(index - 0.5) + aside
 
     def _environments(self, bottom: int) -> Iterator[str]:
-        """Shade every second group of consecutive nights with the same environment, to show where it changed."""
+        """Yield an SVG rectangle behind every second group of nights. A group is consecutive nights with equal environments."""
         index = 0
         for count, (_, alike) in enumerate(groupby(self.nights, key=lambda night: sorted(night.environment.items()))):
             first, index = index, index + len(list(alike))
@@ -107,7 +107,7 @@ class _Plot:
                 yield f'<rect class="surroundings" x="{left:.1f}" y="{UPPER[0]}" {size} fill="{FAINT}" fill-opacity="0.45"/>'
 
     def _segments(self, bottom: int) -> Iterator[str]:
-        """Draw each segment's level as a horizontal line, and a numbered vertical line where the segment begins."""
+        """Yield SVG elements: a horizontal line at each segment's level, and a numbered vertical line between segments."""
         free = 0.0
         for place, segment, (first, last) in self._stretches:
             y, left, right = self._panel.y(self._shown(segment.level)), self._edge(first), self._edge(last + 1)
@@ -135,7 +135,7 @@ class _Plot:
                 yield f'<circle class="doubtful" {place} r="2.5" fill="{_PAPER}" stroke="{PLAIN}"/>'
 
     def _acknowledged(self, y: float) -> Iterator[str]:
-        """Draw a bar at pixel height `y` under nights for which a person accepted changes of the metric, one per acceptance."""
+        """Yield an SVG bar at vertical pixel `y` per Acknowledgement (a person accepted changes), across the accepted nights."""
         for word in self.history.acknowledged:
             nights = enumerate(self.nights) if word.covers(self.figure.task, self.figure.key) else ()
             xs = [self._plot.x(number) for number, night in nights if word.since <= night.measured_at < word.until]

@@ -51,7 +51,7 @@ class CaseLine:
 
 
 def case_lines(nights: NightStore, series: Sequence[Sequence[Measurement]]) -> tuple[CaseLine, ...]:
-    """Return one list entry per series. A series has at least one night of one case on one device."""
+    """Return a tuple of CaseLines (latest night, verdicts), one per series. A series is one case's measurements on one device."""
     rulings_of = {night: nights.rulings(night) for night in {measured[-1].night for measured in series}}
     lines = []
     for measured in series:
@@ -82,7 +82,7 @@ def case_table(lines: Sequence[CaseLine]) -> TextTable:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseList:
-    """The list of nightly cases, with an entry for each device of a case."""
+    """The list of nightly cases. `cases` has a CaseLine (latest night, verdicts, image time) for each case on each device."""
 
     schema_version: int = SCHEMA_VERSION
     cases: tuple[CaseLine, ...]
@@ -90,7 +90,7 @@ class CaseList:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseDocument:
-    """The history of one nightly case, or of all. Metrics whose verdicts are all CLEAN are omitted, except image time."""
+    """The history of one nightly case, or of all cases if `case` is None. `devices` has a CaseHistory per case and device."""
 
     schema_version: int = SCHEMA_VERSION
     case: str | None
@@ -98,7 +98,7 @@ class CaseDocument:
 
 
 def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict[Caveat, str]:
-    """Return a dict from caveat to a text: which nights have the caveat, and whether the last change is based on such nights."""
+    """Return a dict from Caveat (a reason for distrust) to text: which nights have it, and how many of these `change` uses."""
     places = {night.night: place for place, night in enumerate(nights)}
     of_change = range(places[change.before.first], places[change.segment.last] + 1) if change else range(0)
     nights_by_caveat = {}
@@ -117,7 +117,7 @@ def doubted_nights(nights: Sequence[Measurement], change: Change | None) -> dict
 
 
 def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
-    """Return "" unless the metric is a ratio; else a sentence with its absolute medians before and since its last change."""
+    """Return a ratio metric's absolute medians before and after its last change, as a sentence. Return "" for other metrics."""
     if not figure.segments or not figure.segments[-1].is_ratio:
         return ""
     now = _median(nights, figure, figure.segments[-1])
@@ -137,7 +137,7 @@ def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segme
 
 @dataclass(frozen=True, kw_only=True)
 class CaseData:
-    """The history of a case on a device, together with its measurements of each night in order of time."""
+    """A nightly case on one device: its `history`, computed from the measurements in `nights` (one per night, oldest first)."""
 
     history: CaseHistory
     nights: Sequence[Measurement]
@@ -174,7 +174,7 @@ class HistoryView:
 
     @property
     def doubts(self) -> dict[Caveat, tuple[str, ...]]:
-        """Return a dict from caveat to sentences, which name the devices and nights with measurements that have the caveat."""
+        """Return a dict from caveat to a tuple of sentences. Each sentence names devices and the nights that have the caveat."""
         return {caveat: doubted for caveat in Caveat if (doubted := tuple(self._doubted(caveat)))}
 
     @property
@@ -193,7 +193,7 @@ class HistoryView:
 
 
 def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, is_whole: bool) -> list[CaseData]:
-    """Return history and nights of each series (a case on a device). Unless `is_whole`, omit metrics that were always CLEAN."""
+    """Return a CaseData for each series (a case on a device). If `is_whole`, keep even metrics whose verdicts are all CLEAN."""
     inputs = []
     for measured in series:
         case, device = measured[-1].case, measured[-1].device
@@ -203,7 +203,7 @@ def read_cases(nights: NightStore, series: Iterable[Sequence[Measurement]], *, i
 
 
 def history_view(inputs: Sequence[CaseData], now: datetime) -> HistoryView:
-    """Return the history page's content. Unaccepted changes for the worse come first, unchanged cases at the end."""
+    """Return a HistoryView for the history page. Cases with unaccepted changes for the worse come first, unchanged cases last."""
     sentences = summary([one.history for one in inputs], now)
     sections = _sections(sorted(inputs, key=lambda one: _urgency(one, now)), now)
     return HistoryView(

@@ -28,7 +28,7 @@ _OWN = "case's "  # prefix of environment entries in which the case differs from
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRequest:
-    """A comparison that a nightly run requests: alternate launches of two builds (sides A and B) on the named devices."""
+    """A request to compare builds `a` and `b` on the devices that `words` name. Launches of the two builds alternate."""
 
     case: str
     a: SideSpec
@@ -77,7 +77,7 @@ class Launcher(Protocol):
 
 
 def launch_with_retry(launcher: Launcher, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-    """Yield the result of each requested comparison. Transient failures (device, environment) are retried once at the end."""
+    """Yield a CaseResult per comparison and device. At the end, repeat transient failures once unless the time budget is over."""
     spoilt = []
     for comparison in launcher.launch(requests, budget):
         if comparison.is_transient:
@@ -100,7 +100,7 @@ class LocalLauncher:
     observer: Observer
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
-        """Yield results of requested comparisons, run in turn. Once the time budget is over, the rest fail without a launch."""
+        """Run comparisons and yield a CaseResult per device. Once `budget` is spent, yield failed CaseResults without a run."""
         for one in requests:
             if budget and budget.left_s <= 0:
                 yield from (CaseResult(case=one.case, word=word, reason=f"{NO_TIME} it") for word in one.words)
@@ -121,9 +121,9 @@ class LocalLauncher:
         return read_manifest(self.layout.bundle(digest), Bundle)
 
     def _launch_on(self, requests: CaseRequest, words: Mapping[str, str]) -> Iterator[CaseResult]:
-        """Compare two builds on the devices in `words`, a dict from address to text in night.yaml. After a user error, try each
-        device alone, so that only faulty devices fail. Launch nothing for an empty dict, since `compare` without devices takes
-        the phone in $ANDROID_SERIAL.
+        """Compare two builds and yield a CaseResult per device. `words` is a dict from device address to text in night.yaml.
+        After a user error or a missing dependency on several devices, compare again on each device alone. If `words` is
+        empty, yield nothing: `compare` without devices would take the phone in $ANDROID_SERIAL.
         """
         if not words:
             return
@@ -154,8 +154,8 @@ class LocalLauncher:
 
 
 def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[RunRecord], *, names_kit: bool) -> Measurement:
-    """Return the measurement that a night stores for a successful comparison. `records` include the launches of both builds. If
-    `names_kit`, the measurement names the tested runtime kit (libraries for devices).
+    """Return the Measurement that a nightly run stores for a successful comparison. `records` hold launches of both builds.
+    If `names_kit`, the Measurement names the tested build's runtime kit (libraries for devices), else no kit.
     """
     versus, device = case_comparison.versus, case_comparison.device
     if versus is None or device is None:
@@ -184,7 +184,7 @@ def measurement_of(night: str, case_comparison: CaseResult, records: Sequence[Ru
 
 
 def _environment(yardstick: Sequence[RunRecord], case: Sequence[RunRecord]) -> dict[str, str]:
-    """Return the environment of the reference bundle's launches as a dict, with added entries where the case's own differs."""
+    """Return the reference build's environment as a dict of texts. Add the tested build's differing values under `case's KEY`."""
     first, second = ([fingerprint(record) for record in side] for side in (yardstick, case))
     around = {name: text for name, (text, _) in differing_values(first, [{}]).items()}
     return around | {f"{_OWN}{name}": text for name, (_, text) in differing_values(first, second).items()}

@@ -27,8 +27,8 @@ Sides = tuple[SideSpec, SideSpec]  # yardstick and case
 
 
 def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, str]) -> str:
-    """Return the name under which a device is leased, given its text in night.yaml. Look in the earlier measurements `series`,
-    then in `serials`, a dict from phone name in farm.yaml to serial. If the device is unknown, return the text.
+    """Return the name under which a device is leased, given its text in night.yaml. The latest measurement in `series` with this
+    text gives the name; else it is derived from the text. `serials` is a dict from phone name in farm.yaml to serial.
     """
     for one in reversed(series):
         if one.address == word:
@@ -41,8 +41,8 @@ def device_of(word: str, series: Sequence[Measurement], serials: Mapping[str, st
 
 
 def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on_farm: bool) -> Iterator[Problem]:
-    """Yield a problem for each device text in night.yaml that is invalid, repeated, or fits several devices. `expected` are the
-    phones of farm.yaml. Whether a device is present is not checked.
+    """Yield a Problem for each device text in night.yaml that is invalid, repeats a device, or matches several devices.
+    `expected` are the phones of farm.yaml, whose names are valid texts. Whether a device is present is not checked.
     """
     lists: list[tuple[Location, Sequence[str]]] = [(("devices",), file.devices)]
     lists += [(("cases", number, "devices"), case.devices) for number, case in enumerate(file.cases) if case.devices]
@@ -66,7 +66,7 @@ def device_word_faults(file: NightFile, expected: Sequence[ExpectedPhone], *, on
 
 
 def _without_serial(word: str) -> str:
-    """Replace the serial in a text such as `s25@R5CX` by SERIAL, since only the profile is checked. A serial alone gives ""."""
+    """Replace the serial in a device text such as `s25@R5` by SERIAL. Return "" for a bare serial, other texts unchanged."""
     if word == LOCAL_NAME or word.startswith((f"{LOCAL_NAME}?", VIRTUAL_PREFIX, HOSTED_PREFIX)):
         return word
     profile, at, serial = word.partition("@")
@@ -76,7 +76,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Return why a device text can never name a device; None if it can, even if that device is absent now."""
+    """Return why a device text of night.yaml is invalid, or None if it is valid. Do not check that the device is present."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs but no nights; name a phone"
     try:
@@ -89,7 +89,7 @@ def _kind_fault(word: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReader:
-    """The reader of night.yaml. `mistakes` are the file's problems; `faults` maps a case to the error in its recipe or bundle."""
+    """The reader of night.yaml. `mistakes` are the file's Problems. `faults` maps a case's name to why it cannot be measured."""
 
     file: NightFile
     folder: Path  # base of relative paths in the file
@@ -99,7 +99,7 @@ class CaseReader:
     _yardsticks: dict[str, SideSpec | QuadbenchError] = field(default_factory=dict)  # by name, each read once
 
     def sides(self) -> dict[str, Sides]:
-        """Return a dict from each valid case to (reference build, case's build). Note errors in `mistakes` or `faults`."""
+        """Return {case: (reference, tested build)} of measurable cases. Fill `mistakes` and `faults` with the errors found."""
         self._yardstick(self.file.yardstick, ("yardstick",))
         read = {case.name: sides for number, case in enumerate(self.file.cases) if (sides := self._sides(case, number))}
         file = self.file
@@ -149,7 +149,7 @@ class CaseReader:
             return error
 
     def _fault_place(self, source: str, error: UserError) -> tuple[str | None, QuadbenchError]:
-        """Return a case's faulty key in night.yaml (None if its recipe or bundle itself is damaged), and the error."""
+        """Find which key of a night.yaml case caused `error`. Return (key, error); key is None for a damaged recipe or bundle."""
         try:
             side_of(source, {}, self.layout)
         except QuadbenchError as alone:
@@ -170,14 +170,14 @@ class CaseReader:
 
 
 def _vain_limits(limits: Limits | None, where: Location, cases: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
-    """Yield a problem for each limit on a metric that no case in `cases` measures, because the limit would have no effect."""
+    """Yield a Problem per limit on a metric that none of `cases` measures. Each case is a dict {unmeasured metric: reason}."""
     for key in sorted(limits.model_fields_set) if limits and cases else ():
         if all(key in why for why in cases):
             yield Problem(location=(*where, key), reason=cases[0][key])
 
 
 def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
-    """Yield each limit that cannot apply to a case, with the reason why the comparison does not measure the limited metric."""
+    """Yield pairs (metric, reason), one per metric of `limits` that a case's comparison does not measure. The reason says why."""
     yardstick, case = sides
     if not case.has_references:
         yield "psnr_db", "the case's weights are random, so its images have no reference; remove this limit"
@@ -189,7 +189,7 @@ def _absent(quality: Iterable[str], sides: Sides) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCase:
-    """A case to measure in a nightly run: its reference bundle (`yardstick`), its own build (`side`), devices, limits, owner."""
+    """A nightly comparison of the build `side` with reference bundle `yardstick`. `words` are its devices, as in night.yaml."""
 
     name: str
     yardstick: SideSpec
@@ -201,7 +201,7 @@ class PlannedCase:
 
     @property
     def left_out(self) -> str | None:
-        """Return a sentence on the tasks left out because the reference bundle lacks them, or None if it has all tasks."""
+        """Return text listing the case's tasks left unmeasured because the reference bundle lacks them, or None if none are."""
         alone = [task for task in self.side.tasks if task not in self.yardstick.tasks]
         return f"tasks not measured, as the yardstick lacks them: {', '.join(alone)}" if alone else None
 
@@ -222,7 +222,7 @@ class NightPlan:
 
 
 def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPlan:
-    """Read night.yaml and the recipes and bundles of its cases. A damaged recipe or bundle affects only the cases that use it.
+    """Read night.yaml and the recipes and bundles it names into a NightPlan. A damaged recipe or bundle excludes only its cases.
 
     Raises:
         SpecError: the file has problems, including names that do not exist, or farm.yaml is invalid.
@@ -255,6 +255,6 @@ def plan_night(path: Path, layout: Layout, *, on_farm: bool = False) -> NightPla
 
 
 def unmeasured_words(case: PlannedCase, measured: Sequence[Measurement]) -> tuple[str, ...]:
-    """Return those of a case's device texts in night.yaml whose devices the night has not measured yet."""
+    """Return the devices of a case, as written in night.yaml, that have no measurement of the case in `measured`."""
     there = {one.address for one in measured if one.case == case.name}
     return tuple(word for word in case.words if word not in there)

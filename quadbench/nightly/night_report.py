@@ -35,7 +35,7 @@ _BY_ACCIDENT = 0.001
 
 
 def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) -> tuple[AlarmRate, ...]:
-    """Return for each device the rate of false alarms (ENVIRONMENT verdicts), and why that rate may be unreliable."""
+    """Return one AlarmRate per device: how often an ENVIRONMENT verdict came on nights with unchanged files and environment."""
     cases: dict[str, list[list[Measurement]]] = defaultdict(list)
     ordered = sorted(measurements, key=lambda night: (night.device, night.case, night.measured_at))
     for (device, _), nights in groupby(ordered, key=lambda night: (night.device, night.case)):
@@ -45,7 +45,7 @@ def alarm_rates(measurements: Iterable[Measurement], rulings: Sequence[Ruling]) 
 
 
 def mark_doubtful(inventory: Inventory, known: Sequence[AlarmRate]) -> dict[str, str]:
-    """Put unreliable phones on probation in the phone inventory; return the reason by device."""
+    """Mark phones with drift or too many false alarms as unreliable (probation) in the inventory. Return {device: reason}."""
     phones = {phone.seen.device for phone in inventory.phones()}
     doubts = {one.device: doubt for one in known if one.device in phones and (doubt := one.doubt)}
     for device, doubt in doubts.items():
@@ -71,8 +71,8 @@ def _known(device: str, cases: Sequence[Sequence[Measurement]], alarms: set[tupl
 
 
 def _drift(nights: Sequence[Measurement]) -> float | None:
-    """Return how far the reference bundle's image time has drifted in tonight's environment, as the logarithm of a ratio. Return
-    None if the drift is small or not significant.
+    """Return the reference bundle's drift: log(median image time of its last 8 nights / of its first 8). Only nights with the
+    latest environment count. Return None if the drift is small or not significant, or with fewer than 16 nights.
     """
     latest = nights[-1]
     alike = [night for night in nights if night.environment == latest.environment]
@@ -100,7 +100,7 @@ class NightResult:
         return cls(night=night, series=series, devices=alarm_rates(chain.from_iterable(series.values()), rulings))
 
     def view(self, where: Sequence[str]) -> NightView:
-        """Return the nightly report's content. `where` is the `--results` option for the commands that the report suggests."""
+        """Return the nightly report's data. `where` is the `--results` option in the commands that the report suggests."""
         return night_view(self.night, self.series, self.devices, where)
 
 

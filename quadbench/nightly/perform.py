@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NightPictures:
-    """The image quality scores of a night. Images of a run are scored once, even if several devices generated them. `faults` maps
-    (case, device) to a dict from metric to why its score is missing. It is not stored, so a restarted night begins without it.
+    """The image quality scores of a night, computed once per run. `faults` maps (case, device's text in night.yaml) to a dict
+    from (task, metric) to why the score is missing. It is not stored, so a resumed night starts with empty `faults`.
     """
 
     launcher: Launcher
@@ -50,7 +50,7 @@ class NightPictures:
     _runs: dict[str, RunScores | str] = field(default_factory=dict)
 
     def scores(self, measured: Measurement, painter: str | None, case: PlannedCase) -> tuple[Point, ...]:
-        """Return a measurement's image quality scores. `painter` is the address of the device that generated the images."""
+        """Return a measurement's image quality scores as a tuple of Points. `painter` is the address of the generating device."""
         wanted = _wanted_metrics(measured, case)
         if not wanted:
             return ()
@@ -66,7 +66,7 @@ class NightPictures:
         return {name: faults.get(name, _UNSCORED) for name in _wanted_metrics(measured, case) if name not in there}
 
     def _run_scores(self, run_id: str, bundle: str, metrics: tuple[str, ...]) -> RunScores | str:
-        """Compute or reuse the quality scores of a run's images; return the reason as text if scoring fails."""
+        """Return the quality scores of a run's images, computed once per run. If scoring fails, return the reason as text."""
         if run_id not in self._runs:
             try:
                 with requires_extra("quality"):
@@ -89,7 +89,7 @@ def _values(scores: RunScores, painter: str | None) -> Mapping[FigureName, float
 
 
 def _point(name: FigureName, value: float | str | None) -> Point | str:
-    """Return an image quality score as a metric value to track over nights. If it cannot be tracked, return why, as text."""
+    """Return an image quality score as a Point. If the score is missing or not comparable between nights, return why as text."""
     if value is None or isinstance(value, str):
         return f"{_UNSCORED}: {value}" if value else _UNSCORED
     point = Point(task=name[0], key=name[1], value=value)
@@ -98,15 +98,15 @@ def _point(name: FigureName, value: float | str | None) -> Point | str:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseNight:
-    """A night's measurement of a case, with the changes that the detector suspects in it."""
+    """A nightly case with one night's measurement. `detection` holds the measurement and the changes suspected in it."""
 
     case: PlannedCase
     detection: Detection
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return the metrics on which the confirming launches must give a verdict: the suspected ones. Image time is added if
-        none is suspected, or if new files have too few earlier nights to judge a metric.
+        """Return Goals for alternating launches, one per suspected metric. Exclude file sizes, image scores, known regressions
+        and metrics with too few nights to know a usual value. Add mean image time if any metric has too few or no Goal remains.
         """
         detection = self.detection
         names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
@@ -116,7 +116,7 @@ class CaseNight:
 
 
 def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: NightStore) -> list[CaseNight]:
-    """Return a night's measurements that have no verdict yet, each with the suspected changes that were detected."""
+    """Detect suspected changes in a night's measurements that have no verdict yet. Return one CaseNight per measurement."""
     night, known = nights.night(night_id), {case.name: case for case in cases}
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings if not is_unmeasured(ruling)}
     tonight = [one for one in night.measurements if one.case in known and (one.case, one.device) not in ruled]
@@ -124,7 +124,7 @@ def judge_measurements(night_id: str, cases: Sequence[PlannedCase], nights: Nigh
 
 
 def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget: Budget | None) -> dict[Key, CaseResult]:
-    """Launch each suspected build alternately with its last good build. Return a dict from (case, device address) to result."""
+    """Interleave launches of each suspected build with its last good build. Return {(case, device address): CaseResult}."""
     wanted, comparison = dict[tuple[str, Subject, Subject, tuple[str, ...]], CaseRequest](), dict[Key, CaseResult]()
     for one in suspected:
         name, address, last_good = one.case.name, one.detection.tonight.address, one.detection.last_good
@@ -142,8 +142,8 @@ def confirm_suspects(suspected: Sequence[CaseNight], launcher: Launcher, budget:
 
 
 def rule(one: CaseNight, comparison: CaseResult | None, lacking: Mapping[FigureName, str], nights: NightStore) -> None:
-    """Store all verdicts on a measurement at once. A comparison with too few blocks of launches is ignored, so changes stay
-    unconfirmed. `lacking` is a dict from metric to the reason why its score is missing.
+    """Store a measurement's verdicts. `comparison` tests the suspected changes. If it has too few launch blocks, ignore it, so
+    the changes stay unconfirmed. `lacking` maps (task, metric) to the reason why the image score is missing.
     """
     versus = comparison.versus if comparison else None
     is_enough = versus is not None and versus.blocks >= MIN_BLOCKS
@@ -173,7 +173,7 @@ def _detect(tonight: Measurement, case: PlannedCase, nights: NightStore) -> Dete
 
 
 def _confirmation_request(case: PlannedCase, last_good: Subject, tonight: Measurement, launcher: Launcher) -> CaseRequest:
-    """Return a request to compare the last good files (A) with tonight's files (B), with the case's settings in night.yaml."""
+    """Return a CaseRequest to compare the last good files (A) with tonight's (B) under the case's settings in night.yaml."""
     as_case = replace(case.side, changes={}, recipe=None, run=None)
     a, b = (
         replace(as_case, source=f"{case.name}, {what}", bundle=launcher.bundle(subject.bundle), kit=subject.kit)
@@ -229,7 +229,7 @@ def _exclusive_night(night_id: str, layout: Layout) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningNight:
-    """A nightly run in progress. `causes` maps a case and a device's text in night.yaml to why its measurement is missing."""
+    """A nightly run in progress. `causes` maps (case name, device as in night.yaml) to why a measurement is missing."""
 
     night_id: str
     plan: NightPlan
@@ -252,7 +252,7 @@ class _RunningNight:
                 self.causes[comparison.case, comparison.word] = why
 
     def judge(self) -> None:
-        """Store verdicts on measurements that have none. Suspected changes are first confirmed by alternating launches.
+        """Store verdicts on measurements that have none. First launch old and new files alternately to confirm suspected changes.
 
         If files for a confirmation are not accessible, no ruling is made: the night can be resumed later.
         """
@@ -294,7 +294,7 @@ class _RunningNight:
         self.nights.add([*rulings, *back])
 
     def _store_failure(self, comparison: CaseResult) -> str | None:
-        """Store a comparison's measurement and image scores. Return None, or the reason why they could not be stored."""
+        """Store a comparison's measurement and image scores. Return why they could not be stored, or None if they were."""
         try:
             records = [record for run_id in comparison.runs for record in self.records.run_records(run_id)]
             (case,) = (one for one in self.plan.cases if one.name == comparison.case)

@@ -1,4 +1,4 @@
-"""Time series of a nightly case on a device: comparable scales of metrics, the smallest changes that count, baseline nights."""
+"""Time series of a nightly case on a device: scales to compare metrics, the smallest changes that count, and baseline nights."""
 
 import math
 from collections.abc import Sequence
@@ -35,14 +35,14 @@ def name_of(point: Point) -> FigureName:
 
 
 def tasks_of(night: Measurement) -> tuple[str, ...]:
-    """Return the names of the tasks that a night measured. A metric for "all tasks" is the mean over these."""
+    """Return the sorted names of the tasks that a night measured, without "all tasks", which stands for the mean over tasks."""
     return tuple(sorted(point.task for point in night.points if point.key == PRIMARY and point.task != ALL_TASKS))
 
 
 def to_scale(point: Point) -> float | None:
-    """Convert a metric's value to the scale on which nights are compared: dB for PSNR, else a logarithm. If there is a ratio to
-    the reference bundle, convert the ratio. An image distance of 0 or below (KID estimates) gives -inf. Other values without a
-    logarithm, and values that are not finite, give None.
+    """Return a metric's value, or its ratio to the reference bundle if it has one, on a scale for comparing nights. PSNR stays in
+    decibels. A positive value of another metric becomes its natural logarithm. An image distance of 0 or below gives -inf. Any
+    other value of 0 or below, and a value that is not finite, gives None.
     """
     value = point.value if point.ratio is None else point.ratio
     if not math.isfinite(value):
@@ -56,12 +56,12 @@ def to_scale(point: Point) -> float | None:
 
 
 def from_scale(place: float, key: str) -> float:
-    """Convert a metric value on the scale of `to_scale` (PSNR in decibels, else a logarithm) back to its value or ratio."""
+    """Undo `to_scale`: convert a logarithm back to the metric value or ratio. Return PSNR, which is in decibels, unchanged."""
     return place if key == PSNR else math.exp(place)
 
 
 def change_between(before: float, now: float) -> float:
-    """Return a metric's change, later minus earlier: in logarithms, or dB for PSNR. It is inf if a distance was 0 before."""
+    """Return `now` minus `before`, two results of `to_scale`. If only `before` is -inf, return inf; if both are, return 0."""
     return 0.0 if now == before else now - before
 
 
@@ -140,18 +140,18 @@ class Window:
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
-        """If all earlier nights rest on expired acceptances of changes, return the acceptance that expired last; else None."""
+        """Return the last waiver to expire if each earlier night (at least one) had a waiver expired by tonight; else None."""
         if not self.nights or any(not self._waiver_expired(night, self.acks) for night in self.nights):
             return None
         return max((word for word in self.acks if not self._is_in_force(word)), key=lambda word: word.until, default=None)
 
     def is_accepted(self, name: FigureName) -> bool:
-        """Return whether an acceptance of this metric's change that begins after the last good night is still in force."""
+        """Return whether a person's acceptance of this metric's change is in force and began after the last good night."""
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
     def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's verdict if it confirmed this metric's regression in tonight's files and environment; else None."""
+        """Return last night's confirmed regression of this metric, if files and environment are the same tonight; else None."""
         latest = self.nights[-1] if self.nights else None
         if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
             return None
@@ -171,7 +171,7 @@ class Window:
         return next((ruling for ruling in self.on(night) if (ruling.task, ruling.key) == name), None)
 
     def series(self, point: Point) -> list[Level]:
-        """Return a metric's earlier values to compare with tonight's. For means over tasks, skip nights with other tasks."""
+        """Return a metric's earlier values as (night, scaled value) pairs. Skip nights that cannot be compared with tonight."""
         is_ratio, yardstick, tasks = point.ratio is not None, self.tonight.yardstick, tasks_of(self.tonight)
         sound = [night for night in self.nights if point.key in EXACT or is_sound(night)]
         if point.task == ALL_TASKS:
@@ -186,7 +186,7 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return a metric's baseline: its values in good nights since it last improved or a person accepted a change."""
+        """Return a metric's (night, scaled value) pairs without bad verdicts, from the metric's last improvement or waiver on."""
         usual: list[Level] = []
         words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
@@ -204,7 +204,7 @@ class Window:
         return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
     def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
-        """Return whether a person accepted a night's change only until a time that is now past."""
+        """Return whether any waiver in the list `words` covered the time when `night` was measured but expired before tonight."""
         return any(word.since <= night.measured_at < word.until and not self._is_in_force(word) for word in words)
 
     def _is_in_force(self, word: Acknowledgement) -> bool:
@@ -226,7 +226,7 @@ class Window:
 
 
 def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: str) -> list[Level]:
-    """Return earlier values of tonight's reference bundle (yardstick), from nights without caveats that ran the same tasks."""
+    """Return pairs (night, mean log of reference bundle's metric `key`). Skip nights with caveats or tasks unlike `latest`'s."""
     tasks = tasks_of(latest)
     return [
         (night, place)
@@ -239,7 +239,7 @@ def yardstick_values(nights: Sequence[Measurement], latest: Measurement, key: st
 
 
 def yardstick_shift(past: Window, limits: Limits) -> str | None:
-    """Return as text how the reference bundle's metric values differ tonight from earlier nights; None if they do not."""
+    """Return text on changes of the reference bundle's image time and peak RAM since earlier nights; None if neither changed."""
     tonight, changes = past.tonight, []
     for key in _TOLD:
         places = yardstick_values(past.nights, tonight, key)[-LEVEL_NIGHTS:]

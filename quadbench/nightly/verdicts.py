@@ -32,8 +32,8 @@ _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVI
 
 @dataclass(frozen=True, kw_only=True)
 class SuspectedChange:
-    """A metric value (figure) that may have changed tonight: `value` tonight, and `expected` from earlier nights. Both are ratios
-    to the reference bundle (yardstick) if it was measured, otherwise absolute values.
+    """A metric that may have changed. `value` is tonight's value. `expected` is the usual value, or None if unknown. Both are
+    ratios to the reference bundle if the metric has such a ratio.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
     confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
@@ -57,13 +57,13 @@ class SuspectedChange:
 
     @property
     def is_vague(self) -> bool:
-        """Return whether a metric is suspected only because its files are new, with too few nights to know its usual level."""
+        """Return whether a metric is suspected only because the files are new and too few nights show its usual level."""
         return self.is_worse is None and not self.is_sure and self.known is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The changes detected in a night's measurement of a case. `last_good` holds the files with which tonight's are compared.
+    """The changes detected in a night's measurement of a case. Tonight's files are compared with the `last_good` files.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -87,7 +87,7 @@ class Detection:
 
     @property
     def to_confirm(self) -> bool:
-        """Return whether to launch the last good files (A) and tonight's (B) alternately, to confirm or refute a suspicion."""
+        """Return whether tonight's suspected changes need a check by alternating launches of last good and tonight's files."""
         is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
@@ -99,7 +99,7 @@ def detect(
     acknowledged: Sequence[Acknowledgement],
     limits: Limits,
 ) -> Detection:
-    """Detect changes of tonight's measurement against earlier ones (`history`, oldest first). `rulings` are past verdicts."""
+    """Compare `tonight` with earlier measurements (`history`, oldest first). Return the detected changes as a Detection."""
     where = (tonight.case, tonight.device)
     past = Window(
         tonight=tonight,
@@ -129,7 +129,7 @@ def detect(
 
 @dataclass(frozen=True, kw_only=True)
 class _Detector:
-    """The detector of changes: it checks each metric value of a night against earlier nights and the limits of changes."""
+    """The detector of changed metrics. It compares tonight with earlier nights; `limits` are the least changes that count."""
 
     past: Window
     limits: Limits
@@ -170,7 +170,7 @@ class _Detector:
         return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a suspected change if a metric differs from earlier nights, whether the files are new or not; else None."""
+        """Return a SuspectedChange if a metric moved from its usual value beyond noise and the metric's limit; otherwise None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
@@ -180,8 +180,8 @@ class _Detector:
         return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
 
     def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Compare nights that ran tonight's new files with nights before them. Return the change if it exceeds half the metric's
-        limit, else None. The limit is halved because many nights reveal smaller changes than one night.
+        """Return a SuspectedChange if a metric's median under tonight's new files differs from its median under earlier files.
+        The difference must exceed noise and half the metric's limit. Return None otherwise, or if the files are not new.
         """
         subject = self.past.tonight.subject
         now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
@@ -216,10 +216,10 @@ def rulings_on(
     now: datetime,
     why: str | None = None,
 ) -> tuple[Ruling, ...]:
-    """Return the verdicts on a case on a device. Each suspected or changed metric has one, and all other metrics share one.
+    """Return a case's verdicts on one device. The first covers all metrics without a separate verdict. The rest cover one each.
 
-    `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it
-    was not run; `why` says what went wrong. Its verdicts on figures that were not suspected count too.
+    `confirmed` is the comparison of the last good files (A) with tonight's (B), and `comparison` its id. Both are None if it was
+    not run; `why` says what went wrong. This comparison's verdicts on unsuspected metrics count too.
     """
     judge = _Judge(detection=detection, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
     each = [ruling for suspect in detection.suspects if (ruling := judge.on_suspect(suspect))]
@@ -244,7 +244,7 @@ def missing_ruling(night: str, case: str, device: str, address: str, *, cause: s
 
 @dataclass(frozen=True, kw_only=True)
 class _Judge:
-    """Gives the verdicts on a case on a device, from suspected changes and the comparison that was to confirm them."""
+    """The judge that turns a case's suspected changes on a device into verdicts. It uses interleaved launches if any ran."""
 
     detection: Detection
     confirmed: VersusDevice | None
@@ -259,7 +259,7 @@ class _Judge:
         return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
 
     def on_all(self, apart: int) -> Ruling:
-        """Return one verdict for all metrics without a verdict of their own. `apart` counts the metrics that have their own."""
+        """Return the verdict on all metrics that lack their own verdict. `apart` is how many metrics have their own verdict."""
         detection = self.detection
         if detection.yardstick:
             text = f"the yardstick, with unchanged files, differs from its usual level on this device: {detection.yardstick}"
@@ -278,7 +278,7 @@ class _Judge:
         return replace(self.ruling(RulingKind.CLEAN, f"{figures} as usual, {text}"), comparison=self.comparison if few else None)
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
-        """Return the verdict on a suspected metric, or None if only new files raised the suspicion and no change is proven."""
+        """Return a suspected metric's verdict. Return None if too few nights show a usual value and no change is proven."""
         if suspect.known:
             ruling = self._rated(
                 self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
@@ -293,7 +293,7 @@ class _Judge:
         return self._rated(ruling, compared) if compared else ruling
 
     def on_others(self) -> list[Ruling]:
-        """Return verdicts on unsuspected metrics that the comparison proves changed. Changes that a person accepted get none."""
+        """Return a list with a verdict per unsuspected metric that changed in interleaved launches. Skip waived metrics."""
         suspected = {suspect.name for suspect in self.detection.suspects}
         rulings = []
         for row in self.confirmed.rows if self.confirmed else ():
@@ -304,7 +304,7 @@ class _Judge:
         return rulings
 
     def _ruling_on(self, suspect: SuspectedChange, compared: Comparison | None) -> tuple[RulingKind, str]:
-        """Return the kind of verdict on a suspected metric, such as REGRESSION, and its cause in words."""
+        """Return (verdict kind, cause as text) for a metric with a suspected change. A kind is, for example, REGRESSION."""
         if suspect.is_sure and suspect.expected is None:
             return RulingKind.INCONCLUSIVE, suspect.why
         if self.detection.is_same or suspect.has_same_files:
@@ -331,7 +331,7 @@ class _Judge:
 
     @property
     def _undecided(self) -> str | None:
-        """Return why alternating launches with the last good files gave no verdict on image time, or None if they gave one."""
+        """Return as text why interleaved launches gave no verdict on mean image time. Return None if they gave one."""
         if self.confirmed is None:
             return self._because(_UNCONFIRMED)
         row = primary_row(self.confirmed)
@@ -349,7 +349,7 @@ class _Judge:
 
     @property
     def _environment(self) -> str:
-        """Return the known changes of the device's environment as text in parentheses; empty if none is known."""
+        """Return tonight's caveats, such as throttling, and environment changes, each as ` (text)`. Without any, return ""."""
         doubts = [caveat.label for caveat in self.detection.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
         return "".join(f" ({word})" for word in (*doubts, self.detection.changed) if word)
 
@@ -364,8 +364,8 @@ def _change(result: Comparison | Ruling, key: str) -> str:
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
-    """Return CLEAN verdicts that replace the old ones on a change, because a person accepted it from some night on. `rulings` are
-    the old verdicts, and `nights` the measurements that they are about.
+    """Return a CLEAN copy of each REGRESSION, INCONCLUSIVE or ENVIRONMENT verdict in `rulings` that the waiver `word` covers.
+    Skip verdicts on measurements made before the waiver began. `nights` lists all measurements.
     """
     covered = {(night.night, night.device) for night in nights if night.measured_at >= word.since}
     cause = f"acknowledged by {word.owner} until {word.until:%Y-%m-%d}: {word.reason}"

@@ -68,10 +68,10 @@ def run(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Build a recipe's bundles, push them to devices, measure them and write the report. Each launch's record is stored at once.
+    """Build a recipe's bundles, push them to devices, measure them and write the report. Return a `RunOutcome`.
 
     A device that fails is left out and named in the outcome; the others continue. `swept` are the values that a sweep sets;
-    `options` holds the retries for lost devices and the time budget.
+    `options` holds the retries for lost devices and the time budget. Each launch's record is stored at once.
 
     Raises:
         QuadbenchError: nothing could be built, or every device failed.
@@ -92,10 +92,9 @@ def run(
 def build_ahead(
     recipe: Recipe, addresses: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer
 ) -> dict[str, StoredBundle]:
-    """Build missing bundles before any device is leased, so that other jobs can use the devices during the build.
+    """Build a recipe's missing bundles before a run leases its devices. Return a dict from device profile to bundle.
 
-    The devices are checked first, so that nothing is built for a device that cannot run it. Return the bundles by device profile;
-    the result is empty if all of them exist already.
+    If no bundle is missing, return an empty dict at once; otherwise check the devices first.
     """
     profiles = list(dict.fromkeys(address.profile for address in addresses))
     if all(find_bundle(recipe.for_device(profile), layout) for profile in profiles):
@@ -106,7 +105,7 @@ def build_ahead(
 
 
 def build_rest(ahead: dict[str, StoredBundle], recipe: Recipe, session: RunSession) -> dict[str, StoredBundle]:
-    """Build the bundles for phones whose profile became known only with the lease. Return a dict from profile to bundle."""
+    """Build the bundles for phones whose profile was unknown until they were leased. Return a dict from profile to bundle."""
     profiles = session.leased.profiles
     if ahead.keys() >= set(profiles):
         return ahead
@@ -122,7 +121,7 @@ def run_bundle(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Run an existing bundle on all devices. If the bundle lacks per-task graphs, the variants that need them are not run.
+    """Run a stored bundle on devices. Return a `RunOutcome`. Skip `per-graph` and `resident` if the bundle lacks their U-Nets.
 
     Raises:
         QuadbenchError: every device failed.
@@ -137,7 +136,7 @@ def run_bundle(
 def resume(
     run_id: str, addresses: Sequence[Address] = (), *, options: RunOptions = DEFAULT_RUN, layout: Layout, observer: Observer
 ) -> RunOutcome:
-    """Resume an interrupted run: measure its missing launches, on all of its devices or only on the given ones.
+    """Run the missing launches of an interrupted run on `addresses`. If `addresses` is empty, use all of the run's devices.
 
     Raises:
         UserError: there is no such run, the run has ended, or its file lacks what resuming needs.
@@ -154,7 +153,7 @@ def resume(
 
 
 def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict[str, QuadbenchError]:
-    """Deploy existing bundles, keyed by device profile. Measure, store results, and return failed devices' errors by address.
+    """Push each device its bundle, measure, and store results. Return a dict from each failed device's address to its error.
 
     Raises:
         QuadbenchError: nothing could be compiled, or every device failed.
@@ -165,7 +164,7 @@ def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict
 
 
 def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
-    """Return the plan of a run that measures a bundle. Variants for which the bundle lacks graphs per task are left out."""
+    """Return the RunPlan of a bundle and run settings. If no task has its own U-Net, keep no baseline but merged-at-load."""
     has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
     return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
@@ -174,7 +173,8 @@ def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
 def admit(
     candidate: Candidate, bundle: StoredBundle, addresses: Sequence[Address], *, layout: Layout, observer: Observer
 ) -> "tuple[Admission, tuple[Deployment, ...]]":
-    """Check whether an adapter fits a bundle's LoRA encodings. Only if so, store the bundle with it and push it to devices.
+    """Check whether an adapter fits a bundle's LoRA encodings. If it fits, store the bundle with the adapter and push it to the
+    devices. Return the `Admission` and a tuple of one `Deployment` per device, which is empty if the adapter does not fit.
 
     Raises:
         QuadbenchError: the adapter cannot be read or has no place in the base, or every device failed.
@@ -217,7 +217,7 @@ def ensure_bundle(recipe: Recipe, *, layout: Layout, observer: Observer) -> Stor
 
 
 def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-    """Return the bundle of each device profile. Build missing bundles; build steps that several bundles share run only once.
+    """Return a dict from device profile to bundle. Build missing bundles; build steps that several bundles share run only once.
 
     Raises:
         QuadbenchError: as `ensure_bundle`.
@@ -231,7 +231,7 @@ def ensure_bundles_for(recipe: Recipe, profiles: Sequence[str], *, layout: Layou
 
 
 def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) -> None:
-    """Build the missing bundles of several recipes. Build steps that several bundles share run only once.
+    """Build and store the recipes' bundles that are not stored yet. Build steps that several bundles share run only once.
 
     Raises:
         QuadbenchError: a recipe cannot be built; what was built before is kept.
@@ -253,7 +253,7 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
 def ensure_compiled(
     source: Recipe | Path, target: KnownTarget, *, layout: Layout, observer: Observer
 ) -> tuple[StoredBundle, StoredCompiled]:
-    """Compile a bundle, given as its folder or its recipe, for one target. Return the bundle and the compiled bundle.
+    """Compile a bundle, given as its folder or as a recipe, for one compile target. Return the pair (bundle, compiled bundle).
 
     Raises:
         MissingDependencyError: the target cannot be compiled for here; nothing was built.

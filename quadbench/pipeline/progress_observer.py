@@ -1,4 +1,4 @@
-"""An observer that also writes a run's progress to a file. Other processes, such as the live page's server, read the file.
+"""Publish a run's progress in a file that an observer updates. Other processes, such as the live page's server, read the file.
 
 The observed thread only updates a value in memory. Another thread writes it to disk at most once a second; failed writes are
 ignored.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Publish progress to other processes while the block runs. `what` titles the work; `run_id` is its run's id, or None."""
+    """Yield an observer that writes progress to a file for other processes. `what` is a title, `run_id` None for a comparison."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MAX_TEXT),

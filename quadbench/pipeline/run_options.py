@@ -1,4 +1,4 @@
-"""The plan of a run, its options for lost devices and for a time budget, and checks before an interrupted run resumes."""
+"""The plan of a run, its options (retries of lost devices, time budget), and checks before an interrupted run is resumed."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ class RunOptions:
 
     @property
     def budget(self) -> Budget | None:
-        """Return the time budget of a run that begins now, or None if its time is unlimited."""
+        """Return the run's `Budget`, which ends `budget_s` seconds from now, or None if the run has no time limit."""
         return None if self.budget_s is None else Budget(ends_at=time.monotonic() + self.budget_s)
 
     def since(self, began: float) -> "RunOptions":
@@ -62,7 +62,7 @@ class RecordHooks:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan(RecordHooks):
-    """The plan of a run: recipe name, measurement settings, and `overrides` that replace the default harness or libraries.
+    """A run plan: recipe name, measurement settings, and `overrides` that replace default harness, libraries or graphs.
 
     `run_id` and `devices` belong to a resumed run, which may have no record yet. `run_id=None` begins a new run.
     """
@@ -75,7 +75,7 @@ class RunPlan(RecordHooks):
 
 
 def bundles_of(run_file: RunFile, addresses: Sequence[Address], layout: Layout) -> dict[str, StoredBundle]:
-    """Return the bundles of an interrupted run by folder name. Raise UserError if it cannot be resumed on these devices."""
+    """Return an interrupted run's bundles, keyed by folder name. Raise if the run cannot be resumed on devices at `addresses`."""
     if not run_file.planned:
         raise UserError(f"run {run_file.run_id} belongs to a comparison and cannot be resumed", hint="compare again")
     _require_unfinished(run_file, layout)
@@ -113,7 +113,7 @@ def _bundle(run_file: RunFile, name: str, layout: Layout) -> StoredBundle:
 
 
 def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
-    """Return the first bundle of an interrupted run, for example to read the tasks, which all bundles of the run share.
+    """Return the `Bundle` that is named first in an interrupted run's run.json. The run's other bundles have the same tasks.
 
     Raises:
         UserError: the run has ended.
@@ -124,7 +124,7 @@ def resumable_bundle(run_id: str, layout: Layout) -> Bundle:
 
 
 def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]) -> None:
-    """Raise if an address of a resumed run now means a device with another serial number than before."""
+    """Raise if an address of a resumed run now leads to a device whose serial number differs from before."""
     serials = {facts.address: facts.serial for facts in known}
     for device in devices:
         address = device.facts.address
@@ -136,7 +136,7 @@ def require_same_devices(devices: Sequence[Device], known: Iterable[DeviceFacts]
 
 
 def require_same_bundle(bundles: Mapping[str, StoredBundle], stored: Sequence[RunRecord]) -> None:
-    """Raise if a device's stored launch records come from another bundle than the bundle given for the device's profile."""
+    """Raise if a launch record's bundle digest differs from the bundle that `bundles` has under the record's device profile."""
     for record in stored:
         bundle = bundles.get(record.device.profile)
         if bundle and bundle.artifact.digest != record.bundle_digest:

@@ -50,11 +50,11 @@ class LeasedDevices:
 
     @property
     def profiles(self) -> list[str]:
-        """Return the device profile name of each device, first of the leased devices, then of the AI Hub phones."""
+        """Return a list with the profile name of each leased device, followed by the profile name of each AI Hub phone."""
         return [device.profile.name for device in self.devices] + [phone.profile.name for phone in self.phones]
 
     def require_equipped(self, cores: Sequence[int], overrides: Overrides = NO_OVERRIDES) -> None:
-        """Raise, before a build begins, if a device lacks a harness, libraries, a compiler or one of the CPU cores `cores`."""
+        """Raise if no device is available, or a device lacks harness, libraries, compiler or (if local) a CPU core in `cores`."""
         require_any([*self.devices, *self.phones], self.left_out)
         require_equipment(self.devices, self.layout, overrides)
         require_cores(cores, self.devices)
@@ -64,7 +64,7 @@ class LeasedDevices:
 def lease_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, to_examine: bool = False, layout: Layout
 ) -> Iterator[LeasedDevices]:
-    """Connect to devices, open the results database and lease the devices. Release everything when the block ends.
+    """Connect to devices and lease them, open the results database and yield `LeasedDevices`. Release all when the block ends.
 
     Raises:
         QuadbenchError: a device's profile is wrong, or the device is absent, leased by another job or in quarantine.
@@ -96,10 +96,10 @@ def lease_devices(
 def require_devices(
     addresses: Sequence[Address], purpose: str, options: RunOptions, *, cores: Sequence[int] = (), layout: Layout
 ) -> None:
-    """Raise if a run could not use these devices, or the CPU `cores` to which it is pinned. Call this before building.
+    """Check devices before a build. Raise QuadbenchError if a device is absent, leased by another job, in quarantine, or lacks
+    harness, libraries or compiler. Raise UserError if a device uses this host's CPU and the host lacks a core in `cores`.
 
-    Raises:
-        QuadbenchError: a device is absent, leased by another job, in quarantine, or lacks what it runs with.
+    If `options.keep_going` is set, an absent or leased device raises only if no device is left.
     """
     with lease_devices(addresses, purpose, options, to_examine=True, layout=layout) as leased:
         if leased.left_out is None:
@@ -109,7 +109,7 @@ def require_devices(
 
 @dataclass(frozen=True, kw_only=True)
 class Session(Generic[WorkT]):
-    """A run or comparison in progress: leased devices, observer, lost-device retries, and number of stored records by device."""
+    """A run or comparison in progress: leased devices, observer, retries after lost connections, number of records by device."""
 
     work: WorkT
     leased: LeasedDevices
@@ -119,12 +119,12 @@ class Session(Generic[WorkT]):
 
     @property
     def layout(self) -> Layout:
-        """Return the layout of the results folder."""
+        """Return the `Layout`, the object that gives the paths of all files in the results folder."""
         return self.leased.layout
 
     @cached_property
     def recovery(self) -> Recovery:
-        """Return this run's policy for lost devices: retries, wait, lease check, and a callback for devices that come back."""
+        """Return the policy for lost devices: most retries, seconds to wait, and functions to check leases and record retries."""
         return Recovery(
             retries=self.leased.options.retries,
             wait_s=self.leased.options.wait_s,
@@ -134,7 +134,7 @@ class Session(Generic[WorkT]):
         )
 
     def launch_settings(self, run_id: str, runtime: Runtime, measure: Measure) -> LaunchSettings:
-        """Return the launch settings of a run from its runtime and measurement settings."""
+        """Return the settings that all launches of run `run_id` share, such as timeout and lease check."""
         return LaunchSettings(
             run_id=run_id,
             layout=self.layout,
@@ -145,7 +145,7 @@ class Session(Generic[WorkT]):
         )
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Note that the device was lost and came back, for the report and for the record of the device's health."""
+        """Count a device's lost connection against its health, and append the retry to `retries`, which the report lists."""
         self.leased.leases.note_lost(device, retry.reason)
         self.retries.append(retry)
 
@@ -172,14 +172,14 @@ class Session(Generic[WorkT]):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSession(Session[RunPlan]):
-    """A run in progress. `stored` holds the launch records from before the run was resumed; `budget` is its time budget."""
+    """A run in progress. `stored` has a resumed run's earlier launch records. A `budget` of None means unlimited time."""
 
     run_id: str
     stored: Sequence[RunRecord]
     budget: Budget | None
 
     def note_retry(self, device: Device, retry: Retry) -> None:
-        """Record that a device was lost and came back. If the run's file exists already, record it there as well."""
+        """Count a device's lost connection against its health. Append the retry to `retries` and to run.json (if it exists)."""
         super().note_retry(device, retry)
 
         def with_retry(run: RunFile | None) -> RunFile:
@@ -195,7 +195,7 @@ class RunSession(Session[RunPlan]):
 def run_session(
     work: RunPlan, addresses: Sequence[Address], options: RunOptions, *, layout: Layout, observer: Observer
 ) -> Iterator[RunSession]:
-    """Lease a run's devices, check that they can run it, and yield its session. The leases end with the block.
+    """Lease a run's devices, check their equipment and yield a `RunSession`. Release the devices when the `with` block ends.
 
     Raises:
         QuadbenchError: a device cannot be leased, lacks what it runs with, or is another one than before.

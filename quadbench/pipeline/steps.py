@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedRun:
-    """A run whose bundles are on the devices. `bundles` is keyed by device profile; `launches` has a plan for each device.
+    """A run whose bundles are on the devices. `bundles` is keyed by device profile. Every device runs all `launches`.
 
     `run_file` is the content of the run's file when the run began.
     """
@@ -40,7 +40,7 @@ class DeployedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureResult:
-    """The outcome of measuring: launches left to run by device address, and errors of AI Hub phones without stored records."""
+    """A result of measuring. `remaining` maps device address to launches not run. `hosted` maps failed AI Hub phone to error."""
 
     remaining: Mapping[str, NotRun]
     hosted: Mapping[str, QuadbenchError]
@@ -56,12 +56,12 @@ class RunOutcome:
 
     @property
     def is_ok(self) -> bool:
-        """Return True if every device took part and every launch is OK, or was discarded and repeated."""
+        """Return True if every device took part, and each launch is either OK or was discarded and repeated."""
         return self.exit_code == 0
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code for the first failed or unavailable device, else for the first failed launch, else 0."""
+        """Return the exit code of the first failed or unavailable device's error, else of the first failed launch, else 0."""
         if self.failures:
             return next(iter(self.failures.values())).exit_code
         first = next((record for record in self.result.records if not record.status.is_fine), None)
@@ -71,7 +71,7 @@ class RunOutcome:
 
 
 def deploy(bundles: Mapping[str, StoredBundle], session: RunSession) -> DeployedRun:
-    """Compile bundles, keyed by device profile, push each to its devices, and write or extend the run's file."""
+    """Compile the bundle of each device profile, push it to the devices, write or extend run.json and return a `DeployedRun`."""
     own = {profile: ensure_local(bundle, session.layout) for profile, bundle in bundles.items()}
     require_same_bundle(own, session.stored)
     work, leased = session.work, session.leased
@@ -94,7 +94,7 @@ def deploy(bundles: Mapping[str, StoredBundle], session: RunSession) -> Deployed
 
 
 def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
-    """Measure on each device the launches that the run still lacks. Each launch's record is stored as soon as the launch ends."""
+    """Measure the launches that each device still lacks. Store each record as soon as its launch ends. Return a MeasureResult."""
     rollout, phones = deployed.rollout, session.leased.phones
     remaining: dict[str, NotRun] = {}
     if rollout.installations:
@@ -110,7 +110,7 @@ def measure(deployed: DeployedRun, session: RunSession) -> MeasureResult:
 
 
 def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -> dict[str, QuadbenchError]:
-    """Note in the run's file whether the run has ended, and which devices failed. Return a dict from failed address to error."""
+    """Write to run.json whether the run has ended and why launches are missing. Return a dict from failed address to error."""
     failed, remaining, hosted, leased = deployed.rollout.failures, measured.remaining, measured.hosted, session.leased
     given_up = {address: rest.given_up for address, rest in remaining.items() if rest.given_up}
     removed = _removed(session)
@@ -134,13 +134,13 @@ def store(measured: MeasureResult, deployed: DeployedRun, session: RunSession) -
 
 
 def report(failures: dict[str, QuadbenchError], session: RunSession) -> RunOutcome:
-    """Load the finished run and write its HTML report. `failures` are the errors of failed or unavailable devices by address."""
+    """Load a run's result, write the HTML report and return a `RunOutcome`. `failures` is a dict from device address to error."""
     result = load_run(session.layout, session.run_id)
     return RunOutcome(result=result, report=write_report(result, session.layout), failures=failures)
 
 
 def _rolled_out(bundles: Mapping[str, StoredBundle], session: RunSession) -> Rollout:
-    """Install a run's bundles on its devices. Raise if every device fails and no AI Hub phone is left to measure on."""
+    """Push bundles to devices. Return a Rollout. If all fail, return only errors if the run has AI Hub phones, else raise."""
     failures: dict[str, QuadbenchError] = {}
     devices = session.leased.devices
 
@@ -180,7 +180,7 @@ def _queue(installation: Installation, deployed: DeployedRun, session: RunSessio
 def _measured_hosted(
     phones: Sequence[HostedPhone], deployed: DeployedRun, session: RunSession
 ) -> Iterator[tuple[str, QuadbenchError]]:
-    """Profile a run's graphs on its AI Hub phones and store the records. Yield address and error of each phone that failed."""
+    """Measure a run's graphs on AI Hub phones and store the launch records. Yield (address, error) for each failed phone."""
     for phone in phones:
         if on_device(session.stored, phone.address):
             continue  # one job gives all of its records
@@ -208,7 +208,7 @@ def _hosted_records(phone: HostedPhone, bundle: StoredBundle, session: RunSessio
 
 
 def _removed(session: RunSession) -> dict[str, QuadbenchError]:
-    """Return an error for each device whose launch records somebody deleted from the database during the run."""
+    """Return a dict from address to error for devices whose launch records were deleted from the database during the run."""
     kept = session.kept + Counter(record.device.address for record in session.stored)
     gone = kept - Counter(session.leased.records.counts(session.run_id))
     hint = f"measure them again: {session.layout.command('run', '--resume', session.run_id)}"
@@ -219,7 +219,7 @@ def _removed(session: RunSession) -> dict[str, QuadbenchError]:
 
 
 def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSession) -> bool:
-    """Return True if a device of the run still has launches to measure. Devices whose addresses are in `here` do not count."""
+    """Return True if a device of the run whose address is not in `here` lacks launch records, else False."""
     elsewhere = [address for address in deployed.run_file.addresses if address not in here]
     stored = session.leased.records.run_records_if_any(session.run_id) if elsewhere else ()
 
@@ -231,6 +231,6 @@ def _lacks_elsewhere(here: Sequence[str], deployed: DeployedRun, session: RunSes
 
 
 def _no_time(launches: Sequence[LaunchPlan]) -> str:
-    """Return a message with the number of launches of each variant for which the time budget was too short."""
+    """Return a message that says, for each variant, how many of the given launches the time budget left out."""
     counts = Counter(launch.variant for launch in launches)
     return f"no time was left for {', '.join(f'{count} of {variant}' for variant, count in counts.items())}"

@@ -1,4 +1,4 @@
-"""Admission: judging whether a LoRA fits a built bundle, and adding it, optionally with a new task, to unchanged graphs."""
+"""Admission: judging whether a LoRA fits a built bundle, and adding it, optionally with a new task. Graphs stay unchanged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,8 +41,8 @@ Painting = Callable[[int, int], None]  # progress callback: number of the refere
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """The result of judging one adapter at one weight against a bundle. `extended` is the new bundle; None if none was
-    written. `fits_at` is a smaller weight at which a refused adapter would fit; None if not searched or not found.
+    """The result of judging whether an adapter, multiplied by `weight`, fits a bundle. `extended` is the new bundle with the
+    adapter; None if no bundle was written. `fits_at` is a smaller weight at which a refused adapter fits; None if none is known.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Admission:
 
 
 def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
-    """Judge how well an adapter fits the frozen LoRA encodings of a bundle, without writing anything."""
+    """Measure an adapter's quantization error under the LoRA encodings of a bundle. Return an Admission; write nothing."""
     name, weight = candidate.name or adapter_name(candidate.source, hint="give a name with --name"), candidate.weight
     if not is_name(name):
         raise UserError(f"'{name}' is not an adapter name; expected at most {MAX_NAME_LENGTH} characters: {NAME_EXPECTED}")
@@ -74,10 +74,10 @@ def judge_candidate(candidate: Candidate, bundle: StoredBundle) -> Admission:
 
 
 def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = lambda _number, _total: None) -> Admission:
-    """Judge whether an adapter fits a bundle. If so, write a copy of the bundle with the adapter and, if requested, a new task.
+    """Write a copy of a bundle with an adapter added, and with a new task if `candidate.task` requests one. Write nothing if the
+    adapter does not fit the bundle. Return an Admission, which says whether the adapter fits.
 
-    The adapter is gauge-aligned, which is exact and only improves rounding. The graphs of the new bundle are the old files, so
-    nothing is compiled again, and devices only receive the adapter. `painting` is called for each reference image.
+    The adapter is gauge-aligned, which is exact and only improves rounding. Graph files are reused, so nothing is compiled again.
 
     Raises:
         UserError: the name or weight is invalid, or the bundle already has an adapter or task of that name.
@@ -100,8 +100,8 @@ def admit(candidate: Candidate, bundle: StoredBundle, *, painting: Painting = la
 def inspect_candidate(
     source: Path, *, recipe: Recipe | None = None, bundle: StoredBundle | None = None, unet_only: bool = False
 ) -> tuple[Inspection, Admission | None]:
-    """Describe an adapter file. With a recipe, check that it fits the model. With a bundle, judge whether its quantization loss
-    there is acceptable. Raise AdapterError if the adapter cannot be read, or does not fit the bundle.
+    """Return (Inspection, Admission) of an adapter; Admission is None without a `bundle`. With a `recipe`, the Inspection lists
+    mismatches with the recipe's model. Raise AdapterError if the file is unreadable or does not fit the bundle.
     """
     inspection = inspect_adapter(source, sites_of(recipe) if recipe else None, unet_only=unet_only)
     candidate = Candidate(source=source, name=name_after(source) or "adapter", unet_only=unet_only)
@@ -109,14 +109,14 @@ def inspect_candidate(
 
 
 def _load(name: str, candidate: Candidate, bundle: Bundle, encodings: dict[str, Encoding]) -> Adapter:
-    """Read a candidate's adapter file; rename layers and reshape tensors to match the graph that the bundle's adapters share."""
+    """Read a candidate's file into an Adapter. Rename layers and reshape tensors to match the bundle's shared U-Net graph."""
     unet = next(g for g in bundle.graphs if g.variant is Variant.SHARED and g.component is Component.UNET)
     sites = sites_of_graph({spec.name: spec.shape for spec in unet.inputs if spec.name in encodings})
     return load_adapter(name, candidate.source, sites, unet_only=candidate.unet_only)
 
 
 def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, painting: Painting) -> StoredBundle:
-    """Write a copy of the bundle beside it, with the candidate's adapter added, and the candidate's task if there is one."""
+    """Write a copy of a bundle, in the same parent folder, with the candidate's adapter and any new task. Return the copy."""
     check_contents(bundle, file_refs(bundle.artifact))  # the new bundle has the same files under the same digests
     encodings, old = lora_encodings_of(bundle), bundle.artifact
     adapter = _load(admission.name, candidate, old, encodings).at_weight(admission.weight)
@@ -144,7 +144,7 @@ def _extend(bundle: StoredBundle, admission: Admission, candidate: Candidate, pa
 
 
 def template_task(new: NewTask, bundle: Bundle, name: str) -> TaskAssets:
-    """Return the bundle's task `new.like`, to be copied. Raise if it is missing, or if the new `name` is taken or reserved."""
+    """Return the bundle's task `new.like`. Raise UserError if bundle or recipe lacks the task, or `name` is taken or reserved."""
     tasks = {task.name: task for task in bundle.tasks}
     if new.like not in tasks or new.like not in {task.name for task in new.recipe.tasks}:
         raise UnknownNameError("task", new.like, [task.name for task in new.recipe.tasks])
@@ -164,9 +164,9 @@ def new_task(
     writer: BundleWriter,
     painting: Painting = lambda _number, _total: None,
 ) -> TaskAssets:
-    """Return a new task for one adapter, with the inputs, noise and sampler of the bundle's task `new.like`. A fitted sampler
-    stays as it is. There are no ground-truth images. Unless the model's weights are random, write reference images that diffusers
-    or PEFT makes. `sources` and `weights` have one key: the adapter's name.
+    """Return a copy of the bundle's task `new.like` for a new adapter: the same inputs, noise and sampler, no ground-truth
+    images. Write reference images made by diffusers or PEFT, unless weights of the recipe's model or adapters are random.
+    `weights` maps the adapter's name to its LoRA factor. `sources` maps the same name to a file.
     """
     (name,) = weights
     like = template_task(new, bundle.artifact, name)
@@ -193,8 +193,8 @@ def new_task(
 
 
 def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundation: Foundation) -> Task:
-    """Return the recipe's task `like` as the bundle was built from it: with or without one device's settings. Raise if no such
-    task has the bundle's sampler. A fitted sampler needs equal scheme and guidance, and at most the recipe's number of steps.
+    """Return the recipe's task `like.name`, from its default or a device's settings, with the bundle's sampler and guidance. A
+    sampler fitted in the build needs only the same scheme, and at least the bundle's steps. Raise UserError if no task matches.
     """
     recipes = (new.recipe.for_device(profile) for profile in (None, *new.recipe.devices))
     for task in (task for recipe in recipes for task in recipe.tasks if task.name == like.name):
@@ -210,7 +210,7 @@ def task_as_built(new: NewTask, like: TaskAssets, table: SamplerTable, foundatio
 
 
 def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, np.ndarray], foundation: Foundation) -> None:
-    """Raise if a task's evaluation inputs or noise differ from the bundle's task `like`. `tensors` has the noise of `like`."""
+    """Raise UserError unless a recipe's `items` and their noise equal those in the bundle's task `like` and its `tensors`."""
     pairs = zip(like.items, items, strict=False)
     others = [own.name for own, item in pairs if not _is_same(own, item, tensors, foundation, like.steps)]
     if others or len(items) != len(like.items):

@@ -45,7 +45,7 @@ def build(
     notify: prepare.Notify = prepare.ignore_step,
     intermediates: prepare.BuildCache | None = None,
 ) -> StoredBundle:
-    """Quantize a recipe's model and adapters into a bundle, whose folder is named by its digest.
+    """Quantize a recipe's model and adapters into a StoredBundle. The folder is named after the bundle's digest.
 
     `notify` is called with the name of each step as it starts. `cache.find_bundle` finds existing bundles instead.
     Builds that share `intermediates` compute common parts once, and only the first build's `build_seconds` include them.
@@ -136,8 +136,8 @@ class _Build:
         )
 
     def _sensitivity(self) -> Sensitivity | None:
-        """Measure how sensitive the adapters are to rounding, to choose the anchor. All adapters use the anchor's quantization
-        ranges. Return None if the recipe names the anchor, or uses ranges over all adapters.
+        """Score each adapter's sensitivity to rounding, and choose the anchor: the adapter whose quantization ranges all adapters
+        use. Return a Sensitivity, or None if the recipe names the anchor or pools the ranges of all adapters.
         """
         profile = self.recipe.quad.profile
         if not isinstance(profile, AnchorProfile) or profile.adapter is not None:
@@ -159,7 +159,7 @@ class _Build:
         )
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
-        """Write the quantized graphs that all tasks share. Return a dict from component to encodings, and the quantized U-Net."""
+        """Write quantized graphs shared by tasks. Return (encodings by component such as `unet`, the U-Net's QuantizedGraph)."""
         feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
@@ -199,7 +199,7 @@ class _Build:
             )
 
     def _held_out(self, lora: LoraProfile, unet: QuantizedGraph) -> HeldOutInputs | None:
-        """Measure the shared U-Net's errors against the float U-Net on evaluation inputs. Return None if weights are random."""
+        """Return HeldOutInputs with SQNR and clipping of the shared U-Net on evaluation inputs; None if weights are random."""
         if has_random_weights(self.recipe):
             return None
         with self.steps("held-out inputs"):
@@ -209,7 +209,7 @@ class _Build:
         return held_out
 
     def _write_mergeable(self, activations: Mapping[str, Encoding], lora: LoraProfile, held_out: HeldOutInputs | None) -> None:
-        """If the recipe asks for it, write the U-Net into whose weights a device merges an adapter at load time."""
+        """Write the U-Net into which devices merge an adapter at load time, if the recipe lists baseline `merged-at-load`."""
         if Variant.MERGED_AT_LOAD not in self.recipe.baselines:
             return
         with self.steps("merged-at-load baseline"):
@@ -231,7 +231,7 @@ class _Build:
                 held_out.evaluate_own(task, exact, written)
 
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
-        """Write a task's inputs, reference images, sampler table and tensors into the bundle, and return their description."""
+        """Write a task's inputs, reference images, sampler table and tensors. Return a TaskAssets that lists them."""
         task, name = prepared.task, prepared.task.name
         pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
         items = tuple(
@@ -263,11 +263,11 @@ class _Build:
         )
 
     def _picture(self, name: str, source: Path | None, mode: str = "RGB") -> FileRef | None:
-        """Write an input image or mask into the bundle as PNG, for the program on devices (harness); None if there is none."""
+        """Write an input image or mask into the bundle as PNG and return its FileRef. Return None if `source` is None."""
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """Return a task's float32 reference images by input name; empty for random weights, whose images are only noise."""
+        """Render a task's reference images in float32. Return a dict from input name to PIL image, or {} for random weights."""
         if has_random_weights(self.recipe):
             return {}
         task = prepared.task
@@ -277,7 +277,7 @@ class _Build:
 
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:
-    """Return the caveats (reasons to distrust results) of a bundle that is built from this recipe and these adapters."""
+    """Return a tuple of the caveats (reasons to distrust measured values) that apply to a recipe's bundle with `adapters`."""
     is_calibrated = not isinstance(recipe.precision.activations, FloatActivations)
     is_own = is_calibrated and isinstance(recipe.quad.calibration, OwnTaskCalibration)
     is_uneven = is_own and Variant.PER_GRAPH in recipe.baselines and len(recipe.tasks) > 1

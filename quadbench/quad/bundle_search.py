@@ -16,7 +16,8 @@ from quadbench.spec import is_file
 
 
 def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
-    """Return the bundle to which adapters are added by default: the last run's, or one to which an adapter was added since.
+    """Return the bundle to which an adapter is added by default: the last that gained an adapter, if no run is newer. Otherwise
+    return the latest run's bundle.
 
     With a recipe, that bundle must have the recipe's base; otherwise the recipe's own bundle is returned.
 
@@ -33,9 +34,8 @@ def latest_bundle(layout: Layout, recipe: Recipe | None = None) -> StoredBundle:
 
 
 def fitting_bundle(folder: Path, recipe: Recipe, layout: Layout) -> StoredBundle:
-    """Return the bundle in a folder, after checking that its base (shared graph and encodings) is the one that the recipe builds.
-
-    Raise UserError if the base differs or the recipe's own bundle is missing, ArtifactError if the bundle is damaged.
+    """Return the bundle in `folder`. Raise UserError unless its shared U-Net and encodings equal those of a bundle built from
+    `recipe`. Raise ArtifactError if the bundle in `folder` is damaged.
     """
     bundle = read_manifest(folder, Bundle)
     if all(bundle.artifact.base != own.artifact.base for own in _bundles_of(recipe, layout)):
@@ -57,7 +57,7 @@ def _latest(layout: Layout) -> Sequence[StoredBundle]:
 
 
 def _bundles_of(recipe: Recipe, layout: Layout) -> list[StoredBundle]:
-    """Return a recipe's stored bundles; raise if there is none. Settings for single devices can lead to several bundles."""
+    """Return a list of a recipe's stored bundles, for default and device settings. Raise UserError if no bundle is stored."""
     check_devices(recipe)
     unlike = {recipe_digest(each): each for each in (recipe.for_device(profile) for profile in (None, *recipe.devices))}
     bundles = [bundle for each in unlike.values() if (bundle := find_bundle(each, layout))]

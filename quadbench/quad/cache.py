@@ -1,4 +1,4 @@
-"""Cache: digests of all that determines a recipe's bundle, and search for a built bundle. This module does not import torch."""
+"""Cache: digests of a recipe's build inputs, for finding a built bundle by digest. This module does not import torch."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ def find_bundle(recipe: Recipe, layout: Layout) -> StoredBundle | None:
 
 
 def digests_of(recipe: Recipe) -> RecipeDigests:
-    """Return digests of all that determines a recipe's bundle: weights, adapters, inputs, packages and the build's code. Settings
-    of measurement and display are left out. Raise UserError if a file is missing, of the wrong kind or unreadable.
+    """Return RecipeDigests of all that determines a recipe's bundle: settings, weights, adapters, inputs, packages and build
+    code. Settings that only affect measuring or display are left out. Raise UserError if a file is missing or unsuitable.
     """
     check_references(recipe)
     try:
@@ -70,7 +70,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
 
 
 def _input_digests(task: Task) -> list[list[str | None]]:
-    """Return each evaluation input's name and prompts, and the SHA-256 of its image, mask and ground-truth image, if any."""
+    """Return a list with [name, prompt, negative prompt, image, mask, truth] per input. Images are SHA-256 digests or None."""
     return [
         [e.name, e.prompt, e.negative_prompt, *(sha256_of(path) if path else None for path in (e.image, e.mask, e.truth))]
         for e in read_inputs(task)

@@ -13,7 +13,7 @@ from quadbench.spec.spec_model import MAX_NAME_LENGTH
 
 @dataclass(frozen=True, kw_only=True)
 class NewTask:
-    """A request for a new task for an added adapter. It copies the task `like` of a bundle that was built from `recipe`."""
+    """A request for a new task that copies a bundle's task `like` and uses an added adapter. `recipe` built the bundle."""
 
     recipe: Recipe
     like: str
@@ -21,8 +21,8 @@ class NewTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An adapter file to be added to a bundle, and a new task for it (None: no task). If `name` is None, the adapter is named
-    after its file. `weight` is the largest factor with which any task uses the adapter.
+    """An adapter file to be added to a bundle. `task` is a new task that uses the adapter, or None. If `name` is None, the
+    adapter is named after its file. `weight` is the largest factor by which any task multiplies the adapter.
     """
 
     source: Path
@@ -33,7 +33,7 @@ class Candidate:
 
 
 def adapter_name(source: Path, *, hint: str) -> str:
-    """Turn a file name into an adapter name: `Pixel_Art v2.safetensors` into `pixel-art-v2`. Raise if nothing remains."""
+    """Return an adapter name, `pixel-art` for file `Pixel Art.safetensors`. Raise UserError if no letter or digit is left."""
     name = name_after(source)
     if not name:
         raise UserError(f"the name of '{source}' has no letters or digits for an adapter name", hint=hint)
@@ -41,8 +41,8 @@ def adapter_name(source: Path, *, hint: str) -> str:
 
 
 def name_after(source: Path) -> str:
-    """Derive an adapter's name from its file name, or from its folder's name if PEFT or diffusers prescribes the file name.
-    The result is empty if it would have no letters or digits.
+    """Derive an adapter name from a file's or folder's name. If PEFT or diffusers prescribes the file's name, use the parent
+    folder's name. Return an empty string if the name has no letters or digits.
     """
     if os.path.isdir(source):  # noqa: PTH112  (it raises nothing)
         stem = source.resolve().name

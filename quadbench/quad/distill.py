@@ -1,4 +1,4 @@
-"""Distillation: training LoRA adapters under a quantized graph's frozen encodings, to lose less quality."""
+"""Distillation: training LoRA adapters under a quantized graph's frozen encodings, so that quantization costs less quality."""
 
 import logging
 import math
@@ -31,8 +31,8 @@ VALIDATION_EXAMPLES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A training example: U-Net inputs without LoRA, and the float U-Net's noise prediction `teacher` (1, 4, h, w). `noise` (1,
-    4, h, w) was added to a clean latent. It is None for inputs from a sampler's run.
+    """A training example: U-Net inputs `feed` without LoRA tensors, and the float U-Net's noise prediction `teacher` (1, 4, h,
+    w). `noise` (1, 4, h, w) was added to a clean latent; it is None if `feed` was recorded from a sampler's run.
     """
 
     feed: Feed
@@ -49,8 +49,8 @@ class DataSplit:
 
 
 def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
-    """Split calibration inputs into training and validation: those of the adapter's tasks, or of all tasks if it has none. Each
-    task's last third, at least one input, is for validation. Inputs with the same prompt go into the same part.
+    """Split the calibration inputs of the tasks that use the adapter into a DataSplit. If no task uses it, split those of all
+    tasks. Per task, the last third of the input names (rounded up) is for validation, the rest for training.
     """
     own = [task for task in prepared.tasks if adapter.name in task.task.adapter] or prepared.tasks
     items = {task.task.name: task.items.calibration for task in own}
@@ -65,8 +65,8 @@ def split_items(prepared: PreparedRecipe, adapter: Adapter) -> DataSplit:
 def examples(
     prepared: PreparedRecipe, adapter: Adapter, items: ItemsByTask, *, seeds: Sequence[int], noised: bool
 ) -> list[Example]:
-    """Run the float model with the adapter on the inputs, once for each seed offset. Return every U-Net call as an example. If
-    `noised`, add examples for the diffusion loss: the final latents with fresh noise, at every time step of the sampler.
+    """Run the float sampler with an adapter on each input, once per element of `seeds`: a shift of noise seeds, in SEED_STRIDE.
+    Return an Example per U-Net call. If `noised`, append another per final latent and time step, with new noise in the latent.
     """
     lora = prepared.feed(adapter)
     collected: list[Example] = []
@@ -82,7 +82,7 @@ def examples(
 
 
 def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTask:
-    """Return the task with `items` as its calibration inputs, after adding `seed` times SEED_STRIDE to their seeds."""
+    """Return a copy of a task with `items` as calibration inputs. Each input's seed is raised by `seed` times SEED_STRIDE."""
     moved = tuple(replace(item, seed=item.seed + SEED_STRIDE * seed) for item in items)
     return replace(task, items=replace(task.items, calibration=moved))
 
@@ -90,8 +90,8 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield pairs of U-Net inputs and noise for each time step. The noisy latent is sqrt(a) z + sqrt(1 - a) noise, with a final
-    latent z and the step's cumulative alpha a. The inputs have the prompt that led to z.
+    """Yield a pair (U-Net inputs, noise) for each final latent z in `visited` and each time step. The inputs have the prompt of z
+    and the noisy latent sqrt(a) z + sqrt(1 - a) noise, where a is the step's cumulative alpha.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
@@ -106,7 +106,7 @@ def _noised(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The hyperparameters of a distillation. `learning_rate` (Adam, cosine decay) is relative to a tensor's greatest weight."""
+    """Settings of a distillation. `learning_rate` (Adam, cosine decay) is relative to each LoRA tensor's greatest weight."""
 
     steps: int
     batch: int
@@ -127,8 +127,8 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """The state of training one adapter. Each LoRA tensor is divided by its greatest initial weight, so that one step size fits
-    all. `limits` are the shared ranges, divided by the same weights. They exceed 1 where another adapter has larger weights.
+    """The state of training one adapter. `weights` are the LoRA tensors, each divided by its greatest initial magnitude in
+    `units`, so that one step size fits all. `limits` are the quantization ranges of the tensors, divided by the same `units`.
     """
 
     graph: FakeQuantGraph
@@ -151,7 +151,7 @@ class Training:
         self.generator = torch.Generator().manual_seed(self.settings.seed)
 
     def fit(self, training: Sequence[Example], validation: Sequence[Example], checkpoint: Path | None) -> None:
-        """Train until the last step or until validation stops improving. Evaluate and write a checkpoint every few steps."""
+        """Train until the last step or until validation stalls. Every `evaluate_every` steps, validate and write `checkpoint`."""
         started, before = time.monotonic(), self.seconds
         if not self.evaluations:
             self._evaluate(validation)
@@ -200,7 +200,7 @@ class Training:
         self.evaluations.append(Evaluation(step=self.step, sqnr_db=reached_db))
 
     def _is_stale(self) -> bool:
-        """Return whether none of the last `patience` evaluations noticeably exceeds the best validation SQNR before them."""
+        """Return whether the last `patience` evaluations raised the best validation SQNR by less than MINIMUM_GAIN_DB."""
         earlier, recent = self.evaluations[: -self.settings.patience], self.evaluations[-self.settings.patience :]
         return bool(earlier) and max(e.sqnr_db for e in recent) < max(e.sqnr_db for e in earlier) + MINIMUM_GAIN_DB
 
@@ -234,7 +234,7 @@ class Training:
 
 
 def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples: Sequence[Example]) -> float:
-    """Return the SQNR in dB of the quantized U-Net's noise predictions against the float ones. `weights` are LoRA inputs."""
+    """Return the SQNR in dB of quantized U-Net `graph` with LoRA inputs `weights`, against the float outputs in `examples`."""
     signal = noise = 0.0
     with torch.no_grad():
         for start in range(0, len(examples), EVALUATION_BATCH):
@@ -246,7 +246,7 @@ def sqnr_db(graph: FakeQuantGraph, weights: Mapping[str, torch.Tensor], examples
 
 
 def _stacked(batch: Sequence[Example]) -> Tensors:
-    """Return the inputs of several examples as one batch, (B, ...)."""
+    """Concatenate the U-Net inputs of several examples. Return a dict from input name to tensor (batch size, ...)."""
     return {name: torch.cat([torch.from_numpy(example.feed[name]) for example in batch]) for name in batch[0].feed}
 
 
@@ -261,7 +261,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledAdapter:
-    """A trained adapter, with the weights of its best validation SQNR. These can be the weights before training."""
+    """A trained adapter, with the weights that had the best validation SQNR. These can be the weights before training."""
 
     adapter: Adapter
     evaluations: tuple[Evaluation, ...]
@@ -270,12 +270,12 @@ class DistilledAdapter:
 
     @property
     def before_db(self) -> float:
-        """Return the validation SQNR of the untrained adapter, in dB."""
+        """Return the validation SQNR in dB of the adapter before training."""
         return self.evaluations[0].sqnr_db
 
     @property
     def after_db(self) -> float:
-        """Return the validation SQNR of the distilled adapter, in dB."""
+        """Return the validation SQNR in dB of the weights that training keeps: the highest of all evaluations."""
         return max(evaluation.sqnr_db for evaluation in self.evaluations)
 
 
@@ -289,8 +289,8 @@ def distill_adapters(
     checkpoints: Mapping[str, Path],
     notify: Callable[[str], None],
 ) -> dict[str, DistilledAdapter]:
-    """Train the named adapters one after another under a quantized U-Net with fixed LoRA encodings; return a dict from name to
-    result. Early stopping and the choice of the best adapter use validation inputs that training does not see.
+    """Train the named adapters one after another under a quantized U-Net with fixed LoRA encodings. Return a dict from adapter
+    name to DistilledAdapter. Early stopping and the choice of weights use validation inputs that training does not see.
     """
     student = Student(graph=FakeQuantGraph(unet), shapes=prepared.shapes, encodings=lora.encodings)
     distilled = {}
@@ -320,8 +320,8 @@ def distill(
     checkpoint: Path | None = None,
     notify: Callable[[str], None] = lambda _progress: None,
 ) -> DistilledAdapter:
-    """Train an adapter for `settings.steps` steps, or until validation has not improved for `patience` evaluations. If the file
-    `checkpoint` was left by an interrupted call with the same arguments, training resumes from it.
+    """Train an adapter for `settings.steps` steps, or until validation has not improved for `settings.patience` evaluations.
+    Return a DistilledAdapter. Resume from file `checkpoint` if an interrupted call with the same arguments left it.
     """
     limits = {name: student.encodings[name].scale * student.encodings[name].limit for name in student.shapes}
     tensors = graph_tensors(adapter, student.shapes)

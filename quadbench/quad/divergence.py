@@ -29,13 +29,13 @@ def decibels(signal: float, noise: float) -> float:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Bins:
-    """Histogram bins adapted to one output array: between any two neighbouring `edges` lie equally many of its values."""
+    """Histogram bins fitted to one array. `edges` are the bin bounds; each bin holds an equal number of the values."""
 
     edges: np.ndarray  # (bins + 1,), rising; fewer where values repeat
 
     def histogram(self, values: np.ndarray) -> np.ndarray:
-        """Return a histogram with sum 1: a fraction for each bin edge. Each value counts partly for both edges of its bin, more
-        for the closer one, so that small shifts show. Values beyond the bins count for the outermost edge.
+        """Return the fraction of `values` at each bin edge, as an array (edges,) that sums to 1. A value between two edges counts
+        partly for each: the nearer edge gets more (linear interpolation). A value outside all bins counts for the nearest edge.
         """
         place = np.interp(values.ravel().astype(np.float64), self.edges, np.arange(len(self.edges)))
         lower = np.minimum(np.floor(place).astype(np.int64), max(len(self.edges) - 2, 0))
@@ -47,7 +47,7 @@ class Bins:
 
 
 def bins_of(output: np.ndarray) -> Bins:
-    """Return bins that each hold an equal number of the output's values."""
+    """Return histogram bins that each hold an equal number of the values in `output`, which a float graph computed."""
     return Bins(edges=np.unique(np.quantile(output.astype(np.float64), np.linspace(0, 1, BINS + 1))))
 
 
@@ -60,14 +60,14 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def _kl_terms(share: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Return the terms p ln(p/m) of a KL divergence, 0 if p is 0. `share` is p; `apart` is p/m - 1, which is precise near 0."""
+    """Return p ln(p/m) per histogram bin, 0 where p is 0. `share` is p, `apart` is p/m - 1. m is the mean of two histograms."""
     return share * np.log1p(np.where(share > 0, apart, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """The distance of a quantized output from the float one: Jensen-Shannon divergence (`js`) and MSE. `signal` is the float
-    output's mean square, from which the SQNR is computed.
+    """The Jensen-Shannon divergence (`js`) and MSE of a quantized output against the float output. `signal` is the mean square
+    of the float output, for an SQNR of signal / mse.
     """
 
     js: float
@@ -76,7 +76,7 @@ class Divergence:
 
 
 def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
-    """Measure how far `quantized` is from `exact`, arrays of the same shape. The histogram bins are those of `exact`."""
+    """Return a Divergence of `quantized` from `exact`: Jensen-Shannon divergence in bits, and MSE. Bins are fitted to `exact`."""
     wide, bins = exact.astype(np.float64), bins_of(exact)
     return Divergence(
         js=jensen_shannon(bins.histogram(exact), bins.histogram(quantized)),
@@ -87,7 +87,7 @@ def divergence(exact: np.ndarray, quantized: np.ndarray) -> Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class DivergenceScore:
-    """The mean divergences of several outputs. `sqnr_db` is the ratio of mean signal to mean noise in dB; None if one is zero."""
+    """Mean Jensen-Shannon divergence, MSE and SQNR of several quantized outputs. `sqnr_db` is None if signal or MSE is 0."""
 
     sqnr_db: float | None
     mse: float
@@ -96,12 +96,12 @@ class DivergenceScore:
 
     @property
     def noise_db(self) -> float:
-        """Return the noise-to-signal ratio in dB: higher is worse. It is at least FLOAT32_DB, the rounding noise of float32."""
+        """Return the noise-to-signal ratio in dB, at least FLOAT32_DB: minus `sqnr_db`, or FLOAT32_DB if that is None."""
         return FLOAT32_DB if self.sqnr_db is None else max(-self.sqnr_db, FLOAT32_DB)
 
 
 def score(divergences: Sequence[Divergence]) -> DivergenceScore:
-    """Average the divergences of several samples into one score."""
+    """Return a DivergenceScore: mean Jensen-Shannon divergence, mean MSE, and SQNR in dB, computed as mean signal / mean MSE."""
     mse, signal = (float(np.mean([getattr(d, field) for d in divergences])) for field in ("mse", "signal"))
     return DivergenceScore(
         sqnr_db=ratio_db(signal, mse),
@@ -125,5 +125,5 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Replace values by their ranks, because Kendall's tau subtracts values and infinite values cannot be subtracted."""
+    """Return an array with the rank of each value, from 0. Equal values have equal ranks. Infinite values have finite ranks."""
     return np.unique(np.asarray(values, np.float64), return_inverse=True)[1]

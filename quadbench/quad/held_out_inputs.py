@@ -1,4 +1,4 @@
-"""Held-out inputs: measuring quantized U-Nets on evaluation inputs: error against the float U-Net per step, and clipping."""
+"""Held-out inputs: measuring the SQNR and the activation clipping of quantized U-Nets on evaluation inputs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class _FloatRun:
 
 
 class HeldOutInputs:
-    """The held-out inputs of all tasks, run once in float, and the errors of the quantized U-Nets evaluated on them so far."""
+    """Up to INPUTS evaluation inputs per task, with float predictions. Methods measure SQNR and clipping of quantized U-Nets."""
 
     def __init__(self, prepared: PreparedRecipe) -> None:
         self.prepared = prepared
@@ -51,11 +51,11 @@ class HeldOutInputs:
 
     @property
     def evaluation(self) -> HeldOutScores:
-        """Return the SQNR and the clipping of all quantized U-Nets that were evaluated so far."""
+        """Return the HeldOutScores of all evaluated U-Nets: SQNR per task and sampler step, and clipping of activations."""
         return HeldOutScores(inputs=INPUTS, trajectories=tuple(self.trajectories), clippings=tuple(self.clippings))
 
     def evaluate_shared(self, model: onnx.ModelProto, written: QuantizedGraph, lora: LoraProfile) -> None:
-        """Measure SQNR and clipping of the U-Net shared by all tasks, with each task's adapter. `model` is its float graph."""
+        """Measure the U-Net that all tasks share, quantized from `model`. Append to `trajectories` (per task) and `clippings`."""
         unet, feeds = GraphSession(written.model), []
         for run in self._runs.values():
             adapter = run.task.task.adapter
@@ -66,13 +66,13 @@ class HeldOutInputs:
         self._add_clipping(Variant.SHARED, None, model, written.activations, feeds)
 
     def evaluate_own(self, task: str, model: onnx.ModelProto, written: QuantizedGraph) -> None:
-        """Measure SQNR and clipping of a task's own U-Net, which has the adapter merged in. `model` is its float graph."""
+        """Measure a U-Net with a task's adapter merged, quantized from `model`. Append to `trajectories` and `clippings`."""
         run = self._runs[task]
         self._add_trajectory(run, Variant.PER_GRAPH, GraphSession(written.model))
         self._add_clipping(Variant.PER_GRAPH, task, model, written.activations, [sample.feed for sample in run.samples])
 
     def evaluate_merged(self, written: MergeableUnet, lora: LoraProfile) -> None:
-        """Measure the SQNR of the merged-at-load U-Net, with each task's adapter merged into its weights as on a device."""
+        """Merge each task's adapter into a quantized U-Net, as devices do at load time. Append each SQNR to `trajectories`."""
         for run in self._runs.values():
             integers = integers_as_run(lora, run.task.task.adapter, self.prepared.shapes)
             unet = merge_adapter(written.unet, written.merge, integers) if run.task.task.adapter else written.unet
@@ -93,8 +93,8 @@ class HeldOutInputs:
 
 
 def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]]) -> Feed:
-    """Return a task's LoRA inputs as a device computes them: the adapter files' integers, multiplied by the task's weights.
-    Values clipped when the file was written stay clipped, even if a smaller weight would bring them into range.
+    """Scale a task's quantized adapters by `weights` and concatenate them along the rank axis, as devices do. Return a dict from
+    LoRA input name to integer array. Values that were clipped during quantization stay clipped at any weight.
     """
     inputs = [TensorSpec(name=name, shape=shape, dtype=lora.encodings[name].dtype) for name, shape in shapes.items()]
     files = {name: adapter_integers(own_tensors(lora.adapters[name]), lora.encodings) for name in weights}
@@ -104,7 +104,7 @@ def integers_as_run(lora: LoraProfile, weights: Mapping[str, float], shapes: Map
 def along_trajectory(
     timesteps: Sequence[float], steps: Iterable[int], exact: Iterable[np.ndarray], other: Iterable[np.ndarray]
 ) -> tuple[float | None, tuple[StepSqnr, ...]]:
-    """Return the SQNR in dB of predictions `other` against `exact`: overall and per step. `steps` has each prediction's step."""
+    """Compare U-Net outputs `other` at sampler steps `steps` with `exact`. Return (SQNR in dB or None, tuple of StepSqnr)."""
     by_step: dict[int, tuple[float, float]] = {}
     for step, right, near in zip(steps, exact, other, strict=True):
         signal_so_far, noise_so_far = by_step.get(step, (0.0, 0.0))

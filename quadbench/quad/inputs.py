@@ -1,4 +1,4 @@
-"""Inputs: a recipe's evaluation inputs, and checks of the recipe's files before a build. This module does not import torch."""
+"""Inputs: reading a recipe's evaluation inputs, and checking a recipe's files before a build, without importing torch."""
 
 import warnings
 from collections import Counter
@@ -46,7 +46,7 @@ class _Entry(BaseModel):
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
-    """Return a task's inputs: built-in ones, those of a folder's `inputs.json`, or the recipe's prompts, named `000`, `001`..."""
+    """Return a tuple of a task's TaskInputs: its built-in set or folder, or else one input per prompt, named `000`, `001`, ..."""
     match task.inputs:
         case tasks.BuiltinInputs(name=name):
             return zoo.task_inputs(name)
@@ -60,7 +60,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
 
 
 def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int:
-    """Return how many of a task's `count` inputs are for evaluation: all if only prompts, else `count - calibration_samples`."""
+    """Return how many of `count` inputs are for evaluation: all for text-to-image, else `count` minus `calibration_samples`."""
     left = count if isinstance(task, tasks.TextToImageTask) else count - calibration_samples
     if left <= 0:
         raise UserError(
@@ -71,7 +71,7 @@ def evaluation_count(task: Task, count: int, *, calibration_samples: int) -> int
 
 
 def read_pictures(task: Task, entry: zoo.TaskInput, *, sizes: ModelSizes) -> tuple[Pixels | None, Pixels | None]:
-    """Read an input's image (H, W, 3) and mask (H, W), if the task uses them. Check that the ground-truth image is readable."""
+    """Return (image, mask) as uint8 (H, W, 3) and (H, W), None where a task needs none. Refuse an unusable ground-truth image."""
     image_path = None if isinstance(task, tasks.TextToImageTask) else _needed(task, entry, "image", entry.image)
     mask_path = _needed(task, entry, "mask", entry.mask) if isinstance(task, tasks.InpaintTask) else None
     if entry.truth:
@@ -122,7 +122,7 @@ def _folder_inputs(folder: Path) -> tuple[zoo.TaskInput, ...]:
 
 
 def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
-    """Return an input's image, mask and ground-truth files by kind. Raise UserError if a file is bad or outside the folder."""
+    """Return a dict from `image`, `mask`, `truth` (those listed) to paths. Raise UserError unless all are files in `folder`."""
     files = {"image": entry.image, "mask": entry.mask, "truth": entry.truth}
     pictures = {kind: folder / file for kind, file in files.items() if file}
     hint = f"correct the file or its path in {folder / 'inputs.json'}; {_HINT}"
@@ -135,7 +135,7 @@ def _pictures(folder: Path, entry: _Entry) -> dict[str, Path]:
 
 
 def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe as `load_recipe` does. Also check that its `devices` are names of existing device profiles."""
+    """Return a Recipe by file or built-in name. `changes` override values by key. Raise SpecError for unknown device profiles."""
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 
@@ -189,7 +189,7 @@ def _check_inputs(task: Task, calibration_samples: int, sizes: ModelSizes | None
 
 
 def _undivided(recipe: Recipe) -> Iterator[str]:
-    """Yield an error message for each adapter to be distilled whose tasks have too few inputs for validation."""
+    """Yield an error message per adapter to distill, if none of the adapter's tasks has 2 inputs, to train and to validate."""
     distill, samples = recipe.quad.distill, recipe.quad.calibration.samples
     for name in (distill.adapters or recipe.adapters) if distill else ():
         own = [task for task in recipe.tasks if name in task.adapter] or recipe.tasks

@@ -1,4 +1,4 @@
-"""Items: a task's evaluation and calibration inputs as tensors, its sampler table, and the U-Net inputs of its sampler runs."""
+"""Items: a task's evaluation and calibration inputs as tensors, its sampler table, and U-Net inputs from runs of its sampler."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ Unet = Callable[[Feed], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One input of a task. `image` (1, 3, H, W) is in [-1, 1]; `mask` (1, 1, H, W) is 1 where the image is replaced, else 0. The
-    output mixes the decoded picture with `image`: `blend` (8-bit grey) is the picture's fraction, None for 1.
+    """One input of a task. `image` (1, 3, H, W) is in [-1, 1]. `mask` (1, 1, H, W) is 1 for pixels to repaint, else 0.
+    `blend` (8-bit grey) mixes the decoded image (255) with `image` (0) per pixel. If `blend` is None, no mixing takes place.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Item:
     truth_path: Path | None = None
 
     def noise(self, foundation: Foundation, steps: int) -> torch.Tensor:
-        """Return the noise (1 + steps, 4, h, w) that a diffusers pipeline draws for this seed, in the same order."""
+        """Return noise (1 + steps, 4, h, w) from the seed, in diffusers' order: the initial noise, then one per step."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.cat([torch.randn(foundation.latent_shape, generator=generator) for _ in range(1 + steps)])
 
@@ -56,15 +56,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemSplit:
-    """A task's inputs, split into those for evaluation and those for calibration and sampler fitting. No input is in both."""
+    """A task's inputs, split for evaluation and for calibration or sampler fitting. The two groups have different noise seeds."""
 
     evaluation: tuple[Item, ...]
     calibration: tuple[Item, ...]
 
 
 def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) -> ItemSplit:
-    """Read a task's inputs. The last `calibration_samples` are only for calibration. Tasks without images use all prompts for
-    calibration and evaluation, with different noise. Raise UserError for too few inputs, bad images, bad or empty masks.
+    """Return an ItemSplit of a task's inputs. Text-to-image tasks evaluate all prompts, and calibrate on them with new noise.
+    Image tasks calibrate on the last `calibration_samples` and evaluate the rest. Raise UserError for bad or too few inputs.
     """
     inputs = read_inputs(task)
     cut = evaluation_count(task, len(inputs), calibration_samples=calibration_samples)
@@ -75,7 +75,7 @@ def task_items(task: Task, foundation: Foundation, *, calibration_samples: int) 
 
 
 def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -> Item:
-    """Read the image and mask of one input, and tokenize its prompts. `seed` is added to the task's seed."""
+    """Return an Item: an input's image and mask as tensors and its prompts as token ids. Its seed is `seed` + task.seed."""
     image, mask = read_pictures(task, entry, sizes=foundation.sizes)
     return Item(
         name=entry.name,
@@ -100,7 +100,7 @@ def _as_batch(pixels: Pixels) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTask:
-    """A task with everything that its runs need besides the graphs: sampler table, time features and inputs."""
+    """A task with all that its runs need except the ONNX graphs: sampler table, time features and inputs."""
 
     task: Task
     table: SamplerTable
@@ -108,7 +108,7 @@ class PreparedTask:
     items: ItemSplit
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
-        """Return the tensors of `tasks/<task>.safetensors`: time features, and the noise of each evaluation input."""
+        """Return a dict from name to tensor: `time_features` (steps, C) and, for each evaluation input, `noise.<input name>`."""
         steps = len(self.table.steps)
         noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
         return {"time_features": self.features.contiguous(), **noise}
@@ -123,7 +123,7 @@ class Encoders:
     vae_encoder: GraphSession
 
     def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> UnetConditions:
-        """Return the U-Net's inputs for an evaluation or calibration input, except the noisy sample."""
+        """Encode an input's prompt and negative prompt. Return UnetConditions with them and `features`, `lora` and `guidance`."""
         return UnetConditions(
             time_features=features,
             text=self.text_encoder(token_feed(item.input_ids)),
@@ -133,14 +133,14 @@ class Encoders:
         )
 
     def latent(self, item: Item) -> torch.Tensor:
-        """Return the latent (1, 4, h, w) of an input's image; zeros for an input without image."""
+        """Return the latent (1, 4, h, w) that the VAE encoder makes from an input's image; zeros for an input without image."""
         if item.image is None:
             return torch.zeros(self.foundation.latent_shape)
         return self.vae_encoder({"image": item.image.numpy()})
 
 
 def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Prepare a task and its sampler table. An OLSS sampler is fitted to float runs on calibration inputs, with the adapter."""
+    """Return a PreparedTask: task, inputs, sampler table, time features. The OLSS sampler's table is fitted to runs of `unet`."""
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
@@ -161,7 +161,7 @@ def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, l
 
 
 def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
-    """Return a task's sampler table if the settings alone determine it; None for OLSS, which must be fitted to the task."""
+    """Return an LCM or ED (Euler discrete) task's sampler table. Return None for OLSS, whose table is fitted to U-Net runs."""
     match task.sampler:
         case OlssSampler():
             return None
@@ -172,21 +172,21 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """The keyword arguments of lcm_table, ed_table and ddim_table that say whether a run starts from noise or from an image."""
+    """A dict of keyword arguments for functions that make sampler tables: `strength`, and whether the task is image-to-image."""
 
     strength: float
     is_image_to_image: bool
 
 
 def start_keys(task: Task) -> StartKeys:
-    """Return a task's strength (1 without an image), and whether it is image-to-image, which never starts from pure noise."""
+    """Return a dict of a task's arguments for sampler tables: `strength` (1 for text-to-image) and `is_image_to_image`."""
     strength = 1.0 if isinstance(task, TextToImageTask) else task.strength
     return {"strength": strength, "is_image_to_image": isinstance(task, ImageToImageTask)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRun:
-    """A float run over a task's calibration inputs: U-Net inputs without LoRA, noise predictions, and final latents."""
+    """Results of a float U-Net on a task's calibration inputs: U-Net inputs except LoRA, noise predictions, and final latents."""
 
     feeds: list[Feed]
     eps: list[torch.Tensor]
@@ -194,7 +194,7 @@ class CalibrationRun:
 
 
 def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed) -> CalibrationRun:
-    """Run a task's sampler on its calibration inputs; return the U-Net's inputs and predictions and the final latents."""
+    """Run a task's sampler on its calibration inputs. Return a CalibrationRun of U-Net inputs, noise predictions and latents."""
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
@@ -209,7 +209,7 @@ def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora
 
 
 def _finite(task: Task, unet: Unet) -> Unet:
-    """Return the U-Net with a check for NaN and Inf in its predictions, which would make quantization ranges useless."""
+    """Wrap a function from U-Net inputs to noise prediction. The wrapper raises UserError if a prediction has NaN or Inf."""
 
     def predict(feed: Feed) -> torch.Tensor:
         eps = unet(feed)

@@ -1,4 +1,4 @@
-"""Model files: finding model and adapter files, detecting formats, checking before reading. This module does not import torch."""
+"""Model files: finding model and adapter files, detecting formats, checking files. This module does not import torch."""
 
 import importlib.metadata
 import os
@@ -54,7 +54,7 @@ class AdapterSource:
 
 
 class ModelSizes(NamedTuple):
-    """The side lengths of a model's square images, in pixels, and of its square latents."""
+    """The side lengths of a diffusion model's square images (in pixels) and square latents (in elements)."""
 
     image: int
     latent: int
@@ -77,13 +77,13 @@ def adapter_source(spec: tasks.Adapter) -> AdapterSource | None:
 
 
 def adapter_file(path: Path) -> Path:
-    """Return the tensor file in a folder that diffusers' `save_lora_weights` wrote; return any other path unchanged."""
+    """If `path` is a folder that diffusers' `save_lora_weights` wrote, return its tensor file; otherwise return `path`."""
     file = path / DIFFUSERS_TENSORS
     return file if is_file(file) and not is_file(path / PEFT_CONFIG) else path
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the versions of quadbench and of the packages that a bundle depends on."""
+    """Return a dict from package to version, for quadbench and the packages that a bundle depends on."""
     return {name: importlib.metadata.version(name) for name in ("quadbench", *_MODEL_PACKAGES, *_FILE_PACKAGES)}
 
 
@@ -108,7 +108,7 @@ def foundation_folder(foundation: tasks.Foundation) -> Path | None:
 
 
 def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
-    """Return the image and latent size of a recipe's foundation model; None if the model's configuration lacks them."""
+    """Return a foundation model's image and latent side lengths as ModelSizes; None if the configuration has no valid sizes."""
     folder = foundation_folder(foundation)
     geometry = foundation.geometry if isinstance(foundation, tasks.RandomFoundation) else CHECKPOINT_GEOMETRY
     parts = [folder / part if folder else part_folder(geometry, part) for part in ("unet", "vae")]
@@ -121,23 +121,23 @@ def known_sizes(foundation: tasks.Foundation) -> ModelSizes | None:
 
 
 def sizes_of(latent_size: int, vae_config: Mapping[str, Any]) -> ModelSizes:
-    """Compute a model's image size from its latent size. The VAE halves the image's sides from each of its blocks to the next."""
+    """Return ModelSizes: latent side `latent_size`, image side `latent_size * 2 ** (N - 1)` pixels for a VAE of N blocks."""
     return ModelSizes(image=latent_size * 2 ** (len(vae_config["block_out_channels"]) - 1), latent=latent_size)
 
 
 def part_folder(geometry: str, part: str) -> Path:
-    """Return the configuration folder of a model part, such as `unet`, in an architecture. If it has none, return SD 1.5's."""
+    """Return a geometry's configuration folder for model part `part`, like `unet`. Without such a folder, return SD 1.5's."""
     own = GEOMETRIES / geometry / part
     return own if own.is_dir() else GEOMETRIES / CHECKPOINT_GEOMETRY / part
 
 
 def adapter_digests(path: Path) -> dict[str, str]:
-    """Return a dict from file name to SHA-256 for an adapter's files. Names have no folder, so that files can be moved."""
+    """Return a dict from file name (no folder) to SHA-256, for an adapter's files. Moving the files does not change it."""
     return file_digests(adapter_files(path))
 
 
 def adapter_files(path: Path) -> dict[str, Path]:
-    """Return an adapter's files by file name. A PEFT adapter has two files, even if the path names only the tensor file."""
+    """Return a dict from file name to path of an adapter's files: two for PEFT (configuration, tensors), otherwise one."""
     path = adapter_file(path)
     is_folder = _is_folder(path)
     if is_folder or path.name == PEFT_TENSORS:
@@ -147,7 +147,7 @@ def adapter_files(path: Path) -> dict[str, Path]:
 
 
 def foundation_files(folder: Path) -> dict[str, Path]:
-    """Return the files that a build reads from a model's diffusers folder, by relative path."""
+    """Return a dict from relative to full path of files that builds read. Raise UserError if a part like `unet` is missing."""
     if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is not a folder; expected a folder in diffusers' layout")
     missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
@@ -162,13 +162,13 @@ def foundation_files(folder: Path) -> dict[str, Path]:
 
 
 def require_weights(path: Path) -> None:
-    """Check that a foundation model's weights file is readable and not too large."""
+    """Raise UserError unless a foundation model's weights file is readable and has at most MAX_WEIGHTS_BYTES bytes."""
     hint = "give the .safetensors file"
     require_file(path, "foundation model", fault=UserError, hint=hint, max_bytes=MAX_WEIGHTS_BYTES)
 
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Return the byte range of each tensor in a safetensors file, after checking its header against the file size."""
+    """Return a dict from tensor name to (begin, end), byte offsets in a safetensors file. Raise ValueError for a bad file."""
     with open_regular(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
@@ -190,7 +190,7 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:
-    """Return a tensor's byte range from its safetensors header entry, relative to the end of the header."""
+    """Return a tensor's (begin, end) from its safetensors header entry, in bytes after the end of the header."""
     match entry:
         case {"data_offsets": [int(begin), int(end)]}:
             return begin, end
@@ -199,7 +199,7 @@ def _place(name: str, entry: object) -> tuple[int, int]:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a path that is no valid single-file model."""
+    """Raise UserError unless `path` is a valid single-file model: a `.safetensors` file of at most MAX_WEIGHTS_BYTES bytes."""
     if path.suffix != SAFETENSORS:
         raise UserError(
             f"foundation model '{path}' is not a .safetensors file; pickles (.ckpt, .pt, .bin) are not opened, as they run code",
@@ -213,7 +213,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def check_adapter(name: str, source: AdapterSource) -> None:
-    """Refuse a path that is no valid adapter of the expected format."""
+    """Raise AdapterError unless `source.path` is a PEFT folder, or for other formats a file, with a valid safetensors header."""
     path, is_folder = source.path, _is_folder(source.path)
     if not os.path.exists(path):  # noqa: PTH110  (it raises nothing)
         raise AdapterError(f"adapter '{name}': '{path}' does not exist", hint=_pickle_beside(path))
@@ -227,13 +227,13 @@ def check_adapter(name: str, source: AdapterSource) -> None:
 
 
 def check_adapter_tensors(name: str, path: Path) -> None:
-    """Refuse an adapter without a valid tensor file, whether the path is the file or its folder."""
+    """Raise AdapterError unless an adapter's tensor file has a valid safetensors header. `path` is the file or its folder."""
     path = adapter_file(path)
     check_tensor_file(name, path / PEFT_TENSORS if _is_folder(path) else path)
 
 
 def check_tensor_file(name: str, path: Path) -> None:
-    """Refuse an invalid tensor file of an adapter, reading only its header."""
+    """Raise AdapterError unless an adapter's file is safetensors with at least one tensor. Only the file's header is read."""
     if path.suffix in PICKLES:
         raise AdapterError(
             f"adapter '{name}': '{path}' is a pickle, which is never opened, as it can run any code",

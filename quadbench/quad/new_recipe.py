@@ -57,7 +57,7 @@ _CAPTIONS = ("noto red apple", "noto house", "noto cat face")  # like the traini
 
 
 def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[AdapterSource]) -> str:
-    """Return the YAML text of a recipe to be saved at `path`. Paths below the recipe's folder are relative, others absolute.
+    """Return YAML text of a recipe to be saved as `path`. Paths below the folder of `path` are relative, others absolute.
 
     Adapters of the same name are numbered: `style`, `style-2`. Raise UserError if an adapter is given twice, or its file name has
     no letters or digits.
@@ -78,7 +78,7 @@ def recipe_text(path: Path, name: str, foundation: str, adapters: Sequence[Adapt
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """Return the name if it is unused; otherwise append the first free number to the name: `style-2`, `style-3`, ..."""
+    """Return `name`, or if `taken` has it, `name` with the first free number appended: `style-2`, `style-3`, ..."""
     if name not in taken:
         return name
     numbered = (f"{name[: MAX_NAME_LENGTH - len(end)].rstrip('-')}{end}" for end in (f"-{number}" for number in count(2)))
@@ -108,7 +108,7 @@ def _beside(path: Path, folder: Path) -> str:
 
 
 def _flow(values: Mapping[str, str | bool]) -> str:
-    """Return keys and values as a one-line YAML mapping; names are written without quotes."""
+    """Return a dict as a one-line YAML mapping: plain names without quotes, paths and other values as JSON."""
     texts = {
         key: value if isinstance(value, str) and is_name(value) and key != "path" else json.dumps(value, ensure_ascii=False)
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""Preparation: making float graphs, tasks, calibration inputs, and U-Nets for single tasks. Builds share them in a cache."""
+"""Preparation: loading a recipe's models, running samplers, and calibrating float graphs. A cache shares results among builds."""
 
 import logging
 import random
@@ -41,7 +41,7 @@ def ignore_step(_step: str) -> None:
 
 
 class BuildSteps:
-    """The steps of a build: `notify` gets each step's name at its start; `seconds` has the durations of finished steps."""
+    """A timer of build steps: `notify` is called with a step's name when it starts; `seconds` maps ended steps to durations."""
 
     def __init__(self, notify: Notify = ignore_step) -> None:
         self.notify = notify
@@ -59,7 +59,7 @@ class BuildSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRecipe:
-    """A recipe's float models and adapters, and its tasks with the recorded float runs over their calibration inputs."""
+    """A recipe's float models, adapters and tasks. `visits` maps task name to the CalibrationRun of its sampler."""
 
     foundation: Foundation
     adapters: dict[str, Adapter]  # each at its greatest weight (by magnitude) in any task
@@ -76,14 +76,14 @@ class PreparedRecipe:
             session.release()
 
     def feed(self, adapter: Adapter | None) -> Feed:
-        """Return an adapter as float LoRA inputs of the U-Net; zeros if the adapter is None."""
+        """Return a dict from LoRA input name of the float U-Net to array: the adapter's weights, or zeros if there is none."""
         return as_feed(graph_tensors(adapter, self.shapes))
 
 
 def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedRecipe | None = None) -> PreparedRecipe:
-    """Prepare a recipe for a build: read models and adapters, trace graphs, make sampler tables, run the calibration inputs.
+    """Load a recipe's models and adapters, and run its tasks' samplers on their calibration inputs. Return a PreparedRecipe.
 
-    `like` is the result for a recipe that differs only in samplers and bits; its models, and its equal tasks, are reused. Large
+    `like` is the PreparedRecipe of a recipe that differs only in samplers and bits; its models and equal tasks are reused. Large
     weights are files in the folder `scratch` for as long as the result is used.
     """
     foundation = like.foundation if like else open_foundation(recipe.foundation)
@@ -106,7 +106,7 @@ def prepare(recipe: Recipe, steps: BuildSteps, scratch: Path, like: PreparedReci
 
 
 def _load_models(recipe: Recipe, foundation: Foundation, steps: BuildSteps, scratch: Path) -> PreparedRecipe:
-    """Load a recipe's models and adapters, and export the float graphs. The result has no tasks yet."""
+    """Load a recipe's models and adapters; export float ONNX graphs. Return a PreparedRecipe that has no prepared tasks yet."""
     base = sites_of_unet(foundation.skeleton)
     adapters = {}
     for name, spec in recipe.adapters.items():
@@ -141,7 +141,7 @@ def _load_models(recipe: Recipe, foundation: Foundation, steps: BuildSteps, scra
 
 
 def sites_of(recipe: Recipe) -> BaseSites:
-    """Return the layers (sites) of the recipe's foundation model where LoRA can be added."""
+    """Return BaseSites: the layers of a recipe's U-Net that can take a LoRA, namely every Linear and ungrouped Conv2d."""
     return sites_of_unet(open_foundation(recipe.foundation).skeleton)
 
 
@@ -151,8 +151,8 @@ def greatest_weight(recipe: Recipe, adapter: str) -> float:
 
 
 def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[Feed]]:
-    """Return a dict from component to its calibration inputs. The VAE encoder has none if no task takes an image. The U-Net's
-    inputs include their task's LoRA weights. Joint calibration (with and without LoRA) repeats each input with zeros as LoRA.
+    """Return a dict from Component, like U-Net or VAE encoder, to calibration inputs: a list of dicts from input name to array.
+    U-Net inputs hold LoRA weights; joint calibration adds copies with zeros. The VAE encoder's list is empty without image tasks.
     """
     items = [item for task in prepared.tasks for item in task.items.calibration]
     latents = [latent for visit in prepared.visits.values() for latent in visit.latents]
@@ -180,14 +180,14 @@ def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfil
 
 
 def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:
-    """Return the calibration inputs of a task's own U-Net. It has no LoRA inputs, as the adapter is merged into its weights."""
+    """Return the calibration inputs of a task's merged U-Net: a list of dicts from input name to array, without LoRA inputs."""
     is_own = isinstance(recipe.quad.calibration, settings.OwnTaskCalibration)
     tasks = [task] if is_own else _calibrating_tasks(recipe, anchor)
     return [feed for each in tasks for feed in prepared.visits[each.name].feeds]
 
 
 def calibrate(recipe: Recipe, model: ModelProto, feeds: Sequence[Feed]) -> CalibratedGraph:
-    """Run a float graph on its calibration inputs. Return the graph with quantization ranges by the recipe's rules."""
+    """Observe the value ranges of a float graph over `feeds`. Return a CalibratedGraph that follows the recipe's range rules."""
     return CalibratedGraph(ObservedGraph(model, feeds), range_rules(recipe.quad.calibration.ranges))
 
 
@@ -210,7 +210,7 @@ def _estimator(ranges: settings.ActivationRanges) -> Estimator | None:
 
 
 def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
-    """Return the tasks that calibrate the shared graphs: all or, if one adapter (`anchor`) calibrates, those that use it."""
+    """Return the recipe's tasks whose inputs calibrate a U-Net. AnchorCalibration keeps only tasks that use adapter `anchor`."""
     is_anchored = isinstance(recipe.quad.calibration, settings.AnchorCalibration)
     return [task for task in recipe.tasks if not is_anchored or anchor in task.adapter]
 
@@ -218,8 +218,8 @@ def _calibrating_tasks(recipe: Recipe, anchor: str | None) -> list[Task]:
 def per_graph_unets(
     recipe: Recipe, prepared: PreparedRecipe, scratch: Path, *, anchor: str | None
 ) -> Iterator[tuple[str, ModelProto, QuantizedGraph]]:
-    """Yield each task's name, its float U-Net with the task's adapter merged in, and that U-Net quantized. Large weights are
-    files in the folder `scratch`, which exist until the next U-Net is requested.
+    """Yield `(task name, float U-Net with the adapter merged in, quantized U-Net)` for each task. Large weights are files in the
+    folder `scratch`, and are deleted when the next U-Net is requested.
     """
     for task in recipe.tasks:
         model = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
@@ -234,7 +234,7 @@ def per_graph_unets(
 
 
 def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) -> ModelProto:
-    """Return the float U-Net with an adapter merged into its weights, without LoRA inputs."""
+    """Return the float U-Net's ONNX graph without LoRA inputs. The adapter, unless it is None, is merged into the weights."""
     unet = copy_of_modules(foundation.unet)
     if adapter is not None:
         merge(adapter, unet)
@@ -244,7 +244,7 @@ def merged_unet(foundation: Foundation, adapter: Adapter | None, scratch: Path) 
 
 
 class BuildCache:
-    """A cache of results that several builds share. Entries never change. Large weights are in files in the folder `scratch`."""
+    """A cache of unchanging models, graphs and images that several builds share. Folder `scratch` holds large weights."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -254,18 +254,18 @@ class BuildCache:
         self._pictures: dict[str, Mapping[str, Image]] = {}
 
     def prepared(self, digests: RecipeDigests, make: Callable[[PreparedRecipe | None], PreparedRecipe]) -> PreparedRecipe:
-        """Return float models and tasks from the cache or `make`, which gets a result of the same models to reuse, or None."""
+        """Return the cached PreparedRecipe, or else make it: `make` takes a PreparedRecipe with models to reuse, or None."""
         like = self._by_models.get(digests.models)
         prepared = _get_or_make(self._prepared, digests.floats, partial(make, like))
         self._by_models.setdefault(digests.models, prepared)
         return prepared
 
     def calibrated(self, digests: RecipeDigests, part: str, make: Callable[[], CalibratedGraph]) -> CalibratedGraph:
-        """Return a component's graph with observed ranges (for any bit width), from the cache or by calling `make`."""
+        """Return the CalibratedGraph of the graph named `part` from the cache. If it is not cached, call `make()` for it."""
         return _get_or_make(self._calibrated, f"{part} of {digests.ranges}", make)
 
     def pictures(self, digests: RecipeDigests, task: Task, make: Callable[[], Mapping[str, Image]]) -> Mapping[str, Image]:
-        """Return a task's reference images by input name, from the cache or by `make`."""
+        """Return a task's reference images as a dict from input name to image. Call `make()` for the dict if it is not cached."""
         return _get_or_make(self._pictures, f"{task.model_dump_json()} of {digests.models}", make)
 
 

@@ -1,4 +1,4 @@
-"""Reference: reference images of a task by diffusers and PEFT in float32, with which images of quantized graphs are compared."""
+"""Reference: a task's float32 reference images by diffusers and PEFT. Images of quantized graphs are compared with them."""
 
 import warnings
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscre
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
-    """Return a copy of the U-Net with adapters loaded by PEFT or diffusers, each with its factor in `weights`."""
+    """Return a copy of the U-Net with the adapters in `weights` (name to factor). PEFT loads PEFT files, diffusers the others."""
     adapted = copy_of_modules(unet)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # expected with several adapters
@@ -47,7 +47,7 @@ def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights
 
 
 def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module) -> None:
-    """Load an adapter into the U-Net `adapted` under a name. PEFT wraps its layers, so their types are read from `plain`."""
+    """Load an adapter into the U-Net `adapted` as `name`. `plain`, the U-Net without adapters, shows which layers are Linear."""
     metadata = None
     match source.format:
         case AdapterFormat.PEFT:
@@ -85,18 +85,18 @@ def _load(name: str, source: AdapterSource, plain: nn.Module, adapted: nn.Module
 
 
 def _plain(state: State) -> State:
-    """Return the U-Net's tensors in float32, as torch cannot compute in 8-bit floats. Remove PEFT's adapter name from keys."""
+    """Return an adapter's U-Net tensors in float32, as torch cannot compute in 8-bit floats. Drop PEFT's adapter name in keys."""
     return {key.replace(".default.", "."): tensor.float() for key, tensor in split_text_encoder(state)[0].items()}
 
 
 def _of_unet(values: dict[str, Any]) -> dict[str, Any]:
-    """Add the key prefix `unet.` if tensors lack it, because they were saved from a U-Net alone."""
+    """Return a dict with `unet.` put before each key. If any key starts with `unet.` or `text_encoder.`, no key changes."""
     prefix = "" if prefix_of(values) else PREFIX
     return {prefix + key: value for key, value in values.items()}
 
 
 def _without_alphas(state: State, *, up: str) -> State:
-    """Multiply alpha / r into the up-projections: diffusers 0.42 ignores alphas that differ between attention layers."""
+    """Return LoRA tensors with alpha / rank folded into up matrices. diffusers 0.42 ignores unequal attention-layer alphas."""
     alphas = {key.removesuffix(_ALPHA) + up: float(tensor) for key, tensor in state.items() if key.endswith(_ALPHA)}
     weights = {key: tensor for key, tensor in state.items() if not key.endswith(_ALPHA)}
     return weights | {key: weights[key] * (alpha / weights[key].shape[1]) for key, alpha in alphas.items()}
@@ -112,7 +112,7 @@ class Reference:
     unet: nn.Module
 
     def render(self, item: Item) -> Image.Image:
-        """Return the reference image of an input, 8-bit RGB."""
+        """Render the reference image of a task input, and return it as an 8-bit RGB PIL image."""
         with torch.no_grad():
             is_olss = isinstance(self.task.sampler, OlssSampler)
             decoded = _to_pixels(self._run_components(item) if is_olss else self._run_pipeline(item))
@@ -121,12 +121,12 @@ class Reference:
         return Image.fromarray(composite(decoded, _to_pixels(item.image), item.blend))
 
     def latent(self, item: Item) -> torch.Tensor | None:
-        """Return the VAE's scaled posterior mean for an input's image, None without image. Pipelines take a random sample."""
+        """Return the input image's latent: the VAE posterior's scaled mean, not a random sample. Return None without image."""
         vae = self.foundation.vae
         return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
 
     def _run_components(self, item: Item) -> torch.Tensor:
-        """Run text encoder, U-Net with the sampler table, and decoder; return an image (1, 3, H, W)."""
+        """Run text encoder, U-Net per sampler step, and VAE decoder for an input. Return an unclamped image (1, 3, H, W)."""
         foundation, guidance = self.foundation, self.task.guidance
         text = foundation.text_encoder(torch.tensor([item.input_ids]))[0]
         negative = foundation.text_encoder(torch.tensor([item.negative_input_ids]))[0]
@@ -151,7 +151,7 @@ class Reference:
         return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
 
     def _run_pipeline(self, item: Item) -> torch.Tensor:
-        """Run diffusers' pipeline for the task's kind; return an image (1, 3, H, W)."""
+        """Run the task's diffusers pipeline on an input's prompt, image and mask. Return an image (1, 3, H, W) in [-1, 1]."""
         task, steps = self.task, self.task.sampler.steps
         kwargs = {
             "prompt": item.prompt,
@@ -174,7 +174,7 @@ class Reference:
         return image.images * 2 - 1
 
     def _pipeline(self) -> Any:
-        """Return diffusers' pipeline for the task's kind and sampler."""
+        """Return a diffusers pipeline for text-to-image, image-to-image or inpainting, with the task's scheduler and U-Net."""
         kind = {
             TextToImageTask: diffusers.StableDiffusionPipeline,
             ImageToImageTask: diffusers.StableDiffusionImg2ImgPipeline,
@@ -196,7 +196,7 @@ class Reference:
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:
-    """Return the renderer of a task's reference images, with adapters loaded from their original files at the task's weights."""
+    """Return a Reference whose U-Net has the adapters, loaded from their original files and scaled by the task's weights."""
     unet = with_adapters(foundation.unet, adapters, task.adapter)
     return Reference(foundation=foundation, task=task, table=table, unet=unet.eval().requires_grad_(False))
 

@@ -40,7 +40,7 @@ class GraphSession:
 
 @dataclass(frozen=True, kw_only=True)
 class UnetConditions:
-    """The U-Net's inputs except the sample: time features (steps, C), two text embeddings (1, T, D), LoRA. Also guidance."""
+    """A denoising run's time features (steps, C), text and negative text embeddings (1, T, D), LoRA inputs and guidance scale."""
 
     time_features: torch.Tensor
     text: torch.Tensor
@@ -51,7 +51,7 @@ class UnetConditions:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The U-Net as a sampler calls it. If `record`, `feeds` collects all calls' inputs but LoRA, and `eps` the predictions."""
+    """A noise predictor that samplers call. If `record`, `feeds` collects U-Net inputs except LoRA, and `eps` the outputs."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: UnetConditions
@@ -60,7 +60,7 @@ class Denoiser:
     eps: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, step: int, sample: torch.Tensor) -> torch.Tensor:
-        """Return the noise prediction (1, 4, h, w); guidance g gives eps_u + g (eps_c - eps_u) (arXiv 2207.12598)."""
+        """Return the noise prediction (1, 4, h, w) at a step, with classifier-free guidance (arXiv 2207.12598)."""
         conditioned = self._run(step, sample, self.condition.text)
         if self.condition.guidance == 1.0:
             return conditioned
@@ -68,7 +68,7 @@ class Denoiser:
         return free + self.condition.guidance * (conditioned - free)
 
     def _run(self, step: int, sample: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Run the U-Net once, with the prompt's text or the negative text."""
+        """Run the U-Net once with a text embedding (1, T, D), and return the noise prediction (1, 4, h, w)."""
         feed = {
             "sample": sample.numpy(),
             "time_features": self.condition.time_features[step : step + 1].numpy(),
@@ -82,7 +82,7 @@ class Denoiser:
 
 
 def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
-    """Return the tensors as NumPy arrays."""
+    """Convert a dict of torch tensors to a dict of NumPy arrays with the same keys."""
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
@@ -92,13 +92,13 @@ def token_feed(input_ids: Sequence[int]) -> Feed:
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Read adapter files, each with a factor for its `up`. Return their mix as LoRA inputs, as the program on devices does."""
+    """Read adapter files, each with a factor for its `up` matrices. Return the mixed adapters as LoRA inputs by name."""
     return stack_loras([(f"'{path}'", load_file(path), factor) for path, factor in files], inputs)
 
 
 def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
-    """Combine several adapters into one set of LoRA inputs by concatenating their ranks; unused ranks are zero. Each element of
-    `parts` has an adapter's name, its tensors, and the factor for its `up` matrices.
+    """Concatenate adapters along the rank axis. Return a dict from LoRA input name to array, in which unused ranks are zero.
+    An element of `parts` is a tuple: adapter name, dict from input name to tensor, and factor for the `up` matrices.
     """
     specs = {spec.name: spec for spec in inputs}
     padded = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
@@ -124,7 +124,7 @@ def stack_loras(parts: Sequence[tuple[str, Tensors, float]], inputs: Iterable[Te
 
 
 def _has_place(stored: Shape, taken: Shape, axis: int, filled: int) -> bool:
-    """Return whether a tensor fits into the free ranks of a LoRA input of shape `taken`; `filled` ranks on `axis` are in use."""
+    """Return whether an adapter tensor (shape `stored`) fits a LoRA input (shape `taken`) with `filled` used ranks on `axis`."""
     return len(stored) == len(taken) and all(
         1 <= own <= most - filled if index == axis else own == most
         for index, (own, most) in enumerate(zip(stored, taken, strict=True))

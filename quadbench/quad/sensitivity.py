@@ -1,4 +1,4 @@
-"""Sensitivity: the U-Net's error when an adapter's weights are rounded. A clearly worst adapter sets the ranges of all."""
+"""Sensitivity: measuring how much U-Net outputs change when LoRA weights are rounded, per adapter, layer, input and step."""
 
 import logging
 import tempfile
@@ -31,7 +31,7 @@ SITE_INPUTS = 8  # inputs, with one sample each, for rounding one site at a time
 
 @dataclass(frozen=True, kw_only=True)
 class UnetSample:
-    """The U-Net's inputs except LoRA at one step of an input's trajectory."""
+    """The inputs of a U-Net call, without the LoRA inputs, at one step of a calibration input's sampler run."""
 
     task: str
     item: str
@@ -42,7 +42,7 @@ class UnetSample:
 
 @dataclass(frozen=True, kw_only=True)
 class StepScore:
-    """The mean divergence of predictions with rounded LoRA weights from float ones, over all samples at one sampler step."""
+    """The mean error in noise predictions from rounding an adapter's weights, over all samples at one sampler step."""
 
     task: str
     step: int
@@ -52,7 +52,7 @@ class StepScore:
 
 @dataclass(frozen=True, kw_only=True)
 class InputScore:
-    """The mean divergence of predictions with rounded LoRA weights from float ones, over all samples of one input."""
+    """The mean error in noise predictions from rounding an adapter's weights, over all samples of one calibration input."""
 
     task: str
     item: str
@@ -61,7 +61,9 @@ class InputScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteScore:
-    """The U-Net's error with one layer's LoRA weights rounded. `below_worst` is the worst layer's error minus this one, in dB."""
+    """A layer's score: the U-Net's output error with only that layer's LoRA weights rounded. `below_worst` compares noise in dB:
+    the noisiest layer's noise minus the scored layer's. It is None for the noisiest layer.
+    """
 
     site: str
     score: DivergenceScore
@@ -70,7 +72,7 @@ class SiteScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Kendall's tau of two rankings of adapters or layers: Jensen-Shannon divergence against MSE (`mse`) or SQNR (`sqnr`)."""
+    """Kendall's tau of adapter or layer ranks by Jensen-Shannon divergence with the ranks by MSE (`mse`) and by SQNR (`sqnr`)."""
 
     mse: float | None
     sqnr: float | None
@@ -78,7 +80,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSensitivity:
-    """The sensitivity scores of an adapter: `score` is over all samples, and `sites` has the layer with the lowest SQNR first."""
+    """The change of U-Net outputs by rounding an adapter's weights: overall, per input, per step, per layer (noisiest first)."""
 
     adapter: str
     score: DivergenceScore
@@ -98,7 +100,7 @@ class AdapterComparison:
 
     @property
     def described(self) -> str:
-        """Return a sentence that says whether the two adapters differ significantly, with the numbers."""
+        """Return a sentence that says whether two adapters' rounding noise differs significantly, and by how many dB."""
         names, of = f"'{self.first}' and '{self.second}'", self.difference_db
         if of.pairs < MIN_BLOCKS:
             return f"{names} cannot be compared with {of.pairs} inputs; at least {MIN_BLOCKS} are needed"
@@ -109,7 +111,7 @@ class AdapterComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorChoice:
-    """The adapter whose LoRA ranges all adapters use (`anchor`). It is None if no adapter is clearly most sensitive."""
+    """The adapter (`anchor`) whose quantization ranges all adapters use; None if no adapter is significantly most sensitive."""
 
     anchor: str | None
     reason: str
@@ -118,7 +120,7 @@ class AnchorChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """The sensitivity scores of all adapters, in the recipe's order, and the anchor chosen from them."""
+    """Each adapter's sensitivity to rounding. `choice` names the adapter, if any, whose quantization ranges all adapters use."""
 
     lora: str
     bins: int
@@ -128,7 +130,7 @@ class Sensitivity:
 
 
 def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE_INPUTS) -> Sensitivity:
-    """Score how sensitive each adapter is, on the same U-Net inputs from the sampler runs of all tasks; choose the anchor."""
+    """Measure on common inputs how much rounding each adapter's weights changes U-Net outputs. Return a Sensitivity."""
     samples = [sample for task in prepared.tasks for sample in samples_of(task, prepared.visits[task.task.name])]
     scores, unet, shapes = [], prepared.unet, prepared.shapes
     for adapter in prepared.adapters.values():
@@ -139,7 +141,7 @@ def sensitivity(prepared: PreparedRecipe, *, dtype: str, site_inputs: int = SITE
 
 
 def samples_of(prepared: PreparedTask, visited: CalibrationRun, most: int = SAMPLES) -> list[UnetSample]:
-    """Return at most `most` evenly spread U-Net calls of each input's sampler run. Guidance makes two calls per step."""
+    """Return a list of U-Net calls: at most `most` per calibration input, evenly spread over the calls of its sampler run."""
     timesteps, items = prepared.table.timesteps, prepared.items.calibration
     of_item = len(visited.feeds) // len(items)
     runs = of_item // len(timesteps)
@@ -165,7 +167,7 @@ def adapter_sensitivity(
     dtype: str,
     site_inputs: int = SITE_INPUTS,
 ) -> AdapterSensitivity:
-    """Score an adapter: compare predictions with rounded and float LoRA weights. On a few samples, also round each layer alone.
+    """Score how an adapter's rounded weights change U-Net outputs: all layers at once and, on fewer samples, each layer alone.
 
     Sample i uses rotation i of the adapter's balanced factors, so that no two samples share rounding errors.
     """
@@ -206,10 +208,8 @@ def adapter_sensitivity(
 
 
 def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
-    """Choose the adapter with most rounding noise (mean in dB over inputs), if it is significantly above all others; else none.
-
-    All adapters were scored on the same inputs, and only differences per input count, so that variation between inputs, tasks and
-    samplers cancels out.
+    """Return an AnchorChoice: the adapter whose rounding adds the most noise (mean dB over inputs), or None if another adapter's
+    noise is not significantly lower. Noise is compared input by input, so that variation between inputs and tasks cancels out.
     """
     noise_db = {scored.adapter: [own.score.noise_db for own in scored.inputs] for scored in scores}
     first, *rest = sorted(noise_db, key=lambda adapter: sum(noise_db[adapter]) / len(noise_db[adapter]), reverse=True)
@@ -226,7 +226,7 @@ def choose_anchor(scores: Sequence[AdapterSensitivity]) -> AnchorChoice:
 
 
 def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]:
-    """Return the indices of samples for scoring layers: one for each of at most `wanted` inputs, from varying sampler steps."""
+    """Return indices of samples for scoring layers: one sample from each of up to `wanted` inputs, at varying sampler steps."""
     by_input: dict[tuple[str, str], list[int]] = {}
     for index, sample in enumerate(samples):
         by_input.setdefault((sample.task, sample.item), []).append(index)
@@ -235,7 +235,7 @@ def _one_for_each_input(samples: Sequence[UnetSample], wanted: int) -> list[int]
 
 
 def _site_scores(of_sites: Mapping[str, Sequence[Divergence]]) -> tuple[SiteScore, ...]:
-    """Return the layers' scores, the noisiest layer first; each layer is compared with the noisiest one, sample by sample."""
+    """Return a SiteScore per layer, noisiest first. `of_sites` maps each layer to its divergences, in the same sample order."""
     ordered = sorted(of_sites, key=lambda site: score(of_sites[site]).noise_db, reverse=True)
 
     def noise_db(site: str) -> list[float]:
@@ -263,8 +263,8 @@ def _agreement(scores: Sequence[DivergenceScore]) -> Agreement:
 
 
 def analyse(recipe: Recipe, *, lora: Literal["int16", "int8"] | None = None, notify: Notify = ignore_step) -> Sensitivity:
-    """Score how sensitive a recipe's adapters are to rounding their weights to the type `lora` (None: the recipe's type).
-    Raise UserError if the recipe has no adapters, or something that it names is missing or does not fit.
+    """Measure how much U-Net outputs change when a recipe's adapters are rounded to the type `lora` (None: the recipe's type).
+    Return a Sensitivity. Raise UserError if the recipe has no adapters, or if a file is missing or does not fit.
     """
     if not recipe.adapters:
         raise UserError(f"recipe '{recipe.name}' has no adapters; sensitivity is measured for adapters")

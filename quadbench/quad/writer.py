@@ -48,7 +48,7 @@ class BundleWriter:
         lora: Mapping[str, Encoding] | None = None,
         merge: onnx.ModelProto | None = None,
     ) -> Graph:
-        """Write a graph such as `shared/unet.onnx` into the bundle, and any graph `merge` that merges adapters into it."""
+        """Write an ONNX graph and, if given, `merge`: a graph that adds an adapter to the first one's weights. Return a Graph."""
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
@@ -76,7 +76,7 @@ class BundleWriter:
     def adapter(
         self, adapter: Adapter, exact: Adapter, encodings: Mapping[str, Encoding], base: BaseDigests
     ) -> tuple[AdapterFile, AdapterFile]:
-        """Write an adapter as two files without padded ranks: `adapter` as integers, `exact` as floats in `adapters/float/`."""
+        """Write an adapter twice: `adapter` as integers, then the original `exact` as floats. Return an AdapterFile for each."""
         metadata = {"base_graph": base.graph, "base_profile": base.profile}
         integers, floats = adapter_integers(own_tensors(adapter), encodings), as_feed(own_tensors(exact))
         files = (
@@ -90,7 +90,7 @@ class BundleWriter:
         return first, second
 
     def tensors(self, name: str, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> FileRef:
-        """Write a safetensors file with contiguous tensors."""
+        """Write a safetensors file of arrays by tensor name, with optional text metadata. Return a FileRef to the file."""
         path = self._path(name)
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, metadata)
         return file_ref(self.folder, path)
@@ -120,8 +120,8 @@ def profile_content(
     distilled: Mapping[str, DistilledAdapter],
     noise: Sequence[LayerNoise],
 ) -> dict[str, Any]:
-    """Return the content of profile.json. `lora` has the adapters before distillation, `distilled` those after. `sensitivity` is
-    None if it was not measured to choose the anchor. `noise` is empty if no layers were chosen for 8 bits.
+    """Return the content of profile.json as a dict. `lora` holds all adapters as they were before distillation. `distilled` maps
+    adapter names to distillation results. `sensitivity` is None if unmeasured, `noise` empty if no layers were chosen for 8 bits.
     """
     narrow = {name for name, encoding in encodings[Component.UNET.value].items() if encoding.bits == BITS}
     chosen = narrow_layers([row.layer for row in noise], narrow)
@@ -148,19 +148,19 @@ def profile_content(
 
 
 def encodings_digest(encodings: Encodings) -> str:
-    """Return the digest of a bundle's encodings. It is stored in adapter files, whose integers only these encodings decode."""
+    """Return the SHA-256 of a bundle's encodings. Adapter files store it to name the encodings that decode their integers."""
     return digest_of(_listed(encodings))
 
 
 def lora_encodings_of(bundle: StoredBundle) -> dict[str, Encoding]:
-    """Read the encodings of the LoRA inputs, by input name, from a bundle's profile.json."""
+    """Read a bundle's profile.json, and return the encodings of the LoRA inputs by input name."""
     check_contents(bundle, [bundle.artifact.profile])
     listed = read_json(bundle.path(bundle.artifact.profile), fault=ArtifactError)["encodings"][LORA]
     return {name: Encoding(**fields) for name, fields in listed.items()}
 
 
 def _fit_row(name: str, lora: LoraProfile) -> dict[str, Any]:
-    """Return an adapter's entry in profile.json: its fraction of clipped weights, and its quantization loss at every layer."""
+    """Return an adapter's entry in profile.json: its name, fraction of clipped weights and quantization loss per layer."""
     fits = site_fits(lora.adapters[name], lora.encodings)
     rows = [{key: None if value == math.inf else value for key, value in asdict(fit).items()} for fit in fits]  # JSON has no inf
     return {"adapter": name, "clip_rate": clip_rate(fits), "sites": rows}

@@ -70,7 +70,7 @@ def score_run(
 def score_folders(
     images: Path, references: Path, sources: Path | None, *, metrics: Sequence[str] | None, weights: Sequence[str]
 ) -> RunScores:
-    """Score the images in one folder against the images with the same names in another folder, the references.
+    """Score a folder's images against the references in another folder, paired by relative path without suffix.
 
     Raises:
         QuadbenchError: the folders do not pair, an image cannot be read, or a metric or network does not fit.

@@ -23,7 +23,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 def score_images(
     pairs: Sequence[ImagePair], metrics: Iterable[str] | None = None, weights: Mapping[str, UserNetwork] | None = None
 ) -> tuple[Score, ...]:
-    """Score images against their references by the named metrics, in that order; None means all metrics.
+    """Score pairs of image and reference. Return one Score per metric name in `metrics`, in that order; None means all metrics.
 
     `weights` maps a network's name to its file. A metric that lacks its inputs gets a score with the reason instead of a value.
     """
@@ -60,7 +60,7 @@ def _score(metric: ImageMetric, pairs: Sequence[ImagePair], weights: Mapping[str
 
 
 def _reason_without(metric: ImageMetric, pairs: Sequence[ImagePair]) -> str | None:
-    """Return why a metric cannot score these image pairs, as text for a user; None if it can."""
+    """Return why a metric cannot score the given image pairs, as text for a user, or None if it can score them."""
     if not pairs:
         return "no images"
     if isinstance(metric.way, OverSet) and len(pairs) < 2:
@@ -82,7 +82,7 @@ def score_run_images(
     metrics: Sequence[str] | None = None,
     weights: Mapping[str, UserNetwork] | None = None,
 ) -> tuple[ImageComparison, ...]:
-    """Score a run's images for every task, device and variant. Each input's image is from the first OK launch that made one."""
+    """Score a run's images. Return an ImageComparison per task, device, variant and reference (float image or ground truth)."""
     refuse_random(result.bundle)
     compared: list[ImageComparison] = []
     for bundle in result.bundles:
@@ -104,7 +104,7 @@ def score_run_images(
 
 
 def with_devices(compared: Iterable[ImageComparison], bundle: StoredBundle, result: RunResult) -> Iterator[ImageComparison]:
-    """Yield image scores. With several bundles, repeat a score of this machine's images for each device that ran the bundle."""
+    """Yield ImageComparisons. If the run has several bundles, replace those with device None by one copy per `bundle` device."""
     for one in compared:
         if one.device is None and len(result.bundles) > 1:
             yield from (replace(one, device=device) for device in _devices(bundle, result))
@@ -118,7 +118,7 @@ def _devices(bundle: StoredBundle, result: RunResult) -> list[str]:
 
 
 def refuse_random(bundle: Bundle) -> None:
-    """Raise a UserError for a bundle with random weights, as its images have no quality to score."""
+    """Raise a UserError if a bundle has random weights, as its images show only noise and cannot be scored."""
     if Caveat.RANDOM_WEIGHTS in bundle.caveats:
         raise UserError(
             f"the bundle of '{bundle.recipe_name}' has random weights; its pictures show only noise and cannot be scored",
@@ -157,7 +157,7 @@ def score_folder_images(
 def _image_sets(
     task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield a task's image sets as (device, variant, path by input); first the float reference, made on no device (None)."""
+    """Yield (device address, variant, {input: path}) of a task's images. Float references come first, with device None."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):
@@ -170,7 +170,7 @@ def _image_sets(
 
 
 def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, str]], layout: Layout) -> dict[str, Path]:
-    """Return for each evaluation input of a task the path of its image in the first launch that generated one."""
+    """Return a dict from input name to image path. Use the first launch that has an input's image. Omit inputs without one."""
     keys = {item.name: f"{task}/{item.name}" for item in items}
     return {
         name: layout.file(next(launch[key] for launch in images if key in launch))
@@ -180,7 +180,7 @@ def _first(items: Iterable[TaskItem], task: str, images: Sequence[Mapping[str, s
 
 
 def _pairs(task: TaskAssets, paths: Mapping[str, Path], against: str, bundle: StoredBundle) -> tuple[ImagePair, ...]:
-    """Read for each input its image in `paths` and its reference or ground-truth image; skip inputs that lack one of the two."""
+    """Return ImagePairs of `paths` with ground truths if `against` is `truth`, else float references. Omit unpaired inputs."""
     others = {item.name: item.reference if against == REFERENCE else item.truth for item in task.items}
     return tuple(
         ImagePair(

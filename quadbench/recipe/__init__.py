@@ -1,4 +1,4 @@
-"""Recipe: the YAML description of a benchmark, with the models and LoRA adapters to build and the measurements to take.
+"""A recipe is the YAML file that describes a benchmark: models and LoRA adapters to build, and measurements to take.
 
 recipe.py    a recipe's keys; launches, iterations, baselines; loading with overrides; digest; schema
 tasks.py     sources of models, adapters and inputs; samplers; adapter weights; strength

@@ -28,7 +28,7 @@ _MAX_USES = 256  # the most adapters, and the most tasks, of a recipe: papers ha
 
 
 class DeviceSettings(Spec):
-    """Settings that replace the recipe's on devices of one profile. Such devices get their own encodings and bundle."""
+    """Samplers and precision that replace a recipe's for one device profile. The profile gets its own encodings and bundle."""
 
     samplers: dict[Name, Sampler] = Field(default_factory=dict)
     """Other samplers for tasks, by task name. The default is none: all tasks keep their samplers."""
@@ -36,12 +36,12 @@ class DeviceSettings(Spec):
     """Other bit widths of the U-Net. The default is null: those of the recipe."""
 
     def task_for(self, task: Task) -> Task:
-        """Return a copy of the task with the sampler that devices of this profile use for it."""
+        """Return a copy of the task with this device profile's sampler for it. If there is none, the copy keeps the task's."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 
 def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task]) -> Iterator[Problem]:
-    """Yield a problem for a device's sampler if its task is unknown or its task's image-to-image strength leaves no step."""
+    """Yield a Problem for each sampler in `devices` whose task is unknown or has a strength too low for one sampler step."""
     named = {task.name: task for task in tasks}
     for profile, settings in devices.items():
         for name, sampler in settings.samplers.items():
@@ -53,7 +53,7 @@ def sampler_problems(devices: Mapping[str, DeviceSettings], tasks: Sequence[Task
 
 
 class Measure(Spec):
-    """The number and order of the launches and iterations on a device."""
+    """Settings of measurement on a device: the number and order of launches (processes), and the iterations of each task."""
 
     warmup: int = Field(default=2, ge=0, le=1000)
     """The number of discarded warm-up iterations of each task, 0 to 1000. The default is 2."""
@@ -79,7 +79,7 @@ class Measure(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """The part of a recipe that says how its bundle is measured; the defaults apply to a bundle without a recipe.
+    """A recipe's settings for the measurement of a bundle. The defaults apply to a bundle that comes without a recipe.
 
     `text` is the recipe as YAML without defaults; `swept` are the recipe's values that a sweep has set.
     """
@@ -182,14 +182,14 @@ class Recipe(Spec):
 
     @property
     def terms(self) -> RunSettings:
-        """Return as RunSettings the part of the recipe that says how its bundle is measured."""
+        """Return a RunSettings: measurement, runtime, baselines, published table, and the recipe as YAML without defaults."""
         text = yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
         return RunSettings(
             measure=self.measure, runtime=self.runtime, baselines=self.baselines, published=self.published, text=text
         )
 
     def for_device(self, profile: str | None) -> "Recipe":
-        """Return the recipe with the settings for devices of one profile; unchanged if it has no settings for the profile."""
+        """Return a copy with a device profile's samplers and precision, if `devices` has them. The copy's `devices` is empty."""
         own = self.devices.get(profile or "", DeviceSettings())
         tasks = tuple(own.task_for(task) for task in self.tasks)
         return self.model_copy(update={"tasks": tasks, "precision": own.precision or self.precision, "devices": {}})
@@ -227,12 +227,12 @@ def recipe_file(path_or_name: str | Path) -> Path:
 
 
 def is_built_in(name: str) -> bool:
-    """Return whether a built-in recipe has this name."""
+    """Return whether a built-in recipe is named `name`."""
     return name in {file.stem for file in RECIPES_FOLDER.glob("*.yaml")}
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Return the SHA-256 of the recipe as canonical JSON: with defaults, sorted keys, and only the last component of paths.
+    """Return the SHA-256 of a recipe as JSON with defaults and sorted keys. Of each path, only the last component counts.
 
     The content of files counts in the bundle's digest; the folders that they lie in count in neither.
     """

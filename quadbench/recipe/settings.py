@@ -1,4 +1,4 @@
-"""Recipe settings: precision, device limits before a launch (gate), runtime, calibration, LoRA profile and distillation."""
+"""Settings of a recipe: precision, gate (limits on device state), runtime, calibration, LoRA encodings, distillation."""
 
 from collections import Counter
 from pathlib import Path
@@ -39,7 +39,7 @@ class Mixed(Spec):
 
 
 class FloatActivations(Spec):
-    """Float activations in U-Net, text encoder and VAE. Only CPUs can run such graphs."""
+    """Quantization of weights and LoRA inputs. Activations in U-Net, text encoder and VAE stay float, which only CPUs can run."""
 
     scheme: Annotated[Literal["w8a32", "float"], AfterValidator(lambda _: FLOAT_LABEL)]
     """Chooses float for all activations; weights and LoRA inputs stay integers. Only ONNX Runtime's CPU provider runs it.
@@ -53,7 +53,7 @@ _LABEL = TextPattern(
 
 
 def _in_full(given: Any) -> Any:
-    """Convert activations written as one word, such as `w8a16` or `mixed-30`, to a mapping. Return other values unchanged."""
+    """Expand a label: `mixed-30` to {scheme: mixed, int8_percent: 30}, `w8a8` to {scheme: w8a8}. Return non-text as is."""
     if not isinstance(given, str):
         return given
     if not _LABEL.matches(given):
@@ -66,7 +66,7 @@ _Activations: TypeAlias = Annotated[W8A16 | W8A8 | Mixed | FloatActivations, Fie
 
 
 class Precision(Spec):
-    """The bit widths of the U-Net's weights, activations and LoRA inputs."""
+    """The bit widths of the U-Net's weights, activations and LoRA inputs. Activations can stay float."""
 
     weights: Literal["int8"]
     """The base model's weights have 8 bits, and one scale per output channel."""
@@ -109,10 +109,10 @@ _MAX_BYTES = 2**20  # the most bytes of a trace file: MAX_SWITCHES of the longes
 
 
 class Gate(Spec):
-    """Limits on a device's temperature, battery, load and memory that a launch waits for. Unreported values are not checked.
+    """Limits on a device's temperature, battery, load and memory, checked before each launch. If the device does not meet them
+    within `wait_s` seconds, the launch is skipped. Values that the device does not report are not checked.
 
-    Before a launch the gate waits until the limits are met, and skips the launch after a timeout. If the device is too hot or
-    throttled after a launch, the launch is discarded and its whole block, of all variants, is repeated.
+    A launch that leaves the device too hot or throttled is discarded. Then its whole block, of all variants, is repeated.
     """
 
     max_thermal_status: int = Field(default=1, ge=0, le=6)
@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """If `value` is the path of a trace file, return the task names in it (one per line). Leave others for pydantic to check."""
+    """Return task names as a tuple, read from a list or from the text file at path `value`. Return other types as is."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)
@@ -195,7 +195,7 @@ MIN_DISTILL_SAMPLES = 2  # one for training and one for validation
 
 
 class _Ranges(Spec):
-    """The settings that all estimators of quantization ranges share."""
+    """Base class of the estimators of quantization ranges. The setting `headroom` is a factor that widens every range."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """A factor, 1 to 16, that widens every activation range at both ends. Above 1, there is room for inputs that calibration
@@ -210,7 +210,7 @@ class MinMaxRanges(_Ranges):
 
 
 class PercentileRanges(_Ranges):
-    """Quantization ranges that leave out a small share of the values seen in calibration."""
+    """Quantization ranges that leave out the lowest and highest values seen in calibration, by default 0.005 % at each end."""
 
     estimator: Literal["percentile"]
     """Takes the range that holds most values of each tensor."""
@@ -238,7 +238,7 @@ class RangesByBits(Spec):
 
 
 class _Profile(Spec):
-    """Settings that the LoRA profile schemes `unified` and `anchor` share. A profile is a set of encodings for all adapters."""
+    """Base class of the settings for a LoRA profile. A LoRA profile holds the quantization encodings that all adapters share."""
 
     headroom: float = Field(default=1.0, ge=1.0, le=16.0)
     """A factor, 1 to 16, that widens every shared LoRA range. Above 1, there is room for adapters that are added later, but less
@@ -258,14 +258,14 @@ class AnchorProfile(_Profile):
 
 
 class UnifiedProfile(_Profile):
-    """A LoRA profile that pools the quantization ranges of all adapters."""
+    """Settings for LoRA encodings that all adapters share. Each quantization range covers the ranges of all adapters."""
 
     scheme: Literal["unified"]
     """Takes the pooled ranges of all adapters."""
 
 
 class _Calibration(Spec):
-    """The settings that all calibration schemes share."""
+    """Base class of the calibration schemes. It has the number of inputs per task and the estimators of activation ranges."""
 
     samples: int = Field(default=2, ge=1, le=1000)
     """The number of calibration inputs of each task, 1 to 1000. Each gives a sample at every sampler step. The default is 2."""
@@ -274,7 +274,7 @@ class _Calibration(Spec):
 
 
 class JointCalibration(_Calibration):
-    """Calibration over the inputs of all tasks, both for the shared U-Net and for the U-Nets per task (variant `per-graph`)."""
+    """Calibration of each U-Net with the inputs of all tasks, even if the U-Net serves one task only (variant `per-graph`)."""
 
     scheme: Literal["joint"]
     """Takes the inputs of all tasks: for the shared graph with their own adapters and again without any, for each per-graph
@@ -282,7 +282,7 @@ class JointCalibration(_Calibration):
 
 
 class OwnTaskCalibration(_Calibration):
-    """Calibration of each graph over the inputs of the tasks that it serves."""
+    """Calibration of each U-Net with inputs of the tasks that it runs: all tasks if it is shared, one task if it is per-graph."""
 
     scheme: Literal["own-task"]
     """Takes the inputs of the tasks that a graph serves, with their own adapters: for the shared graph those of all tasks, for
@@ -290,7 +290,7 @@ class OwnTaskCalibration(_Calibration):
 
 
 class AnchorCalibration(_Calibration):
-    """Calibration over the inputs of the tasks that use the LoRA profile's anchor adapter."""
+    """Calibration with the inputs of tasks that use the anchor. The anchor is the adapter whose ranges apply to all adapters."""
 
     scheme: Literal["anchor"]
     """Takes the inputs of the tasks of the LoRA profile's adapter, which must be named: for the shared graph with this adapter,
@@ -319,7 +319,7 @@ class Distill(Spec):
 
 
 class Quad(Spec):
-    """Settings for making the one set of quantization encodings that all adapters share."""
+    """Settings for the quantization encodings that all adapters share: LoRA profile, calibration and adapter distillation."""
 
     profile: Annotated[AnchorProfile | UnifiedProfile, Field(discriminator="scheme", examples=["{scheme: unified}"])]
     """The LoRA profile: the ranges that all adapters share, made by the scheme anchor or unified."""

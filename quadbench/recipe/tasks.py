@@ -29,7 +29,7 @@ class DiffusersFoundation(Spec):
 
 
 class CheckpointFoundation(Spec):
-    """A Stable Diffusion 1.x model in a single checkpoint file with the original layout of tensors."""
+    """A Stable Diffusion 1.x model in one .safetensors file, with the tensor names of the first releases, not of diffusers."""
 
     source: Literal["checkpoint"]
     """`checkpoint` takes a model in one file."""
@@ -99,7 +99,7 @@ SiteKind: TypeAlias = Literal["attention", "feed-forward", "projection", "convol
 
 
 class RandomAdapter(Spec):
-    """A LoRA adapter with random weights. It is as large as a trained one of the same rank on the same layers (sites)."""
+    """A LoRA adapter with random weights, as large as a trained adapter of equal rank on the same U-Net layers."""
 
     source: Literal["random"]
     """`random` draws the weights at random."""
@@ -117,7 +117,7 @@ Adapter: TypeAlias = Annotated[
 
 
 class BuiltinInputs(Spec):
-    """Evaluation inputs that come with quadbench."""
+    """Evaluation inputs (prompts, images, masks) that come with quadbench, chosen by the name of a built-in LoRA."""
 
     source: Literal["builtin"]
     """`builtin` takes what comes with quadbench."""
@@ -148,21 +148,21 @@ MAX_MIX = 200  # the most characters of a mix's name, as for other names in mani
 
 
 class _Sampler(Spec):
-    """The settings that all samplers share."""
+    """Base class of the samplers. It has the only setting that all samplers share: the number of steps."""
 
     steps: int = Field(ge=1, le=100, examples=["8"])
     """The number of sampler steps, 1 to 100. Each step runs the U-Net once, or twice with guidance above 1."""
 
 
 class OlssSampler(_Sampler):
-    """The sampler by optimal linear subspace search (OLSS). Its few steps are fitted to a long DDIM trajectory of the task."""
+    """A sampler with few steps that a build fits to a task's 100-step DDIM trajectory: OLSS, optimal linear subspace search."""
 
     scheme: Literal["olss"]
     """Fits the steps to this task when the bundle is built."""
 
 
 class LcmSampler(_Sampler):
-    """The latent consistency sampler: few steps, mostly without guidance, for adapters trained for this sampler."""
+    """The latent consistency (LCM) sampler. LCM takes few steps, usually without guidance, and needs adapters trained for LCM."""
 
     scheme: Literal["lcm"]
     """Takes the steps of latent consistency models."""
@@ -172,7 +172,7 @@ class LcmSampler(_Sampler):
 
 
 class EdSampler(_Sampler):
-    """The Euler discrete sampler, which needs no fitting and no special training."""
+    """The Euler discrete sampler. It needs no specially trained adapter, and a bundle's build does not fit it to a task."""
 
     scheme: Literal["ed"]
     """Takes the steps of the Euler method."""
@@ -225,7 +225,7 @@ def _is_of_a_task(name: str) -> str:
 
 
 class _Task(Spec):
-    """The settings that all tasks share."""
+    """Base class of the three kinds of task. It has the settings name, adapter, sampler, guidance and seed."""
 
     name: Annotated[Name, AfterValidator(_is_of_a_task)] = Field(examples=["mine"])
     """The task's name in records and reports. It is unique in the recipe and not `none`."""
@@ -264,7 +264,7 @@ class TextToImageTask(_Task):
 
 
 def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
-    """Return why a sampler would run no step at this image-to-image strength, else None. Steps are counted as in diffusers."""
+    """Return an error message if an image-to-image or inpaint strength is too low for one sampler step. Else return None."""
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
@@ -284,7 +284,7 @@ Strength = Annotated[float, Field(gt=0.0, le=1.0), AfterValidator(_leaves_a_step
 
 
 class ImageToImageTask(_Task):
-    """A task that turns an image into another of the same composition."""
+    """A task that makes an image from a prompt and an input image. At a low strength, most of the input image is kept."""
 
     kind: Literal["image-to-image"]
     """Makes an image from a prompt and another image."""

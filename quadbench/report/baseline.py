@@ -33,9 +33,9 @@ _NAMED = 4  # figures that a sentence names
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedFigure:
-    """A metric of a task in two runs: `before` in the baseline, `now` in the current run. Values are in nanoseconds, in bytes or,
-    for PSNR, in decibels. `ratio` is now / before with its 95 % interval, None for PSNR and missing values. `is_exact` marks file
-    sizes and PSNR, which need no statistics.
+    """A metric of a task in two runs: `before` in the baseline, `now` in the current run. Times are in nanoseconds, sizes in
+    bytes, PSNR in decibels. `ratio` is now / before; its 95 % interval is `low` to `high`. The ratio is None for PSNR, and if a
+    value is missing or 0. `is_exact` marks file sizes and PSNR, which have no interval.
     """
 
     device: str
@@ -54,7 +54,7 @@ class ChangedFigure:
 
     @property
     def is_telling(self) -> bool:
-        """Return whether a short table includes this metric: image time, U-Net time, or any metric that changed."""
+        """Return whether the metric is image time or U-Net time, or got better or worse. Short tables omit other metrics."""
         return self.key in _TELLING or self.verdict in (Verdict.WORSE, Verdict.BETTER)
 
     def __str__(self) -> str:
@@ -65,9 +65,9 @@ class ChangedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """An earlier run with which the current run is compared, and how each metric changed. Only tasks of both runs are compared;
-    `only_now` lists the current run's other tasks. `differences` maps a device address to settings that differ. `doubt` says why
-    the result is uncertain. `settled_by` is a command that measures both builds alternately, which removes the doubt.
+    """A comparison of an earlier run, the baseline, with the current run. `only_now` lists tasks that only the current run has.
+    `differences` maps device addresses to dicts from a setting to its (earlier, current) values. `doubt` says why the comparison
+    is uncertain. `settled_by` is a command that compares the runs by launching their tasks alternately.
     """
 
     run_id: str
@@ -83,17 +83,13 @@ class Baseline:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Return whether a time or memory use seems changed. Proof would need launches of both builds in alternation."""
+        """Return whether a time or memory metric got better or worse, perhaps because the device changed between the runs."""
         changed = (Verdict.WORSE, Verdict.BETTER)
         return any(figure.verdict in changed and not figure.is_exact for figure in self.figures)
 
 
 def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Sequence[str], run_id: str | None = None) -> None:
-    """Raise an error if a run of these tasks and devices cannot be compared with the baseline.
-
-    Raises:
-        UserError: the baseline is the run itself, shares no task with it, or lacks one of its devices.
-    """
+    """Raise a UserError if the baseline is run `run_id`, shares no task with `tasks`, or did not use all device `addresses`."""
     name, its_tasks = f"run {baseline.run_id}", [task.name for task in baseline.bundle.tasks]
     its_addresses = [device.address for device in baseline.devices]
     if baseline.run_id == run_id:
@@ -113,8 +109,8 @@ def require_comparable(baseline: RunResult, tasks: Sequence[str], addresses: Seq
 def compare_with(
     baseline: RunResult, its_rows: Sequence[KpiRow], result: RunResult, rows: Sequence[KpiRow], where: Sequence[str] = ()
 ) -> Baseline:
-    """Compare a run with its baseline over the tasks that both have. `rows` are the KPI rows of the run `result`, and `its_rows`
-    are those of the baseline. A recommended command contains `where`: the options that name the results folder.
+    """Return a `Baseline` that compares the run `result`, with KPI rows `rows`, to the run `baseline`, with KPI rows `its_rows`.
+    `where` holds words to append to the suggested `quadbench compare` command: none, or `--results` and a folder.
     """
     addresses = [device.address for device in result.devices]
     quality, common = quality_rows(baseline), {task.name for task in baseline.bundle.tasks}
@@ -140,8 +136,8 @@ def compare_with(
 
 
 def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ...]:
-    """Return up to two tables for each device: changed settings, and metrics of both runs. Unless `is_full` is set, the metrics
-    are only image time, U-Net time and those that changed.
+    """Return up to two tables for each device: settings that differ between the runs, and metrics of both runs. If `is_full` is
+    false, the metrics are only image time, U-Net time, and metrics that got worse or better.
     """
     tables = []
     for address, unlike_there in baseline.differences.items():
@@ -159,7 +155,7 @@ def baseline_tables(baseline: Baseline, *, is_full: bool) -> tuple[TextTable, ..
 
 
 def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[ChangedFigure]:
-    """Yield a comparison of each KPI in two runs. A KPI of one run alone is inconclusive; one that neither has is skipped."""
+    """Yield a ChangedFigure for each KPI and variant measured in either run. With only one value, the verdict is inconclusive."""
     earlier = {(row.device.address, row.task, row.key): row for row in before}
     together = {is_main: _measured_twice(earlier, now, is_main=is_main) for is_main in (True, False)}
     for row in now:
@@ -190,7 +186,7 @@ def _of_rows(before: Sequence[KpiRow], now: Sequence[KpiRow]) -> Iterator[Change
 
 
 def _measured_twice(earlier: Mapping[tuple[str, str, str], KpiRow], now: Sequence[KpiRow], *, is_main: bool) -> int:
-    """Count the metric values, main (`is_main`) or other, that both runs have. Skip file sizes, which have no noise."""
+    """Count the time and memory values that both runs measured: main metrics, such as image time, if `is_main`, else others."""
     rows = [row for row in now if (row.key in WITH_VERDICT) is is_main and not row.is_exact]
     pairs = [(row, other) for row in rows if (other := earlier.get((row.device.address, row.task, row.key)))]
     return sum(all(isinstance(getattr(one, side), Figure) for one in pair) for pair in pairs for side in _SIDES.values())
@@ -223,7 +219,7 @@ def _of_quality(before: Sequence[Quality], now: Sequence[Quality]) -> Iterator[C
 
 
 def _differences(baseline: RunResult, result: RunResult, address: str) -> dict[str, tuple[str, str]]:
-    """Return the settings of a device that differ between two runs, as a dict from name to values before and now."""
+    """Return a device's settings that differ between runs, as a dict from name to texts (in baseline, in current run)."""
     sides, held = list[list[RunRecord]](), list[list[dict[str, str]]]()
     for run in (baseline, result):
         devices = [device for device in run.devices if device.address == address]
@@ -252,8 +248,8 @@ def _sentence(address: str, run_id: str, figures: Sequence[ChangedFigure]) -> st
 def _of_tasks(
     baseline: RunResult, result: RunResult, only_now: Sequence[str], figures: Sequence[ChangedFigure], settled_by: str
 ) -> Iterator[str]:
-    """If two runs have different tasks, yield a sentence that names these tasks. Yield a second one if files and images of the
-    common tasks are unchanged. The last sentence gives a command that compares the common tasks' times.
+    """Yield two or three sentences if the tasks of the runs differ, else none. The first names the tasks that only one run has.
+    If file sizes and mean PSNR of common tasks are unchanged, the second says so. The last gives a command to compare times.
     """
     only_then = [task.name for task in baseline.bundle.tasks if task.name not in {task.name for task in result.bundle.tasks}]
     if not (only_now or only_then):

@@ -1,4 +1,4 @@
-"""SVG charts for reports, written without a plotting library or scripts. Without scripts, they also show in printed reports.
+"""SVG charts for HTML reports, written without a plotting library. The charts have no scripts and so appear in print.
 
 Each element has a colour and a CSS class. style.css may override the colour; a chart is readable without it.
 """
@@ -31,7 +31,7 @@ class Series:
 
     @property
     def solid(self) -> Sequence[Place]:
-        """Return the measured points, which are drawn as a solid line."""
+        """Return the measured points of the series as (x, y) data values. A solid line joins them in the chart."""
         return self.points[: self.measured]
 
 
@@ -57,7 +57,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """The plot area of a chart in pixels, with the data ranges `xs` and `ys`. Values outside are drawn at its edge."""
+    """A chart's plot area in pixels, and the data ranges `xs` and `ys` of its axes. Values out of range are drawn at the edge."""
 
     left: float
     right: float
@@ -75,26 +75,26 @@ class Plot:
         return self.bottom - _share(value, self.ys) * (self.bottom - self.top)
 
     def at(self, x: float, y: float) -> Place:
-        """Convert a data point to its pixel position."""
+        """Convert a data point (x, y) to a pixel position (x, y)."""
         return self.x(x), self.y(y)
 
     def rows(self, ticks: Iterable[float], write: Callable[[float], str] = "{:,g}".format, colour: str = FAINT) -> Iterator[str]:
-        """Draw horizontal grid lines, each with its tick value on the left."""
+        """Yield SVG elements: a horizontal grid line for each tick value, and the value as text to the left of the line."""
         for tick in ticks:
             y = self.y(tick)
             yield rule("grid", (self.left, y), (self.x(self.xs[1]), y), colour)
             yield text(self.left - 8, y + 4, write(tick), anchor="end")
 
     def columns(self, ticks: Iterable[float], below: float = 17) -> Iterator[str]:
-        """Draw tick values below the plot area."""
+        """Yield SVG text elements: the tick values of the horizontal axis, `below` pixels under the plot area."""
         return (text(self.x(tick), self.bottom + below, f"{tick:g}", anchor="middle") for tick in ticks)
 
     def caption(self, words: str, y: float) -> str:
-        """Draw the label of the horizontal axis, centred at pixel height `y`."""
+        """Return the label of the horizontal axis as an SVG text element, centred under the plot area at pixel height `y`."""
         return text((self.left + self.right) / 2, y, words, anchor="middle")
 
     def line(self, css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
-        """Draw a polyline through data points; `more` holds further SVG attributes."""
+        """Return an SVG polyline through data points. `more` is text of further attributes, such as ` stroke-width="2"`."""
         return path(css_class, itertools.starmap(self.at, spots), colour, more)
 
 
@@ -104,15 +104,15 @@ def _share(value: float, ends: tuple[float, float]) -> float:
 
 
 def padded_range(values: Sequence[float], least: float = 0.0) -> tuple[float, float]:
-    """Return an axis range around values. The margin at each end is the largest of three: `least`, 15 % of the span, and 2 % of
-    the maximum.
+    """Return an axis range (low, high): the range of `values`, extended at each end by a margin. The margin is the largest of
+    `least` (in the unit of the values), 15 % of the span, and 2 % of the highest value. If all three are 0, the margin is 1.
     """
     room = max(0.15 * (max(values) - min(values)), 0.02 * abs(max(values)), least) or 1.0
     return min(values) - room, max(values) + room
 
 
 def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str, width: int = 520, height: int = 300) -> str:
-    """Draw lines over integer x values, each labelled at its end. A rule separates measured points from extrapolated ones."""
+    """Return an SVG chart of lines over integer x values. A vertical line separates measured points from extrapolated points."""
     right = round(max([88.0, *(16 + label_width(line.label) for line in series)]))
     width += right - 88
     xs = sorted({x for line in series for x, _ in line.points})
@@ -144,7 +144,7 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: s
 
 
 def stacked_bars(bars: Sequence[Bar], *, title: str) -> str:
-    """Draw stacked horizontal bars on one scale from 0, under group headings. The function `legend` draws their legend."""
+    """Return an SVG chart, without a legend, of stacked horizontal bars under group headings. All bars have the same scale."""
     width, right, bar_pitch, group_gap = 560, 84, 22, 24
     left = round(max([84.0, *(16 + label_width(bar.label) for bar in bars)]))
     longest = max((sum(part.value for part in bar.parts) for bar in bars), default=0.0) or 1.0
@@ -180,7 +180,7 @@ def legend(entries: Iterable[tuple[str, str, str]]) -> str:
 
 
 def spread_labels(ys: Sequence[float], least: float = 13.0) -> list[float]:
-    """Return y positions of labels in pixels. Each label is moved down until it is at least `least` below the label above."""
+    """Return the y positions `ys` of labels in pixels, moved down so that all are at least `least` pixels apart."""
     placed, lowest = list(ys), float("-inf")
     for index in sorted(range(len(ys)), key=lambda i: ys[i]):
         placed[index] = lowest = max(ys[index], lowest + least)
@@ -198,14 +198,14 @@ def nice_ticks(highest: float, count: int = 4) -> tuple[float, ...]:
 
 
 def ticks_between(low: float, high: float, least: float) -> tuple[float, ...]:
-    """Return two or more axis ticks that enclose `low` to `high`. If this span is below `least`, space them as for `least`."""
+    """Return two or more axis ticks from `low` or below to `high` or above. The tick distance suits a span of `least` or more."""
     step = nice_ticks(max(high - low, least, abs(low) / 100, abs(high) / 100))[1]
     first, last = floor(low / step), ceil(high / step)
     return tuple(step * index for index in range(first, max(last, first + 1) + 1))
 
 
 def label_width(words: str) -> float:
-    """Return the width in pixels that a label needs at most, once the function `short` has cut it to its maximum length."""
+    """Return an upper bound for the drawn width of a label in pixels, after `short` has truncated the label."""
     return sum(_letter_width(letter) for letter in short(words))
 
 
@@ -222,29 +222,29 @@ def _letter_width(letter: str) -> float:
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", css_class: str = "label", colour: str = INK) -> str:
-    """Draw text at a point; `anchor` is SVG's text-anchor."""
+    """Return an SVG text element at pixel (x, y). `anchor` is the part of the text that is at x: `start`, `middle` or `end`."""
     return f'<text class="{css_class} text" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_words(words)}</text>'
 
 
 def rule(css_class: str, start: Place, end: Place, colour: str, more: str = "") -> str:
-    """Draw a line between two points; `more` holds further SVG attributes."""
+    """Return an SVG line between two pixel positions. `more` is text with further SVG attributes."""
     (x1, y1), (x2, y2) = start, end
     return f'<line class="{css_class}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{more}/>'
 
 
 def path(css_class: str, spots: Iterable[Place], colour: str, more: str = "") -> str:
-    """Draw a polyline through pixel positions; `more` holds further SVG attributes."""
+    """Return an SVG polyline through pixel positions. `more` is text with further SVG attributes."""
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     return f'<polyline class="{css_class}" fill="none" stroke="{colour}"{more} points="{points}"/>'
 
 
 def dot(css_class: str, place: Place, radius: float, colour: str) -> str:
-    """Draw a filled circle."""
+    """Return a filled circle as an SVG element. `place` is the centre (x, y) in pixels, and `radius` is in pixels."""
     return f'<circle class="{css_class}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius:g}" fill="{colour}"/>'
 
 
 def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
-    """Return a complete SVG image; `title` describes it to screen readers."""
+    """Return a complete SVG image, as text, with the elements in `body`. Screen readers read `title` aloud."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12"><title>{_words(title)}</title>{"".join(body)}</svg>'
@@ -252,5 +252,5 @@ def svg(width: int, height: int, title: str, body: Sequence[str]) -> str:
 
 
 def _words(text: str) -> str:
-    """Escape text, which may come from a device, for SVG."""
+    """Escape text for SVG and put it on one line, as it may come from a device."""
     return escape(one_line(text))

@@ -25,7 +25,7 @@ _SIDES = {"A": ("shared", "#1d5fa6"), "B": ("per-graph", "#b3560b")}  # CSS clas
 
 @dataclass(frozen=True, kw_only=True)
 class ForestRow:
-    """A row of a comparison's forest plot: a metric of both builds (A and B), its change with an interval, and the verdict."""
+    """A row of a forest plot: one metric's values in builds A and B, change from A to B, interval, SVG drawing and verdict."""
 
     task: str
     title: str
@@ -39,14 +39,14 @@ class ForestRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ForestPlot:
-    """A forest plot of a comparison: the common scale, and the rows by device address."""
+    """A forest plot of builds A and B. `rows` maps a device address to a tuple of `ForestRow`. `scale` is the axis as SVG."""
 
     scale: Markup
     rows: dict[str, tuple[ForestRow, ...]]
 
 
 def forest_plot(versus: Versus) -> ForestPlot:
-    """Return the forest plot of a comparison. A metric without an interval, such as bytes, gets its change in words only."""
+    """Return a `ForestPlot` of builds A and B. Rows of metrics without an interval, such as file size, have no SVG drawing."""
     diffs = [row.comparison for device in versus.devices for row in device.rows if row.comparison]
     # The scale covers all ratios, and the intervals of all decided figures.
     decided = [one for one in diffs if one.verdict is not Verdict.INCONCLUSIVE]
@@ -78,7 +78,7 @@ def _row(row: SideRow, plot: Plot, margin: float) -> ForestRow:
 
 
 def _change(row: SideRow) -> str:
-    """Return in words how a metric changes from compared build A to B: as a ratio, or in decibels for PSNR."""
+    """Return a metric's change from build A to B: `3.1 % more`, `0.4 dB less` (PSNR), `the same`, or `–` if unknown."""
     (a, b), judged = row.values, row.comparison.ratio if row.comparison else None
     ratio = row.ratio if judged is None else judged
     if row.unit or a is None or b is None:
@@ -89,7 +89,7 @@ def _change(row: SideRow) -> str:
 
 
 def _scale(plot: Plot) -> Markup:
-    """Draw the forest plot's logarithmic axis of ratios, centred on 1."""
+    """Return an SVG of the forest plot's logarithmic axis: ratio 1 in the middle, and one labelled ratio on each side."""
     share = math.expm1(plot.xs[1]) * 0.9
     step = next(step for step in _STEPS if step <= share)
     words = ((1 / (1 + step), f"−{percent(step / (1 + step), 0)}"), (1.0, "equal"), (1 + step, f"+{percent(step, 0)}"))
@@ -98,7 +98,7 @@ def _scale(plot: Plot) -> Markup:
 
 
 def _interval(result: Comparison, plot: Plot, margin: float) -> Markup:
-    """Draw a ratio B / A and its interval in front of the equivalence band. Values beyond the scale are arrows at its edge."""
+    """Return an SVG of a ratio B / A, its interval, and the band of ratios that count as equal. Arrows mark ratios off scale."""
     if result.ratio is None:
         return Markup("")
     middle, colour, name = _HEIGHT / 2, _COLOURS[result.verdict], result.verdict.lower()
@@ -124,7 +124,7 @@ def _arrow(x: float, side: float, style: str) -> str:
 
 
 def launch_chart(device: VersusDevice) -> str | None:
-    """Draw launches' image times over the session, battery temperatures below. Return None if fewer than two have a time."""
+    """Return an SVG of launches' image times and battery temperatures over time. Return None for fewer than two image times."""
     times = [(one, convert(one.image_ns, Unit.MILLISECONDS)) for one in device.launches if one.image_ns]
     heat = [(one, one.temperature_c) for one in device.launches if one.temperature_c is not None]
     if len(times) < 2:
@@ -143,7 +143,7 @@ def launch_chart(device: VersusDevice) -> str | None:
 def _panel(
     title: str, span: tuple[int, int], launches: Sequence[tuple[TimedLaunch, float]], began: datetime, seconds: float
 ) -> list[str]:
-    """Draw one panel of the launch chart: values over time, as dots in the colours of the compared builds A and B."""
+    """Return SVG elements of a scatter plot: a dot per launch at (start time, image time or battery °C), coloured by build."""
     low, high = padded_range([value for _, value in launches], least=0.01)
     plot = Plot(left=_LEFT, right=_RIGHT, top=span[0], bottom=span[1], xs=(0.0, seconds), ys=(low, high))
     parts = [text(_LEFT, plot.top - 12, title), *plot.rows((low, (low + high) / 2, high), number)]

@@ -48,8 +48,8 @@ def _markdown(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """A LaTeX font size: its command, letter width and column gap. Widths are in letters of the largest size. Letter width is not
-    proportional to size: a digit has 4.25 points at size 8, and 3.40 at 5.
+    """A font size of LaTeX tables. `command` sets it. `letter` is the width of a letter relative to the largest size: 0.80 for a
+    digit of 3.40 instead of 4.25 points. `between` is the gap between columns, in letter widths of the largest size.
     """
 
     command: str

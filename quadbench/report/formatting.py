@@ -1,4 +1,4 @@
-"""Formatting of values for reports: numbers with units, explanations of terms, and tables as text, CSV or data frames."""
+"""Formatting for reports: numbers with units, text tables, CSV and data frames. Constants hold table notes, such as `RATIO`."""
 
 import csv
 import io
@@ -78,12 +78,12 @@ def rough_times(ratio: float) -> str:
 
 
 def change(ratio: float | None, words: tuple[str, str] = MORE) -> str:
-    """Format a ratio as a relative change, such as `3.1 % more`. `words` are the words for a rise and for a fall, in order."""
+    """Format a ratio as a change: 1.031 gives `3.1 % more`, None an empty text. `words` replaces the pair (`more`, `less`)."""
     return "" if ratio is None else f"{percent(abs(ratio - 1))} {words[0] if ratio > 1 else words[1]}"
 
 
 def between(low: float, high: float, words: tuple[str, str] = MORE) -> str:
-    """Format an interval of ratios, such as `2.1 to 4.2 % more`, or `0.5 % less to 3.0 % more` if it contains 1."""
+    """Format an interval of ratios as changes. For example, 0.995 to 1.030 gives `0.5 % less to 3.0 % more`."""
     if (low > 1) is not (high > 1):
         return f"{change(low, words)} to {change(high, words)}"
     near, far = sorted((low, high), key=lambda ratio: abs(ratio - 1))
@@ -101,7 +101,7 @@ def decibels(value: float) -> str:
 
 
 def display(value: float | None, unit: Unit | None) -> str:
-    """Format nanoseconds or bytes in their unit, and None as `–`. A value without a unit is a PSNR, shown in decibels."""
+    """Format nanoseconds or bytes as a number in `unit` (ms or MB). Without `unit`, format a PSNR in dB. Format None as `–`."""
     return "–" if value is None else show(value, unit) if unit else decibels(value)
 
 
@@ -124,12 +124,12 @@ def mark_figure(figure: str) -> str:
 
 
 def pieces(sentence: str) -> list[str]:
-    """Split a sentence at the marker characters around measured values. Every second piece is a marked value."""
+    """Split a sentence at value markers to a list. Indexes 0, 2, ... hold plain text; indexes 1, 3, ... hold marked values."""
     return _MARKS.split(sentence)
 
 
 def join_names(names: Sequence[str], most: int = _MAX_NAMES) -> str:
-    """Join names as `a, b and c`; names beyond the first `most` are only counted."""
+    """Join names as `a, b and c`. Names after the first `most` are counted: `a, b, c and 2 more`."""
     first, left_out = list(names[:most]), len(names) - most
     if left_out > 0:
         first.append(f"{left_out} more")
@@ -145,7 +145,7 @@ def plural(count: int, noun: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Column(Generic[RowT]):
-    """A table column: its name, a function from row to cell text, and right alignment (`is_numeric`)."""
+    """A table column. `name` is its heading. The function `cell` returns a row's text. `is_numeric` aligns the text right."""
 
     name: str
     cell: Callable[[RowT], str]
@@ -154,7 +154,7 @@ class Column(Generic[RowT]):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """A table as text. `numeric` marks the right-aligned columns; `notes` go below the table."""
+    """A table of text cells. `numeric` has one boolean per column: whether to align it right. `notes` go below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -197,7 +197,7 @@ def csv_cell(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureTable:
-    """A table of measured values in two forms: text for people, and named values (None if missing) with full precision."""
+    """A table as formatted `text` and, for export, as `values`: in each row, one unrounded value or None per name in `fields`."""
 
     text: TextTable
     fields: tuple[str, ...]
@@ -210,7 +210,7 @@ def to_csv(tables: Sequence[FigureTable]) -> str:
 
 
 def csv_text(fields: Iterable[str], rows: Iterable[Iterable[Value]]) -> str:
-    """Return rows as CSV, with numbers at full precision and None as an empty cell."""
+    """Return CSV text: a header with `fields`, and one line for each of `rows`. Numbers are unrounded. None is an empty cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(csv_cell, fields))

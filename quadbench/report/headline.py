@@ -34,7 +34,7 @@ ENOUGH = MIN_BLOCKS * LAUNCHES_PER_BLOCK  # the fewest launches of a variant for
 
 
 def headline(storages: Sequence[Storage], rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
-    """Return the summary of a report as sentences whose numbers are marked for bold; empty if no device was measured."""
+    """Return the summary sentences of a report, with numbers marked for bold. Return an empty tuple if nothing was measured."""
     measured = [row for row in rows if isinstance(row.shared, Figure) or isinstance(row.per_graph, Figure)]
     devices = tuple(dict.fromkeys(row.device for row in measured))
     sentences = (
@@ -64,8 +64,8 @@ def _device_names(devices: Sequence[DeviceFacts]) -> str:
 
 
 def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the bytes, time and memory that one base with LoRAs saves or costs against one graph per task. If only
-    some tasks or devices differ, the clause names or counts them.
+    """Return a sentence, without full stop, on the bytes, time and memory that one base with LoRAs saves or costs against
+    one graph per task. Name or count the tasks and devices if only some differ. Return an empty text if nothing differs.
     """
     ends = [storage.measured[-1] for storage in _with_base(storages)]
     sizes = [end.shared_bytes / end.per_graph_bytes - 1 for end in ends if end.shared_bytes and end.per_graph_bytes]
@@ -90,7 +90,7 @@ def _balance(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Seque
 
 
 def _sized(changes: Sequence[float], key: str) -> str:
-    """Return the text before `fewer bytes`, such as `22 % `, for file sizes; return an empty text for other metrics."""
+    """Format size changes, such as -0.2, as bold text without sign: `20 % `. For a `key` other than `bytes`, return ''."""
     if key != "bytes":
         return ""
     ends = dict.fromkeys(f"{abs(change):.0%}" for change in sorted((min(changes), max(changes)), key=abs))
@@ -98,12 +98,12 @@ def _sized(changes: Sequence[float], key: str) -> str:
 
 
 def _more(row: KpiRow) -> float:
-    """Return how much more time, memory or bytes the shared graph takes than one graph per task: 0.05 is 5 % more."""
+    """Return the shared graph's excess over per-task graphs: 0.05 is 5 % more, -0.05 is 5 % less. Return 0 if unknown."""
     return row.judged.ratio - 1 if row.judged else 1 / row.ratio - 1 if row.ratio else 0.0
 
 
 def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return the tasks and devices of `rows` as a phrase, such as ` in restyle on s25`; empty if `rows` are all of `compared`."""
+    """Return ` in TASK on DEVICE` for KPI rows, with a count for several. Omit the task or device part if `rows` covers all."""
     places = tuple(dict.fromkeys(row.device for row in rows)) or devices
     on = f" on {_device_names(places)}" if len(places) < len(devices) else ""
     there = [row for row in compared if row.device in places]
@@ -115,7 +115,7 @@ def _part(rows: Sequence[KpiRow], compared: Sequence[KpiRow], devices: Sequence[
 
 
 def _unknown(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on inconclusive verdicts about image time or memory: the reason, and how many launches are needed."""
+    """Return text on inconclusive verdicts about image time or memory, and why. Return '' if no verdict is inconclusive."""
     unknown, nouns = list[KpiRow](), list[str]()
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -145,7 +145,7 @@ def _why_unknown(rows: Sequence[KpiRow]) -> str:
 
 
 def _with_base(storages: Sequence[Storage]) -> list[Storage]:
-    """Return the storage views (file sizes by number of tasks) that include all tasks together on one shared base."""
+    """Return a list of `Storage` objects (file sizes) in which one base with the LoRAs of all tasks has a known total size."""
     return [storage for storage in storages if storage.measured and storage.measured[-1].shared_bytes is not None]
 
 
@@ -177,13 +177,13 @@ def _bytes(storages: Sequence[Storage]) -> str:
 
 
 def _break_even(storage: Storage) -> float:
-    """Return the number of tasks from which one shared base takes fewer bytes than one graph per task; infinity if unknown."""
+    """Return the least task count for which one base with LoRAs takes fewer bytes than one graph per task, else infinity."""
     steps = [(step.count, step.shared_bytes, step.per_graph_bytes) for step in (*storage.measured, *storage.extrapolated)]
     return next((count for count, shared, own in steps if shared is not None and own is not None and shared < own), inf)
 
 
 def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the shared graph's slowest task switch, compared with loading a graph when each task has its own."""
+    """Return text that compares switch times of the shared graph and per-task graphs. Return '' if the shared graph has none."""
     switches = [(row.shared.value, row) for row in rows if row.key == "switch" and isinstance(row.shared, Figure)]
     if not switches:
         return ""
@@ -203,7 +203,7 @@ def _switch(storages: Sequence[Storage], rows: Sequence[KpiRow], devices: Sequen
 
 
 def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
-    """Return a clause on the image time and memory of the shared graph against one graph per task; empty without a verdict."""
+    """Return text on image time and memory of the shared graph against per-task graphs. Return '' if no verdict is conclusive."""
     clauses = []
     for key, noun in _OF_AN_IMAGE.items():
         compared = _compared(rows, key)
@@ -221,8 +221,8 @@ def _image(rows: Sequence[KpiRow], devices: Sequence[DeviceFacts]) -> str:
 
 
 def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
-    """Return a metric's KPI rows that have values for both variants: the shared graph and one graph per task. Times count only if
-    both were measured under equal conditions.
+    """Return a metric's KPI rows that have values for both variants: the shared graph and one graph per task. Rows of times are
+    left out if the two variants ran under unequal conditions, such as temperature.
     """
     of_key = [row for row in rows if row.key == key and row.ratio]
     if not any(row.unit is Unit.MILLISECONDS for row in of_key):
@@ -232,7 +232,7 @@ def _compared(rows: Sequence[KpiRow], key: str) -> list[KpiRow]:
 
 
 def _condition(rows: Sequence[KpiRow]) -> str:
-    """Return the prefix `on this machine's CPU, ` if all times are from this computer, else an empty string."""
+    """Return the prefix `on this machine's CPU, ` if `rows` has times and none is from a phone, else an empty string."""
     timed = [row for row in rows if row.unit is Unit.MILLISECONDS]
     return "on this machine's CPU, " if timed and all(ELSEWHERE & set(row.caveats) for row in timed) else ""
 
@@ -268,7 +268,7 @@ def _range(values: Sequence[float], unit: Unit) -> str:
 
 
 def _change(changes: Sequence[float]) -> str:
-    """Format relative changes as a range: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
+    """Format relative changes, such as 0.3, as one value or a range: `6 % less`, `30 to 35 % more`, `2 % less to 4 % more`."""
     low, high = sorted((min(changes), max(changes)), key=abs)
     ends = dict.fromkeys((_percent(low), _percent(high)))
     if low * high > 0 and len(ends) > 1:
@@ -281,7 +281,7 @@ def _percent(change: float) -> str:
 
 
 def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...]:
-    """Return sentences on the values that a report lacks, each with the reason, and on events such as a lost device."""
+    """Return a tuple of sentences on a report's gaps: missing values with the reason, lost devices, uncounted launches."""
     ran = {record.variant for record in result.records if record.status is Status.OK}
     tried = {record.variant for record in result.records}
     missing = [*_run_events(result)]
@@ -328,8 +328,8 @@ def missing_figures(result: RunResult, rows: Sequence[KpiRow]) -> tuple[str, ...
 
 
 def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a sentence if a device has launches outside complete A B B A blocks, or no complete block; else None. Comparisons of
-    two variants use only launches in complete blocks.
+    """Return a sentence if OK launches of a device lie outside complete A B B A blocks (A and B are the variants). Return a
+    different sentence if no block is complete, although both variants have at least two OK launches. Otherwise return None.
     """
     counts = paired(result, device)
     if counts.left_out:
@@ -344,7 +344,7 @@ def _out_of_turn(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _unequal(rows: Sequence[KpiRow]) -> str:
-    """Return a sentence that names a device's tasks whose two variants ran under different conditions."""
+    """Return a warning not to compare times: the variants ran under different conditions in the tasks of `rows` (one device)."""
     first, tasks = rows[0], " and ".join(row.task for row in rows)
     shared, own = (show(side.value, first.unit) for side in (first.shared, first.per_graph) if isinstance(side, Figure))
     return (
@@ -376,8 +376,8 @@ def next_step(
     launches: int = ENOUGH,
     words: Sequence[str] = (),
 ) -> str:
-    """Return the recommended next step after a run: resume it, fix failures, attach a phone, or resolve caveats. `launches` is
-    how many launches per variant a verdict needs. `words` are the options that name the results folder in a command.
+    """Return a text that recommends the next step after a run, such as to resume it. The text is empty without advice.
+    `launches` is how many launches per variant a verdict needs. `words` are command options that name the results folder.
     """
     if result.is_cut_short:
         return f"Resume the run: quadbench {shlex.join(('run', '--resume', result.run_id, *words))}"
@@ -406,7 +406,7 @@ def next_step(
 
 
 def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decided: bool) -> str:
-    """Return the recommended next step after a comparison, as text that ends with a colon if a command follows."""
+    """Return the recommended next step after a comparison as text. The text ends with a colon if a command must follow."""
     doubted = set(caveats)
     if not is_in_turn:
         return "To get a verdict, launch both in turn:"
@@ -421,12 +421,12 @@ def next_of_comparison(caveats: Iterable[Caveat], *, is_in_turn: bool, is_decide
 
 
 def remedies(caveats: Collection[Caveat]) -> list[str]:
-    """Return advice on a comparison's caveats about times, to be followed before both builds are launched again."""
+    """Return a list of sentences that say how to remove caveats. Only five caveats are handled, such as a debug build."""
     return [caveat.remedy for caveat in (*_CURED, Caveat.STILL_WARMING) if caveat in caveats]
 
 
 def _launches(result: RunResult, enough: int) -> int:
-    """Return the fewest shared-graph launches on any device, or `enough` if a variant never ran: more launches would not help."""
+    """Return the least count, over devices, of the shared graph's OK launches. Return `enough` if a variant has no OK launch."""
     records = only_ok(result.records)
     if not {Variant.SHARED, Variant.PER_GRAPH} <= {record.variant for record in records}:
         return enough

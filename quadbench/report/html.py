@@ -42,12 +42,12 @@ _CHARTS = (
 
 
 def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
-    """Collect the content of a run's report, write it as HTML and return its path; raise the same errors as `write_view`."""
+    """Write a run's HTML report to `reports/<run id>.html` and return the path. May raise StorageError or ArtifactError."""
     return write_view(report_view(result, layout, baseline), layout)
 
 
 def write_view(view: ReportView, layout: Layout) -> Path:
-    """Write a report's content as HTML to `reports/<run id>.html` in the results folder, atomically; return its path.
+    """Write a run's report atomically as HTML to `reports/<run id>.html` in the results folder. Return the file's path.
 
     Raises:
         StorageError: the folder is full or cannot be written.
@@ -88,7 +88,7 @@ def study_report(study: Sweep | Versus, layout: Layout) -> Path:
 
 
 def render_study(study: Sweep | Versus, where: Sequence[str] = ()) -> str:
-    """Return the HTML report of a sweep or comparison. `where` holds the options that name the results folder in its commands."""
+    """Return a sweep's or comparison's report as HTML text. Its commands end with `where`, such as `--results FOLDER`."""
 
     def command(*words: str) -> str:
         return shlex.join(("quadbench", *words, *where))
@@ -164,8 +164,8 @@ def _environment() -> Environment:
 
 
 def _picture(picture: Picture, alt: str) -> Markup:
-    """Return a PNG file, or the difference of two files, as an HTML image with embedded bytes. Return an error text if it cannot
-    be read. style.css enlarges the image while its `details` element is open, so the page needs no script.
+    """Return HTML that shows a PNG image, or the difference of two PNG images, with embedded bytes. Return an error text as HTML
+    if a file cannot be read. style.css enlarges the image while its `details` element is open, so the page needs no script.
     """
     for path in filter(None, (picture.path, picture.apart_from)):
         if not path.is_file():

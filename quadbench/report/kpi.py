@@ -34,21 +34,21 @@ _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
 def read_at(places: Sequence[int]) -> Reading:
-    """Return a function that takes the list of all values of a launch, and returns those at the positions `places`."""
+    """Return a function that takes a launch's values as a sequence and returns those at the positions `places`, as a tuple."""
     if len(places) > 1:
         return itemgetter(*places)
     return lambda values: tuple(values[place] for place in places)
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a reader of a metric for a task. The reader takes the kinds of a launch's samples, and finds the task's. It returns
-    a function that picks their values from all values of the launch.
+    """Return a function that takes a launch's sample kinds, a task and a variant, and returns a second function. The second
+    function takes a launch's values and returns the task's values of `metric`.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that takes a launch's values and returns the times of switches from another task to this task."""
+    """Return a function that takes a launch's values. It returns the times, in ns, of switches from another task to `task`."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_previous_task(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -57,13 +57,13 @@ def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def _previous_task(switch: SampleKind) -> str:
-    """Return the name of the task before a switch; empty at the start of a launch, when no task ran before."""
+    """Return the task that ran before a switch, from the sample's label `from`. Return '' for a switch from no task."""
     before = switch.labels.get("from", "")
     return "" if before == NO_TASK else before
 
 
 def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function from a launch's values to the times of the first U-Net run after each switch to this task."""
+    """Return a function from a launch's values to a tuple: times in ns of the first U-Net runs after switches to `task`."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -75,7 +75,9 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that adds switch time and next image's time for each switch to the task. Warm-up images count, too."""
+    """Return a function that takes a launch's values and returns a list of times in ns, one for each switch to `task`. Each is
+    the switch time plus the time of the next image, even if that image is a warm-up.
+    """
     pairs, switch = [], None
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -88,7 +90,7 @@ def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric. The reader returns a function that picks the highest of a task's values in a launch."""
+    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns `[highest metric value]`, `[]` if none."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
@@ -98,7 +100,7 @@ def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant],
 
 
 def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that computes a task's session load time: the sum of its components' median load times in a launch."""
+    """Return a function from launch values to `[sum]`: a task's median graph load times in ns, added. `[]` if one is unknown."""
     loads = [read_at(indices(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
     def sum_of_medians(values: Sequence[float]) -> list[float]:
@@ -109,7 +111,7 @@ def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Read
 
 
 def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that takes a launch's values and returns the cold load times of the task's LoRA adapter."""
+    """Return a function from launch values to a tuple: the cold load times, in ns, of the task's LoRA adapter."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -118,14 +120,14 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function that sums the file sizes of all components but LoRAs. It gives no sum if the U-Net's size is unknown."""
+    """Return f. f(launch values) sums the bytes of a task's graph files: `[sum]`, or `[]` if the U-Net's size is unknown."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that sums the file sizes of the task's LoRA adapters. It gives no sum if any size is unknown."""
+    """Return a function from launch values to `[total bytes of the task's LoRA files]`. `[]` means that a size is unknown."""
     files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
@@ -143,12 +145,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for a metric of one component, such as the VAE decoder, run on its own with random inputs."""
+    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns `metric` values of graph `component`."""
     return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
 def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return a KPI's reader for the times of single runs of a component's graph, such as the VAE decoder's."""
+    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns run times in ns of graph `component`."""
     return component_reading("inference_ns", component)
 
 
@@ -162,8 +164,8 @@ def _is_component(component: Component, task: TaskAssets, variant: Variant) -> C
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """The measured value of a metric with its spread: the median of launch medians, in nanoseconds or bytes. `low` and `high` are
-    the least and greatest launch medians, or samples if there is one launch. `p90` is over all samples, None if too few.
-    `medians` has each launch's median, in the order measured.
+    the least and greatest launch medians, or samples if there is one launch. `p90` is the 90th percentile of all samples, None if
+    these are too few. `medians` has each launch's median, in the order measured.
     """
 
     value: float
@@ -179,10 +181,10 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class KpiRow:
-    """One row of the KPI table: a metric of a task on a device, for both variants. A variant without a value has a text with the
-    reason. `ratio` is one graph per task / shared graph; above 1, the shared graph takes less. `published` is a paper's value.
-    `blocks` counts the complete A B B A launch blocks from which both values come; it is 0 if launches were not interleaved.
-    `judged` is the verdict, None for file sizes and incomparable times.
+    """A row of the KPI table: a metric of a task on a device, for shared graph and one graph per task. A variant without a value
+    has a text with the reason. `ratio` is the value of one graph per task divided by the shared graph's; above 1, the shared
+    graph takes less. `published` is a paper's value. `blocks` counts the complete A B B A launch blocks in which both variants
+    have values, else 0. `judged` is None without a verdict, as for file sizes.
     """
 
     device: DeviceFacts
@@ -201,12 +203,12 @@ class KpiRow:
 
     @property
     def is_same_file(self) -> bool:
-        """Return whether both variants run the same file, so that any difference is noise."""
+        """Return whether a KPI row measures a graph file that both variants run, such as the VAE decoder."""
         return self.key in _SAME_FILES
 
     @property
     def claim(self) -> Verdict:
-        """Return BETTER if the shared graph takes less than one graph per task, WORSE if more; else SAME or INCONCLUSIVE."""
+        """Return the verdict: BETTER if the shared graph takes less than per-task graphs, WORSE if more, SAME or INCONCLUSIVE."""
         if self.judged:
             return self.judged.claim
         if not self.is_exact or isinstance(self.shared, str) or isinstance(self.per_graph, str):
@@ -215,17 +217,17 @@ class KpiRow:
 
     @property
     def is_apart(self) -> bool:
-        """Return whether the verdict says that one variant takes less time, memory or bytes than the other."""
+        """Return whether a KPI row's verdict is BETTER or WORSE. Return False for a graph file that both variants run."""
         return self.claim in (Verdict.BETTER, Verdict.WORSE) and not self.is_same_file
 
 
 def exact_verdict(more: float) -> Verdict:
-    """Return the verdict on the increase `more` of an exact value, such as bytes: WORSE above 0, BETTER below, SAME at 0."""
+    """Return the verdict on `more`, an exact increase, as in file size. It is WORSE above 0, BETTER below 0, SAME at 0."""
     return Verdict.WORSE if more > 0 else Verdict.BETTER if more < 0 else Verdict.SAME
 
 
 def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
-    """Return a run's KPI rows, one per device, task and metric. They are in order of devices, then of the bundle's tasks."""
+    """Return a run's KPI rows, one per device, task and metric, sorted by device, then by the bundle's order of tasks."""
     return judged_rows(
         row
         for device in result.devices
@@ -236,9 +238,9 @@ def kpi_rows(result: RunResult) -> tuple[KpiRow, ...]:
 
 
 def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return the KPI rows with their verdicts, corrected for multiple testing in three families: main metrics, other metrics, and
-    controls. A control is the slowest file that both variants run, for each device and task. Its times differ only if conditions
-    such as temperature differed.
+    """Return the KPI rows as a tuple, with verdicts in `judged`. P-values are corrected for multiple testing within each of three
+    groups: main metrics, other metrics, and controls. A control is the row of the slowest graph file that both variants run, one
+    per device and task. A control's times differ only if conditions such as temperature differed.
     """
     every = tuple(rows)
     longest = dict[tuple[str, str, str], tuple[float, int]]()
@@ -258,7 +260,7 @@ def judged_rows(rows: Iterable[KpiRow]) -> tuple[KpiRow, ...]:
 
 
 def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return a KPI row's launch medians, of one graph per task and of the shared graph; None if they cannot be compared."""
+    """Return a row's launch medians as `(per_graph, shared)`. Return None for file sizes, no complete block or a median <= 0."""
     if row.is_exact or not row.blocks or isinstance(row.shared, str) or isinstance(row.per_graph, str):
         return None
     sides = row.per_graph.medians, row.shared.medians
@@ -267,7 +269,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """The definition of a KPI. `reading` returns a function that picks its values; `absent` says why a task has no value."""
+    """A KPI's definition. `reading` returns a function from launch values to KPI values. `absent` says why a task has none."""
 
     key: str
     title: str
@@ -314,17 +316,17 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Pair
 
 
 def published_name(key: str, unit: Unit) -> str:
-    """Return a metric's name in tables of published results, such as `end_to_end_ms`."""
+    """Return a metric's name in tables of published results, made from its key and unit, such as `end_to_end_ms`."""
     return f"{key}_{unit.value.lower()}"
 
 
 def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> list[Sequence[float]]:
-    """Return a task's values of the metric `key` in each launch, in nanoseconds or bytes."""
+    """Return a list with an item per launch: the sequence of the task's values of the metric `key`, in nanoseconds or bytes."""
     return _values(next(kpi for kpi in _KPIS if kpi.key == key), by_kind(records), task)
 
 
 def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Sequence[float]]:
-    """Return a task's values of a KPI in each launch. Times from an emulator are left out, as they say nothing about a device."""
+    """Return a list with one sequence per launch: a task's values of a KPI, in ns or bytes. An emulator's times are left out."""
     launches: list[Sequence[float]] = []
     for group in groups:
         is_told = kpi.unit is not _MS or not group.is_emulated
@@ -334,7 +336,7 @@ def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Se
 
 
 def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
-    """Return the median and spread computed from the values of each launch; None if no launch has values."""
+    """Return a `Figure` from launch medians, or from samples if only one launch has any. Return None if no launch has samples."""
     measured = [launch for launch in launches if launch]
     pooled = [value for launch in measured for value in launch]
     medians = statistics.medians(measured)
@@ -355,13 +357,13 @@ def figure(launches: Sequence[Sequence[float]]) -> Figure | None:
 
 
 def count(figure: Figure) -> str:
-    """Format a count of samples as launches × samples in each (`3 × 20`). If they differ, give the total (`3 launches, 55`)."""
+    """Format a sample count: `3 × 20` for 60 samples in 3 launches, but `3 launches, 55`, as 55 is not divisible by 3."""
     each, rest = divmod(figure.samples, figure.launches)
     return f"{figure.launches} launches, {figure.samples}" if rest else f"{figure.launches} × {each}"
 
 
 def spread(figure: Figure, unit: Unit) -> str:
-    """Format a value's range in `unit`: its lowest and highest launch median (or sample, if there is only one launch)."""
+    """Format a figure's range in `unit`, such as `495 – 813`: least and greatest launch median, or sample if one launch ran."""
     return f"{show(figure.low, unit)} – {show(figure.high, unit)}"
 
 
@@ -415,18 +417,18 @@ KPI_TITLES = {kpi.key: kpi.title for kpi in (*_KPIS, *_HOSTED_KPIS)}
 
 
 def unequal_rows(rows: Sequence[KpiRow]) -> tuple[KpiRow, ...]:
-    """Return a KPI row for each device and task whose variants ran under unequal conditions, such as temperature. The row shows
-    the slowest file that both variants run: its two times differ by over 5 %.
+    """Return the KPI rows that show unequal conditions, such as temperature, at most one per device and task. Each row is of a
+    graph file that both variants run, and its two times differ by over 5 %.
     """
     return tuple(row for row in rows if row.is_same_file and row.claim in (Verdict.BETTER, Verdict.WORSE))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchVerdict:
-    """The verdict on a metric of the shared graph against one graph per task. A `ratio` above 1 means that the shared graph takes
-    less; `low` to `high` is its 95 % interval. `p` is the p-value of equal variants, corrected because `together` metrics are
-    tested. `verdict` is None below six blocks. If it is inconclusive, `launches_needed` launches per variant would reveal a
-    difference of 5 %. It is None if that is impractical.
+    """The verdict on a task's metric, for the shared graph against one graph per task. `ratio` is the value of one graph per task
+    divided by the shared graph's. Above 1, the shared graph takes less. `low` to `high` is the 95 % interval of `ratio`. `p` is
+    the p-value for equal variants, corrected for the number of tests, `together`. `verdict` is None below six blocks.
+    `launches_needed` launches per variant detect a 5 % difference; None if the result is conclusive or 80 are too few.
     """
 
     task: str
@@ -442,7 +444,7 @@ class LaunchVerdict:
 
 
 def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[LaunchVerdict, ...]:
-    """Return a device's verdicts on main metrics. `rows` are the KPI rows of all devices, because they are corrected together."""
+    """Return a device's verdicts on main metrics, as a tuple. `rows` has the judged KPI rows of all devices."""
     judged = [(row, row.judged) for row in rows if row.judged and row.key in WITH_VERDICT]
     return tuple(
         LaunchVerdict(
@@ -463,7 +465,7 @@ def launch_verdicts(rows: Sequence[KpiRow], device: DeviceFacts) -> tuple[Launch
 
 
 def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
-    """Return tables of verdicts: shared graph against one graph per task, for each device with a complete A B B A block."""
+    """Return a tuple of tables, one per device with a complete A B B A block. A table row is a verdict on a task's metric."""
     rows = kpi_rows(result)
     tables = []
     for device in result.devices:
@@ -482,7 +484,7 @@ def comparison_tables(result: RunResult) -> tuple[FigureTable, ...]:
 
 
 def note_on(verdicts: Sequence[LaunchVerdict]) -> str:
-    """Return a note that explains how verdicts were computed and how many metrics were tested together."""
+    """Return a note for a table of verdicts: how ratios, p-values and verdicts were computed, and for how many metrics."""
     count = verdicts[0].together
     return (
         "Ratio: per-graph / shared, over blocks of launches interleaved A B B A; above 1 the shared graph takes less. Intervals "

@@ -1,4 +1,4 @@
-"""Selection of a run's launches and values, and tables of each device's bundle: precision, samplers, 8-bit percentage."""
+"""Functions that select a run's launches and their values. Tables of a bundle's precision, samplers and 8-bit parameters."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ _NOTE = "In 8 bits: inputs and outputs have 8 bits, like the weights (W8A8); in 
 
 
 def launches_on(result: RunResult, device: DeviceFacts) -> tuple[RunRecord, ...]:
-    """Return a run's launches on a device. Address and serial identify the device, as other facts may change."""
+    """Return a run's launches on a device, as a tuple. Devices are the same if address and serial are equal."""
     return result.by_device.get((device.address, device.serial), ())
 
 
@@ -42,20 +42,20 @@ def launches_of(result: RunResult, device: DeviceFacts, variant: Variant) -> tup
 
 
 def is_on(record: RunRecord, device: DeviceFacts) -> bool:
-    """Return whether a launch ran on a device. Address and serial identify the device, as other facts may change."""
+    """Return whether a launch ran on a device. Devices are the same if address and serial are equal."""
     return (record.device.address, record.device.serial) == (device.address, device.serial)
 
 
 def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
-    """Return the launches that ended OK. Reports only use the values of these."""
+    """Return the launches with status OK. Reports take values only from OK launches."""
     return tuple(record for record in records if record.status is Status.OK)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedLaunches:
-    """A device's launches that count in the comparison of two variants. Without complete A B B A blocks, all OK launches count.
-    `shared` and `per_graph` are in the order measured, two of each per block. `left_out` counts OK launches of incomplete
-    blocks.
+    """A device's OK launches that count in the comparison of two variants, in the order measured. `shared` has launches of the
+    shared graph, `per_graph` of one graph per task. `blocks` is the number of complete A B B A launch blocks. If it is above 0,
+    only launches in complete blocks count. `left_out` is the number of OK launches outside them.
     """
 
     blocks: int
@@ -68,7 +68,7 @@ class PairedLaunches:
 
 
 def paired(result: RunResult, device: DeviceFacts) -> PairedLaunches:
-    """Return a device's shared and per-graph launches that enter the comparison of the two variants."""
+    """Return, as `PairedLaunches`, a device's OK launches that count in the comparison of shared graph and one graph per task."""
     blocks = whole_blocks(launches_on(result, device))
     all_ok = [only_ok(launches_of(result, device, variant)) for variant in (Variant.SHARED, Variant.PER_GRAPH)]
     if not blocks:
@@ -82,7 +82,7 @@ def paired(result: RunResult, device: DeviceFacts) -> PairedLaunches:
 
 
 def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], ...]:
-    """Return the complete blocks of four OK launches, in the order A B B A or B A A B. Other variants' launches are ignored."""
+    """Return the complete blocks of four OK launches: A B B A or B A A B. A is the shared graph, B one graph per task."""
     a, b = Variant.SHARED, Variant.PER_GRAPH
     measured = [record for record in records if record.variant in (a, b) and record.status is not Status.DISCARDED]
     size = 2 * LAUNCHES_PER_BLOCK
@@ -121,7 +121,7 @@ def temperature_c(record: RunRecord) -> float | None:
 
 
 def step_of(launches: int, most: int) -> int:
-    """Return n so that every n-th launch makes at most `most` launches, with each of up to four interleaved variants."""
+    """Return a step n: every n-th of `launches` launches makes a list of at most `most`, with each of up to 4 variants."""
     step = -(-launches // most) or 1
     while step % 3 == 0 or step % 4 == 0:
         step += 1
@@ -130,7 +130,7 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches with the same kinds of samples in the same order. An index means the same metric in each launch."""
+    """Consecutive launches whose samples have equal kinds in equal order. Value number i has the same metric in every launch."""
 
     kinds: SampleKinds
     variant: Variant
@@ -139,7 +139,7 @@ class KindGroup:
 
 
 def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
-    """Group consecutive launches that have the same sample kinds and variant, and are either all emulated or all real."""
+    """Return consecutive launches in groups: same sample kinds, same variant, and either all on emulators or all on devices."""
     groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
     return tuple(
         KindGroup(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
@@ -148,7 +148,7 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's values of a metric from samples whose kind passes `accept`. Warm-up and emulator times are left out."""
+    """Return a launch's values of `metric` from samples whose `accept(kind)` is True. Warm-up and emulator times are left out."""
     if metric.endswith("_ns") and is_emulated(record):
         return []
     columns = record.columns
@@ -156,13 +156,13 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
 
 
 def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> list[float]:
-    """Return the PSNR in dB of a launch's images of a task. `against` is `reference` (float) or `truth` (ground truth)."""
+    """Return the PSNR values in dB of a task's images in a launch, against `reference` (float model) or `truth` (true images)."""
     return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
 
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:
-    """Return the positions of a metric's values in a launch's list of values. Only samples whose kind passes `accept` count.
-    Warm-up samples are left out, except for metrics measured once per launch or switch, such as load times.
+    """Return the positions of a metric's values in a launch's list of values. `accept` returns whether a sample of a given kind
+    counts. Warm-up samples are left out, except for metrics measured once per launch or switch, such as load times.
     """
     of_metric = ((place, kinds.each[place]) for place in kinds.by_metric.get(metric, ()))
     return tuple(place for place, kind in of_metric if (metric in _PER_LAUNCH or not kind.is_warmup) and accept(kind))
@@ -170,7 +170,7 @@ def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A bundle and the addresses of its devices. `where` joins these for titles; it is empty if the run has one bundle."""
+    """A bundle and the addresses of devices that run it. `where` has the addresses joined, empty if a run has one bundle."""
 
     bundle: Bundle
     addresses: tuple[str, ...]
@@ -178,7 +178,7 @@ class Setup:
 
 
 def setups_of(result: RunResult) -> tuple[Setup, ...]:
-    """Return a setup (a bundle and its devices) for each bundle of the run."""
+    """Return a tuple with one `Setup` (a bundle and its devices' addresses) for each bundle of the run."""
     setups = []
     for stored in result.bundles:
         addresses = tuple(d.address for d in result.devices if result.stored_bundle_on(d).folder == stored.folder)
@@ -202,7 +202,7 @@ def setup_table(setups: tuple[Setup, ...]) -> TextTable | None:
 
 
 def title_on(title: str, where: str) -> str:
-    """Return a title followed by device addresses, if any are given."""
+    """Return `<title>, on <where>`; `where` is text with device addresses. Return the title alone if `where` is empty."""
     return f"{title}, on {where}" if where else title
 
 
@@ -219,7 +219,7 @@ def precision_text(bundle: Bundle) -> str:
 
 
 def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
-    """Return a table of each quantized U-Net's 8-bit layers, parameters and multiplications; None if the bundle has no counts."""
+    """Return a table of 8-bit shares (percent, counts) of layers, parameters and operations by U-Net; None without counts."""
     shares = {labelled(graph.variant.value, graph.task): _shares(graph.int8) for graph in bundle.graphs if graph.int8}
     rows = tuple((name, *map(_cell, each)) for name, each in shares.items())
     columns = ("U-Net", "Layers", "Parameters", "Multiply-accumulates", "LoRA products")
@@ -229,12 +229,12 @@ def int8_table(bundle: Bundle, where: str = "") -> TextTable | None:
 
 
 def int8_of_shared(bundle: Bundle) -> Int8Share | None:
-    """Return the counts of layers and parameters in 8 bits of the shared U-Net; None for old bundles without them."""
+    """Return the shared U-Net's Int8Share: counts of 8-bit layers, parameters and operations. Return None if none are known."""
     return next((graph.int8 for graph in bundle.graphs if graph.variant is Variant.SHARED and graph.int8), None)
 
 
 def int8_note(bundle: Bundle) -> str | None:
-    """Return a sentence on how much of the shared U-Net has 8 bits; None if nothing has, or if the bundle lacks counts."""
+    """Return a sentence on how much of the shared U-Net runs in 8 bits. Return None if it has no 8-bit layer or no counts."""
     int8 = int8_of_shared(bundle)
     if int8 is None or int8.layers.int8 == 0:
         return None

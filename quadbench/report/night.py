@@ -1,4 +1,4 @@
-"""Findings of a nightly regression run in words: changed metrics, first night of a change, next steps, device summaries."""
+"""Text of a nightly report: findings with their changed metrics, first night and next command, and summaries of devices."""
 
 import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -75,7 +75,7 @@ def figure_name(key: str | None, task: str | None) -> str:
 
 
 def directions(key: str | None) -> tuple[str, str]:
-    """Return the two words for a grown and a shrunk value of a metric, such as slower and faster."""
+    """Return a metric's words for a rise and a fall as a pair: (`slower`, `faster`) for times, (`more`, `less`) by default."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
     unit = KPI_UNITS.get(key or "")
@@ -107,7 +107,7 @@ def in_unit(value: float, key: str) -> float:
 
 
 def change_words(ruling: Ruling, point: Point | None) -> str:
-    """Format a metric's change: against the last good build if the night also ran that build, else against earlier nights."""
+    """Format a metric's change, `3.1 % slower`: from the last good files if launched to confirm it, else from the usual value."""
     if ruling.ratio is not None:
         return change(ruling.ratio, directions(ruling.key)) if is_ratio(ruling.ratio) else ""
     now = ruling.value if point is None else point.value if point.ratio is None else point.ratio
@@ -125,7 +125,7 @@ def change_words(ruling: Ruling, point: Point | None) -> str:
 
 
 def interval_words(ruling: Ruling, point: Point | None) -> str:
-    """Format the interval of a metric's change in a night. If there is none: `exact` for bytes and PSNR, else `not confirmed`."""
+    """Format a change's interval, `2.1 to 4.2 % slower`. If none: `exact` for sizes and image scores, else `not confirmed`."""
     if ruling.low is not None and ruling.high is not None and is_ratio(ruling.low) and is_ratio(ruling.high):
         return between(ruling.low, ruling.high, directions(ruling.key))
     if ruling.key is None:
@@ -140,15 +140,15 @@ def is_ratio(value: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NightStep:
-    """A recommended shell command and its purpose, as a sentence without full stop."""
+    """A recommended shell command, with its purpose as a sentence without full stop."""
 
     purpose: str
     command: str
 
 
 def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measurement | None, where: Sequence[str]) -> NightStep:
-    """Return the recommended command after a night's verdict. `tonight` is the judged measurement. `last_good` is the device's
-    last measurement of the files before the change. Both can be None. `where` holds the options that name the results folder.
+    """Return a NightStep (command and purpose) for a verdict. `tonight` is the judged measurement, `last_good` the newest earlier
+    measurement of files known to be good; None if missing. `where` holds options that name the results folder.
     """
     doctor, history = ("doctor", "--device", ruling.address), ("history", ruling.case, "--devices", ruling.address)
     is_hot = tonight is not None and Caveat.THROTTLED in tonight.caveats
@@ -171,7 +171,7 @@ def next_step(ruling: Ruling, tonight: Measurement | None, last_good: Measuremen
 
 
 def accept_step(ruling: Ruling, where: Sequence[str]) -> NightStep | None:
-    """Return the command by which a person accepts a regression as the new level; None for other verdicts of a night."""
+    """Return the command by which a person accepts a regression as the new level. Return None if the verdict is no regression."""
     command = ("history", ruling.case, "--devices", ruling.address, "--acknowledge", "REASON", "--until", "30d")
     return (
         _step("If it is intended, accept it as the new level", command, where) if ruling.kind is RulingKind.REGRESSION else None
@@ -184,8 +184,8 @@ def _step(purpose: str, command: Sequence[str], where: Sequence[str]) -> NightSt
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """The verdict of a night on one metric, in words: the metric's name, its change, the interval and the cause. `value` is this
-    night's value as text. `before` is the value of the latest night with good files, and that night's name.
+    """A night's verdict on a metric as text. `figure` is the metric's name (empty for all metrics), `value` its value in this
+    night, `before` text such as `11 ms in n7, the last night with good files`. Unknown values are empty text.
     """
 
     ruling: Ruling
@@ -199,7 +199,7 @@ class FigureRow:
 
     @property
     def values(self) -> str:
-        """Return the metric's values of this night and of the last good night as text, each with its night, if known."""
+        """Return a metric's known values as text: `12 ms in this night, 11 ms in n7, the last night with good files`."""
         return ", ".join(filter(None, (f"{self.value} in this night" if self.value else "", self.before)))
 
     def __str__(self) -> str:
@@ -208,8 +208,8 @@ class FigureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
-    """The first night of a test case's present behaviour, such as a regression. `subject` has the files tested from that night
-    on, `before` those tested earlier. They are None if only the device's environment changed.
+    """The first night of a test case's present behaviour, such as a regression. `subject` has digests of the files tested from
+    that night on, and `before` of the earlier files. Both are None if only the device's environment changed.
     """
 
     night: str
@@ -220,7 +220,7 @@ class FirstNight:
 
     @property
     def first_seen(self) -> str:
-        """Return the first night as text with its age: `(this night)`, `(the night before)` or a number of nights."""
+        """Return a change's first night and age as text: `n7 (this night)`, `n6 (the night before)` or `n3 (4 nights before)`."""
         when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
         return f"{self.night} ({when})"
 
@@ -232,9 +232,9 @@ class FirstNight:
 
 @dataclass(frozen=True, kw_only=True)
 class NightFinding:
-    """A night's verdicts on one device that are reported together: those of one test case, or of all cases with the same cause.
-    `figures` lists the verdicts, the most important first. `place` is the case and device of the first one. `accepting` is the
-    command that accepts the change, or None. `doubt` says why the device is unreliable. CLEAN verdicts are left out.
+    """A group of a night's verdicts on one device: those on one test case, or those on all cases with the same cause. `figures`
+    has one row per verdict except CLEAN, the most important first. `place` is the first row's (case, device). `accepting` is the
+    command to accept a regression as the new level, or None. `doubt` says why the device may be unreliable.
     """
 
     kind: RulingKind
@@ -260,7 +260,7 @@ class NightFinding:
 
     @property
     def result(self) -> str:
-        """Return a night's finding as a short clause without metrics and cause, such as `portrait got worse on s25`."""
+        """Return what happened to a finding's cases, as a sentence without full stop: `portrait got worse on s25`."""
         cases, address = join_names(self.cases), self.address
         match self.kind:
             case RulingKind.REGRESSION:
@@ -278,33 +278,33 @@ class NightFinding:
 
     @property
     def figure_reason(self) -> str:
-        """If the first verdict is on a whole case, return the first cause given for a metric. Otherwise return an empty text."""
+        """Return `<metric>: <cause>.` of the first verdict on one metric if one on all metrics precedes it, else empty text."""
         figure = next((one for one in self.figures if one.figure), None)
         return f"{figure.figure}: {figure.cause}." if figure and not self.figures[0].figure else ""
 
     @property
     def device_fault(self) -> str:
-        """Return a finding's text for its device's summary: the cause if the device is at fault, otherwise `result`, a clause."""
+        """Return a finding's problem as text: the cause if MISSING or ENVIRONMENT, else text like `portrait got worse on s25`."""
         if self.kind in _OF_A_DEVICE:
             return self.figures[0].cause
         return f"{self.result[:1].lower()}{self.result[1:]}"
 
 
 def subject_name(subject: Subject) -> str:
-    """Return the display name of tested files, a bundle and a runtime kit (libraries): the first characters of their digests."""
+    """Name tested files by shortened digests: `bundle <digest>`, and ` with kit <digest>` if a kit (device libraries) is set."""
     kit = f" with kit {tidy(subject.kit[:_DIGEST_SHOWN])}" if subject.kit else ""
     return f"bundle {tidy(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
 def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return the sort key of a night's verdict: by kind, then by finding. Verdicts on a whole case precede those on a metric."""
+    """Return a tuple to sort verdicts: worst kind first, then device, case or cause, image time first, largest change first."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
 def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    """Return the key that groups a night's verdicts into findings: the verdict's kind, device, and case or common cause."""
+    """Return a verdict's group key (kind, device, text). Text: the cause if MISSING, empty if ENVIRONMENT, else the case."""
     common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
     return ruling.kind, ruling.device, common
 
@@ -344,7 +344,7 @@ def _figured(ruling: Ruling, series: Series) -> FigureRow:
 
 
 def drawn_figure(figure: FigureRow, series: Series) -> FigureRow:
-    """Return the metric to draw for a night's verdict: the verdict's metric, or image time if it concerns all metrics."""
+    """Return the FigureRow to draw: image time if measured while the given row's metric was not, else the given row."""
     measured = _tonight(figure.ruling, series)
     first = next((point for point in measured.points if point.key == PRIMARY), None) if measured else None
     if figure.point or first is None:
@@ -359,14 +359,14 @@ def _tonight(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
-    """Return the device's latest earlier measurement of the files that the verdict names as last good; None without one."""
+    """Return the newest earlier measurement of the verdict's case and device that tested the last good files, or None."""
     nights = series.get((ruling.case, ruling.device), ())
     before = nights[:-1] if _tonight(ruling, series) else nights
     return next((one for one in reversed(before) if one.subject == ruling.last_good), None)
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with the tested files or, if these are old, with the device's environment. None if unknown."""
+    """Return the first night with the judged files or, if unchanged, with the present environment. None if neither changed."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -400,7 +400,7 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 @dataclass(frozen=True, kw_only=True)
 class AlarmRate:
     """A device's rate of false alarms, `alarms` / `tries`, with its interval `low` to `high` (None without tries). `tries` counts
-    measurements without a change since the night before; every alarm on these is false. `doubt` says why the rate is suspect.
+    measurements with unchanged files and environment; every alarm on these is false. `doubt` says why to distrust the device.
     """
 
     device: str
@@ -413,7 +413,7 @@ class AlarmRate:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceNight:
-    """A device's summary of a night: number of cases, clean cases, problems, caveats, and rate of false alarms."""
+    """A device's summary of a night: number of cases and of clean cases, problems, caveats about values, and false alarm rate."""
 
     device: Annotated[str, Field(exclude=True)]  # not part of the JSON document
     address: str
@@ -426,7 +426,7 @@ class DeviceNight:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Return the reasons why the device's measurements of the night may be unreliable."""
+        """Return reasons, as texts, why a device's measurements in a night may be unreliable; empty if no reason is known."""
         return (*(caveat.label for caveat in self.caveats), *_doubts(self.false_alarms))
 
 
@@ -460,7 +460,7 @@ class NightView:
 
     @property
     def doubt(self) -> str:
-        """Return why the worst finding and other measurements may be unreliable, or a sentence that no reason is known."""
+        """Return sentences on why values may be wrong. Begin with `None is known` if no reason concerns the worst finding."""
         worst = self._worst_addresses
         doubted = {one.address: "; ".join(one.doubts) for one in self.devices if one.doubts}
         alike = dict[str, list[str]]()  # device addresses by doubt, those of the worst finding first
@@ -491,8 +491,8 @@ class NightView:
 
 
 def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
-    """Return the content of a nightly report. A case is clean on a device only if it was measured on that device. `where` holds
-    the command-line options that name the results folder in the report's commands.
+    """Build the content of a nightly report. A CLEAN verdict counts only if the case was measured on the device in that night.
+    `where` holds the command-line options that name the results folder, for the report's commands.
     """
     measured = {(one.case, one.device) for one in night.measurements}
     rulings = [one for one in night.rulings if one.kind is not RulingKind.CLEAN or (one.case, one.device) in measured]
@@ -531,7 +531,7 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of case and device without a verdict: measured pairs, and planned pairs while the night still runs."""
+    """Return (case, device address) pairs that lack a verdict: measured pairs, and planned pairs if the night has not ended."""
     pairs = [(one.case, one.address) for one in night.measurements if (one.case, one.device) not in ruled]
     if night.ended_at is None:
         pairs += night.planned

@@ -1,4 +1,4 @@
-"""Nightly report as JSON for programs, as text for a terminal, and as one HTML file with charts, without scripts."""
+"""A nightly report's three formats: JSON for programs, text for a terminal, and one HTML file with charts but no scripts."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,14 +57,14 @@ def plot_of(count: int, right: int = _RIGHT) -> Plot:
 
 
 def panel(nights: Plot, values: Sequence[float], levels: Iterable[float], span: tuple[int, int] = UPPER) -> Plot:
-    """Return a chart panel. Its y axis covers `levels` and `values`, except values below half or above twice the median."""
+    """Return a chart panel. Its y axis covers all `levels`, and the `values` that lie between half and twice their median."""
     middle = median(values)
     shown = [middle, *levels, *(value for value in values if middle / 2 <= value <= middle * 2)]
     return replace(nights, top=span[0], bottom=span[1], ys=padded_range(shown))
 
 
 def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
-    """Draw a panel's grid lines at round values, and its title `above` pixels over the panel."""
+    """Yield SVG of a panel's title and of grid lines at round values. `above` is the title's height over the panel in pixels."""
     yield text(LEFT, plot.top - above, title)
     low, high = plot.ys
     step = nice_ticks(high - low, count=max(_TICKS, round(plot.bottom - plot.top) // 30))[1]
@@ -74,13 +74,13 @@ def axis(plot: Plot, title: str, above: float = 8) -> Iterator[str]:
 
 
 def line(plot: Plot, values: Iterable[float]) -> str:
-    """Draw a metric's values over the nights as a line."""
+    """Return SVG of a line through a metric's values, one per night."""
     return plot.line("shared", enumerate(values), PLAIN, ' stroke-width="1"')
 
 
 def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
-    """Return the titles of two chart panels. The first panel shows the tested case. The second shows the unchanged reference
-    bundle (yardstick), whose changes come from the device itself.
+    """Return the titles of a chart's two panels: a metric of the test case, and the same metric of the reference bundle. If
+    `is_of_ratio`, the first panel shows the ratio of case to reference. `figure` is the metric's display name.
     """
     unit = unit_of(key)
     of_case = f"{figure}: case / yardstick" if is_of_ratio else labelled(figure, unit)
@@ -88,13 +88,13 @@ def titles_of(figure: str, key: str, *, is_of_ratio: bool) -> tuple[str, str]:
 
 
 def dates(plot: Plot, nights: Sequence[Measurement], bottom: float) -> Iterator[str]:
-    """Draw the dates of the first and the last night below the panels."""
+    """Yield two SVG texts below a chart: the dates of the first and last night. `bottom` is the y of the panels' lower edge."""
     for index, anchor in ((0, "start"), (len(nights) - 1, "end")):
         yield text(plot.x(index), bottom + 18, f"{nights[index].measured_at:%Y-%m-%d}", anchor=anchor)
 
 
 def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measurement]) -> str | None:
-    """Draw a finding's metric over the nights with the last night highlighted; None if fewer than two nights have it."""
+    """Return an SVG chart of a finding's metric by night. Return None with fewer than two values or none in the judged night."""
     shown = [(night, point) for night in nights if (point := _point(night, figure)) is not None][-_MAX_NIGHTS:]
     if len(shown) < 2 or shown[-1][0].night != figure.ruling.night:
         return None
@@ -117,7 +117,7 @@ def night_chart(finding: NightFinding, figure: FigureRow, nights: Sequence[Measu
 
 
 def _point(night: Measurement, figure: FigureRow) -> Point | None:
-    """Return a night's value of a metric; None if it is missing, or not comparable to the last night's value."""
+    """Return a night's Point for `figure`'s metric. None if missing, implausible, or unlike `figure` in having a ratio or not."""
     point = next((one for one in night.points if (one.task, one.key) == (figure.ruling.task, figure.ruling.key)), None)
     if point is None or figure.point is None or (point.ratio is None) is not (figure.point.ratio is None):
         return None
@@ -141,7 +141,7 @@ def _figure_panel(
     kind: RulingKind | None,
     levels: Sequence[float] = (),
 ) -> Iterator[str]:
-    """Draw a chart panel: usual values (dashed), values with intervals, and the labelled last value in its verdict's colour."""
+    """Yield SVG of a metric's values and intervals by night. Verdict `kind` colours the last dot; `levels` are dashed lines."""
     values = [value for value, _, _ in intervals]
     plot, last = panel(nights, values, [*levels, values[-1]], span), len(values) - 1
     colour, mark = (COLOURS.get(kind, PLAIN), f"told {kind.lower()}") if kind else (PLAIN, "")
@@ -168,8 +168,8 @@ def _subject_changes(plot: Plot, nights: Sequence[Measurement], bottom: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class RuledFigure:
-    """A metric of a night's finding in words and, where known, in numbers. `ratio` is this night's value divided by that of the
-    last good files.
+    """A night's verdict on one metric in words and, where known, in numbers. `ratio`, with its interval `low` to `high`, is this
+    night's value divided by the value with the last good files.
     """
 
     case: str
@@ -188,7 +188,7 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the first night of the reported change; `last_good` names the files tested before it."""
+    """A finding of a night. `since` is the first night with the change; `last_good` has digests of the files tested before it."""
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -204,7 +204,9 @@ class FindingDocument:
 
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
-    """The result of a nightly run. `counts` has the number of cases by worst verdict, and `clean` the clean devices by case."""
+    """The result of a nightly run. `counts` is a dict from a verdict to a number of (case, device) pairs. A pair counts once,
+    under its worst verdict. `clean` is a dict from a case to the addresses of the devices on which all its verdicts are CLEAN.
+    """
 
     schema_version: int
     night: str
@@ -248,7 +250,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a night's finding as lines of terminal text: kind, metrics, cause, first night, owner of the case, next command."""
+    """Yield a night's finding as lines of terminal text: kind, metrics, cause, doubt, first night, case owners, next command."""
     yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
@@ -263,7 +265,7 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
 
 
 def device_table(view: NightView) -> TextTable:
-    """Return a table of a night's devices with their problems, changes and rates of false alarms."""
+    """Return a table of a night's devices with their problems, environment changes and rates of false alarms."""
     return TextTable(
         title="Devices",
         columns=DEVICE_COLUMNS,
@@ -280,7 +282,7 @@ def device_table(view: NightView) -> TextTable:
 
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
-    """Return the cells of a device's row in the night's device table (DEVICE_COLUMNS); some cells hold several texts."""
+    """Return the five cells of a device's row under DEVICE_COLUMNS. The third and fourth are lists of texts, the others texts."""
     noticed = [*device.wrong, *(caveat.label for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
@@ -295,14 +297,14 @@ def rate_words(device: DeviceNight) -> str:
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
-    """Return the first metrics of a night's finding as lines of text, then a line with the number of further ones."""
+    """Return the first three metrics of a night's finding as lines of text. A fourth line counts any remaining metrics."""
     lines = [str(figured) for figured in finding.figures if figured.figure]
     more = len(lines) - _FIGURES_SHOWN
     return lines[:_FIGURES_SHOWN] + ([f"and {plural(more, 'other figure')}"] if more > 0 else [])
 
 
 def write_night_report(view: NightView, commands: Mapping[str, str], layout: Layout) -> Path:
-    """Write a night's HTML report to `nights/<night id>/night.html`, atomically. `commands` maps a purpose to the command shown.
+    """Write a night's HTML report to `nights/<night id>/night.html` atomically. It lists `commands`, a {purpose: command}.
 
     Raises:
         StorageError: the folder is full or cannot be written.

@@ -21,7 +21,7 @@ _COMMANDS = re.compile(r"(?<=: )quadbench .+$|quadbench [a-z]+(?: --[a-z-]+ [A-Z
 
 @cache
 def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environment:
-    """Return the Jinja environment of HTML pages, with the style as `css`. `folders` and `filters` add templates and filters."""
+    """Return a Jinja environment with `filters` and the style sheet as `css`. Templates in `folders` override built-in ones."""
     environment = Environment(
         loader=FileSystemLoader([*folders, _HERE / "templates"]),
         autoescape=True,
@@ -45,7 +45,7 @@ def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environme
 
 
 def _shown_json(text: str) -> str:
-    """Escape the invisible characters of JSON text. Its meaning stays the same, as these occur only in strings."""
+    """Escape invisible characters in JSON text. The data stay the same, because only JSON strings contain such characters."""
     return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
@@ -59,7 +59,7 @@ def _with_commands(sentence: str) -> Markup:
 
 
 def _with_figures(sentence: str) -> Markup:
-    """Format a sentence as HTML, with its marked measured values in bold."""
+    """Format a sentence as HTML. Values between the marker characters U+E000 and U+E001 become bold."""
     tags = ("{}", "<b>{}</b>")
     return Markup("").join(Markup(tags[n % 2]).format(printable(piece)) for n, piece in enumerate(pieces(sentence)))
 

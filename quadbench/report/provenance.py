@@ -23,13 +23,13 @@ class Launch:
 
     @property
     def is_ok(self) -> bool:
-        """Return whether the launch ended OK; only the values of such launches count."""
+        """Return whether the launch ended OK. Reports ignore the values of other launches."""
         return self.record.status is Status.OK
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A named value about a run, such as a tool version, and the devices, bundle or target to which the value applies."""
+    """A named value from a run, such as a tool's version. `where` says where the value applies, such as on which devices."""
 
     name: str
     value: str
@@ -53,7 +53,7 @@ def launch_rows(result: RunResult) -> tuple[Launch, ...]:
 
 
 def digests(result: RunResult) -> tuple[Fact, ...]:
-    """Return the digests of a run's recipe, bundles, compiled bundles and quantization profiles."""
+    """Return the digests of a run's recipes, bundles, compiled bundles and quantization profiles, each as a `Fact`."""
     setups = setups_of(result)
     compiled = dict.fromkeys((record.target, record.compiled_digest) for record in result.records_in_order)
     return (
@@ -65,7 +65,7 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
-    """Return versions of build tools and launch software, with their devices. System libraries are only counted."""
+    """Return the versions of build tools and launched software, each as a `Fact`. System libraries are one Fact: their number."""
     launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
     known_versions = {(fact.name, fact.value) for fact in launches}
     build = [
@@ -77,12 +77,12 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
 
 
 def settings(result: RunResult) -> tuple[Fact, ...]:
-    """Return the options with which launches ran the graphs, each with its devices; empty for older records without them."""
+    """Return a `Fact` per graph runtime setting and value, such as 4 threads, with the addresses of the devices that used it."""
     return _by_device(result, {record.record_id: record.settings for record in result.records})
 
 
 def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return each distinct (name, value) pair once, with the devices that have it. `texts` is a dict from record id to pairs."""
+    """Return a `Fact` per distinct (name, value) pair with its device addresses. `texts` maps a launch id to {name: value}."""
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in result.records_in_order:
         for name, value in texts[record.record_id].items():
@@ -107,7 +107,7 @@ def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def device_conditions(result: RunResult) -> tuple[DeviceConditions, ...]:
-    """Return the state of each device before its first launch and after its last one."""
+    """Return a DeviceConditions (state readings before the first and after the last launch) per device with recorded state."""
     states = defaultdict[str, list[dict[str, str]]](list)
     for record in result.records_in_order:
         if record.state:
@@ -136,14 +136,14 @@ def _in_mb(text: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchList:
-    """The launches that a report lists, in the order measured. `left_out` describes the others; empty if all are listed."""
+    """The launches that a report lists, in the order measured. `left_out` says which launches are omitted; empty if none."""
 
     launches: tuple[Launch, ...]
     left_out: str
 
 
 def launch_list(launches: Sequence[Launch]) -> LaunchList:
-    """Return the launches that a report lists: all if few, otherwise every n-th OK one and the first failed ones."""
+    """Return the launches that a report lists: at most 200 OK launches, evenly spaced, and the first 200 failed launches."""
     fine = [launch for launch in launches if launch.is_ok]
     wrong = [launch for launch in launches if not launch.is_ok]
     step = step_of(len(fine), MAX_LISTED)

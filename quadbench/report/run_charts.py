@@ -1,4 +1,4 @@
-"""SVG charts of a run: image time and memory by launch, time and bytes by component, bytes over tasks, and SQNR over steps."""
+"""SVG charts of a run: time and memory by launch, time and bytes by component, bytes by number of tasks, SQNR by step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class LaunchStrip:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStrips:
-    """A task's image times on one device, by launch. If launches are many, only every `step`-th is included."""
+    """A task's image times on one device, in `strips` by launch. Only every `step`-th launch is included; `step` is 1 if few."""
 
     task: str
     address: str
@@ -65,7 +65,7 @@ class TaskStrips:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryTimeline:
-    """Memory use in a variant's first launch, as (nanoseconds, bytes) pairs. Times add up loads, switches and images so far."""
+    """A variant's memory use in its first OK launch as (ns, bytes) pairs. Time counts only loads, switches and images."""
 
     variant: Variant
     readings: tuple[tuple[float, float], ...]
@@ -73,7 +73,7 @@ class MemoryTimeline:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShare:
-    """The time of one image, split into (component, nanoseconds) pairs in running order, and the median end-to-end time."""
+    """A task's median image time with one variant, end to end and as (component, nanoseconds) pairs in running order."""
 
     task: str
     variant: Variant
@@ -82,7 +82,7 @@ class TimeShare:
 
 
 def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
-    """Return the image times by launch for each task that was timed on a device."""
+    """Return a `TaskStrips` for each task that was timed on a device, with the task's image times by launch."""
     launches = [record for record in only_ok(launches_on(result, device)) if record.variant in SERVING]
     pictures = sum(len(result.bundle_on(device).tasks) for device in result.devices) or 1
     step = step_of(len(launches), min(_MAX_LAUNCHES, max(_MAX_STRIPS // pictures, 1)))
@@ -94,7 +94,7 @@ def strips_of(result: RunResult, device: DeviceFacts) -> tuple[TaskStrips, ...]:
 
 
 def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, ...]:
-    """Return the memory use over time in the first launch of each variant that a device measured."""
+    """Return a `MemoryTimeline` for each variant measured on a device: memory over time in the variant's first OK launch."""
     launches = [record for record in only_ok(launches_on(result, device)) if not is_emulated(record)]
     firsts = {record.variant: record for record in reversed(launches) if record.variant in SERVING}
     courses = [MemoryTimeline(variant=v, readings=_thinned(list(_readings(firsts[v])))) for v in SERVING if v in firsts]
@@ -102,7 +102,7 @@ def memory_of(result: RunResult, device: DeviceFacts) -> tuple[MemoryTimeline, .
 
 
 def time_shares(task: TaskAssets, rows: Sequence[KpiRow], variant: Variant) -> list[TimeShare]:
-    """Return a task's image time split by component, as a list of one entry. It is empty if no end-to-end time was measured."""
+    """Return [`TimeShare`]: the image time of a task and variant by component; [] if no end-to-end time was measured."""
     cells = {row.key: row.shared if variant is Variant.SHARED else row.per_graph for row in rows}
     figures = {key: cell.value for key, cell in cells.items() if isinstance(cell, Figure)}
     if "end_to_end" not in figures:
@@ -142,7 +142,7 @@ def _thinned(readings: Sequence[tuple[float, float]]) -> tuple[tuple[float, floa
 
 
 def strip_chart(task: TaskStrips) -> str:
-    """Draw a task's image times by launch: a dot per image, a bar at each launch's median, and temperatures below."""
+    """Draw a task's image times by launch: a dot for each image, a bar for each median, and battery temperatures below."""
     times = [[convert(image, Unit.MILLISECONDS) for image in strip.images_ns] for strip in task.strips]
     ticks = chart.nice_ticks(max(max(images) for images in times))
     plot = replace(_PLOT, xs=(0.0, len(task.strips)), ys=(0.0, ticks[-1]))
@@ -162,7 +162,7 @@ def strip_chart(task: TaskStrips) -> str:
 
 
 def memory_chart(courses: Sequence[MemoryTimeline], address: str) -> str:
-    """Draw resident memory in the first launch of each variant, over time spent in loads, switches and images."""
+    """Return an SVG chart of resident memory in each variant's first OK launch, over time spent in loads, switches and images."""
     lines = {course.variant: [(ns / 1e9, convert(size, Unit.MEGABYTES)) for ns, size in course.readings] for course in courses}
     spots = [spot for line in lines.values() for spot in line]
     ticks, seconds = chart.nice_ticks(max(size for _, size in spots)), chart.nice_ticks(max(max(s for s, _ in spots), 0.1))
@@ -203,14 +203,14 @@ def storage_chart(storage: Storage) -> str:
 
 
 def growth_chart(growth: Growth) -> str:
-    """Draw the file sizes of the recipe `ten-tasks` over the number of tasks. All points are measured, none extrapolated."""
+    """Draw the total file size of each variant over the number of tasks, for the recipe `ten-tasks`. All points are measured."""
     lines = {"per-graph": [(count, own) for count, _, own in growth.steps], "shared": [step[:2] for step in growth.steps]}
     title = "Bytes of ten tasks on the built-in model, by number of tasks"
     return _bytes_chart(lines, len(growth.steps), title=title, x_label="tasks")
 
 
 def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int, *, title: str, x_label: str) -> str:
-    """Draw the bytes of each variant over the number of tasks. Points beyond `measured` tasks are dashed."""
+    """Return an SVG chart of file sizes by number of tasks, a line per key of `lines`, dashed after `measured` tasks."""
     series = [
         chart.Series(
             label=side,
@@ -226,7 +226,7 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
 
 
 def rom_chart(storage: Storage) -> str:
-    """Draw the bytes on the device by component, as stacked bars for each number of use cases."""
+    """Draw file sizes on a device, stacked by component. Each number of tasks has two bars: shared graph, and graph per task."""
     bars = []
     for step in rom_steps(storage):
         group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
@@ -249,7 +249,7 @@ def trajectory_chart(trajectory: Trajectory) -> str:
 
 
 def serving_modes_chart(ways: ServingModes) -> str:
-    """Draw time per image, including its part of a switch, over the images between task switches; a line per way to serve."""
+    """For each way to serve tasks, draw image time plus switch time per image, over the number of images between switches."""
     series = [
         chart.Series(
             label=variant.value,
@@ -264,7 +264,7 @@ def serving_modes_chart(ways: ServingModes) -> str:
 
 
 def time_chart(shares: Sequence[TimeShare], address: str) -> str:
-    """Draw the time of one image by component, on one scale for all tasks of a device."""
+    """Return an SVG chart of image times on a device: one bar per task and variant. Components such as the VAE are stacked."""
     bars = [
         chart.Bar(
             group=share.task,
@@ -285,6 +285,6 @@ def _bar_parts(looks: Mapping[str, tuple[str, str]], sizes: Mapping[str, float])
 
 
 def _stacked(bars: Sequence[chart.Bar], title: str) -> str:
-    """Draw a chart of stacked bars with a legend above."""
+    """Return HTML text: a legend of the bars' parts, followed by an SVG chart of the stacked bars."""
     parts = ((part.css_class, part.colour, part.label) for bar in bars for part in bar.parts)
     return chart.legend(parts) + chart.stacked_bars(bars, title=title)

@@ -24,7 +24,7 @@ _ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """A sweep or comparison in a list. `sentences` give its result; `reason` says why its file cannot be read."""
+    """A study (sweep or comparison) in a list of runs. `sentences` give the result; `reason` says why a study is unreadable."""
 
     study_id: str
     kind: str  # sweep or comparison
@@ -35,7 +35,7 @@ class StudyLine:
 
 
 def study_line(study: Sweep | Versus) -> StudyLine:
-    """Return the list entry of a sweep or comparison."""
+    """Return a sweep or comparison as a `StudyLine`: identifier, description, devices and result in sentences."""
     if isinstance(study, Sweep):
         return StudyLine(
             study_id=study.sweep_id,
@@ -55,7 +55,7 @@ def study_line(study: Sweep | Versus) -> StudyLine:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepDocument(Sweep):
-    """A sweep with its result in words. `folder` holds its tables, charts and report; the JSON stored there omits this field."""
+    """A sweep and its result as text. `folder` is where the tables, charts and report lie; null in a stored sweep.json."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -63,7 +63,7 @@ class SweepDocument(Sweep):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonDocument(Versus):
-    """A comparison with its result in sentences. `folder` holds its report; the JSON stored there omits this field."""
+    """A comparison and its result as text. `folder` is the path of the comparison's report; null in a stored comparison.json."""
 
     sentences: tuple[str, ...]
     folder: str | None = None
@@ -91,7 +91,7 @@ def write_comparison(versus: Versus, layout: Layout) -> None:
 
 
 class RunStatus(StrEnum):
-    """The status of a stored run in a list."""
+    """The outcome of a stored run, as the list of runs shows it."""
 
     OK = "ok"
     FAILED = "failed"  # some of its launches
@@ -102,9 +102,9 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """A run in a list of runs. `reason` says what is wrong with a damaged run, which has no other values. `swept` holds the
-    recipe values that a sweep set. `figures` maps a device address to its image time or, if there is none, its PSNR, as text.
-    `figure` is the first of these texts, where a time goes before a PSNR.
+    """A run in a list of runs. `reason` counts failed launches, or says why a damaged run cannot be read. `swept` maps recipe
+    keys to the values that a sweep set. `figures` maps a device address to the image time as text, or to the PSNR if no image
+    was timed. `figure` is the first image time in `figures`; if there is no image time, it is the first PSNR.
     """
 
     run_id: str
@@ -150,7 +150,7 @@ def run_line(result: RunResult) -> RunLine:
 
 
 def _time(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return a device's image time (mean of its tasks' medians) as text. Without the shared graph, use another variant's."""
+    """Return a device's image time (mean of task medians) as text, preferably with the shared graph; None if none was timed."""
     shown = {}
     for variant in _ORDER:
         launches = only_ok(launches_of(result, device, variant))
@@ -164,7 +164,7 @@ def _time(result: RunResult, device: DeviceFacts) -> str | None:
 
 
 def _likeness(result: RunResult, device: DeviceFacts) -> str | None:
-    """Return the mean PSNR of a device's images as text; None if no PSNR was measured."""
+    """Return a device's mean PSNR as text, in dB: shared-graph images against float images. Return None if not measured."""
     rows = (row for row in quality_rows(result) if row.device.address == device.address)
     likeness = [row.shared_reference for row in rows if isinstance(row.shared_reference, float)]
     return f"{decibels(mean(likeness))} PSNR" if likeness else None

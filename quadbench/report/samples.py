@@ -40,7 +40,7 @@ _COLUMNS: dict[str, Callable[[RunRecord, Sample], Any]] = {
 
 
 def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
-    """Return a data frame with a row per sample and its launch's fields. A sample's labels are columns `label.<name>`."""
+    """Return a data frame, one row per sample, with columns for launch fields, sample fields and labels (`label.<name>`)."""
     import pandas as pd
 
     pairs = [(record, sample) for record in records for sample in record.samples]
@@ -51,7 +51,7 @@ def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
 
 def write_samples(table: "pd.DataFrame", path: Path) -> None:
-    """Write the samples table atomically as CSV or Parquet, depending on the file's extension.
+    """Write a data frame of a run's samples to a file, atomically. The file's extension selects CSV or Parquet.
 
     Raises:
         UserError: the extension is neither .csv nor .parquet.

@@ -1,4 +1,4 @@
-"""Image quality of a run: its images, their difference from the reference, scores, and SQNR on held-out inputs."""
+"""Image quality of a run: images, differences from reference images, tables of scores, and SQNR of U-Net outputs."""
 
 import io
 from collections.abc import Iterable
@@ -42,8 +42,8 @@ _ON_EMULATOR = "Over the first evaluation input of each task, on Qualcomm's HTP 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image of a report. `path` is None if the image is missing; `note` then gives the reason.
-    If `apart_from` is set, the report shows the difference from that image instead.
+    """A labelled image of a report. If `path` is None, the image is missing, and `note` gives the reason. If `apart_from` is set,
+    the report shows the difference between the images at `path` and `apart_from`.
     """
 
     label: str
@@ -64,7 +64,7 @@ class ItemPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPictures:
-    """The images of a task from one device. Evaluation inputs in `folded` are hidden until opened."""
+    """The images of a task from one device. Evaluation inputs in `folded` are hidden until a reader of the report opens them."""
 
     task: TaskAssets
     device: DeviceFacts
@@ -74,7 +74,7 @@ class TaskPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """A task's mean PSNR in dB over its evaluation inputs on a device. A text in place of a number says why it is missing."""
+    """A task's mean PSNR in dB on a device: shared and per-graph images against float and true images. Text says why none."""
 
     device: DeviceFacts
     task: str
@@ -86,7 +86,7 @@ class Quality:
 
 
 def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]:
-    """Return the images of each task from the first device that has images."""
+    """Return a tuple of `TaskPictures`, one per task, from the run's first device with images; () if no device has images."""
     for device in result.devices:
         if any(record.images for record in only_ok(launches_on(result, device))):
             return tuple(_task(result, layout, device, task) for task in result.bundle_on(device).tasks)
@@ -94,7 +94,7 @@ def task_pictures(result: RunResult, layout: Layout) -> tuple[TaskPictures, ...]
 
 
 def quality_rows(result: RunResult) -> tuple[Quality, ...]:
-    """Return the mean PSNR of every task on every device."""
+    """Return a `Quality` per device and task: each variant's mean PSNR against float reference and true (correct) images."""
     return tuple(_quality(result, device, task) for device in result.devices for task in result.bundle_on(device).tasks)
 
 
@@ -170,7 +170,7 @@ def difference_png(one: Path, other: Path) -> bytes:
 
 
 def _reduced(pixels: Pixels) -> Pixels:
-    """Reduce an image to at most 128 pixels of width, its size in a report, by the maximum of square patches (max-pooling)."""
+    """Return an image at most 128 pixels wide, by max-pooling: each pixel is the maximum of a square patch, per colour."""
     side = -(-pixels.shape[1] // _MAX_WIDTH)
     height, width = (length // side * side for length in pixels.shape[:2])
     patches = pixels[:height, :width].reshape(height // side, side, width // side, side, 3)  # (rows, side, columns, side, RGB)
@@ -179,8 +179,8 @@ def _reduced(pixels: Pixels) -> Pixels:
 
 
 def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table of scores for each task and device. Images made on this machine belong to no device; their scores are in all
-    tables of their task.
+    """Return a table of scores for each pair of a task and a device that generated its images. A task without device images has
+    one table. Scores of images that the host computer generated are in every table of the task.
     """
     tables = []
     for task in dict.fromkeys(c.task for c in scores.compared):
@@ -192,7 +192,7 @@ def score_tables(scores: RunScores) -> tuple[TextTable, ...]:
 
 
 def score_notes(scores: RunScores) -> tuple[str, ...]:
-    """Return notes that define each metric, or give the reason why it is unavailable."""
+    """Return notes for score tables: the meaning of arrows, definitions of metrics, and reasons for missing scores."""
     every = [score for c in scores.compared for score in c.scores]
     notes = ["↑: higher is better; ↓: lower is better; n: the number of images, latents or U-Net runs."]
     for metric in _metrics(every):
@@ -205,7 +205,7 @@ def score_notes(scores: RunScores) -> tuple[str, ...]:
 
 
 def _table(title: str, compared: Iterable[ImageComparison]) -> TextTable:
-    """Return a table with metrics as rows and pairs of compared images as columns, without metrics that have no value."""
+    """Return a score table: a row per available metric, a column per comparison (`Shared vs float`), and `n` (images or runs)."""
     columns: dict[str, dict[str, Score]] = {}
     for c in compared:
         name = f"{MADE.get(c.made, c.made)} vs {_AGAINST.get(c.against, c.against)}"
@@ -241,15 +241,15 @@ def _metrics(scores: Iterable[Score]) -> list[Metric]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """SQNR curves of a task over its sampler's steps, one per variant: (step, dB) pairs, with steps counted from 1."""
+    """SQNR curves of a task's U-Nets. Each is (label, ((sampler step from 1, dB), ...)); a label is a variant or comparison."""
 
     task: str
     curves: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
 
 
 def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[TextTable, ...]:
-    """Return tables of SQNR over sampler steps and of clipped activations, on held-out inputs; empty without such results.
-    `where` names the devices in titles; it is empty if all are meant.
+    """Return tables on quantized U-Nets: SQNR in dB over sampler steps and, if counted, clipped activations. Calibration did not
+    use their evaluation inputs. Return () if `held_out` is None. A nonempty `where` (devices) ends each title.
     """
     if held_out is None:
         return ()
@@ -271,17 +271,17 @@ def held_out_tables(held_out: HeldOutScores | None, where: str = "") -> tuple[Te
 
 
 def emulated_tables(scores: RunScores) -> tuple[TextTable, ...]:
-    """Return a table for each Qualcomm HTP whose emulator ran U-Nets: their SQNR over the steps of the sampler."""
+    """Return a table for each target that Qualcomm's HTP emulator ran. A row has a U-Net's SQNR in dB, by task and variant."""
     return tuple(_trajectory_table(judged, _ON_EMULATOR, target) for target, judged in scores.emulated.items())
 
 
 def emulated_trajectories(scores: RunScores) -> tuple[Trajectory, ...]:
-    """Return every task's SQNR over sampler steps on every emulated Qualcomm HTP."""
+    """Return a `Trajectory` (SQNR over sampler steps) per task and compile target that Qualcomm's HTP emulator ran."""
     return tuple(curve for target, judged in scores.emulated.items() for curve in trajectories(judged, target))
 
 
 def trajectories(held_out: HeldOutScores | None, where: str = "") -> tuple[Trajectory, ...]:
-    """Return each task's SQNR curves on held-out inputs. `where` names the devices in titles; it is empty if all are meant."""
+    """Return a `Trajectory` per task in `held_out`; () if it is None. A nonempty `where` (devices or target) ends task names."""
     judged = held_out.trajectories if held_out else ()
     return tuple(
         Trajectory(task=title_on(task, where), curves=tuple((one.variant, _points(one)) for one in judged if one.task == task))

@@ -1,4 +1,4 @@
-"""Ways to serve tasks, compared by time and memory: shared graph, graph per task (loaded or resident), LoRA merged at load."""
+"""Ways to serve tasks, compared: shared graph, graph per task (loaded at each switch or all in memory), LoRA merged at load."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,15 +44,15 @@ class _ServingMode:
         return None not in (self.figures["end_to_end"], self.figures["switch"])
 
     def of_image(self, images: float) -> float:
-        """Return image time plus the switch time divided by `images`, the number of images between switches."""
+        """Return image time + (switch time / `images`), in ns. `images` is the number of images between two task switches."""
         return (self.figures["end_to_end"] or 0.0) + (self.figures["switch"] or 0.0) / images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServingModes:
-    """The ways to serve tasks that one device measured, as a table and as curves. A curve maps the number of images between task
-    switches to the time per image in nanoseconds. That time includes the switch time divided by the number. If conditions were
-    unequal, there are no curves, because times do not compare.
+    """The ways to serve tasks that one device measured, as a table and as curves. A curve has (number of images between task
+    switches, nanoseconds per image) pairs. The nanoseconds include the switch time divided by the number of images.
+    `curves` is empty if variants ran under unequal conditions, such as temperature.
     """
 
     device: DeviceFacts
@@ -61,7 +61,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Compare ways to serve, on each device that measured one besides the shared graph and one graph per task."""
+    """Return a `ServingModes` per device that measured at least two variants, one of which is `resident` or `merged-at-load`."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
@@ -150,9 +150,9 @@ def _break_even(ways: Mapping[Variant, _ServingMode], opening: str) -> str:
 
 
 def fastest_modes(times: Mapping[Variant, tuple[float, float]]) -> list[tuple[Variant, int | None]]:
-    """Return pairs: a way to serve, and the largest number of images between task switches at which it is fastest. The numbers
-    rise. The last one is None: that way is fastest for all larger numbers. `times` is a dict from a way to its image and switch
-    times.
+    """Return (way to serve, limit) pairs in rising order of limits. A limit is the largest number of images between task switches
+    at which the way is fastest. It is None in the last pair, whose way is fastest for all larger numbers. `times` maps each way
+    to an (image time, switch time) pair in nanoseconds.
     """
     best = min(times, key=lambda variant: sum(times[variant]))
     stretches: list[tuple[Variant, int]] = []

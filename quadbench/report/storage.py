@@ -1,4 +1,4 @@
-"""Bytes on the device by number of use cases: one base with LoRA adapters against one graph per task."""
+"""File sizes on a device by number of tasks: one shared graph with LoRA adapters, compared with one graph per task."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, sec
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentBytes:
-    """The file size of a component in each variant; None if the variant has no such file."""
+    """The file size of a component in bytes, by variant; None for a variant without a file of the component."""
 
     component: Component
     shared: int | None
@@ -30,7 +30,7 @@ class ComponentBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class UseCases:
-    """The bytes of files on a device for the first `count` tasks. `task` is the last task added; None if extrapolated."""
+    """Total file sizes by variant for the first `count` tasks. `task` names the last task; None if the sizes are extrapolated."""
 
     count: int
     task: str | None = None
@@ -43,8 +43,8 @@ class UseCases:
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The file sizes on a device by number of tasks. `measured` are real sizes; `extrapolated` adds the mean size per added task
-    to them. `growth` is a stored measurement of ten tasks of the same model, from another run.
+    """File sizes on a device for a run's first 1, 2, 3 and more tasks. `extrapolated` continues `measured` to 10 tasks: each adds
+    the mean LoRA (shared graph) or mean U-Net (per-graph). `growth` has stored sizes of the recipe `ten-tasks`, or is None.
     """
 
     device: DeviceFacts
@@ -56,14 +56,14 @@ class Storage:
 
     @property
     def has_both(self) -> bool:
-        """Return whether the bytes of all tasks are known for both variants."""
+        """Return whether the bytes of all tasks are known both for the shared graph and for one graph per task."""
         return all(None not in (step.shared_bytes, step.per_graph_bytes) for step in self.measured[-1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run. `steps` has the sizes in bytes
-    of the first N tasks, N from 1 on. `trained` and `random` are sizes of LoRA files with trained and with random weights.
+    """The file sizes of the recipe `ten-tasks` on the built-in model, stored from an earlier run. `steps` has the total bytes for
+    each number of tasks from 1 on. `trained` and `random` list sizes of LoRA files with trained and with random weights.
     """
 
     measured_on: str  # ISO date
@@ -73,13 +73,13 @@ class Growth:
 
     @property
     def shown(self) -> tuple[tuple[int, int, int], ...]:
-        """Return the entries that the report's table shows: those for 1, 2, 5 and 10 tasks."""
+        """Return rows of the report's table: (tasks, bytes shared, bytes per-graph), one each for 1, 2, 5 and 10 tasks."""
         return tuple(step for step in self.steps if step[0] in _GROWTH_SHOWN)
 
 
 def stored_growth(target: str, tasks: int, recipe: str | None) -> Growth | None:
-    """Return stored file sizes of the recipe `ten-tasks`, to show growth beyond a run's tasks. Return None if the run has ten
-    tasks or more, or if its model or target is not the stored one. `recipe` is the text of the run's recipe, if any.
+    """Return the stored file sizes of the recipe `ten-tasks`, for a run of fewer than ten tasks on the same foundation model
+    and target; None for any other run. `tasks` is the run's number of tasks, and `recipe` is the run's recipe as text, or None.
     """
     stored = _ten_tasks()
     steps = stored["steps"]
@@ -104,15 +104,13 @@ def foundation_in(recipe: str) -> object:
 
 @cache
 def _ten_tasks() -> dict[str, Any]:
-    """Return the stored file sizes of the recipe `ten-tasks`, which `bench/ten_tasks.py` writes."""
+    """Return the parsed JSON file that `bench/ten_tasks.py` wrote: file sizes of the recipe `ten-tasks` for 1 to 10 tasks."""
     document: dict[str, Any] = json.loads(TEN_TASKS.read_text(encoding="utf-8"))
     return document
 
 
 def storage_views(result: RunResult) -> tuple[Storage, ...]:
-    """Return file sizes for each bundle and target, from the first device that ran the shared graph and one graph per task. If
-    none ran both, the first device that ran one of them counts.
-    """
+    """Return a `Storage` per bundle and target, for the first device with shared and per-graph sizes, or else with either."""
     views: dict[tuple[str, str], Storage] = {}
     for device in result.devices:
         if storage := storage_of(result, device):
@@ -124,7 +122,7 @@ def storage_views(result: RunResult) -> tuple[Storage, ...]:
 
 
 def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
-    """Return a device's file sizes, from the first OK launch of each of its two variants; None if neither launch reported any."""
+    """Return a device's file sizes from the first OK launches of the shared and per-graph variants; None if no size is known."""
     shared = only_ok(launches_of(result, device, Variant.SHARED))[:1]
     per_graph = only_ok(launches_of(result, device, Variant.PER_GRAPH))[:1]
     record = next((record for record in (*shared, *per_graph) if _rom([record])), None)
@@ -146,13 +144,15 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
 
 
 def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
-    """Return the task counts that a chart shows: the first four measured, the last measured, and the last extrapolated."""
+    """Return a chart's `UseCases` (sizes by number of tasks): first four measured, last measured and last extrapolated."""
     measured = storage.measured
     return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
 
 
 def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return a variant's bytes by component for a number of tasks, with all LoRAs as one component; empty if they are unknown."""
+    """Return the file sizes for the first `step.count` tasks as a dict from component name to bytes; {} if the total is unknown.
+    With `is_shared`, the sizes are of the shared graph, and `lora` is the sum of all LoRAs; otherwise of one graph per task.
+    """
     total = step.shared_bytes if is_shared else step.per_graph_bytes
     if total is None:
         return {}

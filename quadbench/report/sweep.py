@@ -31,8 +31,8 @@ _TOLD = (Verdict.WORSE, Verdict.BETTER)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepFigure:
-    """A metric's value at a sweep's setting. `error` is the standard error over evaluation inputs, and `published` is a paper's
-    value. `each` has the single values: PSNR by evaluation input, times and memory by launch.
+    """The value of one metric at one setting of a sweep. `error` is the standard error over evaluation inputs, for PSNR only.
+    `published` is the value in a paper, if any. `each` maps evaluation input to PSNR, or launch number to the metric's value.
     """
 
     key: str
@@ -77,9 +77,9 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A complete sweep with its points in the order of the settings, as stored in `sweeps/<id>/sweep.json`.
-    `touched` are the tasks whose computation the swept keys change; times of the others show the noise. `left_out` maps a
-    setting, or setting and address, to the reason why it has no results. `command` is the command line that was typed.
+    """A complete sweep with its points in the order of the settings, as stored in `sweeps/<id>/sweep.json`. The swept keys change
+    what the tasks in `touched` compute; times of all other tasks show the noise. `left_out` maps `<setting>` or
+    `<setting> on <device address>` to the reason why it has no results. `command` is the command line as typed.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -103,9 +103,9 @@ def sweep_points(
     scores: RunScores | None,
     teacher: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> Iterator[SweepPoint]:
-    """Yield the metrics of each task and device in a run of the shared graph at one setting of a sweep. `teacher` maps task and
-    device to each item's PSNR against an image of the same model with 100 DDIM steps (teacher). PSNR counts even if it made the
-    launch fail, to show how bad the setting is. Times of failed launches do not count.
+    """Yield a `SweepPoint` per task and device: metrics of a run's shared graph at one setting of a sweep. `teacher` maps
+    (task, device address) to {evaluation input: PSNR in dB}. The PSNR compares the shared graph's image with the float model's
+    image after 100 DDIM steps. PSNR values of failed launches count, but times of failed launches do not.
     """
     rows = kpi_rows(result)
     for address, device in {record.device.address: record.device for record in result.records}.items():
@@ -133,15 +133,15 @@ def sweep_points(
 
 
 def _doubts_of(record: RunRecord) -> list[Caveat]:
-    """Return a launch's caveats that matter to a sweep: those on images if it failed, none if it was repeated, else all."""
+    """Return a launch's caveats: all if its status is OK, none if DISCARDED. For other statuses, return only image caveats."""
     if record.status is Status.DISCARDED:
         return []
     return [caveat for caveat in record.caveats if record.status is Status.OK or caveat.is_about(FigureKind.PICTURE)]
 
 
 def quality_of(points: Sequence[SweepPoint]) -> str | None:
-    """Return the key of the metric that ranks settings by image quality; None if no such metric was measured.
-    If samplers differ, so do their float references. Then PSNR to a long DDIM run (teacher) or to true images is preferred.
+    """Return the key of the PSNR metric that ranks settings by image quality; None if not measured. Reference images are float
+    images. If a sampler is swept, they are the first measured of: images of 100 DDIM steps, true images, float images.
     """
     known = {figure.key for point in points for figure in point.figures}
     is_of_samplers = any("sampler" in key for point in points for key in point.setting)
@@ -150,13 +150,13 @@ def quality_of(points: Sequence[SweepPoint]) -> str | None:
 
 
 def series_of(sweep: Sweep) -> list[list[SweepPoint]]:
-    """Group the points of a sweep by task and device, each group in the order of the settings."""
+    """Return one list of `SweepPoint` for each task and device of a sweep. Each list is in the order of the settings."""
     names = dict.fromkeys((point.task, point.device) for point in sweep.points)
     return [[point for point in sweep.points if (point.task, point.device) == name] for name in names]
 
 
 def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[str, float]:
-    """Return each evaluation input's PSNR in dB, from the first launch that has it: all launches of a graph make equal images."""
+    """Return {evaluation input: PSNR in dB} of a task. Each input's first PSNR is used, as all launches make equal images."""
     psnr_db: dict[str, float] = {}
     for record in records:
         for sample in record.samples:
@@ -166,7 +166,7 @@ def _psnr_db(records: list[RunRecord], task: TaskAssets, against: str) -> dict[s
 
 
 def _int8(bundle: Bundle) -> Iterator[SweepFigure]:
-    """Yield the percentages of parameters, layers and MACs of the shared U-Net in 8 bits; nothing if no layer is."""
+    """Yield percentages of int8 parameters, layers and MACs in the shared U-Net as three `SweepFigure`s; none without int8."""
     int8 = int8_of_shared(bundle)
     if int8 is not None and int8.layers.int8 > 0:
         for key, share in (("parameters", int8.parameters), ("layers", int8.layers), ("MACs", int8.multiply_accumulates)):
@@ -181,7 +181,7 @@ def _psnr(key: str, title: str, psnr_db: Mapping[str, float]) -> Iterator[SweepF
 
 
 def _scores(scores: RunScores | None, task: TaskAssets, address: str) -> Iterator[SweepFigure]:
-    """Yield the shared graph's scores against float on a device. Scores made without a device, such as of noise, are included."""
+    """Yield a `SweepFigure` per numeric score, except PSNR, of a task's shared-graph images against its float images."""
     for compared in scores.compared if scores else ():
         is_shared = (compared.task, compared.made, compared.against) == (task.name, Variant.SHARED, "reference")
         if is_shared and compared.device in (address, None):
@@ -200,7 +200,7 @@ def _kpis(rows: Sequence[KpiRow], task: TaskAssets, address: str) -> Iterator[Sw
 
 
 def _bytes(storage: Storage | None) -> Iterator[SweepFigure]:
-    """Yield the size of all files on a device, for all tasks on one base with LoRA adapters."""
+    """Yield one `SweepFigure`: MB of the base and all tasks' LoRA adapters on a device. Yield nothing if the size is unknown."""
     total = storage.measured[-1].shared_bytes if storage and storage.measured else None
     if total is not None:
         value = convert(total, Unit.MEGABYTES)
@@ -216,9 +216,9 @@ def _with_published(figure: SweepFigure, table: str | None, task: TaskAssets, se
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """The difference of two settings in a metric, with a 95 % interval: dB for quality, otherwise a ratio. `verdict` is BETTER if
-    the first setting is better, WORSE if the second is. Then the interval excludes "no change", and times differ beyond the
-    sweep's noise. SAME: the interval is within the equivalence margin. `is_noise`: only noise prevents a verdict.
+    """The difference of two settings in one metric. `size` is first - second in dB for image quality, first / second for times
+    and bytes. `low` and `high` bound its 95 % interval; None without an interval, as for bytes. `verdict` rates the first setting
+    against the second. With `is_noise`, times differ by no more than `NoiseScale.noise`; `verdict` is then INCONCLUSIVE.
     """
 
     size: float
@@ -229,15 +229,15 @@ class Delta:
 
     @property
     def is_told(self) -> bool:
-        """Return whether one of the two compared settings is known to be better."""
+        """Return True if one of the two compared settings is known to be better: the verdict is BETTER or WORSE."""
         return self.verdict in _TOLD
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseScale:
-    """The noise of times on a device. A sweep calls the times of two settings different only if their ratio exceeds `noise`. This
-    is the largest ratio between times of a task that the swept keys do not affect; None if unknown. `together` is the number of
-    pairs of settings that are compared.
+    """The noise of a device's image times. `noise` is the largest ratio of a task's times at two settings, among tasks that the
+    swept keys do not affect. It is None if those tasks have no times. Time ratios up to `noise` count as noise. `together` is the
+    number of setting pairs compared, for a Bonferroni correction.
     """
 
     noise: float | None = None
@@ -245,7 +245,7 @@ class NoiseScale:
 
 
 def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale()) -> dict[str, Delta]:
-    """Compare two settings of a task in quality, time and bytes; return the result by metric key."""
+    """Compare a task at two settings. Return a dict from metric key (image quality, time or bytes) to the metric's `Delta`."""
     quality, pairs = quality_of([one, other]), {}
     for key in filter(None, (quality, TIME, BYTES)):
         mine, theirs = one.figure(key), other.figure(key)
@@ -256,14 +256,14 @@ def deltas(one: SweepPoint, other: SweepPoint, scale: NoiseScale = NoiseScale())
 
 
 def noise_scale(sweep: Sweep, device: str) -> NoiseScale:
-    """Return a device's noise of image times, and the number of setting pairs to compare in the tasks that the sweep affects."""
+    """Return a device's `NoiseScale` of image times. `together` counts setting pairs of tasks that the sweep affects."""
     series = [points for points in series_of(sweep) if points[0].device == device and points[0].task in sweep.touched]
     timed = [sum(point.figure(TIME) is not None for point in points) for points in series]
     return NoiseScale(noise=noise_of(sweep, device), together=max(1, sum(math.comb(count, 2) for count in timed)))
 
 
 def noise_of(sweep: Sweep, device: str) -> float | None:
-    """Return the noise: the largest ratio between image times of a task that the sweep does not affect. None if unknown."""
+    """For tasks unchanged by the sweep, return the largest ratio of a task's image times at two settings. None without times."""
     ratios = []
     for points in series_of(sweep):
         if points[0].device == device and points[0].task not in sweep.touched:
@@ -281,19 +281,19 @@ def with_best(sweep: Sweep) -> Sweep:
 
 
 def is_telling(points: Sequence[SweepPoint]) -> bool:
-    """Return whether the mark `is_best` distinguishes settings: some points have it, and some do not."""
+    """Return True if `is_best` is True for some sweep points and False for others. Return False if all points agree."""
     return len({point.is_best for point in points}) > 1
 
 
 def is_flat(sweep: Sweep) -> bool:
-    """Return whether image quality was compared, with intervals, for all pairs of settings, and no pair is known to differ."""
+    """Return whether no two settings of a task are shown to differ in quality. Return False if any pair lacks a 95 % interval."""
     pairs = [pair for points in series_of(sweep) for pair in combinations(points, 2)]
     quality = [deltas(*pair).get(quality_of(pair) or "") for pair in pairs]
     return bool(quality) and all(one and one.low is not None and not one.is_told for one in quality)
 
 
 def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float, float] | None:
-    """Return the mean PSNR difference (dB) of two settings over the same inputs, and its error; None with under two inputs."""
+    """Return (mean, standard error) of the PSNR difference `point` - `before` in dB; None below two common evaluation inputs."""
     mine, theirs = point.figure(key), before.figure(key)
     of_items = _of_items(mine, theirs) if mine and theirs else []
     if len(of_items) < 2:
@@ -302,7 +302,7 @@ def change_from(point: SweepPoint, before: SweepPoint, key: str) -> tuple[float,
 
 
 def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScale) -> bool:
-    """Return whether another setting is better in one metric and as good in the rest. A point without quality is beaten, too."""
+    """Return True if `point` has no image quality, or a rival is better in one metric and better or the same in the others."""
     quality = quality_of(rivals)
     if quality is None or point.figure(quality) is None:
         return True
@@ -315,7 +315,7 @@ def _is_beaten(point: SweepPoint, rivals: Sequence[SweepPoint], scale: NoiseScal
 
 
 def _of_quality(mine: SweepFigure, theirs: SweepFigure) -> Delta | None:
-    """Compare the PSNR of two settings input by input, because inputs differ more than settings do."""
+    """Return a `Delta` of the mean PSNR difference in dB between two settings over common inputs; None if no input is common."""
     of_items = _of_items(mine, theirs)
     if not of_items:
         return None

@@ -66,7 +66,7 @@ def _of_device(sweep: Sweep, device: str) -> Iterator[str]:
 
 
 def best_setting(settings: _Settings) -> str:
-    """Return the setting with the best mean quality; among equals the fastest, and among equally fast ones the first."""
+    """Return the key of the setting with the highest PSNR (mean over tasks, to 0.1 dB). Of equal settings, choose the fastest."""
 
     def merit(points: Sequence[SweepPoint]) -> tuple[float, float]:
         values = [figure.value for point in points if (figure := _quality(point))]
@@ -95,7 +95,7 @@ def _quality_text(points: Sequence[SweepPoint]) -> str:
 
 
 def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: NoiseScale) -> str:
-    """Return a clause that compares a setting with the best one in quality, time and bytes."""
+    """Return text on how a setting (`points`, one per task) differs from the best setting (`top`) in PSNR, time and file size."""
     of_tasks = {point.task: point for point in top}
     diffs = {p.task: deltas(p, of_tasks[p.task], scale) for p in points if p.task in of_tasks}
     quality = {task: one for task, own in diffs.items() for key, one in own.items() if key not in (sweeps.TIME, sweeps.BYTES)}
@@ -109,7 +109,7 @@ def _against(points: Sequence[SweepPoint], top: Sequence[SweepPoint], scale: Noi
 
 
 def _delta_text(these: Mapping[str, Delta], write: Callable[[float, float], str]) -> str:
-    """Format how two settings differ in a metric: range of differences, tasks without difference, inconclusive tasks."""
+    """Return text on how a metric differs between two settings. It groups the tasks as different, the same or inconclusive."""
     told_apart = {task: one for task, one in these.items() if one.is_told}
     sizes = sorted(one.size for one in told_apart.values())
     unknown = {task: one for task, one in these.items() if one.verdict is Verdict.INCONCLUSIVE}
@@ -145,7 +145,7 @@ def _not_established(these: Sequence[Delta], write: Callable[[float, float], str
 
 
 def _range_text(sizes: Sequence[float], write: Callable[[float, float], str]) -> str:
-    """Format the range of differences over tasks. If its two ends differ as text, add the words `from task to task`."""
+    """Format `sizes` (a ratio or dB difference per task) as a range. Add `from task to task` if its ends print differently."""
     low, high = min(sizes), max(sizes)
     return f"{write(low, high)}{' from task to task' if write(low, low) != write(high, high) else ''}"
 
@@ -170,7 +170,7 @@ def _decibels(difference: float) -> str:
 
 
 def _order(settings: _Settings, scale: NoiseScale) -> str:
-    """Return a sentence on the settings that beat others. If none does, say whether the settings differ in any metric."""
+    """Return a sentence: which setting beats all others, or else which settings are beaten, or else that none is beaten."""
     rated = [value for value, points in settings.items() if any(map(_quality, points))]
     best = [value for value in rated if _is_best(settings[value])]
     beaten = [value for value in rated if value not in best]
@@ -188,7 +188,7 @@ def _is_comparable(point: SweepPoint) -> bool:
 
 
 def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
-    """For a sweep in which no setting beats another, return a sentence on whether the settings differ in any metric."""
+    """Return a sentence on settings of which none beats another: whether they are known to differ in quality, time or bytes."""
     first, *rest = settings or [[]]
     pairs = [(point, other) for points in rest for point in points for other in first if other.task == point.task]
     diffs = [(key, one) for pair in pairs for key, one in deltas(*pair, scale).items()]
@@ -204,7 +204,7 @@ def _apart(settings: Sequence[Sequence[SweepPoint]], scale: NoiseScale) -> str:
 
 
 def settling_command(sweep: Sweep) -> tuple[str, ...]:
-    """Return the arguments of a command that launches two settings in turn, to decide which is faster; empty if that is known."""
+    """Return arguments of `quadbench compare` for two runs of which the faster one is unknown; () if there are no such runs."""
     runs = {point.run_id: point for point in sweep.points if point.task in sweep.touched and point.figure(sweeps.TIME)}
     if len(runs) < 2:
         return ()
@@ -216,7 +216,7 @@ def settling_command(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _is_open(sweep: Sweep, one: SweepPoint, other: SweepPoint) -> bool:
-    """Return whether it is unknown, for any task, which of two runs is faster. Compare times on the device of the run `one`."""
+    """Return True if, for any task on the device of `one`, it is unknown whether run `one` or run `other` makes images faster."""
     scale, diffs = noise_scale(sweep, one.device), []
     for task in sweep.touched:
         mine, theirs = (
@@ -312,6 +312,6 @@ def _published(key: str, row: _Row) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    """Format a value with the decimals of its unit, or with two digits if it would round to zero."""
+    """Format a value with its unit's usual decimals. If it would round to zero, use two significant digits."""
     decimals = _DECIMALS.get(unit, 4)
     return f"{value:.{decimals}f}" if not value or abs(value) >= 10 ** (1 - decimals) else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Self-contained SVG charts of a sweep: image quality over the swept values, and over the time per image or bytes."""
+"""Self-contained SVG charts of a sweep: image quality over the swept values, and over the time per image or the file sizes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ _MAX_NAMED = 40  # settings with a name; if there are more, only the best have o
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A sweep chart's curve, of a task on a device or of a paper. `y` (PSNR) and `errors` are dicts by swept value's index."""
+    """A sweep chart's curve, measured or published. `y` and `errors` map a swept value's index to its PSNR and error in dB."""
 
     label: str
     colour: int
@@ -36,7 +36,7 @@ class _Line:
 
 
 def sweep_chart(sweep: Sweep) -> str:
-    """Draw PSNR over the swept values, on a numeric axis for numbers, else equally spaced. A paper's values are dashed."""
+    """Return an SVG of PSNR over the swept values: numbers to scale, other values evenly spaced, published curves dashed."""
     values = list(dict.fromkeys(point.value for point in sweep.points))
     lines = [line for number, points in enumerate(series_of(sweep)) for line in _lines(points, values, number, sweep)]
     ends = [y + sign * line.errors.get(i, 0) for line in lines for i, y in line.y.items() for sign in (-1, 1)]
@@ -60,7 +60,7 @@ def sweep_chart(sweep: Sweep) -> str:
 
 
 def _begun(title: str, longest: float) -> tuple[int, list[str]]:
-    """Start a chart with room for labels of `longest` pixels on its right. Return its width in pixels and its first elements."""
+    """Start a chart with room for labels of `longest` pixels on its right. Return its width in pixels and first SVG elements."""
     width = round(_PLOT.right + 20 + longest)
     paper = f'<rect class="paper" width="{width}" height="{_HEIGHT}" fill="#fdfdfc"/>'
     return width, [STYLE, paper, text(_PLOT.left, 18, title)]
@@ -85,7 +85,7 @@ def _lines(points: Sequence[SweepPoint], values: Sequence[str], colour: int, swe
 
 
 def _places(values: Sequence[str]) -> list[float]:
-    """Return the position of each swept value on the axis, from 0 to 1."""
+    """Return a list of the swept values' positions on the axis, from 0 to 1. Unless all are numbers, they are evenly spaced."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -111,7 +111,7 @@ def _drawn(line: _Line, xs: Sequence[float], plot: Plot) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Spot:
-    """A setting in the cost chart: its cost with the range over launches, and its quality with the standard error."""
+    """A setting's dot: image quality over time or bytes. `error` is quality's standard error, `costs` (min, max) of launches."""
 
     label: str
     cost: float
@@ -123,8 +123,8 @@ class _Spot:
 
 
 def cost_chart(sweep: Sweep) -> str | None:
-    """Draw image quality over cost (time or bytes) for each setting, with error bars. Return None if no setting has both.
-    Settings that no other beats are filled and joined by a line. Tasks without a quality value are left out.
+    """Return an SVG with a dot and error bars per setting: image quality over time, or over bytes if no time was measured. Dots
+    of unbeaten settings are filled and joined by a line. Tasks without quality are left out. Return None if there is no dot.
     """
     costs = [figure for key in (TIME, BYTES) for point in sweep.points if (figure := point.figure(key))]
     quality, cost = quality_of(sweep.points), next(iter(costs), None)
@@ -180,7 +180,7 @@ def _cost_drawn(sweep: Sweep, lines: Sequence[Sequence[_Spot]], cost: SweepFigur
 
 
 def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
-    """Return the end points in pixels of a setting's horizontal and vertical error bars."""
+    """Return a setting's horizontal and vertical error bar as pairs of (x, y) ends in pixels. Omit a bar of length 0."""
     (low, high), error = spot.costs, spot.error
     across = [(plot.at(low, spot.quality), plot.at(high, spot.quality))] if low < high else []
     upright = [(plot.at(spot.cost, spot.quality - error), plot.at(spot.cost, spot.quality + error))] if error else []
@@ -188,7 +188,7 @@ def _bars(spot: _Spot, plot: Plot) -> list[tuple[Place, Place]]:
 
 
 def _cost_labels(spots: Sequence[_Spot], plot: Plot, bars: Sequence[tuple[Place, Place]]) -> Iterator[str]:
-    """Draw the settings' names inside the plot, moved so that they cover no other name and, if possible, no error bar."""
+    """Yield each setting's name as SVG text. Names do not overlap. If possible, they stay in the plot and cover no error bar."""
     taken: list[tuple[float, float, float]] = []  # from, to and the height of each name
     places = ((spot, plot.at(spot.cost, spot.quality)) for spot in spots)
     for spot, (x, y) in sorted(places, key=lambda pair: pair[1]):

@@ -60,7 +60,7 @@ _NEEDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
-    """A stored run with its KPI rows and the PSNR of its images."""
+    """A stored run with its KPI rows, and the PSNR of its images against float and true (correct) images."""
 
     result: RunResult
     kpis: Sequence[KpiRow]
@@ -85,8 +85,8 @@ class PublishedFigure:
 
 
 def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
-    """Return a paper's table beside the measured values of runs. A row appears once for each run and device that match it in
-    device profile and percentage of 8-bit parameters.
+    """Return a paper's table with measured values beside it. A row is repeated for each run and device that has the row's device
+    profile and percentage of 8-bit parameters.
     """
     table = published_table(name)
     notes = [table.note, _PAPER_NOTE]
@@ -108,7 +108,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return each value of a paper's table with the measured value of every matching run and device, or why there is none."""
+    """Return a `PublishedFigure` for each paper value in each matching run and device. If none matches, `here` says why."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 
@@ -178,7 +178,7 @@ def _absence_reason(runs: Sequence[MeasuredRun], row: PublishedRow, name: str, d
 
 
 def _scores(result: RunResult, row: PublishedRow, device: DeviceFacts, quality: Sequence[Quality]) -> dict[str, float | str]:
-    """Return the measured values for a row of a paper's table: image scores, by metric, of the shared graph against float."""
+    """Return a dict from metric name to a task's score, shared-graph against float images. A missing PSNR maps to the reason."""
     psnr = next((of.shared_reference for of in quality if (of.task, of.device) == (row.task, device)), "not measured")
     scores: dict[str, float | str] = {"psnr": psnr}
     for compared in result.scores.compared if result.scores else ():
@@ -225,7 +225,7 @@ def kpi_table(result: RunResult, *, is_whole: bool = True) -> TextTable:
 
 
 def kpi_figures(result: RunResult) -> FigureTable:
-    """Return a table of all KPIs with the spread of both variants, and a note that explains each missing value."""
+    """Return a `FigureTable` with a row per KPI of a run: shared-graph and per-graph median, spread, note on missing values."""
     sides = [f"{variant}_{field}" for variant in ("shared", "per_graph") for field in _FIELDS]
     return FigureTable(
         text=kpi_table(result),
@@ -287,7 +287,7 @@ def _note(row: KpiRow) -> str:
 
 
 def component_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table of load and run times by component for each device, without times from an emulator."""
+    """Return one table per device with load and run times in ms for each component. Omit times measured on an emulator."""
     tables = []
     for device in result.devices:
         if rows := [*_rows(result, device, Variant.SHARED), *_rows(result, device, Variant.PER_GRAPH)]:
@@ -319,7 +319,7 @@ def _loads(group: KindGroup, component: Component) -> list[list[float]]:
 
 
 def _runs(group: KindGroup, component: Component) -> list[tuple[float, list[float]]]:
-    """Return for each launch a component's first run time and the later ones; empty if launches do not run the component."""
+    """Return `(first, later)` per launch: a component's (say, U-Net's) first run time, and later ones except warm-up, in ns."""
     first, *later = group.kinds.by_metric.get(_RUNS[component]) or (None,)
     if first is None:
         return []
@@ -332,7 +332,7 @@ def _cell(times: Sequence[float]) -> str:
 
 
 def kernel_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a table of how many graph nodes run in integers and in float, for each device that reported it."""
+    """Return one table per device that reported node counts: how many nodes of each graph run in integers and in float."""
     return tuple(table for device in result.devices if (table := _kernels_table(result, device)))
 
 
@@ -373,7 +373,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return the tables of a run with this name. `comparison` and `ways` (ways to serve) have one per device, others just one.
+    """Return a run's tables called `name`: one per device for `comparison` and `ways` (to serve tasks), otherwise a single one.
 
     Raises:
         UnknownNameError: there is no such table.
@@ -392,7 +392,7 @@ def paper_table(results: Sequence[RunResult], name: str) -> FigureTable:
 
 
 def text_tables(result: RunResult) -> tuple[TextTable, ...]:
-    """Return a run's tables as text: KPIs, comparisons, ways to serve, and the paper's table, as far as available."""
+    """Return a run's text tables: KPIs, variant comparisons, ways to serve tasks, a paper's values. Omit those without data."""
     names = (*_TABLES, *((result.published,) if result.published else ()))
     return tuple(table.text for name in names for table in _tables(result, name))
 

@@ -40,13 +40,13 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """The launches of a compared build (A or B) on a device, in order, and its definitions of the tasks that both builds have."""
+    """One of two compared builds: its launches on a device, in order, and its definitions of the tasks that both builds have."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]
 
     def values(self, key: str, task: str) -> Sequence[Sequence[float]]:
-        """Return a task's values of the metric `key` in each launch of this build, in nanoseconds, bytes or decibels."""
+        """Return one sequence per launch: a task's values of metric `key` in ns, bytes or decibels, empty if not measured."""
         if task == ALL_TASKS:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
@@ -55,7 +55,7 @@ class Side:
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:
-        """Return a metric's median in each launch; None if any launch has no value, or has a median of 0 or less."""
+        """Return each launch's median of metric `key`; None if there is no launch, or if a median is missing or not above 0."""
         measured = self.values(key, task)
         medians = [median(launch) for launch in measured if launch]
         return medians if medians and len(medians) == len(measured) and min(medians) > 0 else None
@@ -68,9 +68,9 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class SideRow:
-    """A metric of a task for both compared builds. The task ALL_TASKS stands for the geometric mean of all tasks. `comparison` is
-    B against A: a ratio above 1 means that B takes more. It is None if launches were not interleaved, and for the exact metrics,
-    bytes and PSNR. PSNR is in decibels, and its unit is None.
+    """A metric of a task in the compared builds A and B. The task ALL_TASKS stands for the geometric mean over tasks.
+    `comparison` has the ratio B / A and a verdict. `comparison` is None for file sizes and PSNR. For other metrics, it is None if
+    launches were not interleaved or a launch has no value above 0. `unit` is None for PSNR, whose values are in decibels.
     """
 
     device: DeviceFacts
@@ -89,7 +89,7 @@ class SideRow:
 
     @property
     def values(self) -> tuple[float | None, float | None]:
-        """Return the metric's values for the compared builds A and B as numbers; None for a missing value."""
+        """Return the pair (A's value, B's value) of the metric. A missing value is None."""
         return (self.a.value if self.a else None, self.b.value if self.b else None)
 
     @property
@@ -100,7 +100,7 @@ class SideRow:
 
     @property
     def outcome(self) -> str:
-        """Return the verdict as text: `exact` for exact metrics, and `no verdict` for others that were not compared."""
+        """Return the metric's verdict, such as `BETTER`. Without one: `exact` (bytes, image quality) or else `no verdict`."""
         return self.comparison.verdict if self.comparison else "exact" if self.is_exact else "no verdict"
 
 
@@ -136,14 +136,14 @@ def common_tasks(a: Bundle, b: Bundle, *, wanted: Collection[str] = ()) -> Pair:
 
 
 def sides_of_blocks(blocks: Sequence[Sequence[RunRecord]], a: Sequence[TaskAssets], b: Sequence[TaskAssets]) -> tuple[Side, Side]:
-    """Split A B B A blocks into the launches of builds A and B. `a` and `b` are the common tasks as each build defines them."""
+    """Split blocks of launches (in the order A, B, B, A) by build. Return a `Side` of A with tasks `a`, and one of B with `b`."""
     first = tuple(record for block in blocks for record in (block[0], block[3]))
     second = tuple(record for block in blocks for record in (block[1], block[2]))
     return Side(records=first, tasks=tuple(a)), Side(records=second, tasks=tuple(b))
 
 
 def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparison | None:
-    """Compare builds A and B in one metric of a task over interleaved launches; None if a launch lacks a value above 0."""
+    """Return a `Comparison` of builds A and B in metric `key` of a task. Return None if any launch lacks a median above 0."""
     first, second = a.medians(key, task), b.medians(key, task)
     if first is None or second is None:
         return None
@@ -151,8 +151,8 @@ def compare_key(a: Side, b: Side, key: str, task: str, looks: Looks) -> Comparis
 
 
 def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
-    """Plan interim analyses that can detect a change of image time as small as `to_see`. The plan depends on the spread of the
-    launches so far. Return None if it would take too many launches.
+    """Plan interim analyses to detect a relative change of image time of at least `to_see` (0.05 is 5 %). The spread of the
+    launches so far sets the number of blocks. Return the plan, or None if it needs more than MAX_BLOCKS blocks.
     """
     sides = a.medians(PRIMARY, ALL_TASKS), b.medians(PRIMARY, ALL_TASKS)
     if sides[0] is None or sides[1] is None:
@@ -161,8 +161,8 @@ def replan_looks(a: Side, b: Side, to_see: float) -> Looks | None:
 
 
 def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tuple[SideRow, ...]:
-    """Return the metrics of builds A and B from interleaved launches on a device. The first row, image time, gives the verdict.
-    The others are tested together: if the builds are equal, the chance that any shows a difference is at most 5 %.
+    """Return a row for each metric of builds A and B from interleaved launches on a device. The first row, image time, decides
+    the comparison. The other rows are tested together: for equal builds, the chance of any false difference is at most 5 %.
     """
     rows = side_rows(device, a, b)
     diffs = {place: compare_key(a, b, row.key, row.task, looks) for place, row in enumerate(rows) if not row.is_exact}
@@ -172,7 +172,7 @@ def interleaved_rows(device: DeviceFacts, a: Side, b: Side, looks: Looks) -> tup
 
 
 def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
-    """Return the metrics of builds A and B from their OK launches, without verdicts. A metric that both lack is omitted."""
+    """Return a row for each metric of builds A and B from OK launches, without verdicts. Metrics that neither has are omitted."""
     tasks = [task.name for task in a.tasks]
     wanted = [(PRIMARY, ALL_TASKS)] if len(tasks) > 1 else []
     wanted += [(key, task) for task in tasks for key in (*_JUDGED, *SIZES, PSNR)]
@@ -194,7 +194,7 @@ def side_rows(device: DeviceFacts, a: Side, b: Side) -> tuple[SideRow, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusSide:
-    """One of two compared builds: its source (such as a recipe), changes to it, its variant, and the id of its run."""
+    """One of two compared builds: the source (such as a recipe), the changed settings, the variant, and the id of the run."""
 
     source: str
     changes: dict[str, str]
@@ -205,7 +205,7 @@ class VersusSide:
 
     @property
     def name(self) -> str:
-        """Return the display name of a compared build: its recipe or other source, and the changes made to this source."""
+        """Return the build's display name: its source, such as a recipe, then changed settings, as in `NAME with KEY=VALUE`."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{self.of or self.source}{f' with {changes}' if changes else ''}"
 
@@ -217,9 +217,9 @@ class VersusSide:
 
 @dataclass(frozen=True, kw_only=True)
 class VersusDevice:
-    """The result of a comparison on one device. `looks` are its interim analyses. A comparison of stored runs has neither looks
-    nor verdicts, because launches were not interleaved. `differences` maps each differing content or setting to its values in A
-    and B. `caveats` are those of both builds. `launches` are the compared launches in order of time.
+    """A comparison of builds A and B on one device. `looks` are the interim analyses, None for stored runs. Stored runs get no
+    verdicts, because their launches were not interleaved. `differences` maps the name of each differing input or setting to the
+    values in A and B. `caveats` and `launches` cover A and B; `launches` are in order of time.
     """
 
     device: DeviceFacts
@@ -246,7 +246,7 @@ class Versus:
 
     @property
     def title(self) -> str:
-        """Return a title with the names of both compared builds, with all details if the names are the same."""
+        """Return the title `NAME against NAME` for builds A and B. Equal names are followed by the build's variant and run id."""
         a, b = (self.a.name, self.b.name) if self.a.name != self.b.name else (str(self.a), str(self.b))
         return f"{a} against {b}"
 
@@ -256,22 +256,22 @@ class Versus:
 
     @property
     def is_stored(self) -> bool:
-        """Return whether two stored runs are compared, rather than interleaved launches."""
+        """Return True for a comparison of stored runs, False if builds A and B were launched in turn."""
         return all(device.looks is None for device in self.devices)
 
     @property
     def settling_command(self) -> tuple[str, ...]:
-        """Return the command arguments that interleave launches of both compared builds on the same devices."""
+        """Return the arguments of a `compare` command that launches builds A and B in turn on the same devices, for a verdict."""
         return self._words(self._addresses)
 
     @property
     def command_elsewhere(self) -> tuple[str, ...]:
-        """Return the command arguments that interleave both builds' launches on another device. NAME stands for the device."""
+        """Return the arguments of a `compare` command for another device. NAME is a placeholder for the device's address."""
         return self._words(["NAME"])
 
     @property
     def repeat_command(self) -> tuple[str, ...]:
-        """Return the command arguments that repeat the comparison, either of stored runs or by launches on the same devices."""
+        """Return the arguments of a `compare` command that repeats the comparison. For stored runs, `--devices` is omitted."""
         return self._words([] if self.is_stored else self._addresses)
 
     @property
@@ -287,7 +287,7 @@ class Versus:
 
 
 def primary_row(device: VersusDevice) -> SideRow | None:
-    """Return the row that decides a device's comparison: image time, of all tasks together if there are several."""
+    """Return the image time row that decides a device's comparison: for ALL_TASKS if any, else for the first task, else None."""
     rows = [row for row in device.rows if row.key == PRIMARY]
     return next((row for row in rows if row.task == ALL_TASKS), rows[0] if rows else None)
 
@@ -313,12 +313,12 @@ def sentence(device: VersusDevice) -> str:
 
 
 def answer(versus: Versus) -> tuple[str, ...]:
-    """Return a comparison's result in sentences: one for each device, then those on bytes and images."""
+    """Return a comparison's result as sentences: one on image time per device, then any on tasks, file sizes and PSNR."""
     return (*map(sentence, versus.devices), *exact_sentences(versus))
 
 
 def exact_sentences(versus: Versus) -> tuple[str, ...]:
-    """Return sentences on tasks that only one compared build has, and on whether bytes and images of common tasks are equal."""
+    """Return sentences on two builds: which tasks only one build has, and which file sizes or PSNR values differ, if any."""
     sides = (("A", versus.a), ("B", versus.b))
     alone = [f"Only {name} has {', '.join(side.own_tasks)}." for name, side in sides if side.own_tasks]
     exact = [row for device in versus.devices for row in device.rows if row.is_exact]
@@ -334,7 +334,7 @@ def exact_sentences(versus: Versus) -> tuple[str, ...]:
 
 
 def _shown_value(row: SideRow, side: Figure | None) -> str:
-    """Return a compared build's bytes or PSNR as text, decibels rounded as in reports; empty if missing."""
+    """Return a build's value as text: whole bytes for a file size, rounded decibels for PSNR, empty text if missing."""
     return "" if side is None else f"{side.value:.0f}" if row.unit else decibels(side.value)
 
 
@@ -380,7 +380,7 @@ def side_table(device: VersusDevice) -> TextTable:
 
 
 def exported_tables(versus: Versus) -> tuple[TextTable, ...]:
-    """Return each device's comparison table for export, with notes on the compared builds, their launches and caveats."""
+    """Return one table per device for export: its metrics of builds A and B, with notes on the builds, the result and caveats."""
     notes = (f"Comparison {versus.comparison_id}.", f"A: {versus.a}.", f"B: {versus.b}.", "MB: 2^20 bytes.")
     return tuple(
         replace(

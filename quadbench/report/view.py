@@ -37,7 +37,7 @@ class TaskKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKpis:
-    """A device's KPI rows by task, with image time by component, charts of launches and memory, and verdicts."""
+    """A device's KPI rows by task, memory use and verdicts. `shares` has image times by component, `strips` those by launch."""
 
     device: DeviceFacts
     caveats: tuple[Caveat, ...]
@@ -50,7 +50,9 @@ class DeviceKpis:
 
 @dataclass(frozen=True, kw_only=True)
 class Glance:
-    """The main metrics of a task on a device, for the overview of a report."""
+    """The KPI rows of a task on a device for the overview of a report: image time, task switch time and peak memory.
+    On a cloud-hosted device, the rows are U-Net time and U-Net peak memory.
+    """
 
     device: DeviceFacts
     task: str
@@ -59,8 +61,8 @@ class Glance:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """The largest pixel difference, in 1/255, between float images of the on-device program (harness) and of Python. If it is
-    unknown, a text says why.
+    """The largest pixel difference between images of the float graph on a device and Python's reference images of a task.
+    `worst_steps` is in grey levels (1/255), or is a text that says why it is unknown. `images` counts the device's images.
     """
 
     device: DeviceFacts
@@ -121,28 +123,28 @@ class ReportView:
 
     @property
     def repeated(self) -> int:
-        """Return the number of discarded launches, which were repeated."""
+        """Return how many launches were discarded, for example because the device was hot. Discarded launches are run again."""
         return sum(launch.record.status is Status.DISCARDED for launch in self.launches)
 
     @property
     def again(self) -> str:
-        """Return the command that runs the recipe again on the same devices. It expects RECIPE.yaml in the current folder."""
+        """Return the shell command `quadbench run RECIPE.yaml --devices ADDRESSES` that repeats the run on the same devices."""
         addresses = ",".join(device.address for device in self.result.devices)
         return self.command("run", f"{self.result.bundle.recipe_name}.yaml", "--devices", addresses)
 
     def command(self, *words: str) -> str:
-        """Return a quadbench command with these arguments, and the results folder, as shell text."""
+        """Return a shell command: `quadbench`, the given words, and `--results FOLDER` unless the folder is the default."""
         return shlex.join(("quadbench", *words, *self.where))
 
     @property
     def unequal(self) -> frozenset[tuple[str, str]]:
-        """Return the (device, task) pairs whose variants ran under different conditions, so that their times do not compare."""
+        """Return the (device address, task) pairs where one graph file took over 5 % longer in one variant than in the other."""
         rows = [row for device in self.kpis for task in device.tasks for row in task.rows]
         return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
 
 
 def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
-    """Return the content of a run's report, compared with a baseline if given. `layout` locates the images."""
+    """Return the content of a run's report. Images are read from the folder `layout`. `baseline` is an earlier run to compare."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
     launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
     earlier = compare_with(baseline, kpi_rows(baseline), result, rows, layout.root_arguments) if baseline else None
@@ -239,9 +241,7 @@ def _doubts(result: RunResult) -> tuple[Doubt, ...]:
 
 
 def _doubts_of(record: RunRecord) -> tuple[Caveat, ...]:
-    """Return the caveats on a launch's measurements. A failed launch has none, because its values are not used. FEW_SAMPLES is
-    dropped for the float graph, because only its images are used, not its times.
-    """
+    """Return a launch's caveats if its status is OK, else (). Omit FEW_SAMPLES for the float graph, whose times are not used."""
     if record.status is not Status.OK:
         return ()
     is_float = record.variant is Variant.FLOAT
@@ -262,7 +262,7 @@ class LaunchSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSummary:
-    """A run's summary of a device: the digest and precision of its bundle, and each task's sampler."""
+    """Digest and precision of the bundle used on a device. `samplers` maps each task's name to its sampler, as `lcm, 4 steps`."""
 
     bundle_digest: str
     precision: str
@@ -271,10 +271,10 @@ class DeviceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A run as JSON: its result in words, caveats, and values in nanoseconds, bytes and decibels. `ways` has a row for each way
-    to serve; it is empty if only the shared graph and one graph per task ran. `verdicts` and `devices` are keyed by device
-    address. `baseline` is the comparison with an earlier run, and `report` is the path of the HTML file, if any. `bundle_digest`
-    and `precision` are those of the run's first bundle.
+    """The summary of a run for JSON output. `headline` states the result; `doubts` has caveats. Values are in nanoseconds,
+    bytes or decibels. `ways` has a dict from column name to value per variant and device. It is empty if no device measured
+    `resident` or `merged-at-load` and another variant. `verdicts` and `devices` are keyed by device address. `baseline` compares
+    with an earlier run, or is None. `report` is the HTML path or None. `bundle_digest` and `precision` are the first bundle's.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -301,7 +301,7 @@ class RunSummary:
 
 
 def run_summary(view: ReportView, report: str | None, conditions: Sequence[Criterion] = ()) -> RunSummary:
-    """Return the JSON summary of a run. `report` is the path of its HTML report; None if there is none yet."""
+    """Return the summary of a run for JSON output. `report` is the path of the run's HTML report, None without a report."""
     kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
     bundle = view.result.bundle
     return document_from(
@@ -327,7 +327,7 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
 
 
 def without_launches(summary: RunSummary) -> RunSummary:
-    """Return the summary without the data of single launches, which take megabytes in long runs."""
+    """Return a copy of a run's summary without `records` and the launches' medians, which take megabytes in long runs."""
     kpis = tuple(replace(row, shared=_slim(row.shared), per_graph=_slim(row.per_graph)) for row in summary.kpis)
     return replace(summary, records=(), kpis=kpis)
 

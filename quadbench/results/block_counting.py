@@ -1,4 +1,4 @@
-"""Selection of the stored launches that a run's results use. Launches of one A B B A block are all used, or none of them."""
+"""Select the launches that a run's results use. A block of four launches (variants A, B, B, A) is used whole or not at all."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats l
 
 
 def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Return all launch records. Mark those of repeated or partly discarded A B B A blocks as DISCARDED, so results omit them."""
+    """Return all launch records. Mark blocks that were run again DISCARDED, and OK launches whose block has a discarded one."""
     return _without_repeated_blocks(_without_discarded_blocks(stored))
 
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Mark a block's launch records as DISCARDED if the block was run again later. Results use only its last repetition."""
+    """Return all launch records. If a block was run again, mark all its records DISCARDED except those of the last repetition."""
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
@@ -31,13 +31,13 @@ def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord,
 
 
 def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
-    """Return the device address, serial, variant and block number of a launch. They are equal for a block and its repetition."""
+    """Return the tuple (device address, serial, variant, block number) of a launch. All repetitions of a block share a number."""
     block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
     return record.device.address, record.device.serial, record.variant, block
 
 
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """If a launch of a block is DISCARDED, discard its other OK launches too. So all variants keep equally many launches."""
+    """Return all launch records. If a launch is DISCARDED, mark all OK launches of its block DISCARDED, except FLOAT launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
 
     def with_block(record: RunRecord) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Bundles in a results folder: storage by digest, permanent names, and the latest bundle made by adding an adapter."""
+"""Store bundles by digest in a results folder, name bundles permanently, and record the last bundle to gain an adapter."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ _ADMITTED_HINT = "remove the file; the next admission then starts from the bundl
 
 
 def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Return a bundle that lies in the results folder. A bundle from another folder is first copied or linked into it.
+    """Return the bundle in the results folder. A bundle outside the folder is first stored there, as hard links or copies.
 
     Raises:
         ArtifactError: a bundle from elsewhere is damaged.
@@ -31,7 +31,7 @@ def ensure_local(bundle: StoredBundle, layout: Layout) -> StoredBundle:
 
 
 def store_bundle(bundle: StoredBundle, layout: Layout) -> StoredBundle:
-    """Store a bundle in the results folder under its digest, as hard links or copies of its files. Return the stored bundle."""
+    """Hard-link or copy a bundle's files to a results folder's subfolder named by digest. Return the copy as a StoredBundle."""
     own, files = layout.bundle(bundle.artifact.digest), tuple(dict.fromkeys(file_refs(bundle.artifact)))
 
     def fill(folder: Path) -> Bundle:
@@ -68,7 +68,7 @@ def frozen_name(name: str) -> str:
 
 
 def freeze(name: str, bundle: StoredBundle, layout: Layout) -> FrozenBundle:
-    """Give a bundle a permanent name, and store it in the results folder if it is elsewhere.
+    """Give a bundle a permanent name and return the FrozenBundle on disk. Store the bundle in the results folder if absent.
 
     Raises:
         UserError: the name is invalid, or another bundle has it.
@@ -99,7 +99,7 @@ def read_frozen(name: str, layout: Layout) -> FrozenBundle:
 
 
 def frozen_bundle(name: str, layout: Layout) -> StoredBundle:
-    """Return the bundle frozen under a name. Raise UnknownNameError for an unknown name, ArtifactError for a damaged one."""
+    """Return the bundle with a permanent name. Raise UnknownNameError for an unknown name, ArtifactError for damaged files."""
     try:
         return read_manifest(layout.bundle(read_frozen(name, layout).bundle), Bundle)
     except ArtifactError as error:
@@ -112,13 +112,15 @@ def frozen_names(layout: Layout) -> list[str]:
 
 
 def frozen_digests(layout: Layout) -> set[str]:
-    """Return the digests of all frozen bundles; raise ArtifactError if a file that freezes one is damaged."""
+    """Return the SHA-256 digests of all bundles with a permanent name. Raise ArtifactError if a name's JSON file is damaged."""
     return {read_frozen(name, layout).bundle for name in frozen_names(layout)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AdmittedBundle:
-    """admitted.json's content: the last bundle made by adding an adapter. It is ignored once a run is newer than `run_id`."""
+    """The content of admitted.json. `bundle` is the folder name of the bundle to which an adapter was last added. `run_id` is the
+    id of the run that was the latest at that time, None if no run existed. The file is ignored if the latest run changed.
+    """
 
     schema_version: int = SCHEMA_VERSION
     bundle: FileName
@@ -126,17 +128,15 @@ class _AdmittedBundle:
 
 
 def save_admitted(layout: Layout, bundle: StoredBundle) -> None:
-    """Record in admitted.json a bundle made by adding an adapter. Do nothing if it is outside this results folder."""
+    """Write a bundle's folder name and the id of the latest run to admitted.json. Skip a bundle outside the results folder."""
     if bundle.folder.resolve().parent != layout.bundles.resolve():
         return
     write_document(layout.admitted, _AdmittedBundle(bundle=bundle.folder.name, run_id=_latest(layout)))
 
 
 def load_admitted(layout: Layout) -> StoredBundle | None:
-    """Return the last bundle made by adding an adapter. Return None if there is none or a newer run exists.
-
-    Raises:
-        ArtifactError: the file or the bundle is damaged.
+    """Return the bundle to which an adapter was last added, as named in admitted.json. Return None if the file or bundle is
+    missing, or if the file's run is no longer the latest. Raise ArtifactError if the file or bundle is damaged.
     """
     if not layout.admitted.exists():
         return None

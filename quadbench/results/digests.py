@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, of JSON values, and of the quadbench source code that a build stage runs."""
+"""Compute SHA-256 digests of files, of JSON values, and of the source code of quadbench modules with all their imports."""
 
 import ast
 import errno
@@ -23,7 +23,7 @@ _PARSING = threading.Lock()  # Python 3.11 fails with a SystemError if two threa
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 digest of a regular file's content.
+    """Return the SHA-256 of a regular file's content in hexadecimal digits.
 
     Raises:
         OSError: the file is missing, not a regular file, or larger than any file of a model.
@@ -43,7 +43,7 @@ def digest_of(parts: dict[str, Any]) -> str:
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder that quadbench wrote, keyed by relative path."""
+    """Return a dict from the path of each file below a folder, relative to the folder, to the file's SHA-256 in hex."""
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -65,7 +65,7 @@ def file_digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def content_digest(bundle: Bundle) -> str:
-    """Return one SHA-256 of the paths and contents of all bundle files. A rebuild with the same files gives the same digest."""
+    """Return the SHA-256 digest, in hex, of the paths and contents of all files of a bundle. Equal files give equal digests."""
     files = sorted((file.path, file.sha256) for file in file_refs(bundle))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
@@ -107,7 +107,7 @@ def _is_module(name: str) -> bool:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Yield the quadbench modules that a file imports, anywhere in its code."""
+    """Yield the dotted name of each quadbench module that a source file imports, except under `if TYPE_CHECKING`."""
     with _PARSING:
         tree = ast.parse(path.read_text())
     for node in _running(tree):

@@ -21,7 +21,7 @@ _PLACE_HINT = "choose a folder with --results that this user can write to"
 
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Convert failures to write below a folder into a StorageError that names the folder.
+    """Turn an error in a `with` block into a StorageError if its cause is that `folder` is full or cannot be written.
 
     Python raises OSError. Libraries raise errors of their own, so any failure counts while the disk is full or read-only.
 
@@ -44,7 +44,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool = True) -> None:
-    """Write a text file atomically, even if another process writes the same file.
+    """Write a text file atomically, so that readers never see half of it. If processes write at once, the last one wins.
 
     Raises:
         StorageError: there is no space left, or the folder cannot be written.
@@ -64,7 +64,7 @@ def write_atomic(path: Path, text: str, *, end: str = "\n", makes_folders: bool 
 
 @contextmanager
 def removal_errors(folder: Path) -> Iterator[None]:
-    """Raise StorageError if the folder is moved, removed or replaced while the block runs: its files are then incomplete."""
+    """Raise StorageError after the `with` block if the folder was moved, removed or replaced during the block."""
     before = _identity(folder)
     failure: Exception | None = None
     try:
@@ -95,7 +95,7 @@ def storage_fault(error: OSError, folder: Path) -> StorageError | None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise StorageError if nothing can be written to a folder, or to its nearest existing parent if it is missing."""
+    """Raise StorageError if a folder cannot be written. For a missing folder, check its nearest parent that exists."""
     place = _nearest(folder)
     if not place.is_dir():
         raise StorageError(f"'{folder}' cannot be written: '{place}' is not a folder", hint=_PLACE_HINT)

@@ -1,4 +1,4 @@
-"""JSON files with a schema_version: dataclass instances that are written atomically, and read back with validation."""
+"""Write dataclass instances atomically to JSON files with a schema_version; read such files back with validation."""
 
 import json
 from dataclasses import fields
@@ -18,7 +18,7 @@ _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 def document_from(kind: type[DocumentT], source: object, /, **others: Any) -> DocumentT:
-    """Build an instance of the dataclass `kind`. Fields not given in `others` take the `source` attributes of the same name."""
+    """Create an instance of dataclass `kind` from keyword arguments. Copy missing fields from attributes of `source` by name."""
     names = [one.name for one in fields(cast(Any, kind)) if one.name not in others]
     return kind(**{name: getattr(source, name) for name in names}, **others)
 

@@ -39,13 +39,13 @@ def is_external(layout: Layout) -> bool:
 
 
 def missing_folder(source: Source) -> Path | None:
-    """Return the folder of a SQLite file if that folder does not exist. Return None if it exists, or for PostgreSQL."""
+    """Return the parent folder of a SQLite file if the folder does not exist, else None. Return None for a PostgreSQL URL."""
     path = _parsed(source)
     return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
 
 
 def open_engine(source: Source) -> sa.Engine:
-    """Open a database for writing, after creating it or migrating its schema.
+    """Return a SQLAlchemy engine for writing to a database. First create the tables if missing, or migrate an older schema.
 
     Processes that open it at once migrate it one by one. A SQLite file is checked completely, so that no launch is run whose
     record it could not store.
@@ -73,7 +73,7 @@ def open_engine(source: Source) -> sa.Engine:
 
 
 def open_for_reading(source: Source) -> sa.Engine:
-    """Open a database for reading only, without writing to its file, so that read-only storage works too.
+    """Return a SQLAlchemy engine for reading a database. Read-only storage suffices unless an older schema needs migration.
 
     A database with an older schema is migrated first, as by `open_engine`.
 
@@ -98,7 +98,7 @@ def open_for_reading(source: Source) -> sa.Engine:
 
 @contextmanager
 def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine) -> Iterator[sa.Engine]:
-    """Open the database of a results folder for reading or writing, and close it after the block."""
+    """Yield the SQLAlchemy engine that `opening(path or URL)` returns for a results folder. Close the engine after the block."""
     engine = opening(database_of(layout))
     try:
         yield engine
@@ -107,7 +107,7 @@ def open_db(layout: Layout, opening: Callable[[Source], sa.Engine] = open_engine
 
 
 def database_exists(source: Source) -> bool:
-    """Return whether the SQLite file at a path exists. For a database URL, given as text, return True without a check."""
+    """Return whether a database's SQLite file exists. A PostgreSQL database, given by its URL, is not checked: return True."""
     return not isinstance(source, Path) or source.exists()
 
 
@@ -130,7 +130,7 @@ def schema_of(source: Source) -> str | None:
 
 @contextmanager
 def begin_write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a write transaction. In SQLite, no other process can write at the same time.
+    """Yield a connection in a write transaction. Commit after the block, or roll back on an error. In SQLite, other writers wait.
 
     Raises:
         StorageError: the disk is full, the database cannot be written, or another process holds it.
@@ -142,7 +142,7 @@ def begin_write(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def begin_read(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a read-only connection, which sees a single snapshot of the database.
+    """Yield a connection for reading. All queries in the `with` block see the same snapshot of the database.
 
     Raises:
         StorageError: the database cannot be read.
@@ -168,7 +168,7 @@ def database_now(connection: sa.Connection) -> datetime:
 
 
 def clock_offset(engine: sa.Engine) -> timedelta:
-    """Return how far a PostgreSQL server's clock is ahead of this host's. Return zero for SQLite, which uses the host's."""
+    """Return a timedelta: a PostgreSQL server's clock time minus this host's clock time. For SQLite, return zero."""
     if _is_file(engine):
         return timedelta(0)
     with begin_read(engine) as connection:
@@ -178,7 +178,7 @@ def clock_offset(engine: sa.Engine) -> timedelta:
 
 
 def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
-    """Return SQLite's or PostgreSQL's own INSERT statement for a table. Unlike a generic INSERT, it offers ON CONFLICT."""
+    """Return SQLAlchemy's Insert for a table, in the connection's SQL dialect. The caller adds values and ON CONFLICT."""
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 
@@ -201,7 +201,7 @@ def has_password(source: Source) -> bool:
 
 @contextmanager
 def _database_errors(engine: sa.Engine) -> Iterator[None]:
-    """Convert database errors in the block into errors that name the database. Raise UserError if a value is not valid UTF-8."""
+    """Convert database errors in the `with` block to StorageError (no access), ArtifactError (damage) or UserError (bad text)."""
     try:
         told_by = sql_dialects.sqlite_errors if _is_file(engine) else sql_dialects.postgresql_errors
         with told_by(name_of(engine)):
@@ -255,7 +255,7 @@ def _parsed(source: Source) -> Path | sa.URL:
 
 
 def _migrate(engine: sa.Engine) -> None:
-    """Migrate the database schema within one exclusive write transaction, then close the engine's connections."""
+    """Create or migrate a database's tables in one transaction. Then close the engine's connections, even after an error."""
     name = name_of(engine)
     try:
         with begin_read(engine) as connection:

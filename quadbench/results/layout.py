@@ -14,7 +14,7 @@ DEFAULT_ROOT = Path("results")
 
 
 class _Place:
-    """A descriptor for a fixed path in a results folder: `layout.kits` gives the folder `kits` below `layout.root`."""
+    """A descriptor of a fixed path in a results folder: with `runs = _Place("runs")`, `layout.runs` is `layout.root / "runs"`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths in one results folder, which need not exist. If `display_root` is set, printed commands show it as the path.
+    """The paths in a results folder, which may be missing. Printed commands show the folder as `display_root` if that is set.
 
     A name that is no valid file name, or a path that leads out of the folder, is a ValueError.
     """
@@ -59,18 +59,18 @@ class Layout:
 
     @property
     def doctor(self) -> "Layout":
-        """Return the layout of the subfolder for the test launches of `quadbench doctor`, which belong to no run."""
+        """Return a Layout of the subfolder `doctor`, where `quadbench doctor` stores test launches that belong to no run."""
         return Layout(self.root / "doctor")
 
     def progress(self, name: str) -> Path:
-        """Return the path of the progress file of one running command."""
+        """Return the path of the JSON file with a running command's progress. `name` is the file name without its extension."""
         return self.at_work / f"{name}.json"
 
     def bundle(self, digest: str) -> Path:
         return self.bundles / folder_name(digest)
 
     def frozen(self, name: str) -> Path:
-        """Return the path of the JSON file that says which bundle is frozen under a name."""
+        """Return the path of a frozen bundle's JSON file, which stores the permanent name `name` and the bundle's digest."""
         return self.frozen_bundles / f"{check_file_name(name)}.json"
 
     def compiled_bundle(self, digest: str) -> Path:
@@ -92,14 +92,14 @@ class Layout:
         return sorted(filter(can_name_file, names))
 
     def run_file(self, run_id: str) -> Path:
-        """Return the path of run.json, a run's settings, bundles and devices. Launch records are in the database."""
+        """Return the path of a run's run.json, which stores settings, bundles and devices. The database stores launch records."""
         return self.run(run_id) / "run.json"
 
     def scores(self, run_id: str) -> Path:
         return self.run(run_id) / "quality.json"
 
     def launch(self, run_id: str, address: str, variant: Variant, launch: int) -> Path:
-        """Return the folder of one launch, with its plan, events and images."""
+        """Return the path of the folder that holds a launch's plan.json, events.jsonl and images."""
         return self.run(run_id) / plain_name(address) / f"{variant}-{launch}"
 
     def report(self, run_id: str) -> Path:

@@ -1,4 +1,4 @@
-"""Maintenance of stored results: removal of old runs, and copying of a database."""
+"""Remove old runs from a results folder, remove files that killed commands left, and copy the records to another database."""
 
 import glob
 import logging
@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class OldRuns:
-    """Old runs by group. Runs in progress and runs that reports, sweeps or comparisons name are kept; others are removable."""
+    """The ids of old runs in three groups: `removable`, `under_way` (still in progress), and `referred` (kept because a file uses
+    the run). `referred` is a dict from a run id to the path of that file, such as a report or sweep.json.
+    """
 
     removable: tuple[str, ...]
     referred: dict[str, Path]
@@ -38,13 +40,13 @@ class OldRuns:
 
 
 def prunable(ended_at: Mapping[str, datetime], staying: Container[str], before: datetime) -> list[str]:
-    """Return the ids of runs that ended before a given time, oldest first. Runs in `staying` must be kept and are left out."""
+    """Return the ids of runs that ended before the time `before`, oldest first. Skip the ids in `staying`: runs to be kept."""
     old = [run_id for run_id, ended in ended_at.items() if ended < before and run_id not in staying]
     return sorted(old, key=lambda run_id: (ended_at[run_id], run_id))
 
 
 def old_runs(layout: Layout, keep_s: float) -> OldRuns:
-    """Find runs that ended over `keep_s` seconds ago, and say which can be removed. Half-removed runs are included.
+    """Return runs that ended over `keep_s` seconds ago, as OldRuns. `removable` includes every run whose removal was interrupted.
 
     Raises:
         ArtifactError: the database, or a file that may refer to runs, is damaged.
@@ -69,7 +71,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 
 
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
-    """Remove a run's report, folder and launch records; return the number of records. After an interruption, call this again.
+    """Remove a run's report, folder and launch records; return how many records were removed. If interrupted, call it again.
 
     If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
@@ -109,7 +111,7 @@ def remove_left_over(layout: Layout) -> None:
 
 
 def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:
-    """Return the ids of runs in this results folder that may be in progress.
+    """Return the ids of runs that may be in progress: a progress file names the run, or the run is unfinished on a leased device.
 
     A command without a run, such as a comparison, may work on any unfinished run. A job on a leased device (`leased` holds
     serials) may work on any unfinished run with that device.
@@ -132,14 +134,13 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether a farm worker measured this run for another results folder. That folder then keeps the run's records."""
+    """Return whether another results folder keeps a run: a farm worker measured it here, for a database outside this folder."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 
 def _references(layout: Layout, own: set[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the ids of runs that must be kept, each with the report, sweep or comparison file that names the run.
-
-    Runs that were measured for a farm with another database are left out, as the folder that fetched them keeps them.
+    """Yield (run id, file path) for each file that uses a run in `own`: a report that a user requested, a sweep.json, or a
+    comparison.json. Skip a sweep's or comparison's run if another results folder keeps the run.
     """
     for run_id in own:
         if not (report := layout.report(run_id)).exists():
@@ -168,9 +169,8 @@ def _run_ids(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiedRecords:
-    """The result of copying a database: counts of copied and already present records, and the reasons why some were refused.
-
-    `nights` is the number of nights that were new or incomplete in the target.
+    """The result of `copy_records`. `stored` counts copied launch records, and `present` launch records that the target already
+    had. `nights` counts nightly runs that were new or incomplete in the target. `refused` has an error message per skipped item.
     """
 
     stored: int
@@ -180,9 +180,9 @@ class CopiedRecords:
 
 
 def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy all runs and nightly runs to another database, oldest first. The farm's jobs, leases and phones are not copied.
+    """Copy launch records, nightly runs and accepted metric changes from database `source` to `target`. Return a CopiedRecords.
 
-    An interrupted copy continues when called again. Refused records and damaged runs or nights are left out and reported.
+    The farm's jobs, leases and phones are not copied. Damaged items are skipped. An interrupted copy continues when called again.
 
     Raises:
         UserError: both are the same database, one is invalid, or the target's folder is missing.
@@ -216,7 +216,7 @@ def copy_records(source: Source, target: Source, *, notify: Callable[[str], None
 
 @contextmanager
 def _note_refusals(refused: list[str]) -> Iterator[None]:
-    """Catch an ArtifactError in the block and add its message to `refused`, so that copying continues. Pass on other errors."""
+    """In a `with` block, catch an ArtifactError and append its message to `refused`. Do not catch StorageError or others."""
     try:
         yield
     except StorageError:

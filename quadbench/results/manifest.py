@@ -1,4 +1,4 @@
-"""Artifact folders with `manifest.json` and its checksum: reading with checks, and writing without half-written folders."""
+"""Read artifact folders and check them against `manifest.json` and its checksum. Write new folders whole or not at all."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def read_manifest(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Read an artifact from its folder; check its schema, its checksum, and the presence and size of every file.
+    """Read an artifact's manifest and return it as a StoredArtifact. Check schema, checksum, and every file's presence and size.
 
     File contents are not checked here but by `check_contents`, before files are used or pushed.
 
@@ -66,7 +66,7 @@ def _check_size(folder: Path, file: FileRef, hint: str) -> None:
 
 
 def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> None:
-    """Check given files of a bundle, compiled bundle or kit (libraries for devices) against the SHA-256 digests in its manifest.
+    """Check the SHA-256 of given `files` in a stored bundle, compiled bundle or library kit. Raise ArtifactError if one differs.
 
     Call this before reading or passing on such files. An unchanged file is hashed only once in a process.
 
@@ -90,29 +90,29 @@ def check_contents(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], 
 
 @cache
 def _content(path: Path, state: tuple[int, ...]) -> str:
-    """Return a file's SHA-256, cached by path and `state` (inode, size, times). A changed file has a new state and is reread."""
+    """Return a file's SHA-256 in hex. It is computed again only if `state` (device number, inode, size and times) changes."""
     return sha256_of(path)
 
 
 def _rebuild_hint(folder: Path, kind: type[Bundle] | type[CompiledBundle] | type[Kit]) -> str:
-    """Return a hint for error messages: how to rebuild a damaged bundle or restore a damaged kit (libraries for devices)."""
+    """Return a text that tells how to replace a damaged folder: rebuild the bundle, or add the kit of device libraries again."""
     if kind is Kit:
         return f"run quadbench runtime remove {folder.name}, then add or fetch the kit again"
     return f"remove {folder} and run again: it is then rebuilt"
 
 
 def read_checked(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Read an artifact from its folder as `read_manifest` does, and check the contents of all its files."""
+    """Read an artifact from its folder and return a StoredArtifact. Check the manifest, and every file's size and SHA-256."""
     stored = read_manifest(folder, kind)
     check_contents(stored, file_refs(stored.artifact))
     return stored
 
 
 def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[ArtifactT]:
-    """Fill a temporary folder with `make`, add the manifest, rename it to `folder`. On failure, delete the temporary folder.
+    """Call `make(path)` to write an artifact into temporary folder `path`. Add a manifest, and rename the folder to `folder`.
 
-    If processes publish the same artifact at once, the first one wins. A complete artifact that exists is kept and returned,
-    since others may be reading it. Anything else at that path is replaced.
+    If `folder` already holds the artifact, undamaged, keep and return it, since others may be reading it. Anything else there is
+    replaced. If processes publish the same artifact at once, the first one wins. On failure, the temporary folder is deleted.
     """
     with temporary_folder(folder) as temporary:
         artifact = make(temporary)
@@ -128,7 +128,7 @@ def publish(folder: Path, make: Callable[[Path], ArtifactT]) -> StoredArtifact[A
 
 
 def _existing(folder: Path, artifact: ArtifactT) -> StoredArtifact[ArtifactT] | None:
-    """Return the artifact in `folder` if it is there and undamaged, else None. Damage is logged."""
+    """Return the artifact stored in `folder` if it is undamaged and has the digest of `artifact`. Otherwise return None."""
     if not os.path.lexists(folder):
         return None
     try:
@@ -161,7 +161,7 @@ def discard(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Create and lock a temporary folder beside `folder`, and remove it after the block if it still exists.
+    """Create, lock and yield a temporary folder beside `folder`. Delete it when the `with` block ends, unless it was moved.
 
     Temporary folders of killed processes beside it are removed too. The lock shows processes of other hosts and containers that
     the folder is in use.
@@ -187,7 +187,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _beside(folder: Path, use: str = "") -> Path:
-    """Return a new random path beside a folder. Its form `.NAME.HEX` marks temporary folders."""
+    """Return a hidden path beside `folder`: a dot, the folder's name, the suffix `use`, a dot, and 16 random hex digits."""
     return folder.with_name(f".{folder.name}{use}.{secrets.token_hex(8)}")
 
 

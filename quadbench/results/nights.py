@@ -20,7 +20,7 @@ _POINT = ("task", "key", "value", "yardstick", "ratio", "low", "high")
 
 
 class NightStore:
-    """Nightly regression runs in a database. Methods raise StorageError if it fails, ArtifactError if its data is invalid."""
+    """Nightly runs in a database. Methods raise StorageError if the database fails, ArtifactError if stored data is damaged."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -39,7 +39,7 @@ class NightStore:
         return self.night(night_id)
 
     def import_night(self, night: Night) -> bool:
-        """Copy a nightly run from another database into this one. Add only missing parts; return whether there were any.
+        """Copy a nightly run, read from another database, into this one. Return False if nothing in it was new, else True.
 
         A ruling (verdict) that was superseded in this database stays superseded.
         """
@@ -63,7 +63,7 @@ class NightStore:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=database_now(connection)))
 
     def store(self, measurement: Measurement) -> bool:
-        """Store a measurement in one transaction. Return False if its test case, device and night already have one."""
+        """Store a measurement and return True. Return False if its test case, device and night already have a measurement."""
         with begin_write(self._engine) as connection:
             insert = upsert(connection, MeasurementRow).values(_measurement_row(measurement)).on_conflict_do_nothing()
             key = connection.scalar(insert.returning(MeasurementRow.id))
@@ -75,7 +75,7 @@ class NightStore:
             return True
 
     def add(self, rulings: Iterable[Ruling]) -> None:
-        """Add verdicts in one transaction. If a metric has several verdicts in a night, the one added last counts."""
+        """Store verdicts. Each supersedes earlier verdicts with the same night, test case, device, task and metric."""
         with begin_write(self._engine) as connection:
             if rows := [_ruling_row(ruling) for ruling in rulings]:
                 connection.execute(sa.insert(RulingRow), rows)
@@ -96,20 +96,20 @@ class NightStore:
         )
 
     def night_ids(self) -> list[str]:
-        """Return the ids of all nights, latest first."""
+        """Return the ids of all nightly regression runs by start time, latest first."""
         query = sa.select(NightRow.id).order_by(NightRow.began_at.desc(), NightRow.id.desc())
         with begin_read(self._engine) as connection:
             return list(connection.scalars(query))
 
     def referenced(self) -> set[str]:
-        """Return the digests of bundles and kits, and the ids of runs, that stored nightly runs use. Cleanup must keep these."""
+        """Return the set of bundle digests, runtime kit digests and run ids that nightly runs use and cleanup must keep."""
         needed = sa.select(MeasurementRow.bundle, MeasurementRow.kit, MeasurementRow.yardstick, MeasurementRow.runs)
         with begin_read(self._engine) as connection:
             rows = connection.execute(needed).all()
         return {name for *digests, runs in rows for name in (*digests, *runs) if name}
 
     def cases(self) -> list[tuple[str, str]]:
-        """Return every pair of a nightly test case and a device on which it was ever measured, sorted."""
+        """Return a sorted list of the pairs (test case, device) for which nightly measurements are stored."""
         query = sa.select(MeasurementRow.case_name, MeasurementRow.device).distinct()
         with begin_read(self._engine) as connection:
             return sorted((row.case_name, row.device) for row in connection.execute(query))
@@ -151,7 +151,7 @@ class NightStore:
             connection.execute(sa.insert(AcknowledgementRow).values(row))
 
     def acknowledgements(self, case: str | None = None) -> tuple[Acknowledgement, ...]:
-        """Return the metric changes that people accepted for a test case, expired ones too. If `case` is None, return all."""
+        """Return the acceptances of metric changes by people, expired ones included. `case` is a test case, or None for all."""
         query = sa.select(AcknowledgementRow.__table__).order_by(AcknowledgementRow.id)
         query = query if case is None else query.where(AcknowledgementRow.case_name == case)
         with begin_read(self._engine) as connection:
@@ -179,7 +179,7 @@ class NightStore:
             return [_measurement(row, points[row["id"]]) for row in rows]
 
     def _rulings(self, condition: sa.ColumnElement[bool]) -> list[Ruling]:
-        """Return all verdicts that an SQL condition selects, in the order in which they were added, replaced ones included."""
+        """Return the stored verdicts that match an SQL condition, superseded or not, in order of insertion."""
         query = sa.select(RulingRow.__table__).where(condition).order_by(RulingRow.id)
         with begin_read(self._engine) as connection:
             return [_ruling(row) for row in connection.execute(query).mappings()]
@@ -197,7 +197,7 @@ class NightHead:
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
-    """Return the summaries of at most `limit` nightly runs, newest first; the newest `skip` nights are omitted."""
+    """Return the summaries of at most `limit` nightly runs, newest first, after skipping the `skip` newest ones."""
     latest = sa.select(NightRow.id.label("night_id"), NightRow.name, NightRow.began_at, NightRow.ended_at)
     latest = latest.order_by(NightRow.began_at.desc(), NightRow.id.desc()).limit(limit).offset(skip)
     with begin_read(engine) as connection:
@@ -207,7 +207,7 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
 
 
 def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return a dict from night id to counts by kind of verdict. If a metric has several verdicts in a night, count the last."""
+    """Return a dict from night id to a dict from kind of verdict to number of verdicts. Superseded verdicts are not counted."""
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
     standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
     query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
@@ -223,7 +223,7 @@ def _standing(rulings: Iterable[Ruling]) -> tuple[Ruling, ...]:
 
 
 def _first_measured(connection: sa.Connection) -> dict[tuple[str, str], datetime]:
-    """Return a dict from (test case, night id) to first measurement time, for nights at which accepted changes began."""
+    """Return a dict from (test case, night id) to the earliest measurement time. Omit nights without accepted metric changes."""
     query = (
         sa.select(MeasurementRow.case_name, MeasurementRow.night, sa.func.min(MeasurementRow.measured_at, type_=UtcTime))
         .where(MeasurementRow.night.in_(sa.select(AcknowledgementRow.night)))

@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProgress:
-    """A command's progress on a device: done and total counts of pushed bytes, launches and the current launch's images."""
+    """A command's progress on one device: bytes sent, number of the current launch, images made in it, and the total of each."""
 
     stage: Stage
     sent_bytes: int = 0
@@ -53,7 +53,7 @@ class DeviceProgress:
 
     @property
     def share(self) -> float | None:
-        """Return the completed fraction of the device's current stage, such as pushing files. None means unknown."""
+        """Return the completed fraction (0 to 1) of the device's stage, such as pushing files. A lost device gives None."""
         match self.stage:
             case Stage.PUSH:
                 return _share(self.sent_bytes, self.total_bytes)
@@ -67,7 +67,7 @@ class DeviceProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The progress of a running command: its activity, user and run. `devices` maps each device address to its progress.
+    """A running command's activity, user, run id and times. `devices` is a dict from device address to DeviceProgress.
 
     A comparison has several runs, so its `run_id` is None. `process` identifies the process; `updated_at` is its last
     heartbeat.
@@ -85,16 +85,12 @@ class Progress:
     devices: Mapping[str, DeviceProgress] = field(default_factory=dict)
 
     def is_alive(self, now: datetime) -> bool:
-        """Return whether the command is still running, as far as this host can determine."""
+        """Return False if the command's process is known to have ended, or its last heartbeat is a minute old; else True."""
         return not has_ended(self.process) and abs(now - self.updated_at) < _SILENCE
 
 
 def save_progress(layout: Layout, name: str, progress: Progress) -> None:
-    """Write the progress file of a command atomically. A missing results folder is not created.
-
-    Raises:
-        StorageError: the folder is full, cannot be written, or does not exist.
-    """
+    """Write the progress file of a command atomically. Raise StorageError if the results folder is missing, full or read-only."""
     write_document(layout.progress(name), progress, makes_folders=False)
 
 
@@ -105,12 +101,12 @@ def active_work(layout: Layout) -> list[Progress]:
 
 
 def may_be_at_work(layout: Layout) -> list[Progress]:
-    """Return the progress of every command whose process may still run, even if its progress file is old."""
+    """Return a list of Progress: one per command whose process is not known to have ended, however old its heartbeat."""
     return [progress for _, progress in _known(layout) if not has_ended(progress.process)]
 
 
 def remove_ended(layout: Layout) -> None:
-    """Remove the progress files of commands that were killed, or that wrote nothing for a minute."""
+    """Delete the progress files of commands whose process has ended or whose last heartbeat is at least a minute old."""
     now = datetime.now(UTC)
     for path, progress in _known(layout):
         if not progress.is_alive(now):

@@ -1,4 +1,4 @@
-"""Launch records in the database, and short summaries of runs for lists. Making a summary reads no measured values.
+"""Launch records in the database, and summaries of runs. A summary is made without reading the measured values.
 
 Your own SQL can use tables `records` (a row per launch), `samples` (a row per value) and view `kpis` (a row per metric of a run):
 
@@ -42,7 +42,7 @@ def open_records(source: Source) -> "RecordStore":
 
 
 def read_records(source: Source) -> "RecordStore":
-    """Open a database of launch records for reading only, so that `store` raises an error. Close it by `with` or `close()`."""
+    """Open a database of launch records read-only and return a RecordStore. Close the store by `with` or `close()`."""
     return RecordStore(open_for_reading(source))
 
 
@@ -63,7 +63,7 @@ class RecordStore:
         self.engine.dispose()
 
     def store(self, record: RunRecord, guard: Guard | None = None) -> bool:
-        """Store a launch record with its samples in one transaction. Return False if the same record is already there.
+        """Store a launch record with its samples and return True. Return False if an identical record is already stored.
 
         `guard` is called within the transaction; if it raises, nothing is stored.
 
@@ -96,10 +96,9 @@ class RecordStore:
             return True
 
     def in_database_time(self, record: RunRecord) -> RunRecord:
-        """Return the record of a launch that just ended, with its start and end converted to the database's clock.
-
-        All hosts' runs are listed by that clock. If this host's clock differs by more than a few seconds, a warning is logged
-        once.
+        """Return a copy of a new launch record whose start and end time are converted to the database server's clock.
+        If this host's clock differs from the server's by less than 3 s, return the record unchanged. The launch must have just
+        ended, since the clocks' current difference is used. The first larger difference is logged.
         """
         offset = clock_offset(self.engine)
         if abs(offset) < _TOLERATED:
@@ -111,13 +110,13 @@ class RecordStore:
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
-        """Return a dict from each device address to the number of stored launch records of the run."""
+        """Return a dict from device address to the number of launch records that are stored for run `run_id`."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
         with begin_read(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
-        """Return the ids of the latest `limit` runs, latest first; of all runs if `limit` is None."""
+        """Return the ids of the `limit` most recently started runs, newest first. If `limit` is None, return all run ids."""
         with begin_read(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
@@ -137,7 +136,8 @@ class RecordStore:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def run_records_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
-        """Return a run's launch records in order of start, or an empty tuple. Launches of repeated blocks are not marked so.
+        """Return a tuple of a run's launch records in order of start, empty if there are none. If a block (group
+        of launches) was repeated later, its records keep their stored status and are not marked as DISCARDED.
 
         Raises:
             ArtifactError: the database is damaged.
@@ -163,7 +163,7 @@ _FINE = {status.value for status in Status if status.is_fine}
 
 @dataclass(frozen=True, kw_only=True)
 class RunHead:
-    """The summary of a run for lists. `launches` maps each device address to a dict from status to number of launches."""
+    """A run's summary. `launches[address][status]` is the number of launches on device `address` that ended with `status`."""
 
     run_id: str
     recipe: str
@@ -248,7 +248,7 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A dict from a row's descriptive columns to SampleKind, filled on demand, so that alike samples share one object."""
+    """A dict from a tuple of a SampleKind's fields, such as metric and task, to the SampleKind. Lookup adds missing keys."""
 
     def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
         fields = dict(zip(KIND_FIELDS, columns, strict=True))
@@ -264,7 +264,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return a dict from primary key to samples (measured values) for the launch records that an SQL condition selects."""
+    """Return a dict from a launch record's row id to its measured values (Samples). An SQL condition selects the records."""
     keys = sa.select(RecordRow.id).where(condition)
     query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
     query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)

@@ -21,7 +21,7 @@ from quadbench.errors import ArtifactError
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
-    """A column type of aware datetimes in UTC, since SQLite stores no time zone."""
+    """A column type for datetimes in UTC. It rejects values without a time zone and returns all values as UTC."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -40,7 +40,7 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 
 def utc_text(value: Any) -> Any:
-    """Convert a database time to ISO 8601 text for JSON; None stays None. SQLite returns times without a zone, so add UTC."""
+    """Convert a time from a query to ISO 8601 text in UTC for JSON. A text, as SQLite may return, gets a `Z`. None stays None."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return None if value is None else f"{value}Z"
@@ -122,7 +122,7 @@ class SampleRow(Table):
 
 
 class LeaseRow(Table):
-    """Table `leases`: one row for each device, with a job's current lease and a person's current reservation."""
+    """Table `leases`: one row for each device. `job_*` columns describe a job's lease, `reserved_*` a person's reservation."""
 
     __tablename__ = "leases"
 
@@ -138,7 +138,7 @@ class LeaseRow(Table):
 
 
 class FenceRow(Table):
-    """Table `fences`: one row for each job, with the number of its last attempt. Only that attempt may store anything."""
+    """Table `fences`: the number of the latest attempt for each farm job. Results of a job's earlier attempts are refused."""
 
     __tablename__ = "fences"
 
@@ -147,7 +147,7 @@ class FenceRow(Table):
 
 
 class IdentityRow(Table):
-    """Table `identity`: one row with a random name. Two connections that read the same name use the same database."""
+    """Table `identity`: one row with this database's random name, which shows whether two connections use the same database."""
 
     __tablename__ = "identity"
 
@@ -177,7 +177,7 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: the farm's queue. A job waits for `open_needs` unfinished jobs; `counts_from` sorts each user's jobs."""
+    """Table `jobs`: one row per farm job. Time `counts_from` orders a user's jobs. `open_needs` counts jobs to wait for."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -221,7 +221,7 @@ class JobNeedRow(Table):
 
 
 class AttemptRow(Table):
-    """Table `attempts`: each attempt to run a job, with its end, the worker's answer as JSON and the last log lines."""
+    """Table `attempts`: one row for each attempt to run a farm job, with times, the worker's JSON answer and last log lines."""
 
     __tablename__ = "attempts"
 
@@ -253,7 +253,7 @@ class WorkerRow(Table):
 
 
 class NightRow(Table):
-    """Table `nights`: one row for each nightly regression run. JSON column `planned` lists pairs of test case and devices."""
+    """Table `nights`: one row for each nightly regression run. Column `planned` is a JSON list of [test case, device] pairs."""
 
     __tablename__ = "nights"
 
@@ -306,7 +306,7 @@ class PointRow(Table):
 
 
 class RulingRow(Table):
-    """Table `night_rulings`: verdicts on nightly metrics. Rows are only added; a metric's last verdict is current."""
+    """Table `night_rulings`: one row per verdict on a metric of a nightly run. The newest verdict is valid; older rows stay."""
 
     __tablename__ = "night_rulings"
     __table_args__ = (
@@ -337,7 +337,7 @@ class RulingRow(Table):
 
 
 class AcknowledgementRow(Table):
-    """Table `acknowledgements`: a person accepts a test case's changed metrics, from nightly run `night` to time `until`."""
+    """Table `acknowledgements`: one row per accepted metric change, valid from nightly run `night` until the time `until`."""
 
     __tablename__ = "acknowledgements"
 
@@ -354,7 +354,7 @@ class AcknowledgementRow(Table):
 
 
 def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction; return False if it is up to date. Errors name the database `name`."""
+    """Create or migrate the schema in the open transaction. Return False if it is up to date. `name` is for error messages."""
     if is_current(connection, name):
         return False
     config = _config()
@@ -410,7 +410,7 @@ GROUP BY {_KPI_KEY}
 
 
 def is_current(connection: sa.Connection, name: str) -> bool:
-    """Return whether the database has the latest schema revision; False for an older revision, or without a schema."""
+    """Return whether the database has the latest schema revision. Raise ArtifactError for a revision unknown to quadbench."""
     current, revisions = revision(connection, name), known_revisions()
     if current is not None and current not in revisions:
         raise ArtifactError(

@@ -48,7 +48,7 @@ def prepare_file(path: Path) -> None:
 
 
 def require_database_file(path: Path) -> None:
-    """Raise an error if a SQLite file's path is not a regular file: SQLite would hang on a pipe. The file is not opened."""
+    """Raise ArtifactError unless a SQLite database's path is an existing regular file. SQLite would hang on a named pipe."""
     require_regular_file(
         path,
         "results database",
@@ -97,7 +97,7 @@ def orphan_count(connection: sa.Connection) -> int:
 
 @contextmanager
 def sqlite_errors(name: str) -> Iterator[None]:
-    """Convert SQLite's errors in the block into quadbench's errors, which name the database file."""
+    """In a `with` block, convert SQLite errors to StorageError or ArtifactError. The new message names the database file."""
     try:
         yield
     except UnicodeDecodeError as error:  # invalid text in a table's or column's name, or in SQLite's message
@@ -120,7 +120,7 @@ def sqlite_errors(name: str) -> Iterator[None]:
 
 
 def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
-    """Return a SQLite engine that sends BEGIN itself. Python's sqlite3 sends it late, and a write after a read could fail."""
+    """Return a SQLite engine that starts each transaction with BEGIN. Python's sqlite3 alone sends BEGIN only before a write."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
@@ -136,7 +136,7 @@ def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
 
 
 def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
-    """Return a SQLAlchemy engine for a PostgreSQL database. Only its first connection contacts the server.
+    """Return a SQLAlchemy engine for a PostgreSQL database. Opening a connection contacts the server; this call does not.
 
     A reader sees a single snapshot of the database, however much is written meanwhile.
     """
@@ -155,7 +155,7 @@ def server_engine(url: sa.URL, *, is_read_only: bool = False) -> sa.Engine:
 
 
 def database_name(url: sa.URL) -> str:
-    """Return a database URL for messages, without its password and driver options."""
+    """Return a PostgreSQL URL to show in messages. Mask the password, and drop query options except host and port."""
     place = {key: value for key, value in url.query.items() if key in ("host", "port")}
     return url.set(drivername="postgresql", query=place).render_as_string(hide_password=True)
 
@@ -167,7 +167,7 @@ def wait_for_migration(connection: sa.Connection) -> None:
 
 @contextmanager
 def postgresql_errors(name: str) -> Iterator[None]:
-    """Convert errors of PostgreSQL's server or driver in the block into quadbench's errors, which name the database."""
+    """In a `with` block, convert PostgreSQL errors to StorageError or ArtifactError. The new message names the database."""
     try:
         yield
     except sa.exc.DatabaseError as error:

@@ -81,7 +81,7 @@ class RunFile:
         return (*(device.address for device in self.devices), *self.hosted)
 
     def missing_launches(self, stored: Mapping[str, int]) -> list[str]:
-        """Return the addresses of devices with fewer launches in `stored` than planned. Skip the devices in `left_out`."""
+        """Return addresses with fewer launches than planned, unless in `left_out`. `stored` maps address to launch count."""
         planned = sum(self.planned.values())
         addresses = [device.address for device in self.devices if device.address not in self.left_out]
         return [address for address in addresses if stored.get(address, 0) < planned]
@@ -103,7 +103,7 @@ def new_run_file(
     hosted: tuple[str, ...] = (),
     is_part: bool = False,
 ) -> RunFile:
-    """Return the content of run.json for a new run. `bundles` is a dict from device profile to the bundle for it."""
+    """Return the RunFile (content of run.json) of a new run. `bundles` maps device profile name to the bundle to measure."""
     first, *_ = folders = {profile: bundle.folder.name for profile, bundle in bundles.items()}
     others = {profile: folder for profile, folder in folders.items() if folder != folders[first]}
     return RunFile(
@@ -131,12 +131,13 @@ def save_run(layout: Layout, run: RunFile) -> None:
 
 
 def save_scores(layout: Layout, run_id: str, scores: RunScores) -> None:
-    """Write a run's scores atomically, replacing earlier ones."""
+    """Write a run's image scores to quality.json atomically, replacing earlier scores."""
     write_document(layout.scores(run_id), scores)
 
 
 def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
-    """Read a stored run with its launch records, bundles and scores. Without an id, read the latest run that was not interrupted.
+    """Read a stored run with its launch records, bundles and scores. Without an id, read the latest run that was not
+    interrupted. If all were interrupted, read the latest of them.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -157,9 +158,8 @@ def load_run(layout: Layout, run_id: str | None = None) -> RunResult:
 
 
 def load_records(layout: Layout, run_id: str | None = None) -> tuple[RunRecord, ...]:
-    """Read only the launch records of a stored run. Without an id, take this folder's latest uninterrupted run.
-
-    A run that is given by its id may be from any host that uses the same database.
+    """Return a tuple of a run's launch records. Without an id, take the results folder's latest run that was not interrupted, or
+    the latest run if all were. With an id, the run may be from any host that uses the same database.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -199,7 +199,7 @@ def _bundle(layout: Layout, name: str) -> StoredBundle:
 
 
 def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard: Guard | None = None) -> None:
-    """Store the record of a launch that just ended, with its times converted to the database's clock.
+    """Store the record of an ended launch in the database. Convert the launch's start and end times to the database's clock.
 
     A record that the database refuses is written to a file beside the launch's events. One that `guard` refuses is not stored.
 
@@ -221,7 +221,7 @@ def store_record(records: RecordStore, record: RunRecord, layout: Layout, guard:
 
 
 def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecord, ...]]:
-    """Return a run's run.json content and launch records. Without an id, take the latest run, preferably an uninterrupted one."""
+    """Return a run's `(run.json content, launch records)`. Without an id, take the latest uninterrupted run, else the latest."""
     nothing = ArtifactError(f"'{layout.root}' has no runs yet", hint=f"create one: {layout.command('run', 'quickstart')}")
     source = database_of(layout)
     if isinstance(source, Path) and not os.path.lexists(source):
@@ -265,7 +265,7 @@ def read_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def find_run(layout: Layout, run_id: str | None, *wanted: str) -> RunResult:
-    """Read a stored run as `load_run` does. If the id is unknown, the error says which kinds of id (`wanted`) are expected.
+    """Return a stored run as RunResult. The error for an unknown id names the kinds of id in `wanted`, such as run or sweep.
 
     Raises:
         UserError: there is no run with this id.
@@ -301,13 +301,13 @@ def unknown_id_error(word: str, layout: Layout, *wanted: str) -> UserError:
 
 
 def stored_ids(layout: Layout) -> dict[str, str]:
-    """Return a dict from each id in a results folder to its kind: `run`, `sweep`, `comparison` or `night`."""
+    """Return a dict from each id in a results folder to what the id names: `run`, `sweep`, `comparison` or `night`."""
     studies = {path.parent.name: path.stem for path in layout.studies()}  # sweep.json, comparison.json
     return dict.fromkeys(layout.night_ids(), NIGHT) | studies | dict.fromkeys(run_ids(layout, None), RUN)
 
 
 def load_run_file(layout: Layout, run_id: str) -> RunFile:
-    """Read the run.json of a run in this results folder. The run need not have launch records yet.
+    """Read a run's run.json, even if no launch is recorded yet. For an unknown id, raise an error that lists existing runs.
 
     Raises:
         UserError: this results folder has no such run.
@@ -322,7 +322,7 @@ def load_run_file(layout: Layout, run_id: str) -> RunFile:
 
 
 def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], RunFile]) -> RunFile:
-    """Rewrite a run's run.json under a lock. `decide` takes the old content (None if there is no file) and returns the new.
+    """Rewrite run.json under a lock and return the new content. `decide` turns the old content (None if absent) into the new.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
@@ -338,7 +338,7 @@ def change_run(layout: Layout, run_id: str, decide: Callable[[RunFile | None], R
 
 
 def keep_run(layout: Layout, run_id: str) -> None:
-    """Mark in run.json that a user requested the run's report, so that removal of old runs keeps the run.
+    """Record in run.json that a user requested the run's report, so that the cleanup of old runs keeps the run.
 
     Raises:
         StorageError: the run's file cannot be written.
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Write the run.json of a run fetched from farm workers, merged with any existing one, and mark it as a complete run.
+    """Merge a RunFile fetched from farm workers into run.json, or create the file. Clear `is_part`, which marks a worker's copy.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.
@@ -365,7 +365,7 @@ def store_fetched(layout: Layout, run: RunFile) -> None:
 
 
 def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
-    """Merge the run.json of a run with `now`, written when the run was resumed. If both have a device, keep the older entry."""
+    """Return a run's stored RunFile with devices added from `now`, the resumed run's RunFile. Stored devices are not replaced."""
     others = {device.profile: now.bundle for device in now.devices if now.bundle != run_file.bundle} | now.others
     return replace(
         run_file,
@@ -381,7 +381,7 @@ def join_run_files(run_file: RunFile, now: RunFile) -> RunFile:
 
 
 def part_for(run: RunFile, address: str) -> RunFile:
-    """Return a copy of the run.json content with only the entries of the device that has this address."""
+    """Return a copy of a RunFile. Of its devices, deployments, retries and `left_out`, keep only the entries for `address`."""
     return replace(
         run,
         devices=tuple(device for device in run.devices if device.address == address),
@@ -392,7 +392,7 @@ def part_for(run: RunFile, address: str) -> RunFile:
 
 
 def merge_parts(parts: Sequence[RunFile]) -> RunFile:
-    """Merge run.json contents of devices measured separately in a run. The result is marked as ended if no launch is missing."""
+    """Return one run's RunFile, merged from RunFiles for different devices. `is_ended` is True unless a device lacks launches."""
     whole = reduce(join_run_files, parts)
     return replace(whole, is_ended=not whole.left_out)
 

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The installed bundles, an error for each failed device, and for each device a function (`reinstall`) to install again."""
+    """A rollout's result. `failures` maps address to error, `reinstall` maps address to a function `() -> Installation`."""
 
     installations: tuple[Installation, ...] = ()
     failures: dict[str, QuadbenchError] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Rollout:
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
-        """Return a record of the pushed files for each device on which a bundle is installed."""
+        """Return a tuple of one Deployment (the files on a device after the push) per device whose installation succeeded."""
         return tuple(installation.deployment for installation in self.installations)
 
 
@@ -74,7 +74,7 @@ def roll_out(
     left_out: OmittedDevices | None = None,
     recovery: Recovery | None = None,
 ) -> Rollout:
-    """Compile the bundles, then push each to its device, all devices in parallel. Failed devices are recorded and skipped.
+    """Compile a bundle for each device, then push to all in parallel. Return a Rollout: installations and errors by device.
 
     Unless `runs_float`, the float graphs and float adapters are not sent. With a `recovery`, a lost device is waited for.
 
@@ -130,7 +130,7 @@ def _push_all(
 
 @contextmanager
 def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | None) -> Iterator[None]:
-    """On Ctrl-C, close all devices of the rollout, because their pushes would otherwise continue until all bytes are sent."""
+    """Close all devices if Ctrl-C interrupts a `with` block. An open device would continue its push until all bytes are sent."""
     try:
         yield
     except KeyboardInterrupt:
@@ -144,7 +144,7 @@ def _closed_on_interrupt(work: Sequence["_DeviceInstall"], recovery: Recovery | 
 def compile_for(
     bundle: StoredBundle, target: Target, key: str, htp_arch: str | None, *, layout: Layout, observer: Observer
 ) -> StoredCompiled:
-    """Compile a bundle for one target and report the progress to the observer. An existing compiled bundle is reused.
+    """Return a bundle compiled for one target. Reuse a stored compiled bundle if there is one. Report progress to `observer`.
 
     Raises:
         BuildError: the target cannot be compiled for here, the linter found errors, or a graph was refused.
@@ -163,7 +163,7 @@ def compile_for(
 def install(
     bundle: StoredBundle, device: Device, kind: equipment.DeviceKind, *, layout: Layout, observer: Observer
 ) -> Installation:
-    """Compile a bundle for one device and push it there. Other bundles on the device stay.
+    """Compile a bundle for one device and push it. Keep other bundles on the device. Return an Installation.
 
     Raises:
         MissingDependencyError: the harness or a kit is missing; nothing was pushed.
@@ -187,7 +187,7 @@ def _compile_all(
     layout: Layout,
     observer: Observer,
 ) -> list[StoredCompiled]:
-    """Return the compiled bundle of each device, in order. Devices with the same bundle and target share one."""
+    """Return a list with each device's compiled bundle. Compile a bundle once for all devices with the same compile target."""
     products = dict(overrides.compiled)
     for bundle, kind in zip(bundles, kinds, strict=True):
         what = (bundle.artifact.digest, kind.key)
@@ -202,7 +202,7 @@ def _compile_all(
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceInstall:
-    """The files to install on one device. `choice` is the set of runtime libraries; None means this machine's own libraries."""
+    """The files to push to one device. `choice` has the runtime kit; None means that the host's runtime libraries are pushed."""
 
     device: Device
     kind: equipment.DeviceKind
@@ -212,7 +212,7 @@ class _DeviceInstall:
     compiled: StoredCompiled
 
     def install(self, observer: Observer, *, runs_float: bool) -> Installation:
-        """Push missing files to the device, and create links with the runtime kit's library names. Return the installation."""
+        """Push the files of bundle, harness and runtime libraries that the device lacks. Return an Installation."""
         address, choice = self.device.facts.address, self.choice
         libraries = choice.files if choice else equipment.host_libraries(self.kind.target)
         names = [library.name for library in choice.libraries] if choice else [file.path.name for file in libraries]
@@ -239,7 +239,7 @@ class _DeviceInstall:
 
 
 def name_libraries(device: Device, kit: Kit, libraries: Sequence[Library]) -> InstalledKit:
-    """Name libraries in a runtime kit's folder on the device: create links to the pushed files, which are named by sha256."""
+    """Create a folder on the device for a runtime kit. Link each library's name to its pushed file. Return an InstalledKit."""
     folder = f"{device.root}/kits/{kit.digest}"
     words = [word for library in libraries for word in (library.name, library.file.sha256)]
     result = device.shell(["sh", "-c", _LINK, "sh", folder, *words], _LINK_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Choose a device's runtime libraries, from a runtime kit or from this machine. List the files to push to the device."""
+"""Choose a device's runtime libraries: the host's if the device can run them, else a runtime kit's. List the files to push."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ FLOAT, ADAPTERS, INPUTS = "float", "adapters", "tables and inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """The facts that determine which files a device gets: profile, ABI, compile target. `address` names the device in messages.
+    """A device's profile, ABI and compile target, which determine the files to push. `address` names the device in messages.
 
     `serial` is the device's serial, as far as it is known without connecting.
     """
@@ -66,19 +66,19 @@ NO_OVERRIDES = Overrides()
 
 @dataclass(frozen=True, kw_only=True)
 class KitChoice:
-    """A runtime kit (a set of runtime libraries for devices), and those of its libraries that one device needs."""
+    """A runtime kit (a stored set of runtime libraries), and the tuple of the kit's libraries that one device needs."""
 
     kit: StoredArtifact[Kit]
     libraries: tuple[Library, ...]
 
     @property
     def files(self) -> list[LocalFile]:
-        """Return the chosen libraries of the runtime kit as local files to deploy."""
+        """Return a LocalFile (path, SHA-256, size in bytes) for each library in `libraries`, to push to the device."""
         return local_files(self.kit, (library.file for library in self.libraries))
 
 
 def device_kind(device: Device) -> DeviceKind:
-    """Return the facts about a connected device that determine its files: profile, ABI, serial number and compile target."""
+    """Return the DeviceKind of a connected device: its address, serial number, profile, ABI and compile target."""
     target = device.profile.target if device.family == "adb" else device.profile.virtual_target
     return DeviceKind(address=device.facts.address, serial=device.serial, profile=device.profile, abi=device.abi, target=target)
 
@@ -105,7 +105,7 @@ def require_equipment(devices: Sequence[Device], layout: Layout, overrides: Over
 
 
 def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
-    """Raise if a device runs on this machine's CPU and one of these cores is absent. A phone's cores are checked at its launch.
+    """Raise if a device runs on this host's CPU and the host lacks a core number in `cores`. Phones' cores are checked at launch.
 
     Raises:
         UserError: names the first absent core.
@@ -119,12 +119,12 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
 
 
 def select_kit(kind: DeviceKind, layout: Layout, overrides: Overrides) -> KitChoice | None:
-    """Return the runtime kit named in `overrides`, else the device's default. None means to use this machine's libraries."""
+    """Return the KitChoice of the kit in `overrides`, else of the default kit. Return None to use the host's libraries."""
     return find_named_kit(kind, layout, overrides.kit) if overrides.kit else kit_for(kind, layout)
 
 
 def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
-    """Return a device's default runtime kit (libraries). None means that the device can use this machine's libraries.
+    """Return the KitChoice of the fitting kit with the newest ONNX Runtime. Return None if the device uses the host's libraries.
 
     Raises:
         MissingDependencyError: no kit runs the device's target; the message says why, and where to get one.
@@ -145,7 +145,7 @@ def kit_for(kind: DeviceKind, layout: Layout) -> KitChoice | None:
 
 
 def find_named_kit(kind: DeviceKind, layout: Layout, digest: str) -> KitChoice:
-    """Return the runtime kit whose digest starts with `digest`; raise if it does not fit the device's ABI and target."""
+    """Return as KitChoice the kit whose digest begins with `digest`. Raise UserError if the device cannot use the kit."""
     kit = find_kit(digest, layout)
     htp_arch = kind.profile.soc.htp_arch
     wrong_abi = [] if kit.artifact.abi is kind.abi else [f"the kit is for {kit.artifact.abi}, not for {kind.abi}"]
@@ -184,7 +184,7 @@ def push_set(
     *,
     runs_float: bool = True,
 ) -> dict[str, list[LocalFile]]:
-    """Return the files, by category, that a device needs for launches of all variants. A file in two categories is pushed once.
+    """Return a dict from file category, such as `adapters`, to a list of LocalFiles to push. A file can have several categories.
 
     `graphs` holds the quantized graphs. Unless `runs_float`, the float graphs and float adapters are left out.
     """
@@ -204,10 +204,10 @@ def push_set(
 
 
 def local_files(artifact: StoredBundle | StoredCompiled | StoredArtifact[Kit], files: Iterable[FileRef]) -> list[LocalFile]:
-    """Return files of an artifact as local files to deploy, with the sha256 and size from its manifest."""
+    """Return a LocalFile (path, SHA-256, size in bytes) for each given file of an artifact. Read no file: use the manifest."""
     return [LocalFile(path=artifact.path(file), sha256=file.sha256, size_bytes=file.size_bytes) for file in files]
 
 
 def local_file(path: Path, *, executable: bool = False) -> LocalFile:
-    """Return a file of this machine as a local file to deploy. Its sha256 and size are computed here."""
+    """Read a file on this machine and return a LocalFile: path, SHA-256 and size in bytes."""
     return LocalFile(path=path, sha256=sha256_of(path), size_bytes=path.stat().st_size, executable=executable)

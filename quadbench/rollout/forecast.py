@@ -1,4 +1,4 @@
-"""Dry run: predict what a run would build, push and launch on each device, and what would prevent it. Nothing is changed."""
+"""Dry run: predict what a run would build, push and launch on each device, and what the run lacks. Nothing is changed."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ class Forecast:
 
 
 def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) -> list[Forecast]:
-    """Predict for each device what a run of a recipe would push and launch. Phones need not be attached.
+    """Return a Forecast per device: what a run of a recipe would build, push and launch. Phones need not be attached.
 
     Raises:
         UserError: an address has no profile, means a device given twice, or is at AI Hub, where no files are pushed.
@@ -73,7 +73,7 @@ def forecast(recipe: Recipe, addresses: Sequence[Address], *, layout: Layout) ->
 def forecast_of_bundle(
     bundle: StoredBundle, terms: RunSettings, addresses: Sequence[Address], *, layout: Layout
 ) -> list[Forecast]:
-    """Predict what a run of an existing bundle would push and launch on each device. Adapters added after its build are included.
+    """Return a Forecast per device of measuring an existing bundle. Adapters added to the bundle later are included.
 
     Raises:
         UserError, SpecError, ArtifactError: as `forecast`.
@@ -82,7 +82,7 @@ def forecast_of_bundle(
 
 
 def _kinds(addresses: Sequence[Address]) -> list[DeviceKind]:
-    """Return the profile, ABI, serial and target of each device address. Raise for an address that a run would refuse."""
+    """Return each device's profile, ABI, serial and compile target. Raise for an empty list, or for a device given twice."""
     if not addresses:
         raise UserError("a dry run does not look for attached phones", hint="name the devices, for example --devices s25")
     taken: dict[str, str] = {}
@@ -132,7 +132,7 @@ def _forecast(kind: DeviceKind, address: Address, bundle: StoredBundle | None, t
 
 
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
-    """Return the bytes to push for each category of files. A file in two categories counts only in the first."""
+    """Return a dict from file category, such as `adapters`, to size in bytes. Count a file in its first category only."""
     first = {file.sha256: what for what, files in reversed(list(push.items())) for file in files}
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()
@@ -140,7 +140,7 @@ def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
 
 
 def kind_at(address: Address) -> DeviceKind:
-    """Return profile, ABI, serial and target of the device at an address, from its device profile, without connecting.
+    """Return the DeviceKind (profile, ABI, serial, compile target) for a device's address. Do not connect to the device.
 
     Raises:
         UserError: the address has no profile, or means a device at AI Hub.
@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return a target's compiled graphs. If none exist, return the bundle: the sizes of its graphs then serve as estimate."""
+    """Return the stored compiled bundle for a device's target. If there is none, return `bundle`, to estimate file sizes."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")
@@ -200,7 +200,7 @@ def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: li
 
 
 def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Problem]:
-    """Yield the problems of running a recipe on devices, as far as addresses and profiles show them without connecting.
+    """Yield each Problem that would keep a recipe from running on devices. Only read addresses and profiles; do not connect.
 
     Raises:
         UserError: an address names a target that its profile lacks.
@@ -215,7 +215,7 @@ def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Pr
 
 
 def target_problems_of(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
-    """Yield the problems of running a recipe on a compile target. `name` is the device's name in messages."""
+    """Yield a Problem if `target` is LiteRT and the recipe's activations are not all 16-bit. Messages call the target `name`."""
     own = recipe.devices.get(profile) if profile else None
     of_devices = own.precision if own else None
     activations = (of_devices or recipe.precision).activations

@@ -23,7 +23,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """The policy for devices that are lost during a run: how often to retry each, and how many seconds to wait for it.
+    """The policy for devices lost during a run: the most retries per device, and the most seconds to wait after each loss.
 
     `confirm` raises if the device's lease is no longer ours. `note` is called for each device that came back.
     """
@@ -38,7 +38,7 @@ class Recovery:
     _identities: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def retry(self, device: Device, action: Callable[[], ResultT]) -> ResultT:
-        """Run an idempotent action on a device. If the device is lost meanwhile, wait until it is back and run the action again.
+        """Return an idempotent action's result. If the device is lost, wait and repeat, at most `retries` times per device.
 
         Raises:
             DeviceLostError: the device was not back in time, or was lost too often.
@@ -55,7 +55,7 @@ class Recovery:
                 self._wait(device, lost)
 
     def recover(self, device: Device, lost: DeviceLostError, action: Callable[[], object]) -> None:
-        """Wait until a lost device is back, then run an action that restores its state, such as installing a bundle anew.
+        """Wait until a lost device is back, then run `action`, for example to reinstall a bundle. Raise if the device stays away.
 
         Raises:
             QuadbenchError: as `retry`.
@@ -84,7 +84,7 @@ class Recovery:
         self.note(device, Retry(address=address, reason=lost.message, away_s=away_s))
 
     def _is_back(self, device: Device) -> bool:
-        """Return True if the lost device has booted, is the same device as before, and is still leased by us."""
+        """Return True if a lost device has booted, False if not yet. Raise if another phone answers or the run's lease ended."""
         try:
             if not device.is_ready():
                 return False

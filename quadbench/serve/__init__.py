@@ -1,4 +1,4 @@
-"""The live web page and its JSON API for people in one lab. Both only read the database and the results folder.
+"""The web server for people in one lab: live pages and a JSON API. The server only reads the database and the results folder.
 
 app.py            the web application: routes of the API, sign-in, the uvicorn server
 auth.py           token, cookie, allowed host names, size limits, security headers

@@ -1,4 +1,4 @@
-"""JSON documents of the API: running commands, the farm's current state and nightly runs; JSON schemas of all documents."""
+"""Define the web API's documents on running commands, the device farm and nightly runs. Create result documents' JSON schemas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _NOBODY = "here"  # stands for no host: a phone's state is that of the host that
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveDevice:
-    """A device of a running command: its stage (push, measure, wait or done), its activity, and the completed fraction."""
+    """One device's progress in a command. `share` is the completed fraction of `stage` (push, measure, wait or done), or None."""
 
     address: str
     stage: str
@@ -47,7 +47,7 @@ class ActiveDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveCommand:
-    """A running command: its purpose, owner, current stage and devices. `run_id` is None for a comparison: it has several."""
+    """A running command: activity, user, current step, devices. `run_id` is None for a comparison, which has several runs."""
 
     what: str
     owner: str
@@ -60,7 +60,7 @@ class ActiveCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveWork:
-    """The commands that are running on this results folder now. Runs on the farm are in another API document, `FarmNow`."""
+    """The API document on commands that are running on a results folder. Runs on the device farm are in `FarmNow` instead."""
 
     schema_version: int = SCHEMA_VERSION
     work: tuple[ActiveCommand, ...]
@@ -68,7 +68,7 @@ class ActiveWork:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmClaim:
-    """A claim on a device: the lease of a job, or the reservation of a person."""
+    """A job's lease of a device, or a person's reservation of a device: owner, purpose and end time."""
 
     owner: str
     purpose: str
@@ -77,7 +77,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A device of the farm, known from the inventory, farm.yaml, a job's lease or a worker. Unknown fields are empty or null."""
+    """A farm device, known from inventory, farm.yaml, a lease, a reservation or a worker. Unknown values are empty or None."""
 
     name: str
     model: str
@@ -93,18 +93,18 @@ class FarmDevice:
 
     @property
     def is_broken(self) -> bool:
-        """Return whether the device needs attention because it is missing, does not answer, or is not healthy."""
+        """Return whether a device needs attention: it is missing, does not answer adb, or has a health other than healthy."""
         return self.is_missing or self.is_unreached or self.health not in (None, "healthy")
 
     @property
     def is_unreached(self) -> bool:
-        """Return whether the device is a phone that is attached but does not answer."""
+        """Return whether the device is a phone that adb lists but cannot use, for example because it is unauthorized."""
         return self.health is not None and self.state not in (READY, GONE, MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FarmWorker:
-    """A worker with the devices and capabilities for which it takes jobs. Its state is ready, draining or lost."""
+    """A farm worker in state ready, draining or lost. `takes` lists the capabilities and device addresses whose jobs it runs."""
 
     name: str
     host: str
@@ -123,7 +123,7 @@ class FarmRun:
 
     @property
     def share(self) -> float:
-        """Return the fraction of the run's jobs that have ended."""
+        """Return the fraction of a farm run's jobs that have ended, from 0 to 1. A run without jobs gives 0."""
         total = sum(self.jobs.values())
         return 1 - (self.jobs.get("waiting", 0) + self.jobs.get("running", 0)) / total if total else 0.0
 
@@ -147,7 +147,7 @@ class FarmJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmNow:
-    """The farm's current state: devices, workers, open runs, job counts by state, latest jobs, and faults of the queue."""
+    """The farm's state: devices, workers, unfinished runs, job counts by state, up to 100 jobs, and messages on queue errors."""
 
     schema_version: int = SCHEMA_VERSION
     devices: tuple[FarmDevice, ...]
@@ -161,7 +161,7 @@ class FarmNow:
 
 @dataclass(frozen=True, kw_only=True)
 class NightLine:
-    """A nightly run in a list: its worst verdict, and the number of current verdicts of each kind."""
+    """A nightly run, summarized. `rulings` counts verdicts by kind, such as REGRESSION. `outcome` is the worst kind, or empty."""
 
     night: str
     name: str
@@ -173,7 +173,7 @@ class NightLine:
 
 @dataclass(frozen=True, kw_only=True)
 class NightList:
-    """A list of nightly runs, latest first."""
+    """The API document with a page of the list of nightly runs, latest first."""
 
     schema_version: int = SCHEMA_VERSION
     nights: tuple[NightLine, ...]
@@ -198,7 +198,7 @@ def _at_work(progress: Progress) -> ActiveCommand:
 
 
 def activity_text(device: DeviceProgress) -> str:
-    """Return in words what a device is doing, such as `launch 2 of 6`."""
+    """Return a phrase for a device's progress in a running command, such as `launch 2 of 6`."""
     match device.stage:
         case Stage.PUSH:
             return f"{device.sent_bytes / MIB:.1f} of {device.total_bytes / MIB:.1f} MB pushed"
@@ -213,7 +213,7 @@ def activity_text(device: DeviceProgress) -> str:
 
 
 def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Read the farm's current state from the database. It does not call adb, which could disturb measurements."""
+    """Return the farm's state as FarmNow, from the database and farm.yaml. Do not run adb, which could disturb measurements."""
     claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
     jobs = listed_jobs(engine).jobs
@@ -229,7 +229,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
 
 
 def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the farm's state when no database exists yet. It lists the phones of farm.yaml, but no workers and no jobs."""
+    """Return the state of a farm that has no database yet: a FarmNow with farm.yaml's phones, but no workers, runs or jobs."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
     return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
@@ -251,7 +251,7 @@ def _phone(phone: FarmPhone) -> FarmDevice:
 
 
 def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return devices that are not in the phone inventory, but are leased, reserved or served by a worker."""
+    """Return a FarmDevice for each device outside `phones` that is leased, reserved or served by a worker, sorted by name."""
     known = {phone.seen.device for phone in phones}
     served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
     others = []
@@ -302,7 +302,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
 
 
 def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON schemas of the API's documents by name. They allow unknown keys, which later versions may add."""
+    """Return a dict from an API document's name, such as `run`, to its JSON schema. Schemas allow unknown keys."""
     dialect = "https://json-schema.org/draft/2020-12/schema"
     adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
     return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}

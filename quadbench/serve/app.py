@@ -1,4 +1,4 @@
-"""The web application of the live page (FastAPI): pages, sign-in, JSON API, and the uvicorn server that runs it."""
+"""The live page's web application (FastAPI) with pages, sign-in and JSON API, and the uvicorn server for the application."""
 
 import logging
 import socket
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
-    """Return the web application of the live page. With `is_secure`, users reach it over TLS, so its cookies require TLS."""
+    """Return the live page's ASGI application for a results folder. With `is_secure`, browsers send the cookie only over TLS."""
     queries = ResultsQueries(layout)
     pages = Pages(queries)
     app = FastAPI(
@@ -90,7 +90,7 @@ def _sign_in_routes(access: AccessRules, *, is_secure: bool) -> list[Route]:
 
 
 def _place(text: str) -> str:
-    """Return the link to open after sign-in if it is a path on this server, else `/`. This prevents redirects to other sites."""
+    """Return `text`, the link to open after sign-in, if it is a path on this server. For any other text, return `/`."""
     is_path = text.isprintable() and text.isascii() and text.startswith("/") and not text.startswith(("//", "/\\"))
     return text if is_path else "/"
 
@@ -143,7 +143,7 @@ def _json(kind: type[object], value: object) -> Response:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address; port 0 means any free port.
+    """Return a TCP socket that listens at an IP address or host name. Port 0 chooses any free port.
 
     Raises:
         UserError: this host does not have the address, or the port is taken or forbidden to this user.
@@ -157,7 +157,7 @@ def listen(address: str, port: int) -> socket.socket:
 
 
 def server_of(app: ASGIApp, certfile: FilePath | None = None, keyfile: FilePath | None = None) -> uvicorn.Server:
-    """Return the uvicorn server of an application, with TLS if a certificate is given. Requests are not logged.
+    """Return a uvicorn server, not yet started, for an ASGI app. A certificate file enables TLS. Requests are not logged.
 
     Raises:
         UserError: the certificate or key cannot be read, or the key does not match.

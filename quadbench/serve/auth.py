@@ -49,7 +49,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AccessRules:
-    """The live page's access rules. Requests need the token, if set, and as Host header any IP or one of this host's names."""
+    """The live page's access rules: the token that requests need (None: no token), and host names allowed in the Host header."""
 
     token: str | None = field(default=None, repr=False)
     names: frozenset[str] = frozenset()
@@ -60,24 +60,24 @@ class AccessRules:
         return name == "localhost" or name in self.names or is_address(name)
 
     def lets_in(self, authorization: str, cookie: str) -> bool:
-        """Return whether a request has the token, or the cookie of a signed-in user; True if no token is set."""
+        """Return whether an Authorization header or cookie value grants access. Return True if the server has no token."""
         if self.token is None:
             return True
         kind, _, given = authorization.partition(" ")
         return (kind.lower() == "bearer" and self.is_token(given.strip())) or _are_same(cookie, self.cookie)
 
     def is_token(self, given: str) -> bool:
-        """Return whether a text equals the access token, by a comparison in constant time."""
+        """Return whether a text equals the access token, by constant-time comparison. Return False if no token is set."""
         return self.token is not None and _are_same(given, self.token)
 
     @property
     def cookie(self) -> str:
-        """Return the cookie of signed-in users: an HMAC that does not reveal the token."""
+        """Return the cookie value of signed-in users: a hexadecimal HMAC, keyed with the token, that hides the token."""
         return hmac.new((self.token or "").encode(), b"quadbench serve", "sha256").hexdigest()
 
 
 def access_of(token: str | None, address: str, names: Collection[str]) -> AccessRules:
-    """Return the access rules. Raise UserError for an invalid token, or for no token at an address that other hosts reach."""
+    """Return AccessRules for a token and host names. Raise UserError if `token` is invalid, or None at a non-loopback address."""
     if token is None and not is_loopback(address):
         raise UserError(
             f"other hosts could see the page at '{address}'; expected a token for any address except 127.0.0.1",
@@ -160,7 +160,7 @@ class AuthMiddleware:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Split an HTTP response message into pieces of at most 64 KiB. The server waits for a slow client between pieces."""
+    """Split an ASGI response message into messages of at most 64 KiB of body. This limits the data buffered per slow client."""
     body = message.get("body", b"")
     yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
     for start in range(PIECE_BYTES, len(body), PIECE_BYTES):

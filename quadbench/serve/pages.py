@@ -42,7 +42,7 @@ class ErrorPage:
 
 @dataclass(frozen=True, kw_only=True)
 class _ShownPart:
-    """The live part of a page as HTML. If `is_whole` is false, part of the data could not be read, and the HTML says so."""
+    """A page's self-updating part as HTML. If a query failed, `is_whole` is false and the HTML contains an error message."""
 
     html: Markup
     is_whole: bool
@@ -142,12 +142,12 @@ class Pages:
         return page("case", here="/history", case=case, view=self._queries.case(case).view)
 
     def _live_page(self, name: str, here: str) -> Response:
-        """Return a page with a part that is updated live. The HTTP status is 503 if data for the page could not be read."""
+        """Return a page that updates part of itself. The HTTP status is 503 if any of the data is unreadable, else 200."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def error_page(self, error: Exception) -> ErrorPage:
-        """Return the error page for an exception. The page can show an unknown name from the URL, but no full file path."""
+        """Return HTTP status, heading and text for an exception. The text may quote a name from the URL, but no full path."""
         if isinstance(error, UnknownNameError):
             text = error.message.replace("; known: none", "; there is none yet")
             return ErrorPage(status=404, title="Not found", text=text)
@@ -159,7 +159,7 @@ class Pages:
         return ErrorPage(status=503, title="Not available", text=f"the data {_UNREAD}")
 
     def _rendered_part(self, key: tuple[str, str]) -> _ShownPart | None:
-        """Render the live part of a page from its template. For a run's page, return None if the run is not in progress."""
+        """Render a page's self-updating part. `key` is (template name, run id). For a run not in progress, return None."""
         template, run_id = key
         if template == _NOW:
             return _part(template, **self._now())
@@ -197,7 +197,7 @@ class Pages:
         }
 
     def _try_query(self, ask: Callable[[], T], what: str, problems: list[str]) -> T | None:
-        """Return the result of a query. If the query fails, add a sentence to `problems` and return None."""
+        """Return `ask()`. On a QuadbenchError except UnknownNameError, log it, name `what` in `problems` and return None."""
         try:
             return ask()
         except UnknownNameError:
@@ -208,7 +208,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error unless it was also the last one logged: live pages query every two seconds and would repeat it."""
+        """Log an error, unless the last logged error has the same text. Live pages would otherwise log it every two seconds."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
@@ -227,7 +227,7 @@ def _farm_sentence(farm: FarmNow) -> str:
 
 
 def _page_number(request: Request) -> int:
-    """Return the page number in a request for a page of a list, counted from 1."""
+    """Return the number in a URL's `?page=`; 1 if missing. Raise UnknownNameError unless it is an integer from 1 to 4000."""
     text = request.query_params.get("page", "1")
     number = _number("page", text)
     if not 1 <= number <= MAX_PAGES:
@@ -236,7 +236,7 @@ def _page_number(request: Request) -> int:
 
 
 def _number(kind: str, text: str) -> int:
-    """Parse a number in a URL. Raise UnknownNameError for text that is not a number or has too many digits."""
+    """Return a number in a URL as an int. Raise UnknownNameError unless the text is a decimal number of at most 6 digits."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise UnknownNameError(kind, text)
     return int(text)
@@ -260,7 +260,7 @@ class ReportFile(StreamingResponse):
 
 
 def _with_folder_name(report: BufferedReader, folder: Path) -> Iterator[bytes]:
-    """Yield a stored report as pieces of bytes, with the results folder's path replaced by the folder's name."""
+    """Yield a stored HTML report in pieces of bytes. Replace the full path of the results folder by the folder's name."""
     path, name = escape(str(folder)).encode(), escape(folder.name).encode()
     rest = b""
     while piece := report.read(PIECE_BYTES):

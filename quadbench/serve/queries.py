@@ -1,4 +1,4 @@
-"""The data that web pages read from the database and results folder. All viewers share it, cached for a few seconds."""
+"""The queries by which web pages read the results folder and its database. Answers are cached up to 60 s for all viewers."""
 
 import threading
 import time
@@ -56,7 +56,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
         self._lock = threading.Lock()
 
     def __call__(self, key: KeyT) -> ValueT:
-        """Return the result for a key, from the cache or by a new query. Exceptions are passed on and not cached."""
+        """Return a key's query result: cached if younger than `age_s` seconds, else newly queried. Exceptions are not cached."""
         with self._lock:
             known = self._known.get(key)
             if known is None or time.monotonic() - known[0] >= self._age_s:
@@ -70,7 +70,7 @@ class AnswerCache(Generic[KeyT, ValueT]):
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
-    """Return the image with this number in a report as PNG bytes: stored, or as the difference from its reference image."""
+    """Return image `number` (from 0) of a report as PNG bytes. If it has a reference image, return the images' difference."""
     picture = next((picture for n, picture in enumerate(_shown(view)) if n == number), None)
     path = picture.path if picture else None
     if picture is None or path is None or not path.is_file():
@@ -87,7 +87,7 @@ def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
 
 
 def _require_own(picture: Picture, layout: Layout) -> None:
-    """Raise an error if an image or its reference image is outside the results folder. Links that lead out are refused too."""
+    """Raise ArtifactError if an image or its reference image is outside the results folder, with symbolic links resolved."""
     for path in filter(None, (picture.path, picture.apart_from)):
         require_inside(path, layout.root, fault=ArtifactError)
 
@@ -100,14 +100,14 @@ def _shown(view: ReportView) -> Iterator[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePage:
-    """A nightly test case's history on its devices, as the API's JSON and as page content. Damaged results are left out."""
+    """The history of one nightly test on each device, as a CaseDocument for the JSON API and a HistoryView for the web page."""
 
     document: CaseDocument
     view: HistoryView
 
 
 class ResultsQueries:
-    """All queries of web pages to one results folder and its database. Read errors are raised unchanged."""
+    """The queries that web pages run on one results folder and its database. Read errors propagate to the caller."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path
@@ -129,23 +129,23 @@ class ResultsQueries:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing was measured in this results folder yet."""
+        """Return whether nothing was measured in the results folder yet: the database has no tables."""
         return self._is_empty()
 
     def runs(self, page: int) -> RunList:
-        """Return one page of the list of stored runs; page 0 has the latest runs."""
+        """Return page `page` (from 0) of the stored runs, newest first, 25 a page. Only page 0 lists sweeps and comparisons."""
         return self._known_runs((page, self.at_work()))
 
     def head(self, run_id: str) -> RunLine | None:
-        """Return a run's entry for the list of runs; None if the run has no launch yet."""
+        """Return a run's entry for the list of runs. Return None if the database has no launch record of the run."""
         return self._known_heads((run_id, self.at_work()))
 
     def is_here(self, run_id: str) -> bool:
-        """Return whether a run's files are in this results folder. The files of a farm's run may be on other hosts."""
+        """Return whether the results folder has the run.json file of a run. If False, the run's files may be on another host."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
     def written_report(self, run_id: str) -> BufferedReader | None:
-        """Open the stored report of a run for reading; None if there is none."""
+        """Open the stored HTML report of a run as a binary file. Return None if the run has no stored report."""
         path = self.layout.report(_name("run", run_id))
         if not path.is_file():
             return None
@@ -169,7 +169,7 @@ class ResultsQueries:
             return read_farm(engine, expected_phones())
 
     def at_work(self) -> frozenset[str]:
-        """Return the ids of runs in progress, here and on the farm. Cache keys contain them, so that ended runs are reread."""
+        """Return the set of ids of runs in progress on this host or the phone farm. Caches of runs use the set in their keys."""
         here = {work.run_id for work in self.work().work if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))
@@ -193,7 +193,7 @@ class ResultsQueries:
         return None if head is None else self._line(head, at_work)
 
     def _line(self, head: RunHead, at_work: frozenset[str]) -> RunLine:
-        """Return a run's entry for the list of runs, without metrics. Metrics would require reading all measured values."""
+        """Return a run's entry for the list of runs. Omit image times and PSNR, as they require reading all measured values."""
         launches = f"{head.wrong} of {head.count} launches failed" if head.wrong else None
         try:
             run = read_run_file(self.layout, head.run_id) if self.layout.run_file(head.run_id).exists() else None
@@ -220,7 +220,7 @@ class ResultsQueries:
         return render_view(view).encode()
 
     def _studies(self) -> tuple[StudyLine, ...]:
-        """Return list entries of the latest sweeps and comparisons. Errors are shortened, so that they reveal no paths."""
+        """Return a tuple of the 25 latest sweeps and comparisons. For unreadable files, `reason` is a fixed text without path."""
         lines = study_lines(self.layout, A_PAGE)
         return tuple(replace(line, reason="its file cannot be read") if line.reason else line for line in lines)
 
@@ -263,7 +263,7 @@ class ResultsQueries:
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:
-        """Open the database for one query, and close it afterwards. Raise UserError if nothing was measured yet."""
+        """Yield a read-only engine of the results database for a `with` block. Raise UserError if the database has no tables."""
         if self.is_empty:
             raise UserError("nothing was measured here yet", hint="start with quadbench run quickstart")
         engine = open_for_reading(database_of(self.layout))
@@ -274,13 +274,13 @@ class ResultsQueries:
 
 
 def _single_answer(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
-    """Return a function that caches the result of a query without arguments for `age_s` seconds."""
+    """Return a function without arguments that returns the result of `ask()`, and caches the result for `age_s` seconds."""
     remembered = AnswerCache[None, T](lambda _: ask(), age_s=age_s, most=1)
     return lambda: remembered(None)
 
 
 def _is_empty(source: Source) -> bool:
-    """Return whether a database has no tables yet; False if the database cannot be read."""
+    """Return True if a database has no tables yet, False if it has tables or cannot be read."""
     try:
         return schema_of(source) is None
     except QuadbenchError:

@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def render_template(template: str, **content: Any) -> str:
-    """Render a template, for a page or a part of one, as text."""
+    """Return the text of a page, or of part of a page, rendered from a named Jinja template with variables `content`."""
     return _environment().get_template(f"{template}.html.j2").render(now=datetime.now(UTC), **content)
 
 
 def page(template: str, status: int = 200, *, live: bool = False, here: str = "", **content: Any) -> HTMLResponse:
-    """Render a page as an HTTP response. If `live`, browsers update part of it. `here` is the page's entry in the navigation."""
+    """Return an HTTP response with a rendered page. `live` adds the script for updates; `here` is the URL marked in the menu."""
     return HTMLResponse(render_template(template, live=live, here=here, **content), status)
 
 
@@ -74,7 +74,7 @@ def ago(seconds: float) -> str:
 
 
 def device_status(device: FarmDevice) -> str:
-    """Return the state of a device in words, such as busy, free or in quarantine."""
+    """Return a phrase for a device's state, such as `busy`, `free`, `missing` or `in quarantine`."""
     if device.is_missing:
         return "missing"
     if device.is_unreached:
@@ -89,7 +89,7 @@ def device_status(device: FarmDevice) -> str:
 
 
 def device_status_class(device: FarmDevice) -> str:
-    """Return the CSS class for a device's health: bad, doubt, busy, good or none."""
+    """Return the CSS class for a device's state: bad, doubt (needs attention), busy, good (free) or none (any other state)."""
     if device.is_missing or device.is_unreached or device.health == "quarantined":
         return "bad"
     if device.is_broken:
@@ -99,7 +99,7 @@ def device_status_class(device: FarmDevice) -> str:
 
 @dataclass
 class _Part:
-    """A live part of a page: its latest server-sent event, its viewer count, and a signal that wakes viewers after a change."""
+    """A live part of a web page: latest server-sent event, number of viewers, and an asyncio.Event set at each change."""
 
     event: str = ""
     viewers: int = 0
@@ -114,7 +114,7 @@ class _Part:
 
 
 class LiveParts(Generic[KeyT]):
-    """Live parts of pages by key, sent as server-sent events. Each part is rendered once per period for all its viewers."""
+    """Live parts of web pages, each with a key, streamed as server-sent events. A viewed part is rendered every 2 seconds."""
 
     def __init__(self, part: Callable[[KeyT], str | None], most: int = MAX_VIEWERS) -> None:
         self._part, self._most = part, most
@@ -127,7 +127,7 @@ class LiveParts(Generic[KeyT]):
         return _Events(self, key)
 
     async def answer(self, key: KeyT, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count one more viewer and stream a page part to that viewer, or answer 503 if there are too many viewers."""
+        """Stream a page part to a new viewer over an ASGI connection. Send status 503 if the limit of viewers is reached."""
         if self._viewers >= self._most:
             full = PlainTextResponse("too many viewers; reload the page manually", 503, {"retry-after": "30"})
             await full(scope, receive, send)
@@ -161,7 +161,7 @@ class LiveParts(Generic[KeyT]):
             part.viewers -= 1
 
     async def _watch(self, key: KeyT, part: _Part) -> None:
-        """Render a page part periodically while it has viewers."""
+        """Render a page part every 2 s and pass changes to viewers, until no viewer is left, the part ends or rendering fails."""
         try:
             while part.viewers and part.event != _OVER:
                 text = await run_in_threadpool(self._part, key)
@@ -175,7 +175,7 @@ class LiveParts(Generic[KeyT]):
 
 
 class _Events(Response, Generic[KeyT]):
-    """A response that streams a page part and counts its viewers. Only the event loop's thread changes the count: no lock."""
+    """An HTTP response that streams a live page part. Viewers are counted without a lock, as only the event loop counts them."""
 
     def __init__(self, live: LiveParts[KeyT], key: KeyT) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ def _require_regular(path: Path, state: os.stat_result) -> None:
 
 
 def require_regular_file(path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None) -> None:
-    """Check that a path is a readable regular file, without opening it. `what` describes the file in errors.
+    """Raise an error unless a path is a readable regular file, without opening the file. `what` names the file in the error.
 
     Use this for files that this process may have locked: closing any descriptor of a file releases all of its locks.
 
@@ -64,7 +64,7 @@ def require_regular_file(path: Path, what: str, *, fault: type[QuadbenchError], 
 
 
 def is_file(path: Path) -> bool:
-    """Return whether the path is a regular file; False also for paths that no file system allows."""
+    """Return whether a path is a regular file. Return False if the path cannot be looked up, for example as it is too long."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -72,7 +72,7 @@ def is_file(path: Path) -> bool:
 
 
 def require_inside(path: Path, folder: Path, *, fault: type[QuadbenchError]) -> None:
-    """Check that a path, with links resolved, lies inside a folder.
+    """Raise an error unless a path, with symbolic links resolved, lies inside a folder.
 
     Raises:
         QuadbenchError: of the class `fault`, naming path and folder.
@@ -91,7 +91,7 @@ def fits_file_system(path: Path) -> bool:
 def require_file(
     path: Path, what: str, *, fault: type[QuadbenchError], hint: str | None = None, max_bytes: int | None = None
 ) -> None:
-    """Check that a path is a readable file of at most `max_bytes`. `what` describes it in errors, such as `foundation model`.
+    """Raise an error unless a path is a readable regular file of at most `max_bytes`. `what` names the file in the error.
 
     Raises:
         QuadbenchError: of the class `fault`, with the reason.
@@ -106,7 +106,7 @@ def require_file(
 
 
 def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = None, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of a regular file of at most `max_bytes`.
+    """Read a regular file as bytes. A file of more than `max_bytes` bytes is an error.
 
     Raises:
         QuadbenchError: of the class `fault`: the file is missing, not a regular file, or too large.
@@ -122,7 +122,7 @@ def read_file(path: Path, *, fault: type[QuadbenchError], hint: str | None = Non
 
 
 def read_json(path: Path, *, fault: type[QuadbenchError], hint: str | None = None) -> Any:
-    """Return the content of a JSON file. Refuse NaN and infinities. The parser refuses nesting of more than 200 levels.
+    """Parse a JSON file into Python values. NaN, infinities and nesting of more than 200 levels are errors.
 
     Raises:
         QuadbenchError: of the class `fault`: as for `read_file`, or the content is not JSON.

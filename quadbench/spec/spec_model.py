@@ -25,7 +25,7 @@ class TextPattern:
     expected: str
 
     def matches(self, text: str) -> bool:
-        """Return whether the whole text matches the pattern."""
+        """Return whether the regular expression `pattern` matches the whole text."""
         return re.fullmatch(self.pattern, text) is not None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: pydantic.GetCoreSchemaHandler) -> CoreSchema:
@@ -53,7 +53,7 @@ def is_name(text: str) -> bool:
 
 
 class Spec(pydantic.BaseModel):
-    """The base class of spec models: frozen, without unknown keys or type conversion. Text never becomes a number."""
+    """The immutable base class of models for YAML files. Unknown keys are errors. Text such as "5" never becomes a number."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -78,7 +78,7 @@ WHOLE_PATHS = {"paths": "whole"}  # serialization context that writes full paths
 
 
 def _written(path: Path, info: pydantic.SerializationInfo) -> str:
-    """Serialize a path as its file name, so that digests ignore folders. Pydantic's context WHOLE_PATHS keeps it whole."""
+    """Serialize a spec's path: absolute if the context is WHOLE_PATHS, else only the file name, so that digests omit folders."""
     return str(path.absolute()) if info.context == WHOLE_PATHS else path.name
 
 
@@ -87,14 +87,14 @@ SpecPath = Annotated[Path, pydantic.AfterValidator(resolve_beside), pydantic.Pla
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A fault in a YAML file. `location` lists the keys and indexes that lead from the top of the data to the fault."""
+    """A problem in a YAML file: a location and a reason. The location lists keys and indexes, such as ("tasks", 1, "steps")."""
 
     location: Location
     reason: str
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise one validation error with all problems, each at its own key. Do nothing if there are no problems.
+    """Raise one pydantic error that contains all problems, each with its location. Do nothing if there are no problems.
 
     Raises:
         ValidationError: pydantic's error, which `load` turns into a SpecError.
@@ -108,7 +108,7 @@ def refuse(problems: Iterable[Problem]) -> None:
 
 
 def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
-    """Raise one SpecError with problems found after a spec file was read, each at its line. Do nothing if there are none.
+    """Raise one SpecError that lists problems of an already loaded spec file, each with its line. Do nothing if there are none.
 
     Raises:
         SpecError: all problems, or the file has changed since and cannot be read.
@@ -122,7 +122,7 @@ def refuse_in(path: Path, problems: Iterable[Problem]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A value that overrides one in a spec file. `key` is `tasks[0].seed` or `tasks.0.seed`; `written` is the user's text."""
+    """A command-line value for a spec file's key. For `tasks[0].seed=7` (`written`), the key is `tasks[0].seed`, the value 7."""
 
     key: str
     value: Any
@@ -130,7 +130,7 @@ class Override:
 
 
 def load(path: Path, model: type[ModelT], changes: Iterable[Override] = (), context: Mapping[str, Any] | None = None) -> ModelT:
-    """Read a YAML file as an instance of `model`. Relative paths in the file start at its own folder.
+    """Read a YAML file as an instance of the pydantic class `model`. Relative paths in the file start at the file's folder.
 
     `changes` replace values of the file; `context` is passed to the model's validators.
 
@@ -163,19 +163,19 @@ def _validated(document: Document, model: type[ModelT], context: Mapping[str, An
 
 @cache
 def _schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
-    """Return a pydantic model's JSON schema. It is cached, since making one takes tens of milliseconds."""
+    """Return a pydantic model's JSON schema. Results are cached, as generating a schema takes tens of milliseconds."""
     return model.model_json_schema()
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return the end of an unknown-name error: `; did you mean 'x'?`. If no name is similar, list all known names."""
+    """Return the end of an error message about an unknown name: `; did you mean 'x'?`, or the known names if none is similar."""
     names = list(known)
     close = get_close_matches(name, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _check_version(document: Document, schema: dict[str, Any]) -> None:
-    """Raise a SpecError if schema_version is wrong. No other problem is reported, as other versions have other keys."""
+    """Raise a SpecError if a file's `schema_version` differs from the model's. A file without a version passes this check."""
     expected = schema.get("properties", {}).get("schema_version", {}).get("const")
     version = document.data.get("schema_version", expected)
     if version != expected or type(version) is not type(expected):
@@ -185,12 +185,12 @@ def _check_version(document: Document, schema: dict[str, Any]) -> None:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Return whether a pydantic error only follows from others: a list with invalid entries is also reported as too short."""
+    """Return whether pydantic calls a list too short although it has enough entries, as it does if an entry is invalid."""
     return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
 
 
 def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) -> tuple[int, str, str]:
-    """Convert a pydantic error to what users are shown: the line in the file, the key and the reason."""
+    """Convert a pydantic error to (line, key, reason). If a command-line override set the value: (0, override's text, reason)."""
     location, here, parent = _locate(details["loc"], schema, document.data)
     kind, context = details["type"], details.get("ctx", {})
     if kind.startswith("union_tag"):
@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """Return a pydantic error's location without the tags of unions. Also return the schemas of the value and its parent dict."""
+    """For a pydantic error at `loc`, return (`loc` without union tags, JSON schema of the value, JSON schema of its parent)."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:
@@ -229,7 +229,7 @@ def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location,
 
 
 def _resolve(here: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON schema with `$ref` replaced by its target, and `X or null` by X. The schema's own `examples` are kept."""
+    """Return schema `here` with `$ref` followed and `anyOf` replaced by its first non-null choice. Keep `here`'s `examples`."""
     examples = {name: here[name] for name in ("examples",) if name in here}
     while "$ref" in here or "anyOf" in here:
         here = (
@@ -259,7 +259,7 @@ _EXPECTED = {
 
 
 def _reason(kind: str, details: ErrorDetails, here: dict[str, Any], parent: dict[str, Any], value: Any) -> str:
-    """Return quadbench's own message for a pydantic error: the expected value, and the value in the file."""
+    """Return an error message for a pydantic error, such as `expected a list, found true`. Rare kinds keep pydantic's message."""
     context, first = details.get("ctx", {}), kind.split("_")[0]
     choices = " or ".join(map(str, here.get("enum", [here["const"]] if "const" in here else [])))
     match kind:

@@ -23,12 +23,12 @@ def variable(name: str) -> str | None:
 
 
 def secret_variable(name: str) -> str | None:
-    """Return a secret environment variable; None if it is unset or empty. It is not checked: an error would show it."""
+    """Return a secret environment variable's value; None if unset or empty. Skip checks, as errors would quote the secret."""
     return os.environ.get(name) or None
 
 
 def variables_of(prefix: str) -> dict[str, str]:
-    """Return all environment variables with this name prefix, unchecked, empty ones included."""
+    """Return the environment variables whose names start with `prefix`, as a dict from name to value. Values may be empty."""
     return {name: text for name, text in os.environ.items() if name.startswith(prefix)}
 
 
@@ -39,7 +39,7 @@ def set_variable(name: str, text: str) -> None:
 
 @contextmanager
 def without_variable(name: str) -> Iterator[None]:
-    """Unset an environment variable while the block runs, so that libraries in the block do not read its unchecked value."""
+    """Unset an environment variable during a `with` block, then restore it. Libraries in the block cannot read the value."""
     text = os.environ.pop(name, None)
     try:
         yield
@@ -55,7 +55,7 @@ def path_variable(name: str) -> Path | None:
 
 
 def paths_variable(name: str) -> list[Path]:
-    """Return the paths in an environment variable that lists several, separated as in PATH. If unset, return an empty list."""
+    """Split a colon-separated environment variable, such as PATH, into a list of paths. Return [] if it is unset or empty."""
     return [_path(name, _checked(name, text)) for text in os.environ.get(name, "").split(os.pathsep) if text]
 
 
@@ -66,14 +66,14 @@ def port_variable(name: str) -> int | None:
 
 
 def port_of(name: str, text: str) -> int:
-    """Return the port number in a text; errors name the variable that the text came from."""
+    """Convert text to a port number from 1 to 65535. If the text is invalid, raise a UserError that names the variable `name`."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_PORT)) and 0 < int(text) <= _MAX_PORT):
         raise UserError(f"${name}: {quote(text)} is not a port; expected a number from 1 to {_MAX_PORT}")
     return int(text)
 
 
 def number_variable(name: str, *, usual: float, least: float, most: float) -> float:
-    """Return the number in an environment variable, from `least` to `most`. If the variable is unset or empty, return `usual`."""
+    """Return the number in an environment variable (`usual` if unset or empty). Raise UserError if outside `least` to `most`."""
     text = variable(name)
     try:
         number = float(text) if text else usual
@@ -85,7 +85,7 @@ def number_variable(name: str, *, usual: float, least: float, most: float) -> fl
 
 
 def host_of(name: str, text: str) -> str:
-    """Return the host name or address in a text. An IPv6 address loses its brackets, because sockets expect it without."""
+    """Return a host name or IP address without IPv6 brackets, as sockets expect. Raise a UserError if the host is invalid."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         host.encode("idna")
@@ -100,7 +100,7 @@ def web_variable(name: str) -> str | None:
 
 
 def web_address_of(name: str, text: str | None) -> str | None:
-    """Return the text if it is empty or an http(s) URL without query; else raise UserError, which names the variable `name`."""
+    """Return `text` if it is None, empty or an http(s) URL without query. Otherwise raise a UserError about variable `name`."""
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0
@@ -116,7 +116,7 @@ def web_address_of(name: str, text: str | None) -> str | None:
 
 
 def mask_url(url: str) -> str:
-    """Return a URL for messages, with `***` in place of its login and query. Mask text that is not a URL by the same rules.
+    """Return a URL with login, query and fragment replaced by `***`. Text that is not a URL is masked by the same rules.
 
     Masking goes by position, not by searching for the password: everything before the last `@`, everything after a `?` or `#`,
     and everything after a colon that is not followed by a port.
@@ -134,12 +134,12 @@ def mask_url(url: str) -> str:
 
 
 def mask_urls_in(text: str) -> str:
-    """Mask every word of a program's or library's output that may be a URL with a login. Return the masked output."""
+    """Mask every word like `A:B@C` in a program's output, as the word may be a URL with a login. Return the masked output."""
     return re.sub(r"[^\s'\"]*:[^\s]*@[^\s'\"]*", lambda word: mask_url(word[0]), text)
 
 
 def refuse_like_url(text: str, what: str, expected: str) -> None:
-    """Raise a UserError for a path that looks like a mistyped URL and may hold a password. `what` describes it in errors."""
+    """Raise a UserError, with passwords masked, if a path looks like a mistyped URL. `what` names the path in the error."""
     if re.match(r"(//)?[^/]+:", text):
         hint = "write a relative path with a colon as ./PATH"
         raise UserError(f"{what} '{mask_url(text)}' is neither a path nor a URL; expected {expected}", hint=hint)

@@ -1,4 +1,4 @@
-"""YAML documents: a file as plain data with the line number of every value, or the list of its syntax problems."""
+"""Parsing of YAML files into plain data, with the line number of every value. Each problem is recorded with line and key."""
 
 import math
 import re
@@ -45,7 +45,7 @@ class Document:
         self.problems.append((line, key_of(location), reason))
 
     def set(self, key: str, value: Any, written: str) -> None:
-        """Set the value of a key such as `tasks[0].seed`, even if it is not there yet. Record an impossible key as a problem.
+        """Override the value of a key such as `tasks[0].seed`, adding missing keys. Record a problem if the key cannot be added.
 
         `tasks.0.seed` is the same, and so is `tasks.restyle.seed` if the list's first entry has that name. `written` is the
         user's own text of the override, which problems with the value name instead of a line.
@@ -69,7 +69,7 @@ class Document:
             here, location = here[place], (*location, place)
 
     def place_of(self, location: Location) -> tuple[int, str]:
-        """Return the line and key of the value at a location. For an overridden value, return 0 and the override's text."""
+        """Return `(line, key)` of the value at a location. For a value set by an override, return `(0, text of the override)`."""
         changed = next((location[:end] for end in range(len(location), 0, -1) if location[:end] in self.changed), None)
         if changed is None:
             return self.line_of(location), key_of(location)
@@ -77,11 +77,11 @@ class Document:
         return 0, f"{self.changed[changed]}{within}"
 
     def line_of(self, location: Location) -> int:
-        """Return the line of the value at a location, or of the innermost value around it."""
+        """Return the line number of the value at a location. If none is recorded, return that of the nearest enclosing value."""
         return next(self.lines[location[:end]] for end in range(len(location), -1, -1) if location[:end] in self.lines)
 
     def raise_problems(self) -> None:
-        """Raise a SpecError if there are problems."""
+        """Raise one SpecError with all recorded problems, sorted by line. Do nothing if there are no problems."""
         if self.problems:
             unique = dict.fromkeys(sorted(self.problems, key=lambda problem: problem[0]))
             at = ((f"{self.path}:{line}:" if line else f"{self.path} with", key, reason) for line, key, reason in unique)
@@ -89,13 +89,13 @@ class Document:
 
 
 def _place(here: list[Any], part: str) -> int | str:
-    """Return the list index that `part` gives as a number or as an entry's name. If no entry has the name, return `part`."""
+    """Return the list index for `part`, a number as text or an entry's `name`. If no entry has that name, return `part`."""
     named = (index for index, entry in enumerate(here) if isinstance(entry, dict) and entry.get("name") == part)
     return int(part) if part.isdecimal() else next(named, part)
 
 
 def read_document(path: Path) -> Document:
-    """Read a YAML file of keys and values. Problems that do not stop the parser are collected in `problems`."""
+    """Read a YAML file as a Document. Repeated keys and bad scalars go to `Document.problems`. Other errors raise SpecError."""
     document = Document(path=path)
     try:
         content = read_file(path, fault=UserError, max_bytes=MAX_SPEC_BYTES)
@@ -112,7 +112,7 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, document: Document) -> Document:
-    """Parse YAML text into `document` and return it. Problems show the document's `path`."""
+    """Parse YAML text into the data and lines of `document`; return `document`. Raise SpecError unless the text is a mapping."""
     try:
         _check_events(text, document)
         document.raise_problems()
@@ -132,7 +132,7 @@ def parse_document(text: str, document: Document) -> Document:
 
 
 def read_value(text: str) -> Any:
-    """Parse a single YAML scalar: a number, a word, true, false or null.
+    """Parse a YAML scalar and return it as a Python value: a number, text, a bool or None.
 
     Raises:
         UserError: the text is not such a scalar.
@@ -157,7 +157,7 @@ def key_of(location: Location) -> str:
 
 
 def describe(value: Any) -> str:
-    """Return a short description of a value for messages."""
+    """Describe a YAML value for an error message, such as `5`, `true`, `a list`, `keys and values` or `nothing`."""
     match value:
         case None:
             return "nothing"
@@ -174,7 +174,7 @@ def describe(value: Any) -> str:
 
 
 def _check_events(text: str, document: Document) -> None:
-    """Record YAML aliases, deep nesting and too many values as problems, before a parse into nodes could exhaust memory."""
+    """Record a problem if YAML text has aliases, deep nesting or too many values. Making nodes of it could exhaust memory."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -210,7 +210,7 @@ def _plain(node: Any, location: Location, document: Document) -> Any:
 
 
 def _pairs(node: Any, location: Location, document: Document) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a mapping, and record a problem for keys that are not text or occur twice."""
+    """Yield (key, plain value) for each entry of a YAML mapping. Skip a repeated or non-scalar key, and record a problem."""
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = _line(key_node)

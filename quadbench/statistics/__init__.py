@@ -1,4 +1,4 @@
-"""Summaries, intervals, tests and verdicts for lists of numbers.
+"""Statistics of lists of numbers: summaries, confidence intervals, significance tests, and verdicts on A/B comparisons.
 
 The launch (a fresh process) is the unit of comparison. Iterations of one process share its memory layout and temperature, so
 that many of them say nothing about the next process. Invalid input is a ValueError.

@@ -1,4 +1,4 @@
-"""Change points of a time series: its usual spread, and lasting shifts of its level."""
+"""Change points of a time series: detection of lasting shifts of the median, and estimation of the values' standard deviation."""
 
 import math
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ _MIN_SPREAD = 1e-4  # spread of values that repeat exactly
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A lasting change of a time series' level from `before` to `after`. `at` is the index of the first value at `after`.
+    """A lasting change of a time series' median from `before` to `after`. `at` is the index of the first value after the change.
 
-    Both levels are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the
-    change in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
+    Both are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the change
+    in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
     """
 
     at: int
@@ -40,23 +40,23 @@ class Shift:
 
     @property
     def change(self) -> float:
-        """Return the relative change of a series' level at this shift: 0.05 is 5 % more."""
+        """Return after / before - 1, the relative change of a series' median by a shift. A change of 0.05 is 5 % more."""
         return self.after / self.before - 1
 
     @property
     def holds(self) -> bool:
-        """Return whether the shift counts: its effect and change reach their minimums, with enough values before and after."""
+        """Return whether a shift is >= 2.5 standard deviations and >= 1 % of the old median, with 8 or more values per side."""
         is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
         return is_large and min(self.counts) >= MIN_BESIDE
 
     @property
     def weight(self) -> float:
-        """Return how strong the evidence for the shift is: the difference of both levels divided by its standard error."""
+        """Return the strength of evidence for a shift: the difference of medians divided by its standard error."""
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
-    """Return the lasting shifts of level in a series of positive values, earliest first.
+    """Find the lasting changes of the median in a time series of positive values. Return a tuple of Shifts, earliest first.
 
     Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
     neighbours are evaluated again over their longer segments. This ends when all remaining shifts hold. A temporary change of
@@ -80,7 +80,7 @@ def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
 
 
 class _Series:
-    """A time series scaled to a level of about 1, with cumulative sums that give the squared error of any segment."""
+    """A time series divided by its median. Cumulative sums give the squared error of any segment without a loop."""
 
     def __init__(self, data: NDArray[np.float64]) -> None:
         self.data = data
@@ -88,13 +88,13 @@ class _Series:
         self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
-        """Return the squared error of each segment around its mean. Segments begin at indexes `first` and stop before `end`."""
+        """Return each segment's squared error around its mean. Segments begin at indexes in `first` and all stop before `end`."""
         error: NDArray[np.float64] = self._squares[end] - self._squares[first]
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
 
     def shift(self, first: int, at: int, end: int) -> Shift:
-        """Return how the median level changes between the values at indexes `first` to `at` and those at `at` to `end`."""
+        """Return the Shift at index `at` between `data[first:at]` and `data[at:end]`: their medians, effect size and lengths."""
         sides = self.data[first:at], self.data[at:end]
         before, after = (float(np.median(side)) for side in sides)
         off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
@@ -104,7 +104,7 @@ class _Series:
 
 
 def _noise(data: NDArray[np.float64]) -> float:
-    """Return the standard deviation of a series' noise, from neighbours' differences: a shift in level affects only one of these.
+    """Return the standard deviation of a series' noise, estimated from differences of neighbouring values to ignore level shifts.
 
     Exactly repeated values have no noise; the result is at least a hundredth of the smallest change that counts.
     """
@@ -114,7 +114,7 @@ def _noise(data: NDArray[np.float64]) -> float:
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
-    """Return change points by PELT (Killick, Fearnhead, Eckley 2012): least squared error plus `penalty` per change point."""
+    """Return the indexes of change points that minimize squared error + `penalty` * points (PELT, Killick et al. 2012)."""
     size = series.data.size
     least = np.empty(size + 1)
     least[0] = -penalty
@@ -133,13 +133,13 @@ def _candidates(series: _Series, penalty: float) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The standard deviation of single values around their level, and the number of values it was estimated from."""
+    """The noise of a time series: the standard deviation of a single value, estimated from `count` values."""
 
     deviation: float
     count: int
 
     def change(self, before: Sequence[float], now: Sequence[float], *, least: float, chance: float) -> float | None:
-        """Return the median of later values minus the median of earlier values; None if the difference is not significant.
+        """Return the median of list `now` minus the median of list `before`. Return None if noise may explain the difference.
 
         It must exceed `least`, and the size that accidents reach with probability `chance`. A deviation from a quantile of
         steps is as precise as an ordinary one from half as many values: simulated chances of 5 % are 4.5 to 5.3 %.
@@ -153,7 +153,7 @@ class Spread:
 
 
 def spread_of(values: Sequence[float], share: float = MAX_STEPS) -> Spread | None:
-    """Return the spread of a series from the differences of neighbouring values; None with fewer than 6 values (MIN_USUAL).
+    """Return a series' Spread (noise), estimated from differences of neighbouring values. Return None below 6 values (MIN_USUAL).
 
     A change of level hardly affects these steps. The estimate is the quantile `share` of the steps, so larger ones may have any
     size. With MAX_STEPS, single outliers widen it; with HALF_OF_STEPS, they do not.

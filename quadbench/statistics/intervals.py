@@ -1,4 +1,4 @@
-"""Confidence intervals and p-values of a mean, by Student's t (also for skewed values) and the exact sign-flip test."""
+"""Confidence intervals and p-values of a mean: Student's t, adapted to skewed values, and the exact sign-flip test."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MAX_WIDENED = 2.0  # simulated: no limit would gain little coverage, but one int
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as a float array. Raise ValueError if one is not finite. `name` says in the message what the values are."""
+    """Return `values` as a float array. Raise ValueError if one is not finite; the message calls the values `name`."""
     data = np.asarray(values, dtype=np.float64)
     if not np.isfinite(data).all():
         raise ValueError(f"{name} contain {data[~np.isfinite(data)][0]}; expected finite numbers")
@@ -21,7 +21,7 @@ def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the sign-flip test's exact two-sided p: the share of sign patterns with at least the observed absolute sum.
+    """Return the exact two-sided p of a sign-flip test: the fraction of sign patterns with |sum| at least that of `differences`.
 
     Each of the 2^n sums is a sum over the first half plus one over the second, so sorting 2^(n/2) sums per half is enough.
     """
@@ -45,7 +45,7 @@ def _signed_sums(differences: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unlikely(p: float | None) -> bool:
-    """Return whether a p-value is at most 0.05. For None (no test) return True, so that the confidence interval decides."""
+    """Return True if a p-value is at most 0.05, or is None because no test was made. Return False otherwise."""
     return p is None or p <= 0.05 + 1e-12
 
 
@@ -81,7 +81,7 @@ def t_p(mean: float, error: float, degrees: int) -> float:
 
 
 def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """Return the confidence interval of a mean of possibly skewed values; None with fewer than two values.
+    """Return the confidence interval (low, high) of the mean of values that may be skewed; None with fewer than two values.
 
     With two values it is Student's t interval. From three on, Hall's cubic transformation of t corrects their skewness (P.
     Hall, On the removal of skewness by transformation, 1992; here with Student's quantiles). Neither end is further from the
@@ -101,7 +101,7 @@ def interval_of_mean(values: Sequence[float], confidence: float) -> tuple[float,
 
 
 def _untransformed(u: float, skewness: float, n: int) -> float:
-    """Undo Hall's correction for skewness g: find s in u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) for a given u."""
+    """Solve u = s + g s^2 / 3 + g^2 s^3 / 27 + g / (6 n) for s. Hall's correction of n values with skewness g turns s into u."""
     shifted = u - skewness / (6 * n)
     if abs(skewness) < 1e-6:
         return shifted

@@ -1,4 +1,4 @@
-"""Statistical comparison of builds A and B by interleaved launches, unpaired launches, or pairs of results for the same input."""
+"""Compare builds A and B statistically, by interleaved or unpaired launches, or by pairs of results for the same input."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MIN_BLOCKS = 6
 
 
 class Verdict(StrEnum):
-    """The result of comparing build B with build A, where less is better (time, bytes)."""
+    """The verdict on build B against build A: WORSE, BETTER, SAME or INCONCLUSIVE. Lower values (time, bytes) are better."""
 
     WORSE = "WORSE"
     BETTER = "BETTER"
@@ -30,10 +30,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of build B with A by launches in A B B A blocks. `ratio` is B / A; its interval needs two blocks or more.
+    """The comparison of builds A and B from A B B A launch blocks. `ratio` is B / A, with confidence interval `low` to `high`.
 
-    `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a verdict with the same spread. It is None with
-    fewer than two blocks, or if no affordable number would.
+    `low` and `high` are None below two blocks. `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a
+    verdict with the same spread. It is None with fewer than two blocks, or if no affordable number would.
     """
 
     blocks: int
@@ -48,7 +48,7 @@ class Comparison:
 def compare_launches(
     a: Sequence[float], b: Sequence[float], *, margin: float = EQUIVALENCE_MARGIN, confidence: float = CONFIDENCE
 ) -> Comparison:
-    """Compare one metric of builds A and B over launches interleaved as A B B A; values are in launch order.
+    """Return the comparison of builds A and B in one metric. `a` and `b` hold values in launch order, from A B B A blocks.
 
     Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete block is left out.
     A verdict needs the whole interval on one side of the margin, or within it (SAME). WORSE and BETTER also need an exact
@@ -90,7 +90,7 @@ def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def verdict_between(low: float, high: float, margin: float) -> Verdict:
-    """Judge an interval of log B - log A: WORSE wholly above `margin`, BETTER below -`margin`, SAME between, or INCONCLUSIVE."""
+    """Judge an interval of log(B / A) by L = log(1 + margin): WORSE above L, BETTER below -L, SAME within ±L, or INCONCLUSIVE."""
     limit = math.log1p(margin)
     if low > limit:
         return Verdict.WORSE
@@ -100,7 +100,7 @@ def verdict_between(low: float, high: float, margin: float) -> Verdict:
 
 
 def _blocks_needed(differences: Sequence[float], margin: float, confidence: float) -> int | None:
-    """Estimate how many A B B A blocks give a clear verdict at this mean and spread. Return None if that exceeds MAX_BLOCKS."""
+    """Estimate how many A B B A blocks a verdict needs. Return None if it is over MAX_BLOCKS, or from one block alone."""
     if len(differences) < 2:
         return None
     room = abs(abs(float(np.mean(differences))) - margin)
@@ -112,7 +112,7 @@ def _blocks_needed(differences: Sequence[float], margin: float, confidence: floa
 
 
 def share_interval(count: float, tries: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a proportion, `count` / `tries` (Wilson 1927). It is valid for few tries and near 0 or 1.
+    """Return Wilson's 95 % interval (low, high) of `count` / `tries` (Wilson 1927). It is valid for few tries and near 0 or 1.
 
     A try may count as a fraction, if it combines several events; the interval is then wider than necessary, not narrower.
     """
@@ -126,7 +126,7 @@ def share_interval(count: float, tries: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The mean difference of pairs and its 95 % interval, also valid for skewed differences. One pair has no interval.
+    """The mean difference between paired values, and its 95 % interval `low` to `high`. With one pair, `low` and `high` are None.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
     sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
@@ -141,7 +141,7 @@ class PairedComparison:
 
 
 def compare_paired(differences: Sequence[float]) -> PairedComparison:
-    """Test whether the mean of paired differences is 0. The test assumes one pair per input and independent inputs."""
+    """Test if the mean of `differences`, one per pair, is 0; return a PairedComparison. Every pair needs a different input."""
     n = finite(differences, "differences").size
     if n == 0:
         raise ValueError("no differences; expected one for each pair")
@@ -159,9 +159,9 @@ def compare_paired(differences: Sequence[float]) -> PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedComparison:
-    """The comparison of a metric in two runs. `ratio` is the later value / the earlier; its interval needs two launches per run.
+    """The comparison of a metric in two runs. `ratio` is later run / earlier run, with 95 % interval `low` to `high`.
 
-    The interval covers the variation between launches of one run. It cannot cover other changes between the two runs.
+    `low` and `high` are None if a run has one launch. The interval covers only the variation between launches of one run.
     """
 
     ratio: float
@@ -171,7 +171,7 @@ class UnpairedComparison:
 
 
 def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together: int = 1) -> UnpairedComparison:
-    """Compare one metric of two builds, given one value per launch, by Student's two-sample t-test on logarithms.
+    """Return the comparison of two builds in one metric, by Student's t-test on logarithms. Each list has one value per launch.
 
     The spread is pooled, as both builds run the same program on the same device and may have only two launches each. A verdict
     needs the whole interval on one side of the margin, or within it. If several metrics are compared `together`, WORSE and
@@ -195,7 +195,7 @@ def compare_unpaired(before: Sequence[float], now: Sequence[float], *, together:
 
 
 def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> float | None:
-    """Return half the width of the confidence interval of a difference of means; None if a build has only one launch."""
+    """Return half the width of the confidence interval of the difference of two means; None if a list has only one value."""
     if min(first.size, second.size) < 2:
         return None
     degrees = first.size + second.size - 2
@@ -204,7 +204,7 @@ def _half_width(first: np.ndarray, second: np.ndarray, confidence: float) -> flo
 
 
 def verdict_within(compared: Comparison, limit: float) -> Verdict:
-    """Return the verdict of a comparison. Changes below `limit`, a difference of logarithms, count as none.
+    """Return the Verdict on a Comparison for `limit`, a bound on |log(B / A)|. It is INCONCLUSIVE below MIN_BLOCKS blocks.
 
     SAME needs the whole interval within the limit. WORSE and BETTER need it beyond half the limit, and a sign-flip p that
     agrees. So a change by the limit is detected, and one below half the limit never is.

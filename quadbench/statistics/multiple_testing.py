@@ -26,7 +26,7 @@ _LEVEL = 1 - CONFIDENCE
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """The interim analyses (looks) of a comparison, which ends at the first clear verdict. `at` lists each look's block count.
+    """Planned interim analyses (looks) of a comparison: one at each block count in `at`, until the first conclusive verdict.
 
     Builds that differ by less than `margin` are the same; a difference of twice the margin should be detected. `is_planned`: the
     looks follow from the spread of the first blocks, which are analysed too.
@@ -38,7 +38,7 @@ class Looks:
 
     @property
     def confidence(self) -> float:
-        """Return the confidence level of the interval at each look. This level keeps the error rate of all looks below 5 %."""
+        """Return the confidence level for each interim test. It keeps the chance of any wrong verdict overall at about 5 %."""
         level = _LEVELS[len(self.at)]
         return 1 - (level * _OF_PLANNED if self.is_planned else level)
 
@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan interim looks that detect an effect of size `to_see`, given the spread so far; None if that needs too many blocks.
+    """Plan interim tests (Looks) that detect a change of `to_see` (0.05: 5 %). Return None if MAX_BLOCKS blocks are too few.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """
@@ -64,7 +64,7 @@ def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
 
 
 def reach(blocks: int, confidence: float) -> float:
-    """Return the distance of effect and margin for 90 % power, as a multiple of the standard deviation of block differences."""
+    """Return by how many standard deviations of block differences an effect must exceed the margin for 90 % power."""
     return (t_quantile((1 + confidence) / 2, blocks - 1) + t_quantile(_POWER, blocks - 1)) / math.sqrt(blocks)
 
 
@@ -87,28 +87,28 @@ class JointVerdict:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict corrected for the number of tested metrics, or INCONCLUSIVE if there are too few blocks."""
+        """Return the verdict corrected for the number of metrics: `claim`, or INCONCLUSIVE with fewer than MIN_BLOCKS blocks."""
         return self.claim if self.blocks >= MIN_BLOCKS else Verdict.INCONCLUSIVE
 
 
 def judge_together(
     figures: Sequence[tuple[Sequence[float], Sequence[float]]], *, margin: float = launch_comparison.EQUIVALENCE_MARGIN
 ) -> list[JointVerdict]:
-    """Test several metrics of builds A and B together. Each build's values are in launch order, two for each A B B A block.
+    """Return one JointVerdict per metric, tested together. `figures` lists one pair (A's values, B's values) per metric.
 
     WORSE and BETTER need the whole interval beyond the margin. They also need a t-test p of at most 0.05 after Holm's
     correction for all metrics. From MIN_BLOCKS blocks on, both use the differences of blocks. An exact sign-flip test must then
     agree, and an interval within the margin is SAME. With fewer blocks, both use two samples with pooled spread, which a linear
-    drift widens. The margin is then at least MARGIN_OF_FEW, and nothing is SAME.
+    drift widens. The margin is then at least MARGIN_OF_FEW, and nothing is SAME. A block has two values per build, in order.
     """
     alone = [_alone(a, b) for a, b in figures]
     return [_judged(one, p, margin, len(figures)) for one, p in zip(alone, holm([one.p for one in alone]), strict=True)]
 
 
 def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[Comparison]:
-    """Correct the comparisons' p-values for their number. If a corrected p is too high, change WORSE or BETTER to INCONCLUSIVE.
+    """Return the list of Comparisons, with WORSE or BETTER made INCONCLUSIVE where the Holm-adjusted p exceeds 1 - `confidence`.
 
-    The p of each t-test, computed from its interval at `confidence`, is corrected by Holm's method.
+    The p of each t-test is computed from its interval at `confidence`.
     """
     adjusted = holm([_p_of(one, confidence) for one in compared])
     same = [one.verdict is Verdict.SAME or p <= 1 - confidence for one, p in zip(compared, adjusted, strict=True)]
@@ -123,7 +123,7 @@ def _p_of(one: Comparison, confidence: float) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's method (1979). With limit 0.05, one or more false positives are at most 5 % likely."""
+    """Return p-values adjusted by Holm's method (1979). With limit 0.05, the chance of any false positive is at most 5 %."""
     adjusted, highest = [1.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
@@ -133,7 +133,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class _SingleFigure:
-    """The test of one metric: the blocks' differences of logarithms, their mean, interval, p and standard deviation."""
+    """The t-test of one metric's log(B / A). `differences` has log(B / A) per block; `mean` ± `half` is the 95 % interval."""
 
     differences: list[float]
     mean: float
@@ -190,7 +190,7 @@ def _judged(alone: _SingleFigure, p: float, margin: float, together: int) -> Joi
 
 @cache
 def _most_spread(together: int) -> tuple[tuple[int, float], ...]:
-    """Return pairs (blocks, standard deviation). With a spread up to this deviation, a 5 % change is found with 90 % power."""
+    """Return pairs (block count, highest standard deviation of block differences) that give 90 % power for a 5 % change."""
     whole = math.log1p(TO_TELL)
     beyond = whole - math.log1p(launch_comparison.EQUIVALENCE_MARGIN)
     return tuple(

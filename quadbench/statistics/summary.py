@@ -45,7 +45,7 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """Return the summary of `values`, or None if there are none."""
+    """Return a Summary of `values`: mean, median, spread, percentiles and extremes. Return None for an empty list."""
     data = finite(values, "values")
     if data.size == 0:
         return None
@@ -68,7 +68,7 @@ def summarize(values: Sequence[float]) -> Summary | None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Return the percentile by nearest rank, or None if there are too few values for it."""
+    """Return the percentile `percent` of a list by nearest rank, or None with fewer values than ENOUGH_SAMPLES[percent]."""
     if percent not in ENOUGH_SAMPLES:
         raise ValueError(f"no sample count is known for percentile {percent}; known: {', '.join(map(str, ENOUGH_SAMPLES))}")
     if len(values) < ENOUGH_SAMPLES[percent]:
@@ -85,12 +85,12 @@ def medians(lists: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def outliers(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the indexes of outliers: modified z-scores above 3.5 (Iglewicz and Hoaglin 1993). Without spread, return none."""
+    """Return indexes of outliers: |modified z-score| > 3.5 (Iglewicz, Hoaglin 1993); () if the median absolute deviation is 0."""
     return tuple(np.flatnonzero(_are_far(finite([values], "values"))).tolist())
 
 
 def count_outliers(lists: Sequence[Sequence[float]]) -> int:
-    """Return the number of values that are outliers within their own list, as defined by `outliers`."""
+    """Return the total number of outliers in several lists. Each list is judged alone, by the rule in `outliers`."""
     return sum(int(_are_far(rows).sum()) for _, rows in _of_each_length(lists))
 
 
@@ -104,7 +104,7 @@ def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
-    """Group lists by length: yield the indexes of equally long lists, and these lists as a 2-D array (lists, values)."""
+    """Group lists by length. Per length, yield `(indexes, array)`: the lists' indexes, and the lists as rows of a 2-D array."""
     by_length = defaultdict[int, list[int]](list)
     for place, values in enumerate(lists):
         by_length[len(values)].append(place)
@@ -113,7 +113,7 @@ def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int
 
 
 def settling_index(values: Sequence[float]) -> int:
-    """Return how many iterations at the start are still warm-up. This is also the index of the first settled value.
+    """Return the number of warm-up values at the start of a list: those well above the median of the list's second half.
 
     The second half is taken as settled. Leading values still warm up if they exceed its median by more than 5 % and by more
     than _FAR of its deviations. With fewer than _FEWEST values the result is 0.

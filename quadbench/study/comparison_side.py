@@ -1,4 +1,4 @@
-"""One of two compared builds (a recipe, bundle or run, with changes), called a side, and the options of a comparison."""
+"""The two builds (sides) of a comparison, and its options. A side is a recipe, bundle or run, with any changed settings."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,7 @@ class SideSpec:
 
     @property
     def name(self) -> str:
-        """Return the display name of a compared build: its source and the changes."""
+        """Return a build's display name: the source's file name and changed settings, as in `x.yaml with variant=float`."""
         changes = ", ".join(f"{key}={value}" for key, value in self.changes.items())
         return f"{Path(self.source).name[:_MAX_LENGTH]}{f' with {changes}' if changes else ''}"
 
@@ -56,14 +56,14 @@ class SideSpec:
 
     @property
     def variants(self) -> set[Variant]:
-        """Return the variants that a compared build can run: those of its recipe, or those with graphs in its bundle."""
+        """Return the variants that a recipe (`shared`, `float`, its baselines) or bundle (variants of its graphs) can run."""
         if self.recipe:
             return {Variant.SHARED, Variant.FLOAT, *map(Variant, self.recipe.baselines)}
         return {graph.variant for graph in self._existing_bundle.graphs} if self._existing_bundle else set()
 
     @property
     def has_references(self) -> bool:
-        """Return whether a compared build has reference images, which models with random weights lack."""
+        """Return whether a compared build has reference images. Builds of models with random weights have none."""
         if self.recipe:
             return not isinstance(self.recipe.foundation, RandomFoundation)
         return self._existing_bundle is not None and has_references(self._existing_bundle)
@@ -73,7 +73,7 @@ class SideSpec:
         return self.run.bundle if self.run else self.bundle.artifact if self.bundle else None
 
     def bundles(self, profiles: Sequence[str], *, layout: Layout, observer: Observer) -> dict[str, StoredBundle]:
-        """Return the compared build's bundle for each device profile. A recipe's missing bundles are built first."""
+        """Return a dict from device profile name to StoredBundle. If the build is a recipe, create missing bundles first."""
         if self.recipe:
             return pipeline.ensure_bundles_for(self.recipe, profiles, layout=layout, observer=observer)
         stored = self.bundle or (self.run.stored if self.run else None)
@@ -82,7 +82,7 @@ class SideSpec:
 
 
 def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec:
-    """Read one of the two builds of a comparison. `source` is a recipe (with changes to keys), a bundle's folder or a run's id.
+    """Return the SideSpec of a recipe, bundle folder or run id. `changes` maps a recipe key, variant, harness or kit to a value.
 
     Raises:
         UserError: the source is none of them, or a change does not fit it.
@@ -123,7 +123,7 @@ def side_of(source: str, changes: Mapping[str, str], layout: Layout) -> SideSpec
 
 
 def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (), *, called: tuple[str, str] = ("A", "B")) -> None:
-    """Raise UserError if two builds share no task, or none of the tasks `wanted`, if any. Messages name the builds `called`."""
+    """Raise UserError if two builds share no task from `wanted` (empty: any task). `called` holds build names for the message."""
     common = set(a.tasks) & set(b.tasks)
     if common.isdisjoint(wanted or common):
         only = f" among {', '.join(wanted)}" if wanted else ""
@@ -132,7 +132,7 @@ def require_common_tasks(a: SideSpec, b: SideSpec, wanted: Collection[str] = (),
 
 
 def measure_for(a: SideSpec, b: SideSpec) -> Measure:
-    """Return the measurement settings for two compared builds. A recipe's come first, then a stored run's, then those of build A.
+    """Return a comparison's measurement settings: from a recipe, else a stored run, else the defaults. `a` precedes `b`.
 
     Raises:
         UserError: two recipes differ in iterations, warm-up, switches or the order of tasks.
@@ -150,7 +150,7 @@ def measure_for(a: SideSpec, b: SideSpec) -> Measure:
 
 
 def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
-    """Raise UserError if a compared build lacks the graphs of its variant. `there` lists the variants whose graphs are built."""
+    """Raise UserError if a build has no graphs of the variant to run. `there` holds the variants of all graphs in the build."""
     if chosen.variant.graph_variant not in there:
         raise UserError(
             f"'{chosen.source}' has no graphs of {chosen.variant}; found {', '.join(sorted(there))}",
@@ -160,7 +160,7 @@ def require_variant(chosen: SideSpec, there: Collection[Variant]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A metric of a task on which a comparison must give a verdict. `limit` is the smallest relevant change, as a log ratio."""
+    """A metric of a task on which a comparison must give a verdict. `limit` is the smallest change to detect, as |log(B / A)|."""
 
     task: str
     key: str
@@ -169,7 +169,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(RecordHooks):
-    """A comparison's options. It ends at the first interim test with verdicts on all goals (metrics); by default, on image time.
+    """Options of a comparison. The comparison ends early if all metrics in `goals` (default: image time) have clear verdicts.
 
     With `to_see`, an effect such as 0.03, the interim tests (looks) are planned from the spread of the first blocks. `tasks`
     limits the common tasks; empty means all. `compiled` holds graphs compiled elsewhere, by bundle digest and target key.

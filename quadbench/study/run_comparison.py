@@ -1,4 +1,4 @@
-"""Compare two builds, launched alternately (A B B A) until there is a verdict. Or compare the metrics of two stored runs."""
+"""Comparisons of two builds by alternate launches (A B B A) until there is a verdict, and of two stored runs without verdicts."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def compare(
     layout: Layout,
     observer: Observer,
 ) -> Versus:
-    """Launch two builds alternately on every device until an interim test gives a verdict or all planned tests are done.
+    """Launch two builds alternately on each device until all verdicts are clear or no launch is left. Return the result (Versus).
 
     Write the result to comparison.json. The launches of each build are a run of their own. A device that fails is left out and
     named; the command waits for a lost device.
@@ -82,7 +82,7 @@ def compare(
 
 
 def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
-    """Compare two stored runs. Their launches were not interleaved, so there are no verdicts.
+    """Return the comparison of two stored runs. It has no verdicts, because the launches were not interleaved.
 
     Raises:
         UserError: a build is not a run or has changes that need launches, or the runs are the same or share no device or task.
@@ -115,7 +115,7 @@ def compare_stored(a: SideSpec, b: SideSpec) -> Versus:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSide:
-    """One of two compared builds, installed on its devices, with the run file for its launches."""
+    """One of two compared builds, A or B: its installations on devices, and the RunFile (content of run.json) of its launches."""
 
     letter: str
     comparison_side: SideSpec
@@ -123,13 +123,13 @@ class PreparedSide:
     rollout: Rollout
 
     def installation_on(self, device: Device) -> Installation | None:
-        """Return this compared build's installation on a device; None if the build is not installed there."""
+        """Return the Installation of the compared build on a device, or None if that device does not have the build."""
         return next((one for one in self.rollout.installations if one.device is device), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A comparison of two builds on one device, in progress."""
+    """The running comparison of two builds on one device, with the tasks of each build and the schedule of its launches."""
 
     device: Device
     sides: Sequence[PreparedSide]
@@ -138,7 +138,7 @@ class Trial:
     launches: InterleavedSchedule
 
     def queue(self, session: ComparisonSession) -> DeviceQueue:
-        """Return the device's queue of launches. Its recovery function reinstalls both builds after the device was lost."""
+        """Return a DeviceQueue (device and launches). Its `recover(error)` waits for a lost device and reinstalls both builds."""
 
         def installed_again() -> None:
             for side in self.sides:
@@ -150,7 +150,7 @@ class Trial:
         return DeviceQueue(device=self.device, schedule=self.launches.schedule(), recover=regain)
 
     def result(self) -> VersusDevice:
-        """Return the result of the comparison on this device."""
+        """Return the comparison's result on this device: metrics, differences between the builds, caveats and launches."""
         facts, blocks, looks = self.device.facts, self.launches.blocks, self.launches.looks
         a, b = sides_of_blocks(blocks, *self.tasks)
         return VersusDevice(
@@ -166,7 +166,7 @@ class Trial:
 
 
 def _planned(device: Device, sides: Sequence[PreparedSide], session: ComparisonSession) -> Trial:
-    """Plan the launches of both compared builds on a device, with their common tasks and the same measurement settings."""
+    """Return the Trial that compares two builds on a device. Both builds run the common tasks with equal measurement settings."""
     installations = [one for side in sides if (one := side.installation_on(device))]
     wanted = set.intersection(*(set(side.comparison_side.tasks) for side in sides))
     if session.work.tasks:
@@ -200,7 +200,7 @@ def _side_launch(
 
 
 def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock], looks: Looks) -> tuple[Looks, bool]:
-    """Return the interim tests (looks) and a bool: whether to end, as each metric has a verdict or cannot get one."""
+    """Return `(looks, is_over)`: the plan of the interim tests, and whether the comparison of two builds ends after `blocks`."""
     a, b = sides_of_blocks(blocks, *tasks)
     if not _verdicts(a, b, options, looks):
         return looks, True
@@ -213,7 +213,7 @@ def _judged(tasks: Pair, options: CompareOptions, blocks: Sequence[PairedBlock],
 
 
 def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[Verdict]:
-    """Return a verdict for each goal whose metric was measured in every launch. Without goals, the verdict is on image time."""
+    """Return a list with a Verdict per goal (metric and limit). Without goals, judge image time. Skip unmeasured metrics."""
     if not options.goals:
         verdict = compare_key(a, b, PRIMARY, ALL_TASKS, looks)
         return [verdict.verdict] if verdict else []
@@ -224,7 +224,7 @@ def _verdicts(a: Side, b: Side, options: CompareOptions, looks: Looks) -> list[V
 def _launch(
     sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> None:
-    """Run all launches of a comparison, and store their start and end in the run files of both compared builds."""
+    """Write run.json of both compared builds, run all launches, and then mark both runs as ended in run.json."""
     for side in sides:
         save_run(session.layout, side.run_file)
     with _save_on_interrupt(sides, plans, session, failures):
@@ -247,7 +247,7 @@ def _ended_run_file(run_file: RunFile, retries: tuple[Retry, ...], run: RunFile 
 def _save_on_interrupt(
     sides: Sequence[PreparedSide], plans: Sequence[Trial], session: ComparisonSession, failures: Mapping[str, QuadbenchError]
 ) -> Iterator[None]:
-    """On Ctrl-C, write the comparison's result from the blocks that are complete, and log its path."""
+    """Run a `with` block. On Ctrl-C, save and log the comparison's results of all complete launch blocks, and raise again."""
     try:
         yield
     except KeyboardInterrupt:
@@ -277,7 +277,7 @@ def _versus(
 
 
 def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -> VersusSide:
-    """Return a compared build's entry in comparison.json. For a stored run, `of` has the recipe's name and swept values."""
+    """Return a build's entry in comparison.json. `of` is the recipe name and swept values of a stored run, None for a new run."""
     own_tasks = tuple(name for name in side.tasks if name not in other.tasks)
     return document_from(VersusSide, side, changes=dict(side.changes), run_id=run_id, of=of, own_tasks=own_tasks)
 
@@ -285,7 +285,7 @@ def _side(side: SideSpec, other: SideSpec, run_id: str, of: str | None = None) -
 def _equipped(
     devices: Sequence[Device], sides: Sequence[SideSpec], session: ComparisonSession, left_out: dict[str, QuadbenchError] | None
 ) -> list[Device]:
-    """Return devices that can run both builds. Collect others' errors in `left_out`; if it is None, raise the first error."""
+    """Return devices that can run both builds. In `left_out`, map other devices' addresses to errors. If it is None, raise."""
     equipped = []
     for device in devices:
         try:
@@ -300,7 +300,7 @@ def _equipped(
 
 
 def _overrides(side: SideSpec, session: ComparisonSession) -> Overrides:
-    """Return what replaces quadbench's defaults for a compared build: harness, runtime kit, and graphs compiled elsewhere."""
+    """Return a build's Overrides: the user's own harness program, runtime libraries (kit) and compiled graphs, if given."""
     return Overrides(harness=side.harness, kit=side.kit, compiled=session.work.compiled)
 
 
@@ -327,7 +327,7 @@ def _prepared(letter: str, side: SideSpec, devices: Sequence[Device], session: C
 
 
 def _of(run: RunResult) -> str:
-    """Return the name of a stored run's recipe, followed by the values that a sweep set in the recipe."""
+    """Return a stored run's recipe name and swept values as text, such as `ten-tasks, steps=4`."""
     return ", ".join((run.bundle.recipe_name, *(f"{key.rpartition('.')[2]}={value}" for key, value in run.swept.items())))
 
 

@@ -1,4 +1,4 @@
-"""Sweep: runs of a recipe with several values of some of its keys, and the metrics of all settings in one table."""
+"""Sweep: run a recipe with several values of some keys, and collect the metrics of all combinations in one table."""
 
 import itertools
 import logging
@@ -52,7 +52,7 @@ class SweepAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """A finished sweep, and the folder with its report. `failures` maps a setting, or `SETTING on ADDRESS`, to the error."""
+    """A finished sweep and its folder. `failures` maps `KEY=VALUE`, or `KEY=VALUE on ADDRESS` for one device, to the error."""
 
     sweep: Sweep
     folder: Path
@@ -71,7 +71,7 @@ class Variation:
 
 
 def parse_axis(text: str) -> SweepAxis:
-    """Parse a sweep option of the form `KEY=V1,V2`.
+    """Parse a sweep option of the form `KEY=V1,V2` into a SweepAxis: a recipe key and its values.
 
     Raises:
         UserError: the text has another form, or repeats a value.
@@ -88,7 +88,7 @@ def parse_axis(text: str) -> SweepAxis:
 
 
 def vary_recipe(recipe: str, axes: Sequence[SweepAxis]) -> tuple[Variation, ...]:
-    """Return a recipe for each combination of swept values. Baseline variants are left out; settings are compared directly."""
+    """Return a Variation (setting and changed recipe) for each combination of axis values. Remove each recipe's baselines."""
     keys = [axis.key for axis in axes]
     if len(set(keys)) < len(keys):
         raise UserError(f"--over {max(keys, key=keys.count)} is given twice", hint="give all values in one --over KEY=V1,V2")
@@ -125,10 +125,10 @@ def sweep(
     layout: Layout,
     observer: Observer,
 ) -> SweepResult:
-    """Build a sweep's bundles (common steps once), run and score each combination of values (setting), and write `sweeps/<id>/`.
+    """Build bundles for all combinations of a sweep's values, run and score the bundles, and write results to `sweeps/<id>/`.
 
-    With `keep_going`, a setting that failed is left out, as long as another one succeeds. The time budget is for the whole
-    sweep.
+    Build steps that combinations share run once. With `keep_going`, a combination that fails is left out, as long as another
+    one succeeds. The time budget is for the whole sweep.
 
     Raises:
         QuadbenchError: a value is invalid, a device is not available, a build failed, or all devices failed at a setting.
@@ -151,7 +151,7 @@ def sweep(
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningSweep:
-    """A sweep in progress: its results so far (`points`), and the reasons why settings or devices have no result."""
+    """A sweep in progress: results (`points`), errors by variation or device (`failures`), excluded devices (`left_out`)."""
 
     sweep_id: str
     variations: Sequence[Variation]
@@ -161,13 +161,13 @@ class _RunningSweep:
     left_out: dict[str, str] = field(default_factory=dict)  # devices, by setting and address
 
     def note(self, variation: Variation, outcome: RunOutcome) -> None:
-        """Note the devices that were excluded from a setting's run or failed in it, with the reasons."""
+        """Add a run's reasons for excluded devices to `left_out`, errors to `failures`. Keys are `KEY=VALUE on ADDRESS`."""
         self.left_out.update({f"{variation} on {address}": reason for address, reason in outcome.result.left_out.items()})
         self.failures.update({f"{variation} on {address}": error for address, error in outcome.failures.items()})
 
     @property
     def sweep(self) -> Sweep:
-        """Return the sweep with the results so far. Its field `left_out` gives the settings without results."""
+        """Return a Sweep of the results so far. Its `left_out` maps missing value combinations and devices to reasons."""
         first = self.variations[0]
         settings = [point.setting for point in self.points]
         missing = [str(variation) for variation in self.variations if variation.setting not in settings]
@@ -187,7 +187,7 @@ class _RunningSweep:
 
 @contextmanager
 def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[None]:
-    """On Ctrl-C or an error, write a sweep's results so far, and log the path."""
+    """Run a `with` block. On Ctrl-C or a QuadbenchError, write the sweep's results so far, log the path, and raise again."""
     try:
         yield
     except (KeyboardInterrupt, QuadbenchError):
@@ -199,7 +199,7 @@ def _kept_if_broken_off(under_way: _RunningSweep, layout: Layout) -> Iterator[No
 def _measure(
     under_way: _RunningSweep, addresses: Sequence[Address], options: RunOptions, layout: Layout, observer: Observer
 ) -> None:
-    """Run and score every setting of a sweep. The time budget counts from the start of the sweep."""
+    """Run and score each recipe of a sweep, and add results and errors to `under_way`. All runs share one time budget."""
     began, variations = time.monotonic(), under_way.variations
     with temporary_folder(layout.scratch) as scratch:
         teacher = _teacher(variations, scratch)
@@ -221,7 +221,7 @@ def _measure(
 
 
 def changed_tasks(variations: Sequence[Variation]) -> tuple[str, ...]:
-    """Return the tasks whose graphs or sampler differ between settings; measurement settings do not count."""
+    """Return the names of tasks whose recipe differs between combinations of swept values. Ignore measurement settings."""
     works: dict[str, set[str]] = {}
     for variation in variations:
         for task in variation.recipe.tasks:
@@ -243,7 +243,7 @@ def _has_random_weights(variations: Sequence[Variation]) -> bool:
 
 
 def _teacher(variations: Sequence[Variation], folder: Path) -> "Teacher | None":
-    """Return the teacher model, which makes reference images for all settings; None if the recipes' model has random weights."""
+    """Return the Teacher, which makes a sweep's reference images, or None if a recipe's model has random weights."""
     if _has_random_weights(variations):
         return None
     from quadbench.quality.trajectories import Teacher

@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 def find_study(layout: Layout, study_id: str) -> Path | None:
-    """Return the JSON file of a stored sweep or comparison by its id; None if there is none."""
+    """Return the path of the JSON file of a stored sweep or comparison, or None if no sweep or comparison has this id."""
     return next((path for path in layout.studies() if path.parent.name == study_id), None)
 
 
 def read_study(path: Path) -> Study:
-    """Read the JSON file of a sweep or a comparison.
+    """Read the JSON file of a sweep or comparison, and return the Sweep or Versus (comparison) in it.
 
     Raises:
         ArtifactError: the file is damaged, or has another version.
@@ -46,7 +46,7 @@ def read_study(path: Path) -> Study:
 
 
 def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
-    """Return list entries of the latest sweeps and comparisons, latest first. The entry of a damaged one has only the error."""
+    """Return the `limit` newest sweeps and comparisons as StudyLines, newest first. A damaged file's StudyLine has the error."""
     latest = sorted(layout.studies(), key=lambda path: path.parent.name, reverse=True)[:limit]
     lines = []
     for path in latest:
@@ -58,7 +58,7 @@ def study_lines(layout: Layout, limit: int) -> list[StudyLine]:
 
 
 def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
-    """Return a published paper's table beside the measured values of all runs of a sweep.
+    """Return the table called `name` of a published paper as a FigureTable, with the measured values of a sweep's runs added.
 
     Raises:
         UserError: the study is a comparison, or the table is not from a paper.
@@ -75,7 +75,7 @@ def study_table(study: Study, name: str, layout: Layout) -> FigureTable:
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRun:
-    """A run to compare with an earlier run (baseline): recipe, tasks, devices, swept values. `run_id` is None before storing."""
+    """The newer of two compared runs: its recipe, tasks and devices. `run_id` is None if the newer run is not stored yet."""
 
     recipe_name: str
     tasks: Sequence[str]
@@ -85,7 +85,7 @@ class LaterRun:
 
 
 def earlier_run(layout: Layout, word: str, later_run: LaterRun) -> RunResult | None:
-    """Return the run with id `word`. For `latest`, return the last complete run of the same recipe, tasks and devices, or None.
+    """Return the run with id `word`. For `latest`: the newest complete run with `later_run`'s recipe, tasks and devices, or None.
 
     Raises:
         UserError: the named run is the run itself, has none of its tasks or lacks a device, or there are no runs.
@@ -117,7 +117,7 @@ def _latest(layout: Layout, later_run: LaterRun) -> RunResult | None:
 
 
 def _fits(run: RunResult, later_run: LaterRun) -> bool:
-    """Return whether a stored run can be a later run's baseline: same recipe, tasks and devices, and no failed launch."""
+    """Return whether `run` has no failed launch, and has the recipe, exactly the tasks, and all devices of `later_run`."""
     if run.bundle.recipe_name != later_run.recipe_name or {task.name for task in run.bundle.tasks} != set(later_run.tasks):
         return False
     try:

@@ -19,7 +19,7 @@ _LINUX_LIBRARIES = "libatomic.so.1 libc.so.6 libdl.so.2 libgcc_s.so.1 libm.so.6 
 
 
 class Abi(StrEnum):
-    """The CPU architecture and operating system of a native program. For Android the value is Android's own name, `arm64-v8a`."""
+    """A CPU architecture and operating system for native programs: `x86_64-linux`, `arm64-linux` or Android's `arm64-v8a`."""
 
     X86_64_LINUX = "x86_64-linux"
     ARM64_LINUX = "arm64-linux"  # with glibc, as boards have it
@@ -27,7 +27,7 @@ class Abi(StrEnum):
 
     @property
     def traits(self) -> "AbiTraits":
-        """Return the properties of native files for this ABI, and the libraries that systems with this ABI provide."""
+        """Return the ABI's CPU name, ELF machine number, C library, loader path, page size in bytes and system library names."""
         match self:
             case Abi.X86_64_LINUX:
                 return _linux("x86_64", 62, "ld-linux-x86-64.so.2", "/lib64", _X86_64_PAGE_BYTES)
@@ -48,7 +48,7 @@ class Abi(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AbiTraits:
-    """The properties of native files for an ABI. `libraries` are the system's libraries; `libc` is the C library's name."""
+    """Properties of an ABI, such as the page size. `libraries` has the file names of the system's shared libraries."""
 
     machine: str  # as `uname -m` says
     elf_machine: int  # e_machine in ELF headers

@@ -33,7 +33,7 @@ HOSTED_PREFIX = "hub:"
 
 
 class Soc(Spec):
-    """The chip of a device, and the device's memory."""
+    """A device's chip (vendor, names and NPU version), and the size of the device's memory in MiB."""
 
     vendor: str
     """The chip's vendor in lower case, such as qualcomm or mediatek."""
@@ -88,7 +88,7 @@ class DeviceProfile(Spec):
 
     @model_validator(mode="after")
     def _targets_are_of_the_chip(self) -> Self:
-        """Refuse targets whose HTP version differs from `soc`'s, because linter and library choice read only `soc`."""
+        """Raise ValidationError if a QNN target's HTP (NPU) version is not the chip's, or LiteRT needs an HTP the chip lacks."""
         problems, there = [], f"found {self.soc.htp_arch or 'none'}"
         alternatives = ((("alternatives", number), target) for number, target in enumerate(self.alternatives))
         for location, target in ((("target",), self.target), (("virtual_target",), self.virtual_target), *alternatives):
@@ -102,14 +102,14 @@ class DeviceProfile(Spec):
         return self
 
     def targets(self) -> Iterator[Target]:
-        """Yield each target that graphs for this kind of device can be compiled for. Equal targets are not merged."""
+        """Yield a profile's targets: for attached, virtual and AI Hub devices, then alternatives. A target can occur twice."""
         yield from (self.target, self.virtual_target)
         if self.hosted_target is not None:
             yield self.hosted_target
         yield from self.alternatives
 
     def with_target(self, name: str) -> Self:
-        """Return a copy of the profile in which attached and virtual devices run the target of this name.
+        """Return a copy of the profile whose attached and virtual devices run the target called `name`, such as `qnn`.
 
         Names are backends (`onnxruntime`, `qnn`, `litert`) and ONNX Runtime's execution providers (`cpu`, `xnnpack`); the first
         match counts. For LiteRT, virtual devices run the same file on LiteRT's CPU, as they have no NPU.
@@ -125,7 +125,7 @@ class DeviceProfile(Spec):
         return self.model_copy(update={"target": chosen, "virtual_target": virtual})
 
     def name_of(self, target: Target) -> str | None:
-        """Return the name with which `with_target` selects a target, or None if an earlier target has the same name."""
+        """Return the name that selects a target in `with_target`, such as `qnn`. Return None if no name selects the target."""
         return next((name for name, named in self._named_targets().items() if named == target), None)
 
     def _named_targets(self) -> "dict[str, RunTarget]":
@@ -138,11 +138,11 @@ class DeviceProfile(Spec):
         return targets
 
     def matches(self, properties: Mapping[str, str]) -> bool:
-        """Return whether a device with these Android properties is of this kind; False if the profile has no patterns."""
+        """Return whether Android properties match all patterns of the profile. Return False if the profile has no patterns."""
         return bool(self.match) and all(fnmatchcase(properties.get(key, ""), pattern) for key, pattern in self.match.items())
 
     def virtual_properties(self) -> dict[str, str]:
-        """Return the Android properties that a virtual device of this kind reports."""
+        """Return the Android properties that the profile's virtual device reports, as a dict from name to value."""
         return {**_plain_patterns(self.match), **self.properties}
 
 
@@ -211,7 +211,7 @@ def local_profile() -> DeviceProfile:
 
 
 def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ...]]:
-    """Return two groups of device profiles: valid ones and broken ones. Profiles that share a name are all broken."""
+    """Return two tuples: valid DeviceProfiles, sorted by name, and BrokenProfiles. Files that share a profile name are broken."""
     files, folder = sorted(PROFILES_FOLDER.glob("*.yaml")), path_variable(PROFILES_VARIABLE)
     if folder and not folder.is_dir():
         hint = "unset it, or set it to the folder of your profiles"
@@ -244,7 +244,7 @@ def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTarget:
-    """A target in device profiles. `addresses` lists the devices that run it; `htp_arch` is the oldest of their HTP versions."""
+    """A target and the device profiles that use it. `htp_arch` is the profiles' oldest HTP (NPU) version, None without HTP."""
 
     key: str
     target: Target
@@ -254,7 +254,7 @@ class KnownTarget:
 
 
 def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[KnownTarget, ...]:
-    """Return every target of the device profiles once. `machine` is this machine's CPU (`uname -m`), used by virtual devices."""
+    """Return a KnownTarget for each distinct target of `profiles`. `machine` is the CPU of this machine, as from `uname -m`."""
     known: dict[str, KnownTarget] = {}
     for profile in profiles:
         for address, target, runs_on in _uses(profile, machine):
@@ -270,7 +270,7 @@ def known_targets(profiles: Sequence[DeviceProfile], machine: str) -> tuple[Know
 
 
 def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[BrokenProfile] = ()) -> KnownTarget:
-    """Find a target by its key or by a device's address. If the address names an invalid profile in `broken`, raise its error.
+    """Return the target with this key or device address. If the address belongs to a broken profile, raise the profile's error.
 
     Raises:
         UnknownNameError: no target has this key or address.
@@ -286,7 +286,7 @@ def find_target(name: str, known: Sequence[KnownTarget], broken: Sequence[Broken
 
 
 def _uses(profile: DeviceProfile, machine: str) -> Iterator[tuple[str | None, Target, str]]:
-    """Yield (address, target, CPU) for each target of a profile. The address is None if no device address selects it."""
+    """Yield (address, target, CPU name) for each target of a profile. The address is None if users cannot select the target."""
     if profile.name == LOCAL_NAME:
         yield LOCAL_NAME, profile.target, machine
         return

@@ -65,7 +65,7 @@ VENDORS = {
 
 
 def vendor_of(soc: str) -> Vendor:
-    """Return the vendor of a chip by LiteRT's name for it, such as `SM8750`. Only chips of known vendors are allowed."""
+    """Return the vendor of a chip from LiteRT's name for the chip, such as `SM8750`. An unknown vendor raises StopIteration."""
     return next(vendor for prefix, vendor in VENDORS.items() if soc.startswith(prefix))
 
 
@@ -191,7 +191,7 @@ PerformanceMode: TypeAlias = Literal[
 
 
 class QnnTarget(Spec):
-    """The target that runs graphs from context binaries on the device's Qualcomm HTP."""
+    """The target that runs QNN context binaries on the device's Qualcomm NPU, the HTP (Hexagon tensor processor)."""
 
     backend: Literal["qnn"]
     """Compiles on this machine with Qualcomm's compiler."""
@@ -205,7 +205,7 @@ class QnnTarget(Spec):
 
 
 class AiHubTarget(Spec):
-    """The target that runs graphs on the Qualcomm HTP of a device at Qualcomm AI Hub, which also compiles the graphs."""
+    """A compile target at Qualcomm AI Hub. The service compiles graphs and runs them on the NPU (HTP) of a hosted device."""
 
     backend: Literal["ai_hub"]
     """Compiles at Qualcomm AI Hub."""
@@ -229,7 +229,7 @@ class LiteRtTarget(Spec):
 
     @property
     def is_for_htp(self) -> bool:
-        """Return whether LiteRT runs this target's graphs on a Qualcomm chip's HTP. This is false for other chips and CPUs."""
+        """Return whether LiteRT runs the target's graphs on a Qualcomm chip's HTP (NPU), not on another chip or a CPU."""
         return self.soc is not None and vendor_of(self.soc) is VENDORS["SM"]
 
 
@@ -242,7 +242,7 @@ Target: TypeAlias = Annotated[
 
 
 def target_key(target: Target, machine: str) -> str:
-    """Return a target's short key, such as `onnxruntime-cpu-x86_64` or `litert-mt6991`. `machine` is from `uname -m`."""
+    """Return a target's key, such as `litert-mt6991`. Keys of CPU targets end with `machine`, the device CPU from `uname -m`."""
     match target:
         case OnnxRuntimeTarget():
             return f"onnxruntime-{target.execution_provider}-{machine}"

@@ -16,9 +16,9 @@ TEN_TASKS = FOLDER / "ten_tasks.json"  # file sizes of the recipe `ten-tasks`, w
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInput:
-    """One evaluation input of a task, as 64x64 RGB PNG files. For inpainting, a grey mask has 255 where pixels are replaced.
+    """An input to evaluate a built-in task: prompt, negative prompt, up to three 64x64 PNG files. `truth` is the expected image.
 
-    A text-to-image input has a prompt and no image.
+    `image` (None in text-to-image) and `truth` are RGB. `mask`, only for inpainting, is grey with 255 where pixels are replaced.
     """
 
     name: str
@@ -30,7 +30,7 @@ class TaskInput:
 
 
 def foundation_folder(name: str) -> Path:
-    """Return the folder of a built-in model, which is in diffusers' layout."""
+    """Return the folder of a built-in model. The folder has diffusers' layout."""
     return FOLDER / _known("built-in model", name, FOUNDATIONS)
 
 
@@ -40,7 +40,7 @@ def adapter_folder(name: str) -> Path:
 
 
 def task_inputs(name: str, *, folder: Path = FOLDER) -> tuple[TaskInput, ...]:
-    """Return the held-out evaluation inputs of a built-in task (not used for training), in order."""
+    """Return a built-in task's evaluation inputs, which were not used for training, in the order of the task's inputs.json."""
     inputs = folder / "inputs" / _known("built-in task", name, TASKS)
     return tuple(_task_input(inputs, entry) for entry in json.loads((inputs / "inputs.json").read_text()))
 

@@ -17,7 +17,7 @@ __all__ = ["INSTALL_HINT", "reencode_for_litert", "write_tflite"]
 
 
 def write_tflite(source: Path, path: Path) -> None:
-    """Write the .tflite file of a bundle's QDQ graph. Inputs and outputs keep their names, shapes and types."""
+    """Write an ONNX file's QDQ graph as the .tflite file `path`. Its inputs and outputs keep names, shapes and types."""
     with requires_package("writing graphs for LiteRT", hint=INSTALL_HINT):
         import ai_edge_litert.schema_py_generated  # noqa: F401  (checked before the graph is read)
         import onnx

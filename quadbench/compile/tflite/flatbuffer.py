@@ -30,7 +30,7 @@ TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 class TfliteWriter:
-    """A writer of one .tflite file, whose tensors have indices. Functions of forms.py add one ONNX operator each."""
+    """A writer that collects tensors and operators and saves a .tflite file. A tensor's index is its position in the file."""
 
     def __init__(self, graph: RoundedGraph) -> None:
         self.graph = graph
@@ -45,7 +45,7 @@ class TfliteWriter:
         self._inputs = {name: self._input(name, dtype) for name, dtype in graph.inputs.items()}
 
     def write(self, path: Path) -> None:
-        """Save the file after all operations were added. It has one signature, which names the graph's inputs and outputs."""
+        """Save the .tflite file after all operations are added. The file's signature names the graph's inputs and outputs."""
         inputs, outputs = self._inputs, {name: self._output(name, source) for name, source in self.graph.outputs.items()}
         graph = schema.SubGraphT(
             tensors=self._tensors,
@@ -108,7 +108,7 @@ class TfliteWriter:
         return self._constants[key]
 
     def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
-        """Add an operator by its name in TFLite's schema. An input of -1 is an omitted optional input."""
+        """Add an operator by its name in TFLite's schema, between tensors given by index. Index -1 omits an optional input."""
         number = getattr(schema.BuiltinOperator, code)
         kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
         self._operators.append(
@@ -122,7 +122,7 @@ class TfliteWriter:
         )
 
     def plain(self, name: str) -> int:
-        """Return the index of a tensor in ONNX's layout (channels first); a transposition is added if necessary."""
+        """Return a tensor's index in ONNX's layout (channels first). If only channels-last layout exists, add a TRANSPOSE."""
         if name not in self._plain:
             is_turned = name in self._last
             self._plain[name] = (
@@ -131,7 +131,7 @@ class TfliteWriter:
         return self._plain[name]
 
     def channels_last(self, name: str) -> int:
-        """Return the index of a four-dimensional tensor in channels-last layout; a transposition is added if necessary."""
+        """Return a four-dimensional tensor's index in channels-last layout. If only ONNX's layout exists, add a TRANSPOSE."""
         if name in self._plain and len(shape := self.graph.shapes[name]) != IMAGE_RANK:
             raise BuildError(f"'{name}' has the shape {shape} beside images, which is not supported for LiteRT")
         if name not in self._last:
@@ -140,11 +140,11 @@ class TfliteWriter:
         return self._last[name]
 
     def is_channels_last(self, *names: str) -> bool:
-        """Return whether any of these tensors exists channels-last, so that their reader is written channels-last as well."""
+        """Return whether any tensor in `names` exists in channels-last layout."""
         return any(name in self._last for name in names)
 
     def add_result(self, name: str, *, last: bool = False) -> int:
-        """Add the INT16 output tensor of an operation; `last` means channels-last layout."""
+        """Add an operation's output, the INT16 tensor `name`, and return its index. If `last`, the layout is channels-last."""
         shape = self.graph.shapes[name]
         number = self.tensor(name, [shape[i] for i in TO_LAST] if last else shape, "int16", self.graph.scales[name])
         self.register(name, number, last=last)
@@ -155,11 +155,11 @@ class TfliteWriter:
         return name in self._read
 
     def register(self, name: str, number: int, *, last: bool = False) -> None:
-        """Register a tensor's index under its ONNX name; `last` means channels-last layout."""
+        """Record a tensor's index under its ONNX name. `last` means that the tensor's layout is channels-last."""
         (self._last if last else self._plain)[name] = number
 
     def transpose(self, tensor: int, name: str, order: Shape) -> int:
-        """Add a TRANSPOSE of a quantized tensor, whose ONNX name is `name`, and return the result's index."""
+        """Add a TRANSPOSE of a tensor to the axis order `order`. Return the result's index. `name` is the tensor's ONNX name."""
         shape = self.shape(tensor)
         turned = self.intermediate(f"{name}.{'x'.join(map(str, order))}", tuple(shape[i] for i in order), self.graph.scales[name])
         self.operator("TRANSPOSE", [tensor, self.int32_constant(*order)], [turned])
@@ -171,7 +171,7 @@ class TfliteWriter:
         return result
 
     def layouts_of(self, name: str) -> tuple[int | None, int | None]:
-        """Return the tensor's indices in ONNX's and in channels-last layout. An index is None if no such tensor was added."""
+        """Return a tensor's indices (in ONNX's layout, in channels-last layout). An index is None if that layout is missing."""
         return self._plain.get(name), self._last.get(name)
 
     def intermediate(self, name: str, shape: Shape, scale: float | None = None) -> int:
@@ -179,13 +179,13 @@ class TfliteWriter:
         return self.tensor(name, shape, "float32" if scale is None else "int16", scale)
 
     def constant_input(self, op: Operation, index: int) -> Constant:
-        """Return the constant that an operation has as its input number `index`. Raise BuildError for other inputs."""
+        """Return an operation's input number `index`, a Constant. Raise BuildError if the input is omitted or not constant."""
         if index >= len(op.inputs) or op.inputs[index] not in self.graph.constants:
             raise BuildError(f"{op} needs a constant as input {index}", hint="make weights constants or LoRA inputs")
         return self.graph.constants[op.inputs[index]]
 
     def _input(self, name: str, dtype: str) -> int:
-        """Add a graph input with its type in ONNX; float inputs are then quantized to INT16."""
+        """Add a graph input and return its index. If it must be quantized, add a QUANTIZE whose INT16 output operators read."""
         shape, scale = self.graph.shapes[name], self.graph.scales.get(name)
         number = self.tensor(name, shape, dtype, None if dtype == "float32" else scale)
         inside = number
@@ -201,7 +201,7 @@ class TfliteWriter:
         return number
 
     def _constant(self, name: str, *, last: bool) -> int:
-        """Add a constant operand as INT16 with one scale. If it is not INT16 yet, its largest magnitude sets the scale."""
+        """Add an INT16 constant and return its index. Quantize other types so that the greatest magnitude becomes 32767."""
         constant = self.graph.constants[name]
         if constant.scales is None and constant.values.dtype.kind != "f":
             raise BuildError(f"'{name}' has {constant.values.dtype} values without a scale, which are not supported for LiteRT")
@@ -216,10 +216,10 @@ class TfliteWriter:
 
 
 class _Aligned(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose values begin at multiples of 16 bytes, as the schema requires. The package flatbuffers cannot align."""
+    """A .tflite buffer with values aligned to 16 bytes. TFLite's schema requires it; the flatbuffers package cannot do it."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  (flatbuffers' name)
-        """Write this buffer of a .tflite file, aligned, with the flatbuffer `builder`. Return the buffer's offset."""
+        """Write the buffer with a flatbuffer builder, values aligned to 16 bytes. Return the buffer's offset in the builder."""
         size = self.data.nbytes
         builder.StartVector(1, size, _ALIGNMENT)
         builder.head -= size

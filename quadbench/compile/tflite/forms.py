@@ -1,4 +1,4 @@
-"""Forms: functions that each write one ONNX operator to a .tflite file: elementwise operators, data movements and norms."""
+"""Write ONNX operators to a .tflite file, one function per operator: elementwise operators, data movements and norms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,13 +26,13 @@ def div(w: TfliteWriter, op: Operation) -> None:
 
 
 def gelu(w: TfliteWriter, op: Operation) -> None:
-    """Write GELU, exact or with the tanh approximation."""
+    """Write ONNX Gelu as TFLite's GELU. The ONNX attribute `approximate` selects the exact form or the tanh approximation."""
     is_tanh = op.attributes.get("approximate", b"none") == b"tanh"
     _elementwise("GELU", schema.GeluOptionsT(approximate=is_tanh))(w, op)
 
 
 def softmax(w: TfliteWriter, op: Operation) -> None:
-    """Write SOFTMAX in float, between DEQUANTIZE and QUANTIZE.
+    """Write ONNX Softmax as a SOFTMAX on float values: DEQUANTIZE before it, QUANTIZE after it.
 
     LiteRT's INT16 softmax clips scores 10 below the greatest, so masked tokens would leak and long flat rows lose values.
     """
@@ -46,7 +46,7 @@ def softmax(w: TfliteWriter, op: Operation) -> None:
 
 
 def _elementwise(code: str, options: Any = None) -> Form:
-    """Return a function that writes the elementwise operator `code` with one input, or two inputs whose scales may differ."""
+    """Return a function (TfliteWriter, Operation) -> None that writes TFLite's elementwise operator `code`, such as MUL."""
 
     def write(w: TfliteWriter, op: Operation) -> None:
         last = w.is_channels_last(*op.inputs)
@@ -57,7 +57,7 @@ def _elementwise(code: str, options: Any = None) -> Form:
 
 
 def reshape(w: TfliteWriter, op: Operation) -> None:
-    """Write RESHAPE for Reshape, Squeeze, Unsqueeze or Flatten if the shape changes. Integer token ids stay unquantized."""
+    """Write Reshape, Squeeze, Unsqueeze or Flatten as RESHAPE, or nothing if the shape stays. Token ids stay integers."""
     source, name = op.inputs[0], op.outputs[0]
     if w.graph.shapes[source] == w.graph.shapes[name]:
         identity(w, op)
@@ -67,14 +67,14 @@ def reshape(w: TfliteWriter, op: Operation) -> None:
 
 
 def identity(w: TfliteWriter, op: Operation) -> None:
-    """Write no operator for an ONNX Identity; register the input's tensor under the output's name too."""
+    """Write no operator for an ONNX Identity. Instead, register the input's tensor under the output's name."""
     for number, last in zip(w.layouts_of(op.inputs[0]), (False, True), strict=True):
         if number is not None:
             w.register(op.outputs[0], number, last=last)
 
 
 def transpose(w: TfliteWriter, op: Operation) -> None:
-    """Write TRANSPOSE. Between channels first and last, write it only if the tensor does not exist in that layout yet."""
+    """Write ONNX Transpose as TRANSPOSE. For NCHW to NHWC or back, reuse a tensor with the result's memory order, if any."""
     source, name, order = op.inputs[0], op.outputs[0], tuple(op.attributes["perm"])
     if order == TO_LAST:
         w.register(name, w.channels_last(source))
@@ -85,7 +85,7 @@ def transpose(w: TfliteWriter, op: Operation) -> None:
 
 
 def concat(w: TfliteWriter, op: Operation) -> None:
-    """Write CONCATENATION, with inputs requantized to the result's scale, as LiteRT silently ignores different scales."""
+    """Write ONNX Concat as CONCATENATION. Requantize inputs to the result's scale first: LiteRT ignores unequal input scales."""
     name, last = op.outputs[0], w.is_channels_last(*op.inputs)
     parts = [w.channels_last(part) if last else w.plain(part) for part in op.inputs]
     scale = w.graph.scales[name]
@@ -100,7 +100,7 @@ def concat(w: TfliteWriter, op: Operation) -> None:
 
 
 def split(w: TfliteWriter, op: Operation) -> None:
-    """Write Split as one STRIDED_SLICE per used part.
+    """Write ONNX Split as one STRIDED_SLICE for each output that an operation reads or that is a graph output.
 
     With SPLIT, Qualcomm's compiler turns unused parts into graph outputs, and the graph cannot be run.
     """
@@ -128,13 +128,13 @@ def slice_(w: TfliteWriter, op: Operation) -> None:
 
 
 def _sliced(w: TfliteWriter, op: Operation, name: str, bounds: Sequence[Sequence[int]]) -> None:
-    """Write a STRIDED_SLICE with begin, end and stride in each dimension."""
+    """Write a STRIDED_SLICE whose result is the tensor `name`. `bounds` has (begin, end, stride) for each dimension."""
     numbers = [w.int32_constant(*column) for column in zip(*bounds, strict=True)]
     w.operator("STRIDED_SLICE", [w.plain(op.inputs[0]), *numbers], [w.add_result(name)], schema.StridedSliceOptionsT())
 
 
 def resize(w: TfliteWriter, op: Operation) -> None:
-    """Write 2x nearest-neighbour upsampling as CONCATENATION and RESHAPE; chips refuse INT16 RESIZE_NEAREST_NEIGHBOR."""
+    """Write 2x nearest-neighbour upsampling as CONCATENATION and RESHAPE. Chips refuse RESIZE_NEAREST_NEIGHBOR in INT16."""
     form = [str(op.attributes.get(key, default.encode()), "utf-8") for key, default in RESIZE_DEFAULTS.items()]
     before, after = w.graph.shapes[op.inputs[0]], w.graph.shapes[op.outputs[0]]
     if form != ["nearest", *EXACT_RESIZE] or after != (*before[:2], 2 * before[2], 2 * before[3]):
@@ -163,7 +163,7 @@ def layer_norm(w: TfliteWriter, op: Operation) -> None:
 
 
 def group_norm(w: TfliteWriter, op: Operation) -> None:
-    """Write group normalization over each group of channels and all positions.
+    """Write group normalization in float: each group of channels has one mean and one variance over all positions.
 
     An image (1, h, w, C) keeps its shape: chips lay channels out in blocks of 32, so (1, h w, G, C/G) would take eight times the
     memory for C/G = 4. A tensor (1, C, T) with channels first is reshaped to (1, G, C/G T).
@@ -188,23 +188,23 @@ def mean(w: TfliteWriter, op: Operation) -> None:
 
 
 class _Norm:
-    """A helper that writes the steps of a normalization in float."""
+    """A helper that adds the float operators of one layer norm or group norm to a .tflite file."""
 
     def __init__(self, w: TfliteWriter, op: Operation) -> None:
         self._w, self._op, self._parts = w, op, 0
 
     def exact(self, rounded: int) -> int:
-        """Add a DEQUANTIZE, which gives the tensor's exact values in float, and return the result's index."""
+        """Add a DEQUANTIZE of a quantized tensor. Return the index of the resulting float32 tensor."""
         return self._written("DEQUANTIZE", [rounded], self._w.shape(rounded))
 
     def reshaped(self, tensor: int, shape: Shape) -> int:
-        """Add a RESHAPE of a float tensor; one size of the new shape may be -1 and is inferred."""
+        """Add a RESHAPE of a float tensor and return the result's index. A size of -1 is computed from the tensor's size."""
         left = prod(self._w.shape(tensor)) // -prod(shape) if -1 in shape else 0
         whole = tuple(left if size == -1 else size for size in shape)
         return self._written("RESHAPE", [tensor, self._w.int32_constant(*whole)], whole)
 
     def normalised(self, x: int, mean: Callable[[int], int]) -> int:
-        """Write (x - mean) / standard deviation. The function `mean` writes the mean, in a shape that broadcasts to x."""
+        """Write (x - mean) / standard deviation; return its index. `mean` takes a tensor's index and returns its mean's index."""
         shape = self._w.shape(x)
         centred = self._written("SUB", [x, mean(x)], shape, schema.SubOptionsT())
         variance = mean(self._written("MUL", [centred, centred], shape, schema.MulOptionsT()))
@@ -214,12 +214,12 @@ class _Norm:
         return self._written("MUL", [centred, root], shape, schema.MulOptionsT())
 
     def mean(self, x: int, axes: tuple[int, ...]) -> int:
-        """Write the mean over some axes, which keep size 1, and return the result's index."""
+        """Add a MEAN of a float tensor over `axes`. In the result, these axes have size 1. Return the result's index."""
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(self._w.shape(x)))
         return self._written("MEAN", [x, self._w.int32_constant(*axes)], shape, schema.ReducerOptionsT(keepDims=True))
 
     def group_mean(self, x: int, groups: int) -> int:
-        """Write the mean of each group of an image's channels over all positions. Return it for every channel: (1, 1, 1, C)."""
+        """Write each channel's group mean over all positions of an image (1, h, w, C). Return the (1, 1, 1, C) tensor's index."""
         *_, channels = self._w.shape(x)
         apart = (1, 1, groups, channels // groups)
         means = self.mean(self.reshaped(self.mean(x, (1, 2)), apart), (3,))
@@ -227,7 +227,7 @@ class _Norm:
         return self.reshaped(spread, (1, 1, 1, channels))
 
     def scaled(self, normal: int, result: int, channels: Shape) -> None:
-        """Multiply each channel by its scale, add its offset if any, and quantize. `channels` is the shape of both."""
+        """Scale `normal` per channel, add offsets if given, and quantize into `result`. `channels` is the scales' shape."""
         shape = self._w.shape(normal)
         scaled = self._written("MUL", [normal, self._channels(1, channels)], shape, schema.MulOptionsT())
         if len(self._op.inputs) > 2:
@@ -235,7 +235,7 @@ class _Norm:
         self._w.operator("QUANTIZE", [scaled], [result])
 
     def _channels(self, index: int, shape: Shape) -> int:
-        """Add each channel's scale or offset as a constant. From a depthwise Conv's weight, take each filter's first value."""
+        """Reshape channel scales or offsets, (C,) or (C, 1, 1, 1), to `shape`. Add a float constant and return its index."""
         exact = self._w.constant_input(self._op, index).dequantized
         return self._constant(exact.reshape(len(exact), -1)[:, 0].reshape(shape))
 

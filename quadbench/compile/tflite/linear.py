@@ -28,17 +28,17 @@ def gemm(w: TfliteWriter, op: Operation) -> None:
 
 
 def matmul(w: TfliteWriter, op: Operation) -> None:
-    """Write BATCH_MATMUL of two quantized tensors, as in attention."""
+    """Write ONNX MatMul as BATCH_MATMUL of two quantized tensors, such as queries and keys of attention."""
     product(w, w.plain(op.inputs[0]), w.plain(op.inputs[1]), w.add_result(op.outputs[0]))
 
 
 def product(w: TfliteWriter, left: int, right: int, result: int, *, adjoint: bool = False) -> None:
-    """Write BATCH_MATMUL; `adjoint` transposes the second factor."""
+    """Write a BATCH_MATMUL of two tensors, given by index, into `result`. `adjoint` transposes the matrices of `right`."""
     w.operator("BATCH_MATMUL", [left, right], [result], schema.BatchMatMulOptionsT(adjY=adjoint))
 
 
 def gather(w: TfliteWriter, op: Operation) -> None:
-    """Write GATHER of rows of an INT8 table, then QUANTIZE to 16 bits. If the indices are constant, write a constant instead."""
+    """Write Gather from an INT8 table as GATHER and QUANTIZE to INT16. For constant indices, write the rows as a constant."""
     table, name = w.constant_input(op, 0), op.outputs[0]
     if op.attributes.get("axis", 0) != 0 or table.scales is None or table.scales.ndim:
         raise BuildError(f"{op} is not an embedding: expected rows of a table with one scale")
@@ -55,7 +55,7 @@ def gather(w: TfliteWriter, op: Operation) -> None:
 
 
 def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]:
-    """Add a layer's bias (zeros by default). Return the index and type: INT32 if no sum can exceed 32 bits, otherwise INT64.
+    """Write a layer's bias (default: zeros). Return the index and TensorType: INT32 if no weighted sum overflows, else INT64.
 
     LiteRT's CPU accumulates in the bias's type. INT64 is always exact, but many times slower.
     """
@@ -71,7 +71,7 @@ def bias_of(w: TfliteWriter, op: Operation, weight: Constant) -> tuple[int, int]
 
 
 def conv(w: TfliteWriter, op: Operation) -> None:
-    """Write Conv as CONV_2D if the weights are constants, or as a matrix product if they are LoRA inputs."""
+    """Write an ONNX Conv to a .tflite model as CONV_2D. If its weights are LoRA inputs, write a BATCH_MATMUL instead."""
     attributes = op.attributes
     if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
         raise BuildError(f"{op} has groups or dilations, which are not supported for LiteRT")
@@ -92,7 +92,7 @@ def conv(w: TfliteWriter, op: Operation) -> None:
 
 
 def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
-    """Write a Conv whose weights are LoRA inputs as a matrix product. Each image patch and each filter becomes a row."""
+    """Write a Conv whose weights are LoRA inputs as a BATCH_MATMUL of two matrices, whose rows are image patches and filters."""
     data, filters = w.channels_last(op.inputs[0]), w.graph.shapes[op.inputs[1]]
     scale = w.graph.scales[op.inputs[0]]
     if filters[2:] != (1, 1):
@@ -110,7 +110,7 @@ def _with_lora_weights(w: TfliteWriter, op: Operation) -> None:
 
 
 def _windows(w: TfliteWriter, op: Operation, data: int, scale: float) -> int:
-    """Concatenate the values that a filter covers at each position (im2col), with one slice for each of its k k weights."""
+    """Write a Conv's im2col: slice the input per filter position, and concatenate along channels. Return the result's index."""
     stride, (rows, columns) = _stride(op), w.graph.shapes[op.inputs[1]][2:]
     _, _, height, width = w.graph.shapes[op.outputs[0]]
     data = _padded(w, op, data) if any(_pads(op)) else data
@@ -143,13 +143,13 @@ def _stride(op: Operation) -> tuple[int, int]:
 
 
 def _pads(op: Operation) -> tuple[int, int, int, int]:
-    """Return the padding of a Conv node as top, left, bottom, right."""
+    """Return the padding of a Conv node in pixels as (top, left, bottom, right). The default is zeros."""
     top, left, bottom, right = op.attributes.get("pads", (0, 0, 0, 0))
     return int(top), int(left), int(bottom), int(right)
 
 
 def _is_same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], pads: Sequence[int]) -> bool:
-    """Return whether a Conv's padding equals TFLite's SAME padding, which puts odd padding at the end of each dimension."""
+    """Return whether a Conv's `pads` equal TFLite's SAME padding. SAME puts an odd total's extra pixel at bottom or right."""
     own = []
     for length, filter_length, op in zip(size, kernel, stride, strict=True):
         results = -(-length // op)

@@ -31,7 +31,7 @@ class Constant:
 
     @property
     def dequantized(self) -> np.ndarray:
-        """Return the dequantized values in float. If the constant has no scales, return its values unchanged."""
+        """Return the constant's values times its scales, as float32. If `scales` is None, return the values unchanged."""
         if self.scales is None:
             return self.values
         shape = [-1 if dimension == self.axis else 1 for dimension in range(self.values.ndim)] if self.scales.ndim else []
@@ -40,7 +40,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """An operation of a rounded graph. Each input names a tensor or a constant; an empty name is an omitted optional input."""
+    """An operation of a RoundedGraph. `inputs` names tensors and constants; an empty name is an omitted optional input."""
 
     name: str
     op_type: str
@@ -54,7 +54,7 @@ class Operation:
 
 @dataclass(kw_only=True)
 class RoundedGraph:
-    """A graph whose tensors are integers. `outputs` maps each graph output's name to the quantized tensor's name."""
+    """A graph of operations on integer tensors. `outputs` maps each output's ONNX name to its quantized tensor's name."""
 
     inputs: dict[str, str]  # NumPy dtype of each input
     outputs: dict[str, str]
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Convert a QDQ graph with LiteRT's encodings to operations on integers. Weights are removed from `model` to save memory."""
+    """Convert a QDQ graph in LiteRT's encodings to a RoundedGraph. To save memory, remove large weights from `model`."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)
@@ -73,7 +73,7 @@ def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
 
 
 class _QdqReader:
-    """A converter of a QDQ graph, node by node. `names` maps each (de)quantized tensor to its name in the converted graph."""
+    """Converts a QDQ graph to a RoundedGraph (integer operations). `names` maps QDQ tensor names to RoundedGraph tensor names."""
 
     def __init__(self, model: "ModelProto") -> None:
         from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -94,7 +94,7 @@ class _QdqReader:
         )
 
     def read(self, node: "NodeProto") -> None:
-        """Convert the next node of the QDQ graph and add it to the result."""
+        """Convert one node of the QDQ graph and add it to `graph`. Nodes must come in topological order."""
         match node.op_type:
             case "DequantizeLinear":
                 self._dequantized(node)
@@ -104,7 +104,7 @@ class _QdqReader:
                 self._operation(node)
 
     def finished(self) -> RoundedGraph:
-        """Return the converted graph, after all nodes were read."""
+        """Return the RoundedGraph after `read` has converted all nodes. Raise BuildError if a float tensor has no scale."""
         graph = self.graph
         graph.outputs = {name: self.names.get(name, name) for name in self._output_names}
         tensors = [*graph.outputs.values(), *(name for op in graph.operations for name in op.outputs)]
@@ -124,7 +124,7 @@ class _QdqReader:
         self.graph.scales.setdefault(self.names[output], float(self._stored[node.input[1]]))
 
     def _quantized(self, node: "NodeProto") -> None:
-        """Set the scale of a node's result. If the result has another scale already, add an operation that requantizes it."""
+        """Convert a QuantizeLinear: set its input's scale. If a different scale is already set, add a Requantize operation."""
         source, output = self.names.get(node.input[0], node.input[0]), node.output[0]
         scale = float(self._stored[node.input[1]])
         if self.graph.scales.setdefault(source, scale) == scale:
@@ -155,7 +155,7 @@ class _QdqReader:
 
 
 def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
-    """Replace every four nodes that compute a group norm by one operation with the number of groups as attribute."""
+    """Replace each Reshape, InstanceNormalization, Reshape and depthwise Conv by one GroupNorm. Return the new RoundedGraph."""
     makers = {name: op for op in graph.operations for name in op.outputs}
     operations = [_group_norm(graph, op, makers) or op for op in graph.operations]
     needed, kept = set(graph.outputs.values()), []
@@ -167,7 +167,7 @@ def fuse_group_norms(graph: RoundedGraph) -> RoundedGraph:
 
 
 def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]) -> Operation | None:
-    """Return the group norm whose last node is `op`, a depthwise Conv, as one operation; None if `op` ends no group norm."""
+    """Fuse the group norm that ends in `op`, a depthwise Conv. Return one operation, or None if `op` ends no group norm."""
     parts = [op]
     while len(parts) < len(_PARTS) and parts[-1].inputs[0] in makers:
         parts.append(makers[parts[-1].inputs[0]])
@@ -179,7 +179,7 @@ def _group_norm(graph: RoundedGraph, op: Operation, makers: dict[str, Operation]
 
 
 def reencode_for_litert(model: "ModelProto") -> "ModelProto":
-    """Convert the encodings of a QDQ graph to LiteRT's symmetric ones, in place, and return the graph."""
+    """Convert a QDQ graph's UINT16 encodings to LiteRT's symmetric INT16 ones, in place. Return `model` itself."""
     writer = _Dialect(model=model, constants={constant.name: constant for constant in model.graph.initializer})
     for node in model.graph.node:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
@@ -197,14 +197,14 @@ def symmetric_scale(scale: float, zero_point: int) -> float:
 
 @dataclass(kw_only=True)
 class _Dialect:
-    """A QDQ graph whose encodings are being converted. `scales` maps each dequantized tensor with one scale to its new scale."""
+    """Converts a QDQ graph from UINT16 to INT16. `scales` maps each per-tensor DequantizeLinear output to its new scale."""
 
     model: "ModelProto"
     constants: dict[str, Any]
     scales: dict[str, float] = field(default_factory=dict)
 
     def reencode(self, node: "NodeProto") -> None:
-        """Make the UINT16 encoding of a (De)QuantizeLinear symmetric. Per-channel encodings (of weights) stay unchanged."""
+        """Convert the UINT16 encoding of a QDQ node to symmetric INT16. Leave per-channel encodings (of weights) unchanged."""
         scale, zero = self._value(node.input[1]), self._value(node.input[2])
         if scale.ndim:
             return
@@ -223,7 +223,7 @@ class _Dialect:
             self.scales[node.output[0]] = new
 
     def reencode_biases(self) -> None:
-        """Requantize each bias to its new scale, weight scale times data scale, because the data scale has changed."""
+        """Requantize biases after layers' input scales have changed. A bias scale is input scale times weight scale."""
         dequantizers = {node.output[0]: node for node in self.model.graph.node if node.op_type == DEQUANTIZE}
         for node in self.model.graph.node:
             bias = dequantizers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None

@@ -48,7 +48,7 @@ class ArtifactName:
 
 
 def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
-    """Send the files of an artifact that a store lacks. The artifact's entry is written last, when all files are there.
+    """Send an artifact's files to a store, unless already stored, then write its entry. Return counts of files and bytes sent.
 
     Raises:
         ArtifactError: a local file does not match its manifest, or the artifact has no valid digest.
@@ -72,7 +72,7 @@ def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Sto
 
 
 def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> StoredArtifact[ArtifactT]:
-    """Return an artifact in the results folder. If it is absent or damaged there, fetch it from the store.
+    """Return an artifact and its folder in the results folder. If it is absent or damaged, fetch it from the store first.
 
     Processes of one host fetch one at a time, so that each artifact is fetched once. Files of other local artifacts are linked.
 
@@ -95,11 +95,8 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
 
 
 def named(beginning: str, store: Store) -> ArtifactName:
-    """Return kind and digest of the stored artifact whose digest begins with this text.
-
-    Raises:
-        NotStoredError: there is none.
-        UserError: there are several.
+    """Return the kind and digest of the only stored artifact whose digest begins with `beginning`. Raise NotStoredError if
+    there is none, UserError if there are several.
     """
     every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
     if not every:
@@ -122,7 +119,7 @@ def artifacts(store: Store) -> Iterator[ArtifactName]:
 
 
 def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
-    """Return an artifact's entry in the store, a small JSON file that refers to the artifact's manifest.
+    """Read an artifact's entry from the store. The entry is a JSON file that refers to the artifact's manifest.
 
     Raises:
         NotStoredError: there is none.
@@ -152,7 +149,7 @@ def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
 
 
 def described(entry: ArtifactEntry, store: Store) -> Any:
-    """Return the artifact to which a store's entry refers, read from its manifest. The artifact's files are not checked.
+    """Read the manifest that a store entry refers to. Return a Bundle, CompiledBundle or Kit. Its files' contents are unchecked.
 
     Raises:
         ArtifactError: the manifest is missing, damaged, or describes another artifact.
@@ -172,7 +169,7 @@ def described(entry: ArtifactEntry, store: Store) -> Any:
 
 
 def read_any(folder: Path) -> StoredArtifact[Any]:
-    """Read an artifact of any kind (bundle, compiled bundle or runtime kit) from its local folder.
+    """Read a bundle, compiled bundle or runtime kit from its local folder. Return it with its folder as a StoredArtifact.
 
     Raises:
         ArtifactError: as `read_manifest`.
@@ -189,7 +186,7 @@ def _word(kind: type[ArtifactT]) -> str:
 
 
 def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> StoredArtifact[ArtifactT] | None:
-    """Return the artifact in a local folder, or None if it is absent, damaged or has another digest."""
+    """Return the artifact in a local folder. If it is absent, damaged or its digest is not `digest`, return None."""
     if not folder.exists():
         return None
     with suppress(ArtifactError):

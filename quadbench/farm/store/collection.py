@@ -24,7 +24,7 @@ _MOST_CONDEMNED = 50_000  # at a time; later collections handle the rest
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The keys and bytes that a garbage collection removed or marked for removal. In a dry run, they are only listed."""
+    """A garbage collection's result, or a dry run's forecast: keys and total bytes of files removed, and of files marked."""
 
     removed: tuple[str, ...]
     removed_bytes: int
@@ -41,10 +41,10 @@ def collect(
     grace_s: float = GRACE_S,
     is_dry_run: bool = False,
 ) -> Collected:
-    """Mark a store's artifacts and runs older than `keep_s` seconds, and unreferenced contents. Remove what was marked earlier.
+    """Mark a store's garbage for removal, and remove garbage marked `grace_s` seconds ago or earlier. Return the keys of both.
+    Garbage is artifacts and runs older than `keep_s` seconds, and file contents that no kept artifact or run lists.
 
-    `keep` has digests and run ids, or prefixes of them, that stay regardless of age. `referred` has those with references from
-    elsewhere.
+    `keep` has digests and run ids, or their prefixes, to keep at any age; `referred` has those that are referred to elsewhere.
 
     Raises:
         ArtifactError: a damaged entry hides what it refers to; nothing was removed.
@@ -89,7 +89,7 @@ class Holdings:
 
 
 def status(store: Store) -> Holdings:
-    """Count the objects, artifacts and launches in a store.
+    """Count the objects, artifacts and launches in a store. Return the counts as a Holdings object.
 
     Raises:
         StorageError: the store cannot be reached, or refuses.
@@ -104,7 +104,7 @@ def status(store: Store) -> Holdings:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """The result of checking a store: objects and bytes read, a dict from bad key to error, and the bad keys removed."""
+    """A store check's result: number and bytes of objects, error by faulty file's key, and keys of removed objects."""
 
     objects: int
     size_bytes: int
@@ -113,7 +113,7 @@ class Verified:
 
 
 def check(store: Store, *, is_removing: bool = False) -> Verified:
-    """Read and hash every object (file content) of a store, and check that all objects to which entries refer exist.
+    """Hash all objects (file contents) in a store; find artifacts and runs that lack objects. Return a Verified (counts, errors).
 
     With `is_removing`, remove damaged objects, so that they can be sent again.
 
@@ -133,7 +133,7 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
 
 
 def _fault(file: Listed, store: Store) -> str | None:
-    """Return what is wrong with a store's object (a file content), or None if it has the sha256 of its name."""
+    """Hash a stored object. Return an error message if its content does not match the sha256 in its key, or None if it does."""
     sha256 = file.key.rpartition("/")[2]
     if file.key != object_key(sha256):
         return "is no object"
@@ -148,7 +148,7 @@ def _fault(file: Listed, store: Store) -> str | None:
 
 
 def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Return what is wrong with a store's entry, such as a missing object, or None if all is well."""
+    """Return what is wrong with a stored artifact or run, such as a missing object, or None if nothing is wrong."""
     try:
         missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
     except StorageError:
@@ -159,7 +159,7 @@ def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
-    """Yield each given entry key, then the keys of the objects that the entry lists. Raise ArtifactError for a damaged entry."""
+    """For each artifact's or launch's key, yield the key, then its objects' keys. Raise ArtifactError if an entry is damaged."""
     for key in keys:
         yield key
         for file in _contents(key, store):
@@ -178,7 +178,7 @@ def _contents(key: str, store: Store) -> Iterator[FileRef]:
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
-    """Return True if a cleanup keeps an artifact or run: recent, in use or in `keep`. Contents need one that refers to them."""
+    """Return True if a run or artifact is newer than `old`, or its id or digest is in `referred` or starts with a `keep` item."""
     match file.key.removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)
@@ -186,12 +186,12 @@ def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[s
 
 
 def _is_condemned(file: Listed, before: dict[str, datetime]) -> bool:
-    """Return True if a file is marked for removal and nobody has sent it again since."""
+    """Return True if a file is marked for removal (in `before`) and was not uploaded again after it was marked."""
     return file.key in before and file.modified_at <= before[file.key]
 
 
 def _removed(file: Listed, store: Store) -> bool:
-    """Remove a file from the store unless somebody has sent it again meanwhile. Return True if it was removed."""
+    """Remove a listed file from a store and return True. Return False if it is gone or was uploaded again since the listing."""
     latest = store.place.look(file.key)
     if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # listings may have a finer resolution
         return False

@@ -22,7 +22,7 @@ _MOST_FILE_BYTES = 2**28  # eight times the largest image, and above the limit o
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedRun:
-    """The fetched part of a run: numbers of launches, files and bytes. `refused` says what is wrong with the other launches."""
+    """A fetched run: counts of complete launches and of downloaded files and bytes, and an error message per failed launch."""
 
     launches: int
     files: int
@@ -31,7 +31,8 @@ class FetchedRun:
 
 
 def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
-    """Send the files in a launch's folder (images, plan and events) to a store. If there are no files, send nothing.
+    """Send the files in a launch's folder (images, plan, events) to a store. Return the numbers of files and bytes sent.
+    If the folder has no files, send nothing.
 
     Raises:
         ArtifactError: a file has an invalid name, or is too large.
@@ -51,9 +52,8 @@ def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
 
 
 def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
-    """Fetch the files of all launches of a run into the results folder. Intact local files are skipped.
-
-    A damaged launch is reported and does not stop the others.
+    """Fetch the files of a run's launches into the results folder, except intact local files. A launch that fails does not
+    stop the others. Return counts of launches, files and bytes, and an error message for each launch that failed.
 
     Raises:
         UserError: the run id is not a valid folder name.
@@ -87,7 +87,7 @@ def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
 
 
 def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[FileRef]:
-    """Fetch the missing files of one launch into its local folder, and return these files."""
+    """Fetch a launch's missing or damaged files into its local folder. Return a list of the files fetched."""
     folder = _folder_of(key, layout)
     entry = store.document(key, LaunchEntry)
     if entry is None:
@@ -105,11 +105,7 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> list[F
 
 
 def _folder_of(key: str, layout: Layout) -> Path:
-    """Return the local folder for a launch from its key in the store. The key is checked, because the store is not trusted.
-
-    Raises:
-        ArtifactError: the key is invalid.
-    """
+    """Return a launch's local folder from its key in the store. Raise ArtifactError if the key is not that of a launch."""
     try:
         folder = check_relative_path(key.removesuffix(".json"))
     except ValueError as error:
@@ -126,11 +122,7 @@ def _folder_of(key: str, layout: Layout) -> Path:
 
 
 def _checked(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files that a launch's entry lists, after checking their number, sizes and paths.
-
-    Raises:
-        ArtifactError: a check fails.
-    """
+    """Return a launch's files as a tuple after checking their number, sizes and paths. Raise ArtifactError if a check fails."""
     checked = checked_files(files, name)
     for file in checked:
         if file.size_bytes > _MOST_FILE_BYTES:

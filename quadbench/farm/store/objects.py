@@ -54,7 +54,7 @@ class LaunchEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Condemned:
-    """Keys of stored files marked for removal, with the time of marking. Senders send such files again, as they may soon go."""
+    """The store's list of files marked for removal, a JSON file. `keys` maps each file's key to the time when it was marked."""
 
     schema_version: int = SCHEMA_VERSION
     keys: dict[str, AwareDatetime] = field(default_factory=dict)
@@ -65,13 +65,13 @@ DocumentT = TypeVar("DocumentT", Marker, ArtifactEntry, LaunchEntry, Condemned)
 
 @dataclass(frozen=True)
 class Store:
-    """An open store of files by sha256. A file whose content it has is not sent again; fetched files are verified."""
+    """An open folder or bucket with files under their sha256. Uploads skip content already stored; downloads are verified."""
 
     place: Place
 
     @property
     def name(self) -> str:
-        """Return the store's name for messages, without credentials."""
+        """Return the store's folder path or URL for messages, without credentials."""
         return self.place.name
 
     def blocks(self, file: FileRef) -> Iterator[bytes]:
@@ -98,13 +98,13 @@ class Store:
             raise self._damaged(file, f"has the sha256 {digest.hexdigest()}")
 
     def content(self, file: FileRef) -> bytes:
-        """Return a stored file's content as bytes. Raise ArtifactError if it is too large; other errors are those of `blocks`."""
+        """Return a stored file's content as bytes. Raise ArtifactError if it is missing, damaged or larger than 16 MiB."""
         if file.size_bytes > MOST_DOCUMENT_BYTES:
             raise self._damaged(file, f"has {file.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}")
         return b"".join(self.blocks(file))
 
     def fetch(self, file: FileRef, target: Path) -> None:
-        """Write a stored file to a local path atomically. Raise the errors of `blocks`, or OSError if writing there fails."""
+        """Copy a stored file to a local path atomically. Raise ArtifactError if reading fails, OSError if writing fails."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -116,7 +116,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def document(self, key: str, kind: type[DocumentT]) -> DocumentT | None:
-        """Read the JSON entry at a key of the store and validate it; return None if there is no such entry.
+        """Read the JSON file at a key and validate it as the class `kind`. Return the object, or None if the key has no file.
 
         Raises:
             ArtifactError: it is too large, of another version, or invalid.
@@ -148,7 +148,7 @@ class Store:
         self.place.put(key, f"{json.dumps(asdict(document), indent=1, default=datetime.isoformat)}\n".encode())
 
     def condemned(self) -> Condemned:
-        """Return the keys of files marked for removal, with the time of each mark."""
+        """Return a Condemned object. Its dict `keys` maps the key of each file marked for removal to the time of marking."""
         return self.document(CONDEMNED, Condemned) or Condemned()
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
@@ -158,10 +158,8 @@ class Store:
 
 
 def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
-    """Return the files that an entry lists, each once. Raise if they do not fit in one folder, e.g. if two have the same path.
-
-    Raises:
-        ArtifactError: two files have the same path, one lies inside another, or a size is invalid.
+    """Check an artifact's or launch's files and return them as a tuple without duplicates. Raise ArtifactError if two files
+    differ at the same path, one lies inside another, a size is invalid, or there are too many files.
     """
     by_path: dict[str, FileRef] = {}
     for file in files:
@@ -180,7 +178,7 @@ def checked_files(files: Iterable[FileRef], name: str) -> tuple[FileRef, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """The amount of data sent to a store: number and bytes of files, and bytes of files that the store already had."""
+    """The totals of an upload: number of files sent, bytes sent, and bytes of the files that the store already had."""
 
     files: int = 0
     sent_bytes: int = 0
@@ -188,7 +186,7 @@ class Sent:
 
 
 class Sending:
-    """The upload of an artifact's or launch's files to a store. `sent` counts files sent, and files that the store had."""
+    """The uploader of an artifact's or launch's files. `sent` has the totals so far: files and bytes sent, bytes skipped."""
 
     def __init__(self, store: Store) -> None:
         self.sent = Sent()
@@ -198,7 +196,8 @@ class Sending:
         self._condemned = store.condemned().keys
 
     def file(self, source: Path, file: FileRef) -> None:
-        """Send a file's content, unless the store already has it in this size and has not marked it for removal.
+        """Upload a local file and count it in `sent`. If the store has the file in the same size and not marked for removal,
+        skip the upload and only add its size to the bytes already present.
 
         Raises:
             StorageError: the store cannot be reached, or refuses.

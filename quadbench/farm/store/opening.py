@@ -1,4 +1,4 @@
-"""Open a store by its folder, its URL or an environment variable. This needs the pip extra `farm`."""
+"""Open a store given by a folder, a URL or an environment variable. The module needs the pip extra `farm`."""
 
 import os
 from configparser import ConfigParser
@@ -43,10 +43,9 @@ def store_of() -> Source | None:
 
 
 def required_store() -> Store:
-    """Open the store that $QUADBENCH_STORE names.
+    """Open the store that $QUADBENCH_STORE names and return it. Raise UserError if the variable is not set.
 
     Raises:
-        UserError: the variable is not set.
         UserError, StorageError, ArtifactError, MissingDependencyError: as `open_store`.
     """
     if (source := store_of()) is None:
@@ -95,10 +94,9 @@ def _place(source: Source) -> Place:
 
 
 def _check_url(url: str) -> None:
-    """Raise if a store's URL does not have exactly the form s3://BUCKET/PREFIX, e.g. if it has credentials or a query.
+    """Raise UserError unless a store's URL has the form PROTOCOL://BUCKET/PREFIX. PROTOCOL is s3, gs or az; PREFIX is optional.
 
-    Raises:
-        UserError: the URL is invalid; the message shows no credentials.
+    The error message shows no credentials.
     """
     name = mask_url(url).replace("***@", "").removesuffix("?***")
     protocol, _, rest = url.partition("://")
@@ -115,7 +113,8 @@ def _check_url(url: str) -> None:
 
 
 def _aws_settings() -> dict[str, str]:
-    """Return settings for obstore from AWS's configuration files. Omit those in environment variables: obstore reads these.
+    """Return a dict of obstore settings (credentials, region, endpoint) from AWS's configuration files. Omit settings that
+    environment variables contain, because obstore reads the variables itself.
 
     Raises:
         UserError: a variable is not a line of text, a file cannot be read, its profile has no key, or the endpoint's

@@ -54,14 +54,14 @@ class Place:
             self._files = connect()
 
     def first(self) -> str | None:
-        """Return the first entry that makes the store's folder count as not empty, or None. A bucket always gives None."""
+        """Return the folder's first name or None. Ignore hidden files, lost+found and unfinished uploads. A bucket gives None."""
         if self._folder is None:
             return None
         with self._told():
             return min((path.name for path in self._folder.iterdir() if not _may_be_empty_with(path.name)), default=None)
 
     def look(self, key: str) -> Listed | None:
-        """Return a file's size and modification time without reading it, or None if it does not exist."""
+        """Return a Listed (key, size in bytes, modification time) for the file at a key, or None if no file is at the key."""
         with self._told():
             if self._folder and not (self._folder / key).is_file():  # obstore would block on a named pipe
                 return None
@@ -71,12 +71,12 @@ class Place:
                 return None
 
     def listed(self, prefix: str) -> list[Listed]:
-        """Return key, size and modification time of all files whose keys start with a prefix."""
+        """Return a list of Listed (key, size in bytes, modification time), one for each file whose key starts with a prefix."""
         with self._told():
             return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
 
     def cut_off(self) -> list[Listed]:
-        """Return a folder's files of unfinished uploads, which `listed` omits. For a bucket, which hides them, return none."""
+        """Return a list of Listed (key, size, time) of files that unfinished uploads left in the folder; empty for a bucket."""
         if self._folder is None:
             return []
         with self._told():
@@ -93,21 +93,21 @@ class Place:
             ]
 
     def read(self, key: str, size_bytes: int) -> Iterator[bytes]:
-        """Yield the first `size_bytes` bytes of the file at a key, in blocks."""
+        """Yield the first `size_bytes` bytes of the file with the key `key` in the store, as bytes objects of up to 16 MiB."""
         for start in range(0, size_bytes, _BLOCK_BYTES):
             with self._told():
                 block = self._files.get_range(key, start=start, end=min(start + _BLOCK_BYTES, size_bytes)).to_bytes()
             yield block
 
     def put(self, key: str, content: Path | bytes | Iterator[bytes]) -> None:
-        """Write a file to a key atomically, replacing an existing one."""
+        """Write content (a local file, bytes, or an iterator of bytes) to a key atomically. Replace a file already at the key."""
         with self._told():
             if isinstance(content, Path) and content.stat().st_size > _PART_BYTES:
                 content = _blocks(content)  # so that Ctrl-C works between blocks
             self._files.put(key, content, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
     def remove(self, key: str) -> None:
-        """Remove the file at a key, if it exists."""
+        """Delete the file with the key `key` from the store. Do nothing if the store does not contain it."""
         with self._told():
             if self._folder:  # obstore refuses the keys of unfinished files
                 (self._folder / key).unlink(missing_ok=True)
@@ -117,7 +117,7 @@ class Place:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Convert errors of obstore and the file system into StorageErrors that name the folder or bucket."""
+        """Return a context manager that converts exceptions in its `with` block to StorageErrors with the store's name."""
         try:
             if self._folder:
                 os.stat(f"{self._folder}/.")  # noqa: PTH116  (pathlib drops the dot, which refuses a file)
@@ -139,7 +139,7 @@ class Place:
 
 
 def _may_be_empty_with(name: str) -> bool:
-    """Return whether a folder with only this file counts as empty: the file system or an interrupted upload made the file."""
+    """Return True for the name of a file that an empty store folder may contain: hidden, lost+found or an unfinished upload."""
     return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
@@ -154,7 +154,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _number(error: BaseException) -> int | None:
-    """Return an error's errno or, if it has none, the one in obstore's message; None if the message has none."""
+    """Return an error's errno, or else the number after `os error` in its message. Return None if the error has neither."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
     number = re.search(r"\(os error ([0-9]+)\)", str(error))

@@ -23,7 +23,7 @@ STRENGTH = 0.1  # of a random adapter's up*down relative to torch's initial weig
 
 @dataclass(frozen=True, kw_only=True)
 class LoraPair:
-    """The low-rank pair of one layer (site): `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), float32."""
+    """The low-rank pair of one layer: two float32 tensors, `down` (r, in[, k, k]) and `up` (out, r[, 1, 1]), with rank r."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -39,9 +39,9 @@ class LoraPair:
         return float(((up.T @ up) * (down @ down.T)).sum())
 
     def balanced(self) -> "LoraPair":
-        """Return balanced factors of the same product, from its SVD U S V^T: `down` is sqrt(S) V^T and `up` is U sqrt(S).
+        """Return a balanced pair. With the SVD up*down = U S V^T of the old pair, `down` is sqrt(S) V^T and `up` is U sqrt(S).
 
-        They only depend on the product up*down, except for float32's rounding and rotations among equal singular values. The rank
+        Both only depend on the product up*down, except for float32's rounding and rotations among equal singular values. The rank
         is that of the product, at least 1; in each column of U the entry of greatest magnitude is positive.
         """
         up_basis, up = torch.linalg.qr(self.up.flatten(1).double())  # (out, r) -> (out, a), (a, r)
@@ -54,13 +54,13 @@ class LoraPair:
         return self._shaped(down * (signs * roots)[:, None], up * (signs * roots))
 
     def rotated(self, rng: np.random.Generator) -> "LoraPair":
-        """Return (Q down, up Q^T), which has the same product. The orthogonal matrix Q is random, uniform by Haar measure."""
+        """Return the pair (Q down, up Q^T), which leaves up*down unchanged. Q is a random orthogonal matrix (Haar measure)."""
         basis, upper = np.linalg.qr(rng.standard_normal((self.rank, self.rank)))
         turn = torch.from_numpy(basis * np.sign(np.diag(upper)))  # the signs make Q uniform (Mezzadri 2007)
         return self._shaped(turn @ self.down.flatten(1).double(), self.up.flatten(1).double() @ turn.T)
 
     def _shaped(self, down: torch.Tensor, up: torch.Tensor) -> "LoraPair":
-        """Return `down` (rank, in*k*k) and `up` (out, rank) as a new LoRA pair, with the kernel dimensions of `self`."""
+        """Return a new LoraPair of matrices `down` (rank, in*k*k) and `up` (out, rank), reshaped to this pair's kernel size k."""
         rank = down.shape[0]
         return LoraPair(down=down.float().view(rank, *self.down.shape[1:]), up=up.float().view(-1, rank, *self.up.shape[2:]))
 
@@ -77,7 +77,7 @@ class OmittedPart:
 
     @classmethod
     def from_energies(cls, tensors: int, energies: Sequence[float], *, unet_energy: float) -> "OmittedPart":
-        """Summarize a LoRA's text encoder part, which bundles omit. `energies` are its updates' squared norms, by layer."""
+        """Create an `OmittedPart` from `energies`, the squared Frobenius norm of each text encoder layer's weight update."""
         whole = sum(energies) + unet_energy
         return cls(sites=len(energies), tensors=tensors, energy_share=sum(energies) / whole if whole else 0.0)
 
@@ -88,7 +88,7 @@ class OmittedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter: a low-rank pair for each layer (site) that it changes. The layer then computes `W x + up (down x)`. The
+    """A LoRA adapter. `pairs` maps a layer name to a low-rank pair; a layer with a pair computes `W x + up (down x)`. The
     file's scale (alpha / r) and the user's factor (`weight`) are already multiplied into `up`.
     """
 
@@ -99,20 +99,20 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """Return the largest rank of the adapter at any layer (site)."""
+        """Return the adapter's rank in the layer where it is largest."""
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return an adapter with the same updates, refactored by SVD, so that a file's factorization does not affect results."""
+        """Return a copy with each pair refactored by SVD: `down` and `up` get equal norms. Each product up*down stays equal."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":
-        """Return an adapter with randomly rotated pairs: equal updates, other rounding errors. Name and `number` are the seed."""
+        """Return a copy with the pairs (Q down, up Q^T). Each Q is a random orthogonal matrix, seeded by `number` and name."""
         rng = np.random.default_rng([number, *self.name.encode()])
         return replace(self, pairs={site: self.pairs[site].rotated(rng) for site in sorted(self.pairs)})
 
     def at_weight(self, weight: float) -> "Adapter":
-        """Return the adapter at a new user-given weight: each `up` is rescaled from the present weight to the new one."""
+        """Return the adapter with the user's factor set to `weight`: each `up` matrix is multiplied by `weight` / old factor."""
         if weight == self.weight:
             return self
         factor = weight / self.weight
@@ -121,7 +121,7 @@ class Adapter:
 
 
 def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter | None:
-    """Combine the adapters in `weights`, each scaled by its weight, by concatenating ranks. Return None if `weights` is empty.
+    """Concatenate weighted adapters along the rank axis into one. `weights` maps adapter name to weight; if empty, return None.
 
     w_1 up_1 down_1 + w_2 up_2 down_2 = [w_1 up_1, w_2 up_2] [down_1; down_2]
     """
@@ -138,7 +138,7 @@ def mix_adapters(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) 
 
 
 def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[SiteKind], seed: int) -> Adapter:
-    """Return an adapter with random weights at all layers of the given kinds, such as attention. `unet` gives names and shapes.
+    """Return an adapter with random weights at all of the U-Net's layers of the given kinds, such as attention.
 
     `down` is uniform within 1 / sqrt(in), as in PEFT, and `up` normal with deviation STRENGTH / sqrt(rank), so that up*down has a
     tenth of the deviation of the U-Net's weights. Equal seeds give equal adapters.
@@ -157,7 +157,7 @@ def random_adapter(name: str, unet: nn.Module, *, rank: int, kinds: Sequence[Sit
 
 
 def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
-    """Return a dict from layer (site) to the shared graph's LoRA rank: the largest rank that any adapter has at that layer."""
+    """Return a dict from layer name to the shared graph's LoRA rank: the largest rank that any adapter has in that layer."""
     ranks: dict[str, int] = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -166,7 +166,7 @@ def shared_ranks(adapters: Iterable[Adapter]) -> dict[str, int]:
 
 
 def own_tensors(adapter: Adapter) -> GraphInputs:
-    """Return a dict from LoRA input name to the adapter's tensor at its own rank, without padding, as bundles store it."""
+    """Return a dict from LoRA input name (`lora.<layer>.down` or `.up`) to tensor, at the adapter's rank without padding."""
     return {
         name: tensor
         for site, pair in adapter.pairs.items()
@@ -185,7 +185,7 @@ def graph_tensors(adapter: Adapter | None, shapes: Mapping[str, tuple[int, ...]]
 
 
 def merge(adapter: Adapter, unet: nn.Module) -> None:
-    """Add an adapter's updates to the U-Net's weights, as new tensors: copies of the U-Net may share the old ones."""
+    """Add an adapter's updates to a U-Net in place, as new weight tensors. Other U-Nets that share old tensors stay unchanged."""
     for site, pair in adapter.pairs.items():
         module = unet.get_submodule(site)
         delta = pair.up.flatten(1) @ pair.down.flatten(1)  # (out, r) @ (r, in*k*k) -> (out, in*k*k)

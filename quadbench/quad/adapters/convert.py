@@ -1,4 +1,4 @@
-"""Convert: approximating LoHa, LoKr, full differences or a larger LoRA by a LoRA of a given rank, and measuring the error.
+"""Convert: approximate LoHa, LoKr, full weight differences or a larger LoRA by a LoRA of a given rank, and measure the error.
 
 Each layer's update is truncated to its greatest singular values, the best approximation of that rank (Eckart and Young).
 """
@@ -27,7 +27,7 @@ MIN_SINGULAR = 1e-7  # relative to the greatest; smaller singular values are flo
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedSite:
-    """A layer's (site's) conversion to LoRA. `error` is relative: norm of the lost part / norm of the update."""
+    """One layer's weight update converted to LoRA. `error` is relative: Frobenius norm of (update - LoRA) / norm of update."""
 
     site: str
     method: str  # LoHa, LoKr, full or LoRA
@@ -38,7 +38,7 @@ class ConvertedSite:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A LoRA made from another adapter, the layers' errors (largest first), and the number of bias updates, which are lost."""
+    """A LoRA converted from an adapter, without bias updates. `sites` has one entry per layer, largest error first."""
 
     adapter: Adapter
     source: str
@@ -56,7 +56,7 @@ class Conversion:
 
 
 def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False) -> Conversion:
-    """Convert an adapter to a LoRA of at most this rank at every layer. LoRA pairs within this rank stay unchanged.
+    """Convert an adapter to a LoRA of rank at most `rank`. Return a `Conversion`. LoRA pairs of rank <= `rank` stay unchanged.
 
     Raises:
         AdapterError: the file cannot be read, uses another method, does not fit the base, or changes nothing.
@@ -99,8 +99,8 @@ def convert(source: Path, base: BaseSites, *, rank: int, unet_only: bool = False
 
 
 def write_conversion(conversion: Conversion, path: Path) -> None:
-    """Write a converted LoRA as a safetensors file in kohya's format, with its source and error as JSON metadata. Raise
-    UserError if the path exists already or cannot be written.
+    """Write a converted LoRA as a safetensors file in kohya's format. JSON metadata has the source adapter and the relative
+    conversion error. Raise UserError if the path exists already, does not end in .safetensors or cannot be written.
     """
     if path.suffix != ".safetensors":
         raise UserError(f"'{path}' does not end in .safetensors", hint="give a file name with that ending")
@@ -123,7 +123,7 @@ def write_conversion(conversion: Conversion, path: Path) -> None:
 
 
 def origin(conversion: Conversion) -> dict[str, object]:
-    """Return the metadata of a converted file: the source's name and SHA-256, methods, rank, error, and omitted parts."""
+    """Return a Conversion's JSON metadata: a dict of source name, SHA-256, methods such as LoHa, rank, error, omitted parts."""
     left_out = conversion.adapter.left_out
     return {
         "source": conversion.source,
@@ -137,8 +137,8 @@ def origin(conversion: Conversion) -> dict[str, object]:
 
 
 def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, LoraReading | None, Mapping[str, torch.Tensor]]:
-    """Read the adapter to be converted: either a PEFT folder, or a file with kohya's tensor names. Return the file, its weight
-    differences and LoRA pairs for the U-Net, and its tensors for the text encoder.
+    """Read an adapter from a PEFT folder or kohya file. Return (tensor file path, weight updates, LoRA pairs or None without any,
+    dict from text encoder tensor name to tensor). The dict is empty unless `unet_only` is set and the file is a kohya file.
     """
     if tensors_of_peft := adapter_files(source).get(PEFT_TENSORS):
         config = read_config(source.name, tensors_of_peft.parent)
@@ -154,7 +154,7 @@ def _content(source: Path, *, unet_only: bool) -> tuple[Path, WeightUpdates, Lor
 def _truncated(
     site: str, method: str, weights: torch.Tensor, slot: SiteShape, rank: int
 ) -> tuple[LoraPair | None, ConvertedSite]:
-    """Return a LoRA pair of at most rank `rank` near an update (out, in*k*k), and its error. A zero update has the pair None."""
+    """Reduce an update (out, in*k*k) to rank <= `rank` by SVD. Return (pair, ConvertedSite); a zero update has pair None."""
     energy = float(weights.square().sum())
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)
     kept = min(rank, int((singular > singular[0] * MIN_SINGULAR).sum()))

@@ -19,7 +19,7 @@ Kind: TypeAlias = SiteKind | Literal["other"]
 
 @dataclass(frozen=True, kw_only=True)
 class KindRow:
-    """A summary of all layers (sites) of one kind. `greatest_up` is the greatest magnitude in `up`, including the LoRA scale."""
+    """A summary of an adapter's layers of one kind, such as attention. `greatest_up` is max|up|, including the LoRA scale."""
 
     kind: Kind
     sites: int
@@ -39,7 +39,7 @@ class Outlier:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A summary and the problems of an adapter. `ranks` is a dict from rank to number of layers; `scale` is (least, greatest)."""
+    """A summary of an adapter file, with all problems. `ranks` maps rank to layer count. `scale` is the (min, max) LoRA scale."""
 
     path: str
     format: str
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: bool = False) -> Inspection:
-    """Summarize an adapter file of any format. If a model's LoRA layers are given, also check that the adapter fits them."""
+    """Summarize an adapter of any format as an Inspection. With `base`, add a problem if an adapter layer does not fit `base`."""
     content = read_adapter(path.name, path, unet_only=unet_only)
     reading = content.reading
     pairs, scales, problems = reading.pairs, reading.scales.values(), list(reading.problems)
@@ -91,8 +91,8 @@ def inspect_adapter(path: Path, base: BaseSites | None = None, *, unet_only: boo
 
 
 def kind_of(site: str, pair: LoraPair) -> Kind:
-    """Return the kind of a layer (site), such as attention, by the end of its name. If the ending is unknown, the tensors' shapes
-    decide. That happens outside the blocks and for original Stable Diffusion names.
+    """Return the kind of a layer (site), such as attention, by the end of its name. If no known ending matches, return
+    `convolution` for tensors with four dimensions, else `other`. Names outside U-Net blocks match no ending.
     """
     flat = site.replace(".", "_")
     for kind, endings in SITE_ENDINGS.items():

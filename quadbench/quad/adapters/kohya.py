@@ -44,12 +44,12 @@ _PRODUCTS = (
 
 
 def read_kohya(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the U-Net's LoRA pairs by kohya layer name. Scale them by alpha / r; a layer without an alpha has the scale 1."""
+    """Read a kohya file's U-Net LoRA pairs into a LoraReading. Multiply `up` by alpha / r, or by 1 where a layer has no alpha."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=True), _scale)
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor]) -> LoraReading:
-    """Read the text encoder's LoRA pairs, keyed by the file's layer names, which keep their prefix (such as `lora_te_`)."""
+    """Read a kohya file's text encoder LoRA pairs into a LoraReading. Layer names keep their prefix, such as `lora_te_`."""
     return read_pairs(tensors, lambda name: _key(name, of_unet=False), _scale)
 
 
@@ -75,15 +75,15 @@ def is_ldm(flat: str) -> bool:
 
 
 def as_diffusers_reads(flat: str) -> str:
-    """Return a layer's original Stable Diffusion name in the form that diffusers' converter accepts. In blocks without attention,
-    an upsampler's ending `_1_conv` becomes `_2_conv`, which the converter requires. Other names stay unchanged.
+    """Rename the upsampler `output_blocks_<i>_1_conv` to `output_blocks_<i>_2_conv`, the form that diffusers' converter requires.
+    Original Stable Diffusion uses the number 1 in blocks without attention. Return every other layer name unchanged.
     """
     match = _UPSAMPLER.fullmatch(flat)
     return f"{match['block']}_2_conv" if match else flat
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:
-    """Translate a layer's original Stable Diffusion name to diffusers' name, by diffusers' function; None for unknown names."""
+    """Translate a layer's original Stable Diffusion name to its diffusers name. Return None if the name is unknown."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin  # here, because it loads all of transformers' image code
 
     upsampler = _UPSAMPLER.fullmatch(flat)
@@ -109,7 +109,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdate:
-    """One layer's weight update: its tensors (LoHa, LoKr or full), rank and scale, and its bias update, which LoRAs lack."""
+    """A layer's weight update, stored as LoHa, LoKr or full-difference tensors. `biases` is the layer's bias update, or None."""
 
     method: Method
     parts: Parts
@@ -135,7 +135,7 @@ class WeightUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightUpdates:
-    """The LoHa, LoKr and full-difference updates of an adapter file by layer name, the file's other tensors, and all problems."""
+    """An adapter file's LoHa, LoKr and full-difference updates by layer name. `rest` has the file's other tensors by name."""
 
     by_site: dict[str, WeightUpdate]
     rest: dict[str, torch.Tensor]
@@ -143,7 +143,7 @@ class WeightUpdates:
 
 
 def kohya_key(name: str) -> TensorKey | None:
-    """Parse a tensor key in kohya's naming into layer and part; None for other keys. Text encoder layers keep their prefix."""
+    """Return the TensorKey of a LoHa, LoKr or full-difference tensor name, else None. Text encoder layers keep kohya's prefix."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
@@ -151,14 +151,14 @@ def kohya_key(name: str) -> TensorKey | None:
 
 
 def alpha_scale(_site: str, parts: Parts, rank: int | None) -> float:
-    """Return the LoRA scale alpha / r from the tensors of one layer; 1 without an alpha or a rank."""
+    """Return one layer's LoRA scale: alpha / r, or 1 if there is no rank, or no alpha among the layer's tensors."""
     return float(parts["alpha"]) / rank if rank and "alpha" in parts else 1.0
 
 
 def read_weight_updates(
     tensors: Parts, key_of: Callable[[str], TensorKey | None] = kohya_key, scale_of: ScaleOf = alpha_scale
 ) -> WeightUpdates:
-    """Read weight updates stored as LoHa, LoKr or full differences. The function `key_of` parses a tensor key or returns None."""
+    """Read LoHa, LoKr and full-difference updates into a WeightUpdates. `key_of` maps a tensor name to its TensorKey or None."""
     keys = {name: key for name in tensors if (key := key_of(name))}
     sites = {key.site for key in keys.values() if key.part != "alpha"}
     own = {name: key for name, key in keys.items() if key.site in sites}

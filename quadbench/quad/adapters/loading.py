@@ -39,8 +39,8 @@ class TensorFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteShape:
-    """The shapes that a pair's tensors must have at a layer, without the rank: `down` is (in[, k, k]) and `up` (out[, 1, 1]).
-    `rank` is the greatest rank that the layer takes; None allows any.
+    """The shapes of a layer's LoRA tensors, without the rank axis: `down` is (in,) or (in, k, k), `up` is (out,) or (out, 1, 1).
+    `rank` is the greatest rank that the layer takes, or None if any rank is allowed.
     """
 
     down: Shape
@@ -48,13 +48,13 @@ class SiteShape:
     rank: int | None = None
 
     def shapes(self, rank: int) -> tuple[Shape, Shape]:
-        """Return the shapes of `down` and `up` for a pair of this rank."""
+        """Return the shapes of `down` and `up` in a LoRA pair of rank `rank`, as (down shape, up shape)."""
         return (rank, *self.down), (self.up[0], rank, *self.up[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSites:
-    """The layers (sites) of a base model that take LoRA. `layers_per_block` helps translate original Stable Diffusion names."""
+    """A U-Net's layers that take LoRA, by name. `layers_per_block` is needed to translate original Stable Diffusion names."""
 
     slots: dict[str, SiteShape]
     layers_per_block: int | None = None
@@ -74,7 +74,7 @@ class AdapterReading:
 def load_adapter(
     name: str, path: Path, base: BaseSites, *, expected: AdapterFormat | None = None, unet_only: bool = False
 ) -> Adapter:
-    """Read the adapter at a path; rename its layers and reshape its tensors to match a base model. Raise if it does not fit."""
+    """Return an adapter read from `path`, with the base model's layer names and shapes. Raise AdapterError on any problem."""
     content = read_adapter(name, path, unet_only=unet_only)
     if expected is not None and content.format is not expected:
         raise AdapterError(
@@ -119,7 +119,7 @@ def read_adapter(name: str, path: Path, *, unet_only: bool = False) -> AdapterRe
 
 
 def _read_parts(file: TensorFile, read: Read, read_text: Read, *, unet_only: bool) -> tuple[LoraReading, OmittedPart | None]:
-    """Read an adapter file's U-Net part. A text encoder part is summarized if `unet_only` is set, else reported as a problem."""
+    """Read a file as (LoraReading, OmittedPart or None). The OmittedPart summarizes the text encoder that `unet_only` omits."""
     if not unet_only:
         return read(file.tensors), None
     unet, text = split_text_encoder(file.tensors)
@@ -181,7 +181,7 @@ def sites_of_unet(unet: nn.Module) -> BaseSites:
 
 
 def sites_of_graph(shapes: Mapping[str, Shape]) -> BaseSites:
-    """Return the layers (sites) with LoRA inputs in a graph, and their ranks. `shapes` is a dict from input name to shape."""
+    """Return a graph's LoRA layers as BaseSites, with their shapes and ranks. `shapes` maps LoRA input name to shape."""
     sites = sorted({name.removeprefix(LORA_PREFIX).rpartition(".")[0] for name in shapes})
     named = {site: [shapes[name] for name in input_names(site)] for site in sites}
     return BaseSites(slots={site: _site_shape(down, up, rank=down[0]) for site, (down, up) in named.items()})
@@ -192,14 +192,14 @@ def _site_shape(down: Shape, up: Shape, *, rank: int | None) -> SiteShape:
 
 
 def fit_to_base(adapter: Adapter, base: BaseSites) -> Adapter:
-    """Return the adapter with the base's layer names and shapes; LoRA tensors of linear layers and 1x1 convolutions convert."""
+    """Return an adapter with the base model's layer names and shapes. Raise AdapterError if a layer does not fit."""
     sites = match_sites(adapter.name, adapter.pairs, base)
     pairs = {site: _in_shape(adapter.name, site, adapter.pairs[name], base.slots[site]) for name, site in sites.items()}
     return replace(adapter, pairs=dict(sorted(pairs.items())))
 
 
 def match_sites(adapter: str, names: Collection[str], base: BaseSites) -> dict[str, str]:
-    """Map an adapter's layer names to the base model's. Raise AdapterError if a name has no match, or if two match one layer."""
+    """Return a dict from adapter layer to base layer. Raise AdapterError if a layer has no match, or two share a match."""
     flat = {flat_name(site): site for site in base.slots}  # no two sites of a diffusers U-Net share one
     sites = {name: _site(name, base, flat) for name in names}
     absent = [name for name, site in sites.items() if site is None]

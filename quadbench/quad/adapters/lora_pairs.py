@@ -44,7 +44,7 @@ class LoraPart(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TensorKey:
-    """A parsed tensor key: the layer (site), and the tensor's role there: a LoraPart, or for LoHa a name such as `hada_w1_a`."""
+    """A tensor name, parsed into layer (`site`) and role (`part`). A role is a LoraPart, or a name such as LoHa's `hada_w1_a`."""
 
     site: str
     part: str
@@ -59,7 +59,7 @@ class AdapterProblem:
 
 
 def refuse(adapter: str, problems: Sequence[AdapterProblem]) -> None:
-    """If there are problems, raise an AdapterError with all their messages and the first problem's hint."""
+    """Raise an AdapterError with the messages of all `problems` and the first problem's hint. Do nothing if there are none."""
     if problems:
         first, *rest = problems
         more = f"; and {'; '.join(problem.message for problem in rest)}" if rest else ""
@@ -81,7 +81,7 @@ KeyOf = Callable[[str], TensorKey | None]
 
 
 def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: ScaleOf) -> LoraReading:
-    """Pair an adapter's tensors by layer, and scale them. `key_of` parses a tensor key; it returns None for unknown keys."""
+    """Pair tensors as a LoraReading. `key_of` maps name to TensorKey or None. `scale_of` maps (layer, r, alpha) to LoRA scale."""
     keys = {name: key_of(name) for name in tensors}
     faults = Faults()
     has_methods = _note_foreign([name for name, key in keys.items() if key is None], faults)
@@ -111,7 +111,7 @@ def read_pairs(tensors: Mapping[str, torch.Tensor], key_of: KeyOf, scale_of: Sca
 
 
 def split_text_encoder(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Split an adapter's tensors by their keys into two dictionaries: those of the U-Net, and those of the text encoder."""
+    """Split an adapter's tensors. Return two dicts from tensor name to tensor: the U-Net's first, the text encoder's second."""
     text = {name: tensor for name, tensor in tensors.items() if TEXT_ENCODER.match(name)}
     return {name: tensor for name, tensor in tensors.items() if name not in text}, text
 
@@ -152,11 +152,11 @@ class Faults:
         self._places: dict[FaultKind, list[str]] = {}
 
     def add(self, fault: FaultKind, *places: str) -> None:
-        """Record the tensor or layer names where a kind of problem occurs."""
+        """Record that an adapter file has a problem of kind `fault` at the tensors or layers named in `places`."""
         self._places.setdefault(fault, []).extend(places)
 
     def add_value(self, fault: ValueFault | None, place: str) -> None:
-        """Record that a tensor holds unusable numbers, as `fault` describes. If `fault` is None, record nothing."""
+        """Record that the tensor named `place` has unusable values, as `fault` describes. Do nothing if `fault` is None."""
         if fault:
             self.add(FaultKind(before=f"has {fault.holds} in", hint=fault.hint), place)
 
@@ -169,7 +169,7 @@ class Faults:
 
 
 def _note_foreign(unread: list[str], faults: Faults) -> bool:
-    """Record keys of text encoders, of non-LoRA methods, and unknown keys. Return whether a non-LoRA method was found."""
+    """Record `unread` tensor names in `faults`, grouped by reason. Return True if any belongs to a method such as DoRA."""
     methods: set[str] = set()
     for pattern, (method, hint) in _METHODS.items():
         own = [name for name in unread if re.search(pattern, name) and name not in methods]
@@ -188,7 +188,7 @@ def _note_foreign(unread: list[str], faults: Faults) -> bool:
 
 
 def names_by_site(keys: Mapping[str, TensorKey], faults: Faults) -> dict[str, dict[str, str]]:
-    """Group tensor names by layer and role; record duplicates. Record more layers than a U-Net can have, and return {} then."""
+    """Return {layer: {role: tensor name}}, empty above MAX_SITES layers. Record duplicate and overlong names in `faults`."""
     sites: dict[str, dict[str, str]] = {}
     for name, key in keys.items():
         if len(key.site) > MAX_SITE_LENGTH:
@@ -224,7 +224,7 @@ def _is_pair(site: str, parts: Mapping[str, torch.Tensor], faults: Faults) -> bo
 
 
 def quoted(name: str) -> str:
-    """Return a name in quotes, shortened to a limit, for use in error messages."""
+    """Return a name in quotes for an error message, cut to at most MAX_SITE_LENGTH characters."""
     return f"'{name[:MAX_SITE_LENGTH]}'"
 
 

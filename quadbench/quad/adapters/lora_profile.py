@@ -23,7 +23,7 @@ MIN_KEPT_DB = 3.0
 
 
 def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
-    """Return for each LoRA input the greatest magnitude of its weights in any of the given adapters."""
+    """Return a dict from LoRA input name to the greatest magnitude of the input's weights over all given adapters."""
     ranges: Ranges = {}
     for adapter in adapters:
         for site, pair in adapter.pairs.items():
@@ -33,16 +33,16 @@ def lora_ranges(adapters: Iterable[Adapter]) -> Ranges:
 
 
 def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
-    """Return each LoRA input's quantization range in adapter `anchor`; without that or its layer, the range of all adapters."""
+    """Return a dict from LoRA input name to max|weight|: of adapter `anchor` alone if it has the input, else of all adapters."""
     pooled = lora_ranges(adapters)
     return pooled if anchor is None else pooled | lora_ranges(a for a in adapters if a.name == anchor)
 
 
 def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Scale each pair's `down` by D and `up` by D^-1 (D diagonal), to use the quantization ranges fully. The product stays equal.
+    """Rescale each LoRA pair so that `down` and `up` take equal fractions of their quantization ranges. up*down stays equal.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
-    share of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
+    fraction of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
     """
     pairs = {}
     for site, pair in adapter.pairs.items():
@@ -57,13 +57,13 @@ def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
 
 
 def lora_encodings(ranges: Ranges, *, headroom: float, dtype: str) -> dict[str, Encoding]:
-    """Return one encoding (scale, with zero point 0) for each LoRA input, shared by all adapters."""
+    """Return a dict from LoRA input name to symmetric encoding. Each covers the input's greatest magnitude times `headroom`."""
     return {name: symmetric(magnitude * headroom, dtype) for name, magnitude in sorted(ranges.items())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraProfile:
-    """The LoRA encodings that all adapters share, and the adapters (on request with pairs rescaled to fill the shared ranges)."""
+    """A group of adapters that share one quantization encoding per LoRA input. The LoRA pairs may have been rescaled."""
 
     adapters: dict[str, Adapter]  # gauge-aligned if requested
     anchor: str | None  # the adapter whose ranges are used; None for the pooled ranges of all adapters
@@ -71,7 +71,7 @@ class LoraProfile:
 
 
 def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool, headroom: float, dtype: str) -> LoraProfile:
-    """Return the adapters and their shared LoRA encodings. If `gauge`, first rescale each pair to use the shared ranges fully."""
+    """Compute adapters' shared LoRA encodings, as a LoraProfile. If `gauge`, first rescale pairs to balance `down` and `up`."""
     ranges = shared_ranges(adapters, anchor=anchor)
     if gauge:
         adapters = [align_gauge(adapter, ranges) for adapter in adapters]
@@ -81,14 +81,14 @@ def lora_profile(adapters: Sequence[Adapter], *, anchor: str | None, gauge: bool
 
 
 def adapter_integers(tensors: GraphInputs, encodings: Mapping[str, Encoding]) -> dict[str, np.ndarray]:
-    """Return a dict from LoRA input name to the tensor as integers. The tensors may be padded to the graph's ranks or not."""
+    """Quantize LoRA tensors with the encoding of each input. Return a dict from input name to integer array of equal shape."""
     return {name: quantize(tensor.numpy(), encodings[name]) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """The quantization loss of an adapter at one layer. `clipped` counts the weights outside the range. `effective_bits` is log2
-    of the number of integer levels used, the smaller of `down` and `up`. `sqnr_db` is the SQNR of up*down, infinite without loss.
+    """The quantization loss of an adapter at one layer. `clipped` counts weights outside their encoding's range. `effective_bits`
+    is log2 of the integer levels of `up` or `down`, whichever uses fewer. `sqnr_db` is the SQNR of up*down, infinite if exact.
     """
 
     site: str
@@ -99,7 +99,7 @@ class SiteFit:
 
 
 def site_fits(adapter: Adapter, encodings: Mapping[str, Encoding]) -> tuple[SiteFit, ...]:
-    """Measure the quantization loss of an adapter under these encodings, layer by layer."""
+    """Measure the quantization loss of an adapter under the given encodings. Return one SiteFit for each layer."""
     fits = []
     for site, pair in adapter.pairs.items():
         tensors, used = (pair.down, pair.up), [encodings[name] for name in input_names(site)]
@@ -133,13 +133,13 @@ class Acceptance(StrEnum):
 
     @property
     def is_admitted(self) -> bool:
-        """Return whether the adapter may be added to the bundle."""
+        """Return True for an outcome that lets a bundle take an adapter: `admitted`, or `admitted after gauge` (rescaling)."""
         return self in (Acceptance.ADMITTED, Acceptance.ADMITTED_AFTER_GAUGE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFit:
-    """The quantization loss of an adapter. `sites` are its layers by increasing SQNR; `sqnr_db` is over all layers together."""
+    """An adapter's quantization loss. `sites` lists the layers by increasing SQNR; `sqnr_db` is the SQNR of the whole adapter."""
 
     clip_rate: float
     effective_bits: float  # the fewest of any site
@@ -157,7 +157,7 @@ class AdapterFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The decision whether a bundle can take an adapter; its quantization loss as it is (`plain`) and rescaled (`gauged`)."""
+    """The decision whether a bundle can use an adapter, by quantization loss before (`plain`) or after (`gauged`) rescaling."""
 
     acceptance: Acceptance
     reason: str
@@ -166,7 +166,7 @@ class Judgement:
 
 
 def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
-    """Measure an adapter's quantization error under fixed encodings, which must cover its layers. Decide if it can be added."""
+    """Return a Judgement whether a bundle can use an adapter. The bundle's `encodings` must cover all the adapter's layers."""
     plain, gauged = adapter_fit(adapter, encodings), adapter_fit(gauge(adapter, encodings), encodings)
     if not plain.missing:
         acceptance, reason = Acceptance.ADMITTED, "every site is within the limits"
@@ -181,12 +181,12 @@ def judge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Judgement:
 
 
 def gauge(adapter: Adapter, encodings: Mapping[str, Encoding]) -> Adapter:
-    """Return the adapter with `down` and `up` of each layer rescaled so that both fill their encodings' ranges."""
+    """Return an adapter with each pair rescaled so that `down` and `up` take equal fractions of the encodings' ranges."""
     return align_gauge(adapter, {name: encoding.scale * encoding.limit for name, encoding in encodings.items()})
 
 
 def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterFit:
-    """Measure an adapter's quantization loss under these encodings, without rescaling its matrices first."""
+    """Quantize an adapter with `encodings`, without rescaling it. Return the loss per layer and in total, as an AdapterFit."""
     sites = sorted(site_fits(adapter, encodings), key=lambda fit: fit.sqnr_db)
     signal = noise = 0.0  # energies over all sites, so that sites with small updates have little weight
     for fit in sites:
@@ -202,8 +202,8 @@ def adapter_fit(adapter: Adapter, encodings: Mapping[str, Encoding]) -> AdapterF
 
 
 def _missed(fit: SiteFit) -> str | None:
-    """Describe the first limit on quantization loss that an adapter violates at one layer; return None if there is none. NaN
-    violates a limit. A layer that quantization leaves unchanged always passes, even if it uses few integer levels.
+    """Return a message about the first limit that a layer's quantization loss violates, or None if it meets all limits.
+    NaN violates a limit. A layer that quantization leaves unchanged meets all limits, even if it uses few integer levels.
     """
     if fit.sqnr_db == math.inf:
         return None

@@ -59,7 +59,7 @@ _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACT
 
 @dataclass(frozen=True, kw_only=True)
 class _Branch:
-    """One alternative in a key of PEFT's rank_pattern. It matches layers whose name ends with `tail` and begins with `head`."""
+    """One alternative in a key of PEFT's rank_pattern. It matches layer names that begin with `head` and end with `tail`."""
 
     head: re.Pattern[str] | None
     tail: re.Pattern[str]
@@ -67,7 +67,7 @@ class _Branch:
     anywhere: bool  # without a head: whether the tail may start anywhere, not only after a dot
 
     def matches(self, site: str) -> bool:
-        """Return whether this alternative of a PEFT pattern matches the name of a LoRA layer."""
+        """Return whether a layer name starts with regex `head` and ends with regex `tail`. Without `head`, check only `tail`."""
         start = len(site) - self.tail_length
         if start < 0 or not self.tail.match(site, start):
             return False
@@ -80,7 +80,7 @@ class SitePattern:
     """A key of PEFT's rank_pattern or alpha_pattern, parsed for matching with layer names."""
 
     def __init__(self, key: str) -> None:
-        """Parse a key of rank_pattern or alpha_pattern; ValueError if the pattern has an unsupported form."""
+        """Parse a key of rank_pattern or alpha_pattern. Raise ValueError if the pattern has an unsupported form."""
         if len(key) > MAX_LENGTH or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
         branches: list[str] = []
@@ -95,7 +95,7 @@ class SitePattern:
         self.branches = [_branch(branch) for branch in branches]
 
     def matches(self, site: str) -> bool:
-        """Return whether this rank_pattern or alpha_pattern key applies to a layer, by the same rule as in PEFT."""
+        """Return whether a rank_pattern or alpha_pattern key matches a layer name, or its end after a dot, as PEFT does."""
         return any(branch.matches(site) for branch in self.branches)
 
 
@@ -147,17 +147,17 @@ class AdapterConfig(BaseModel):
 
     @cached_property
     def ranks(self) -> list[tuple[SitePattern, int]]:
-        """The parsed patterns of rank_pattern with their ranks."""
+        """The entries of PEFT's rank_pattern as a list of pairs: the parsed pattern of layer names, and the rank."""
         return [(SitePattern(key), rank) for key, rank in (self.rank_pattern or {}).items()]
 
     @cached_property
     def alphas(self) -> list[tuple[SitePattern, float]]:
-        """The parsed patterns of alpha_pattern with their alphas."""
+        """The entries of PEFT's alpha_pattern as a list of pairs: a SitePattern that matches layer names, and their alpha."""
         return [(SitePattern(key), alpha) for key, alpha in (self.alpha_pattern or {}).items()]
 
     @property
     def problems(self) -> tuple[AdapterProblem, ...]:
-        """The configured features that a graph with LoRA inputs cannot support, each as a problem."""
+        """A tuple with one AdapterProblem for each unsupported setting of a LoraConfig, such as DoRA; empty for LoHa and LoKr."""
         return ()
 
     def rank_at(self, site: str) -> int:
@@ -209,7 +209,7 @@ class _LoraConfig(AdapterConfig):
 
 
 def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> AdapterConfig:
-    """Parse the JSON values of a LoraConfig, LoHaConfig or LoKrConfig; ValueError if they are invalid."""
+    """Parse the JSON values of a LoraConfig, LoHaConfig or LoKrConfig. Raise ValueError if they are invalid."""
     try:
         return (_LoraConfig if kind is PeftType.LORA else AdapterConfig).model_validate({**values, "kind": kind})
     except ValidationError as error:
@@ -224,7 +224,7 @@ def adapter_config(values: dict[str, Any], kind: PeftType = PeftType.LORA) -> Ad
 
 
 def apply(config: AdapterConfig, reading: LoraReading) -> LoraReading:
-    """Return a LoRA file's reading with added problems: those of its PEFT configuration, and ranks that differ from it."""
+    """Return a LoraReading with problems added: unsupported settings of the PEFT configuration, and ranks that differ from it."""
     differing = rank_problems(config, {site: pair.rank for site, pair in reading.pairs.items()})
     return LoraReading(pairs=reading.pairs, scales=reading.scales, problems=(*config.problems, *reading.problems, *differing))
 
@@ -239,12 +239,12 @@ def rank_problems(config: AdapterConfig, ranks: Mapping[str, int]) -> list[Adapt
 
 
 def prefix_of(names: Iterable[str]) -> str:
-    """Return the prefix of the U-Net's tensor names; empty if the U-Net was saved alone."""
+    """Return the prefix of a file's U-Net tensors: `unet.`, or '' if no tensor name begins with `unet.` or `text_encoder.`."""
     return PREFIX if any(name.startswith(PREFIXES) for name in names) else ""
 
 
 def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Read a diffusers file's LoRA pairs by layer, scaled by its LoraConfig if present, else by alpha / r, else by 1."""
+    """Read a diffusers file's U-Net LoRA into a LoraReading. Scale `up` by the LoraConfig, else by alpha / r (1 if no alpha)."""
     prefix = prefix_of(tensors)
 
     def key_of(name: str) -> TensorKey | None:
@@ -258,7 +258,7 @@ def read_diffusers(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
 
 
 def read_text_encoder(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoraReading:
-    """Read the text encoder's LoRA pairs of a diffusers file by layer, scaled as in `read_diffusers`."""
+    """Read a diffusers file's text encoder LoRA into a LoraReading. Without LoraConfig, scale by alpha / r (1 without alpha)."""
     return _read(tensors, metadata, "text_encoder.", partial(_key, _TEXT_ENCODER_KEY))
 
 
@@ -281,7 +281,7 @@ def _read(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], pref
 
 
 def _config(text: str | None, prefix: str) -> AdapterConfig | None:
-    """Parse the LoraConfig of the U-Net or text encoder from a file's metadata `text`. This part's keys begin with `prefix`."""
+    """Parse the LoraConfig in diffusers metadata from the JSON keys that begin with `prefix`. Return None if there are none."""
     if text is None:
         return None
     if len(text) > MAX_BYTES:
@@ -294,7 +294,7 @@ def _config(text: str | None, prefix: str) -> AdapterConfig | None:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> TensorKey | None:
-    """Parse a tensor's name with a pattern into layer and part; None if the name does not match."""
+    """Parse a tensor name with a regular expression into a TensorKey (layer, role). Return None if the name does not match."""
     match = pattern.match(name)
     if match is None:
         return None
@@ -334,7 +334,7 @@ def read_config(name: str, folder: Path) -> AdapterConfig:
 
 
 def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> LoraReading:
-    """Read the LoRA pairs of a PEFT folder by layer, scaled by its configuration."""
+    """Read the LoRA pairs of a PEFT folder into a LoraReading, by layer. Scale each pair as adapter_config.json says."""
     reading = apply(config, read_pairs(tensors, partial(_key, _PEFT_KEY), lambda site, rank, _alpha: config.scale(site, rank)))
     if not reading.pairs or config.kind is PeftType.LORA:
         return reading
@@ -342,7 +342,7 @@ def read_peft(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> Lor
 
 
 def read_peft_differences(tensors: Mapping[str, torch.Tensor], config: AdapterConfig) -> WeightUpdates:
-    """Read the LoHa or LoKr weight updates of a PEFT folder by layer, scaled by its configuration."""
+    """Read a PEFT folder's LoHa or LoKr tensors into WeightUpdates, by layer. Scale each layer as adapter_config.json says."""
     read = read_weight_updates(
         tensors, partial(_key, _DIFFERENCE_KEY), lambda site, _parts, _rank: config.scale(site, config.rank_at(site))
     )

@@ -88,14 +88,14 @@ class VaeDecoderGraph(nn.Module):
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:
-    """Return a copy of a diffusers model whose attention exports to MatMul and Softmax nodes. The weights are shared."""
+    """Return a copy of a diffusers model whose attention exports to MatMul and Softmax nodes. The copy shares the weights."""
     plain = copy_of_modules(model)
     plain.set_attn_processor(PlainAttention())
     return plain
 
 
 def copy_of_modules(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that shares the model's weights. Its modules may be replaced; the weights must not change."""
+    """Return a copy of a model with the same weight tensors. The copy's modules may be replaced, but no weight may be changed."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
@@ -134,7 +134,7 @@ def export_graph(
 
 
 def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Export each component of a model; the U-Net gets LoRA inputs of these ranks. Large weights go to the folder `scratch`."""
+    """Return a dict from pipeline part to ONNX graph. `ranks` maps layers to LoRA ranks. Weights over 256 MiB go to `scratch`."""
     parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
     models = {part: export_component(foundation, part, scratch) for part in parts}
     foundation.release()
@@ -144,7 +144,7 @@ def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Pat
 
 
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
-    """Export a component except the U-Net, and rewrite its graph for quantization. Large weights go to the folder `scratch`."""
+    """Return a text encoder, VAE encoder or VAE decoder as ONNX to quantize. Weights over 256 MiB go to files in `scratch`."""
     module: nn.Module
     match component:
         case Component.TEXT_ENCODER:
@@ -166,8 +166,8 @@ def export_component(foundation: Foundation, component: Component, scratch: Path
 
 
 def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[str, int], scratch: Path) -> onnx.ModelProto:
-    """Export the U-Net with LoRA inputs, given a dict from layer to rank, and rewrite its graph for quantization. An empty dict
-    gives no LoRA inputs, for a U-Net with a merged adapter. Large weights go to the folder `scratch`.
+    """Return the U-Net's ONNX graph, rewritten for quantization. `ranks` maps layers to LoRA ranks; if empty, the graph has no
+    LoRA inputs, as for a U-Net with a merged adapter. Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`.
     """
     module = UnetGraph(with_plain_attention(unet), ranks).eval()
     text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
@@ -181,7 +181,7 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
 
 
 def specs(values: Iterable[onnx.ValueInfoProto], lora: Mapping[str, Encoding] | None = None) -> tuple[TensorSpec, ...]:
-    """Return names, shapes and dtypes of graph inputs or outputs. LoRA inputs also get their encoding's scale, from `lora`."""
+    """Return one TensorSpec per graph input or output. `scale` is taken from `lora` (tensor name to Encoding), or is None."""
     scales = {name: encoding.scale for name, encoding in (lora or {}).items()}
     return tuple(
         TensorSpec(

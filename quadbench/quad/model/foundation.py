@@ -67,7 +67,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
-    """Raise if a model part lacks tensors, or has numbers that would make every image NaN."""
+    """Raise UserError if a model part lacks tensors, or has weights that are NaN, infinite or above 65504 in magnitude."""
     tensors = module.state_dict()
     absent = [name for name, tensor in tensors.items() if tensor.is_meta]
     if absent:
@@ -79,7 +79,7 @@ def check_tensors(foundation: str, part: str, module: nn.Module) -> None:
 
 
 def check_loading(foundation: str, part: str, loading: Mapping[str, Any]) -> None:
-    """Raise if a model's files lack tensors or have wrong shapes, for which libraries would silently use random values."""
+    """Raise UserError if from_pretrained reported missing or misshapen tensors. It silently fills them with random values."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
         names = sorted(entry if isinstance(entry, str) else entry[0] for entry in loading.get(kind) or ())
         if names:
@@ -128,17 +128,17 @@ class Foundation:
 
     @property
     def unet(self) -> nn.Module:
-        """The U-Net with its weights."""
+        """The U-Net, a diffusers UNet2DConditionModel in float32; its weights are loaded on first use."""
         return self._part("unet")
 
     @property
     def vae(self) -> nn.Module:
-        """The VAE with its weights."""
+        """The VAE, a diffusers AutoencoderKL in float32; its weights are loaded on first use."""
         return self._part("vae")
 
     @property
     def text_encoder(self) -> nn.Module:
-        """The text encoder with its weights."""
+        """The text encoder, a transformers CLIPTextModel in float32; its weights are loaded on first use."""
         return self._part("text_encoder")
 
     def release(self) -> None:
@@ -159,13 +159,13 @@ class Foundation:
         return self._parts[name]
 
     def tokenize(self, prompt: str) -> tuple[int, ...]:
-        """Return the prompt's token ids, padded or truncated to the text encoder's length T."""
+        """Return a prompt's token ids as a tuple, padded or truncated to the tokenizer's maximum length."""
         encoded = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length)
         return tuple(int(i) for i in encoded["input_ids"])
 
 
 def open_foundation(spec: FoundationSpec) -> Foundation:
-    """Open the foundation model that a recipe names; UserError if it cannot be read or its U-Net is unsupported."""
+    """Return the model that a recipe's `foundation` describes. Raise UserError for unreadable files or an unsupported U-Net."""
     match spec:
         case BuiltinFoundation(name=name):
             return load_foundation(zoo.foundation_folder(name))
@@ -180,7 +180,7 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
 
 
 def load_foundation(folder: Path) -> Foundation:
-    """Open a model in a diffusers folder. Weights must be safetensors; pickles are not opened."""
+    """Return a Foundation from a diffusers folder. Weights are read only from safetensors files; pickles are not opened."""
     model_files.foundation_files(folder)
     _check_configs(folder)
 
@@ -210,8 +210,8 @@ def load_foundation(folder: Path) -> Foundation:
 
 
 def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
-    """Open a single-file model in the original Stable Diffusion layout by diffusers' reader, without network access.
-    Such a file has no tokenizer and no scheduler; those of Stable Diffusion 1 are used.
+    """Return a Foundation from a single-file model in the original Stable Diffusion layout. Nothing is downloaded.
+    The file lacks a tokenizer and configurations. The tokenizer is CLIP's; the configurations are those of `geometry`.
     """
     model_files.check_checkpoint(path)
     configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS}, clip_tokenizer()
@@ -236,7 +236,7 @@ def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY)
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
-    """Return a model of a published geometry (layer sizes) with torch's random initial weights, which keep activations finite."""
+    """Return a Foundation with random weights made from `seed`. `geometry` names its layer sizes, for example `sd15`."""
     return _foundation(
         name=f"random {geometry}",
         configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
@@ -257,7 +257,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
 ) -> Foundation:
-    """Return a foundation model. `configs` is a dict from part to configuration folder, `readers` from part to weights loader."""
+    """Return a Foundation. `configs` maps part names to config folders; `readers` maps part names to loaders () -> nn.Module."""
     scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
@@ -282,7 +282,7 @@ def _foundation(
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn exceptions of diffusers, transformers and safetensors into a UserError that names the model."""
+    """In a `with` block, turn exceptions of diffusers, transformers and safetensors into a UserError that names `path`."""
     try:
         yield
     except (*_UNFIT, SafetensorError, SingleFileComponentError, StrictDataclassError) as error:
@@ -291,7 +291,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _check_configs(folder: Path) -> None:
-    """Raise if a model folder is for another pipeline or lacks a readable configuration, which libraries would seek online."""
+    """Raise UserError unless a folder has Stable Diffusion's classes and config files. Libraries would download absent files."""
     listing = model_files.DIFFUSERS_INDEX
     index = _config(folder / listing)
     pipeline = index.get("_class_name")
@@ -318,7 +318,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
-    """Refuse a model whose U-Net does not predict noise, or has inputs other than latent, text and time."""
+    """Raise UserError unless a U-Net takes only a latent, text and time step, and predicts noise of the latent's shape."""
     prediction = scheduler.config.prediction_type
     if prediction != "epsilon":
         raise UserError(f"foundation model '{name}' predicts '{prediction}'; expected 'epsilon'")

@@ -29,17 +29,15 @@ INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied s
 
 
 def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
-    """Save an exported program's weights as a file in `scratch`. Return a graph that refers to the file, which must remain."""
+    """Save a torch ONNXProgram, with a separate weights file, in a new folder in `scratch`. Return the graph without weights."""
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
     return open_graph(folder / _GRAPH, folder / f"{_GRAPH}.data")
 
 
 def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
-    """Read a graph without its external weights. All of them must be in the file `weights`; if None, the graph must have none.
-
-    Raises:
-        ArtifactError: the file is not a graph, or an offset, length or file name of its external weights is invalid.
+    """Return the ONNX graph in the file `path`, without reading external weights. Only the file `weights` may hold them; None
+    allows no external weights. Raise ArtifactError for an invalid graph, or for an invalid file, offset or length of weights.
     """
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
@@ -57,7 +55,7 @@ def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
 
 
 def _place(tensor: onnx.TensorProto) -> dict[str, str]:
-    """Return the dict that locates a tensor's external data (file, offset). Raise ValueError for unknown or repeated keys."""
+    """Return a tensor's ONNX external_data entries as a dict from key to text. Raise ValueError for unknown or repeated keys."""
     place: dict[str, str] = {}
     for entry in tensor.external_data:
         if entry.key not in _PLACE_KEYS or entry.key in place:
@@ -68,7 +66,7 @@ def _place(tensor: onnx.TensorProto) -> dict[str, str]:
 
 
 def _check_place(tensor: onnx.TensorProto, place: dict[str, str], file_bytes: int) -> None:
-    """Raise if a tensor's external data would end beyond the file, or if its length does not match the tensor's shape."""
+    """Raise ValueError if a tensor's external data ends beyond the file, or has a length that does not match the shape."""
     size, name = _size_bytes(tensor), quote(tensor.name)
     for key in ("offset", "length"):
         if not ((text := place.get(key, "0")).isascii() and text.isdigit() and len(text) < len(str(2**63))):
@@ -115,7 +113,7 @@ def discard(model: onnx.ModelProto) -> None:
 
 
 def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return a copy of the graph to save. It refers to its weights as the file `name` in the folder where the copy is saved."""
+    """Return a copy of a graph whose external weights are in the file `name`, in the folder where the copy will be saved."""
     saved = deepcopy(model)
     for initializer in _external(saved):
         _set_location(initializer, name)
@@ -137,7 +135,7 @@ def with_inline_values(initializer: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def transpose(initializer: onnx.TensorProto) -> None:
-    """Transpose a matrix in place, in the graph or in its external file."""
+    """Transpose a 2-D ONNX initializer in place, whether its values are in the graph or in an external file."""
     turned = np.ascontiguousarray(value(initializer).T)
     if not uses_external_data(initializer):
         initializer.CopyFrom(numpy_helper.from_array(turned, initializer.name))

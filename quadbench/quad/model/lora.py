@@ -16,12 +16,12 @@ GraphInputs = dict[str, torch.Tensor]
 
 
 def input_names(site: str) -> tuple[str, str]:
-    """Return the names of a LoRA layer's two graph inputs: `lora.<site>.down` and `lora.<site>.up`, where site is the layer."""
+    """Return the names of a LoRA's graph inputs, `lora.<site>.down` and `lora.<site>.up`; `site` is a layer's module name."""
     return f"{LORA_PREFIX}{site}.down", f"{LORA_PREFIX}{site}.up"
 
 
 def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a LoRA layer's graph inputs: Linear (r, in), (out, r); Conv2d (r, in, k, k), (out, r, 1, 1)."""
+    """Return a dict from LoRA input name to shape: `down` (r, in), `up` (out, r); for Conv2d (r, in, h, w) and (out, r, 1, 1)."""
     down, up = input_names(site)
     if isinstance(module, nn.Linear):
         return {down: (rank, module.in_features), up: (module.out_features, rank)}
@@ -31,7 +31,7 @@ def input_shapes(site: str, module: nn.Module, rank: int) -> dict[str, tuple[int
 
 
 class LoraSite(nn.Module):
-    """A Linear or Conv2d layer with a low-rank term whose matrices come from `inputs` at every call."""
+    """A module that wraps a Linear or Conv2d layer and adds a LoRA. `forward` reads the LoRA's tensors from the dict `inputs`."""
 
     def __init__(self, base: nn.Linear | nn.Conv2d, site: str, inputs: GraphInputs) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class LoraSite(nn.Module):
         self._inputs = inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `base(x) + up (down x)`. Two small products cost less than one with the full matrix up*down."""
+        """Return the layer's output plus `up (down x)`. Two small products cost less than one product with the matrix up*down."""
         down, up = self._inputs[self._down], self._inputs[self._up]
         if isinstance(self.base, nn.Linear):
             low_rank = F.linear(F.linear(x, down), up)
@@ -51,7 +51,7 @@ class LoraSite(nn.Module):
 
 
 class TimeFeatures(nn.Module):
-    """A module that returns the time step's sinusoidal embedding from a graph input instead of computing it."""
+    """A replacement for a U-Net's time projection. It returns the graph input `time_features`, a sinusoidal embedding."""
 
     def __init__(self, inputs: GraphInputs) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TimeFeatures(nn.Module):
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel as the graph in docs/formats.md: time features and LoRA weights are inputs.
+    """A diffusers UNet2DConditionModel that takes time features and LoRA tensors as inputs, as docs/formats.md describes.
 
     It takes over the modules of `unet`, whose attention is already plain, and replaces some; weights do not change.
     """
@@ -87,7 +87,7 @@ class UnetGraph(nn.Module):
     def forward(
         self, sample: torch.Tensor, time_features: torch.Tensor, encoder_hidden_states: torch.Tensor, lora: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Predict noise (1, 4, h, w) from sample (1, 4, h, w), time (1, C), text (1, T, D) and the tensors of `lora_names`."""
+        """Return noise of the latent's shape (1, 4, h, w), for time (1, C), text (1, T, D) and `lora` in `lora_names` order."""
         self._inputs["time_features"] = time_features
         self._inputs.update(zip(self.lora_names, lora, strict=True))
         placeholder = torch.zeros(1, device=sample.device)

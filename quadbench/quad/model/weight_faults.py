@@ -12,7 +12,7 @@ LEAST = 1e-30  # below this, the scale of 16-bit integers is close to float32's 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFault:
-    """A reason why a tensor's numbers are unusable: what the tensor `holds`, such as "NaN or Inf", and a hint for the user."""
+    """A reason why a weight tensor is unusable. `holds` names its bad values, such as "NaN or Inf". `hint` says what to do."""
 
     holds: str
     hint: str
@@ -24,7 +24,7 @@ TOO_SMALL = ValueFault(holds=f"only zeros and magnitudes below {LEAST:g}", hint=
 
 
 def fault_of(tensor: torch.Tensor) -> ValueFault | None:
-    """Return why a weight tensor is unusable (not floating point, NaN, Inf, or implausible magnitudes); None if usable."""
+    """Return a ValueFault if a weight tensor is not float, holds NaN or Inf, or has implausible magnitudes; otherwise None."""
     if tensor.dtype not in FLOATS:
         kind = str(tensor.dtype).removeprefix("torch.")
         return ValueFault(holds=f"values of type {kind}", hint="save the weights as floating-point numbers, such as float16")
@@ -35,7 +35,7 @@ def fault_of(tensor: torch.Tensor) -> ValueFault | None:
 
 
 def faults_by_name(tensors: Mapping[str, torch.Tensor]) -> dict[ValueFault, list[str]]:
-    """Return the faults of a model's floating-point weights (NaN, Inf, implausible magnitudes), each with its tensor names."""
+    """Find float tensors that hold NaN, Inf or magnitudes above 65504. Return a dict from ValueFault to list of tensor names."""
     faults: dict[ValueFault, list[str]] = {}
     for name, tensor in tensors.items():
         if tensor.dtype in FLOATS and (fault := _above(_greatest(tensor))):

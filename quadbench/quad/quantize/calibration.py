@@ -25,14 +25,14 @@ NAMED = 10  # number of worst tensors to list
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
-    """Return the names of float graph inputs and node outputs, in graph order, without initializers."""
+    """Return the names of a graph's float32 inputs, then of its float32 node outputs, in graph order. Omit initializers."""
     values = {v.name: v.type.tensor_type.elem_type for v in inferred_values(model)}
     names = [v.name for v in model.graph.input] + [name for node in model.graph.node for name in node.output]
     return [name for name in names if values.get(name) == TensorProto.FLOAT]
 
 
 def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Range]:
-    """Run the graph on every feed and return the least and greatest value of each float tensor."""
+    """Run the graph on every feed. Return a dict from float tensor name to Range, the least and greatest value over all feeds."""
     names = float_tensors(model)
     session = open_session(with_ranges(model, names))
     low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
@@ -47,7 +47,7 @@ def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, R
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Return a copy of the graph whose only output is the least and greatest value of each named tensor.
+    """Return a copy of the graph with one output, float32 (2 N,): a pair (least, greatest) for each of N tensors.
 
     ONNX Runtime 1.32 orders nodes backwards from the outputs, and finishes first the input whose node was added last. So the
     ranges are concatenated one by one, by nodes added at the end: each tensor is reduced and freed before the next is computed.
@@ -69,7 +69,7 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 def _observed(
     model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], constants: Constants, output: onnx.ValueInfoProto
 ) -> onnx.ModelProto:
-    """Return a copy of the graph with added nodes and constants, and with `output` as its only output."""
+    """Return a copy of `model` with `nodes` and `constants` added. The copy's only graph output is `output`."""
     observed = deepcopy(model)
     graph = observed.graph
     graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())
@@ -80,8 +80,8 @@ def _observed(
 
 
 def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
-    """Run the graph on every feed and return a histogram of each tensor's values over its range: int64, (BINS,). Values outside
-    the range count in the outermost bins. Memory use does not depend on the number of feeds.
+    """Run the graph on every feed. Return a dict from tensor name to histogram, int64 (BINS,), summed over feeds. Bins divide the
+    tensor's range in `ranges`; values outside count in the outermost bins. Memory use does not depend on the number of feeds.
     """
     session = open_session(with_histograms(model, ranges))
     counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
@@ -91,7 +91,7 @@ def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feed
 
 
 def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return a copy of the graph whose only output is the histograms of all tensors, one after the other.
+    """Return a copy of the graph whose only output, INT32 (N * BINS,), concatenates the histograms of the N tensors in `ranges`.
 
     Each tensor is added to the counts of earlier ones by a node at the end, as in `with_ranges`: each tensor is counted and freed
     before the next is computed. ONNX Runtime 1.32 adds in place.
@@ -114,7 +114,7 @@ def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx
 
 
 def _places(name: str, index: int) -> list[onnx.NodeProto]:
-    """Return nodes that compute each value's histogram bin. They also output a one per value, which is added to its bin."""
+    """Return ONNX nodes that compute, for tensor `name`, each value's index in concatenated histograms, and ones as counts."""
     own = f"counts.{index}"
     one = numpy_helper.from_array(np.array([1], np.int32))
     return [
@@ -139,7 +139,7 @@ class RangeRule:
     headroom: float = 1.0
 
     def range_of(self, seen: Range, counts: np.ndarray | None, dtype: str) -> Range:
-        """Return a tensor's quantization range, given its observed range `seen` and, if needed, its histogram (bins,)."""
+        """Return the range to quantize: the observed range `seen` or an estimate from histogram `counts`, times `headroom`."""
         if self.estimator is None:
             return seen.scaled(self.headroom)
         assert counts is not None
@@ -150,7 +150,7 @@ PLAIN_RULES = {"uint16": RangeRule(), "uint8": RangeRule()}
 
 
 def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) -> Range:
-    """Return the range with `percent` % of the values; equally many values are left out below and above.
+    """Return a tensor's quantization range. It holds `percent` % of the values in histogram `counts`, cut equally at both ends.
 
     Bins are cut off at either end while they hold no more than half of the values to leave out.
     """
@@ -162,10 +162,10 @@ def percentile(seen: Range, counts: np.ndarray, _dtype: str, *, percent: float) 
 
 
 def least_error(seen: Range, counts: np.ndarray, dtype: str) -> Range:
-    """Return the range with the least squared error from clipping and rounding together, at the encoding's bit width.
+    """Return the quantization range that gives values in histogram `counts` the least squared error when quantized to `dtype`.
 
-    ENDS positions are tried for each end. A value outside costs its squared distance; a value inside costs a twelfth of the
-    squared step.
+    ENDS positions are tried for each end. Every value costs a twelfth of the squared step, a value outside also its squared
+    distance to the range.
     """
     edges = _edges(seen, len(counts))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -187,8 +187,8 @@ def _edges(seen: Range, bins: int) -> np.ndarray:
 def clipping_of(
     model: onnx.ModelProto, encodings: Mapping[str, Encoding], feeds: Sequence[Feed], *, variant: str, task: str | None
 ) -> Clipping:
-    """Run the float graph on the feeds to observe ranges, then again to count clipped values. The second run counts only in
-    tensors with values outside their encoding. Outputs of nodes that only move values, such as Reshape, are skipped.
+    """Run a float graph on the feeds. Return a Clipping: how many values lie outside the ranges of quantization encodings. A
+    first run finds tensors with such values, and a second run counts the values. Outputs of nodes like Reshape are not counted.
     """
     sources = encoding_sources(model, encodings)
     ranges = {name: range_within(encodings[name]) for name, source in sources.items() if name == source}
@@ -228,7 +228,7 @@ def range_within(encoding: Encoding) -> Range:
 
 
 def _with_counts(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return a copy of the graph with one output: for each tensor, the number of values outside its encoding's range."""
+    """Return a copy of the graph whose only output, INT32 (N,), counts the values outside the range of each of N tensors."""
     nodes: list[onnx.NodeProto] = []
     constants: Constants = {"clips.shape": np.array([1], np.int64)}
     for i, (name, within) in enumerate(ranges.items()):

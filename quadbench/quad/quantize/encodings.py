@@ -57,12 +57,12 @@ class Encoding:
 
 
 def range_of(values: np.ndarray) -> Range:
-    """Return the range of an array's values."""
+    """Return the least and greatest value of an array as a Range."""
     return Range(low=float(values.min()), high=float(values.max()))
 
 
 def asymmetric(values: Range, dtype: str) -> Encoding:
-    """Return the encoding of activations or constants for this range; the zero point is the integer for 0."""
+    """Return an encoding with integer type `dtype` for values in a range. The range is first extended to include 0."""
     low, high = min(values.low, 0.0), max(values.high, 0.0)
     qmin, qmax = _LIMITS[dtype]
     if high == low:
@@ -72,12 +72,12 @@ def asymmetric(values: Range, dtype: str) -> Encoding:
 
 
 def widen(encoding: Encoding) -> Encoding:
-    """Return the UINT16 encoding that has the range of a UINT8 encoding and represents its 256 values exactly."""
+    """Turn a UINT8 encoding into a UINT16 encoding with the same range, which represents all its 256 values exactly."""
     return Encoding(dtype="uint16", scale=float(np.float32(encoding.scale / 257)), zero_point=encoding.zero_point * 257)
 
 
 def symmetric(magnitude: float, dtype: str) -> Encoding:
-    """Return the encoding of LoRA inputs up to this magnitude, with zero point 0, so that zero padding is exact."""
+    """Return an encoding with zero point 0 for values from -magnitude to magnitude. Zeros, as in padding, are exact."""
     return Encoding(dtype=dtype, scale=float(np.float32((magnitude or 1.0) / _LIMITS[dtype][1])))
 
 
@@ -106,5 +106,5 @@ def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray
 
 
 def quantize_bias(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Return a bias as INT32 with zero point 0; `scales` are the products of input and weight scales."""
+    """Return a bias as an INT32 array with zero point 0. `scales` is a layer's input scale times its weight scales."""
     return np.clip(np.rint(values.astype(np.float64) / scales), *_LIMITS["int32"]).astype(np.int32)

@@ -23,7 +23,7 @@ Rounding = tuple[float, int, int, int]  # scale, zero point, least and greatest 
 
 
 def resize_fault(x: Operands, a: Attributes) -> str | None:
-    """Return a Resize node's unsupported mode or factors as text, else None. `x` lists its inputs, None where not constant."""
+    """Return text that describes an unsupported Resize node; None if it is supported. `x` has None for non-constant inputs."""
     form = ", ".join(a[key].decode() if key in a else default for key, default in RESIZE_DEFAULTS.items())
     if form not in RESIZE_FORMS:
         return form
@@ -49,7 +49,7 @@ def _gemm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _reshape(x: Operands, _: Attributes) -> torch.Tensor:
-    """Reshape a tensor with the batch size of the data instead of the graph's batch size 1."""
+    """Reshape tensor x[0] to shape x[1]. A first dimension of 0 or 1 stands for the batch size of x[0]."""
     batch, *shape = x[1].tolist()
     return x[0].reshape(x[0].shape[0] if batch in (0, 1) else batch, *shape)
 
@@ -60,7 +60,7 @@ def _layer_norm(x: Operands, a: Attributes) -> torch.Tensor:
 
 
 def _resize(x: Operands, _: Attributes) -> torch.Tensor:
-    """Upsample by integer factors, in one of the RESIZE_FORMS; `resize_fault` has refused all others."""
+    """Upsample x[0], shaped (B, C, h, w), by the whole factors in x[2] along h and w. Each value is repeated."""
     factors = [int(f) for f in x[2].tolist()]
     return x[0].repeat_interleave(factors[-2], -2).repeat_interleave(factors[-1], -1)
 
@@ -127,7 +127,7 @@ class _Node:
 
 
 class FakeQuantGraph:
-    """A quantized U-Net as a function of torch tensors; unsupported graphs are refused when they are read."""
+    """A quantized U-Net as a function from input tensors by name to the output tensor. Unsupported nodes raise BuildError."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._initializers = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer}
@@ -137,7 +137,7 @@ class FakeQuantGraph:
         self._nodes = [node for proto in model.graph.node if (node := self._prepared(proto)) is not None]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run the graph and return its output. LoRA inputs are float weights, which the graph rounds to their encodings."""
+        """Return the graph's output tensor for input tensors by name. Float LoRA inputs are rounded to quantized values."""
         values: Tensors = dict(inputs)
         for node in self._nodes:
             values |= self._run(node, values)
@@ -154,7 +154,7 @@ class FakeQuantGraph:
         return dict(zip(node.outputs, results if isinstance(results, Sequence) else (results,), strict=True))
 
     def _prepared(self, proto: onnx.NodeProto) -> _Node | None:
-        """Return an ONNX node prepared for running in torch; None if it was folded into a constant."""
+        """Return a node parsed for torch. For DequantizeLinear of an initializer, store the float values and return None."""
         attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         node = _Node(
             name=proto.name, op_type=proto.op_type, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes
@@ -182,13 +182,13 @@ class FakeQuantGraph:
         return node
 
     def _rounding(self, node: _Node) -> Rounding:
-        """Return the scale, zero point and integer limits of a QuantizeLinear or DequantizeLinear node."""
+        """Return (scale, zero point, least integer, greatest integer) of a QuantizeLinear or DequantizeLinear node."""
         scale, zero = (self._initializers[name] for name in node.inputs[1:3])
         return float(scale), int(zero), *limits(str(zero.numpy().dtype))
 
 
 def _dequantized(integers: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, axis: int) -> torch.Tensor:
-    """Dequantize integers q as (q - z) s, with one scale for the whole tensor or one for each index of an axis."""
+    """Return float32 (integers - zero) * scale. `scale` and `zero` have one value, or one for each index of `axis`."""
     if scale.ndim:
         shape = [1] * integers.ndim
         shape[axis] = -1

@@ -1,4 +1,4 @@
-"""Merging: a U-Net into whose weights a device merges an adapter at load time, and the graph that does the merging there.
+"""Merging: a quantized U-Net, and an ONNX graph with which a device merges an adapter into the weights at load time.
 
 The U-Net has the shared U-Net's encodings: the encoding of a site's sum is used for the site's own result. The weights at the
 sites are in an external file. The merge graph takes LoRA inputs and computes the tensors of that file: the base's weights in
@@ -44,7 +44,7 @@ class MergeableUnet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Site:
-    """A LoRA layer in a float graph: the base layer, and the names of its result without LoRA (`own`) and with it (`total`)."""
+    """A LoRA layer (site) in a float graph. Tensor `own` is the base layer's result; `total` is `own` plus the LoRA product."""
 
     name: str
     layer: onnx.NodeProto
@@ -53,12 +53,12 @@ class _Site:
 
     @property
     def weight(self) -> str:
-        """Return the name prefix of the base layer's weight and scales in the quantized graph."""
+        """Return the name prefix of the quantized weight's tensors. Suffixes: `.int8`, `.scales`, `.zero_points`."""
         return weight_key(self.layer.input[1], axis=0)
 
     @property
     def bias(self) -> str | None:
-        """Return the name prefix of the base layer's bias in the quantized graph without LoRA inputs; None without bias."""
+        """Return the name prefix of the quantized bias's tensors, or None without a bias. Suffixes: `.int32`, `.scales`."""
         output = self.layer.output[0]
         return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
 
@@ -66,7 +66,7 @@ class _Site:
 def make_mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
 ) -> MergeableUnet:
-    """Quantize a float U-Net without its LoRA inputs, for merging adapters. Weights of LoRA layers go to the folder `scratch`."""
+    """Quantize a float U-Net. Return a MergeableUnet with a graph that merges LoRAs. LoRA layers' weights are in `scratch`."""
     sites = list(_sites(model))
     plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
@@ -78,7 +78,7 @@ def make_mergeable(
 
 
 def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> onnx.ModelProto:
-    """Return the U-Net with an adapter merged into its weights as on a device. `lora` has all LoRA inputs as integers."""
+    """Merge a LoRA, given as integer arrays by input name. Return a copy of `unet` with the weights that `merge` computes."""
     session = initializers.open_session(merge)
     names = [output.name for output in session.get_outputs()]
     tensors = dict(zip(names, session.run(names, dict(lora)), strict=True))
@@ -106,7 +106,7 @@ def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
 
 
 def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float graph without LoRA inputs. Each layer with a LoRA outputs only the base layer's result."""
+    """Return a copy of a float graph without LoRA inputs and LoRA products: each LoRA layer returns its base layer's result."""
     plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
     nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
     for node in nodes:
@@ -121,7 +121,7 @@ def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
 def _merge_graph(
     model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[_Site], lora: Mapping[str, Encoding], scratch: Path
 ) -> onnx.ModelProto:
-    """Move the U-Net's weights that take LoRA to a file. Return the graph that computes them with an adapter merged in."""
+    """Move the weights of LoRA layers in `unet` to a file in `scratch`. Return an ONNX graph that merges a LoRA into them."""
     floats = {constant.name: constant for constant in model.graph.initializer}
     constants = {constant.name: constant for constant in unet.graph.initializer}
     merges = [_Merge(site=site, constants=constants, lora=lora) for site in sites]
@@ -144,7 +144,7 @@ def _merge_graph(
 
 @dataclass(frozen=True, kw_only=True)
 class _Merge:
-    """The part of the merge graph for one LoRA layer (site). `constants` are the constants of the U-Net."""
+    """The part of a merge graph for one LoRA layer. `constants` maps tensor names to tensors of the quantized U-Net."""
 
     site: _Site
     constants: Mapping[str, onnx.TensorProto]
@@ -152,18 +152,18 @@ class _Merge:
 
     @property
     def outputs(self) -> list[str]:
-        """Return the names of the U-Net's tensors for this layer that change when an adapter is merged."""
+        """Return the tensor names that merging replaces in a LoRA layer: the weight, its scales, and any bias with its scales."""
         weight, bias = self.site.weight, self.site.bias
         has_bias = bias is not None and f"{bias}.int32" in self.constants
         return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
 
     @property
     def residual(self) -> str:
-        """Return the name of the tensor with the rounding error of the base model's INT8 weight at this layer."""
+        """Return the name of a LoRA layer's residual, a tensor with the rounding errors of the base model's INT8 weight."""
         return f"{self.site.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
-        """Return an INT8 weight's rounding error (O, I[, k, k]) as INT8. The scale is the weight's scale over RESIDUAL_STEPS."""
+        """Return a float weight's INT8 rounding error as INT8 (O, I[, k, k]), with scale = weight scale / RESIDUAL_STEPS."""
         integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS
@@ -171,7 +171,7 @@ class _Merge:
         return numpy_helper.from_array(lacking.round().clip(low, high).astype(np.int8), self.residual)
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes that add the LoRA product to a layer's weights, as (O, I k k), and requantize weights and bias."""
+        """Yield ONNX nodes that add the LoRA product to a layer's weight, quantize the sum to INT8, and rescale the bias."""
         (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")
@@ -204,7 +204,7 @@ class _Merge:
         return helper.make_node(operator, inputs, [f"{self.site.name}.{name}"], **attributes)
 
     def own_constants(self) -> Iterator[onnx.TensorProto]:
-        """Yield the constants of this layer's nodes. The base weights refer to the U-Net's external file."""
+        """Yield the ONNX constants that a layer's merge nodes read, except the residual. Base weights lie in the U-Net's file."""
         down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
         shape = list(self.constants[f"{self.site.weight}.int8"].dims)
         values = {

@@ -34,7 +34,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
 
 
 def _replace_each(model: onnx.ModelProto, op_type: str, nodes_for: Callable[[onnx.NodeProto], list[onnx.NodeProto]]) -> None:
-    """Replace each node of one operator type by the nodes that the function `nodes_for` returns for it."""
+    """Replace each node of type `op_type` in the graph in place. `nodes_for` takes a node and returns a list of new nodes."""
     replace_nodes(model, [n for node in model.graph.node for n in (nodes_for(node) if node.op_type == op_type else [node])])
 
 
@@ -64,7 +64,7 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
 
 
 def split_layer_norm(model: onnx.ModelProto) -> None:
-    """Replace each LayerNormalization by one with scale 1 and offset 0. Mul and Add then apply the original scale and offset.
+    """Set every LayerNormalization's scale to 1 and offset to 0. Mul and Add after it apply the original scale and offset.
 
     HTP computes the original wrongly if a Gemm follows directly and the tensor is small, as in text encoders (docs/qnn.md).
     """
@@ -140,7 +140,7 @@ class GraphIndex:
 
 
 def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> _Linear | None:
-    """Return the linear layer of a MatMul node with a weight matrix, and of its bias Add, if any. Return None for other nodes."""
+    """Return a _Linear for a MatMul by a weight matrix (plus bias Add, if any), else None. Transpose a constant weight."""
     if node.op_type != "MatMul" or len(graph.shapes[node.input[0]]) != 3 or len(graph.shapes[node.input[1]]) != 2:
         return None
     x, factor = node.input
@@ -176,12 +176,12 @@ def clamp_mask_constants(model: onnx.ModelProto) -> None:
 
 
 def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the static shapes of a graph's inputs, outputs and intermediate values by name."""
+    """Return a dict from tensor name to static shape (a tuple) for a graph's inputs, intermediate values and outputs."""
     return {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred_values(model)}
 
 
 def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return a graph's inputs, intermediate values and outputs, with inferred types and shapes."""
+    """Return a graph's inputs, intermediate values and outputs as a list of ValueInfoProto with inferred types and shapes."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     return [*inferred.input, *inferred.value_info, *inferred.output]
 

@@ -32,12 +32,12 @@ def weight_key(name: str, *, axis: int) -> str:
 
 
 def bias_key(name: str, output: str) -> str:
-    """Return the name prefix of a bias's tensors (`.int32`, `.scales`) in the QDQ graph. `output` is its layer's output."""
+    """Return the prefix of a bias's tensor names (`.int32`, `.scales`) in the QDQ graph. `output` names the layer's output."""
     return f"{name}.for.{output}"
 
 
 def encoding_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, str]:
-    """Return a dict from tensor to the tensor whose encoding it uses. Nodes that only move data keep their input's encoding."""
+    """Return a dict from tensor to the tensor whose encoding it uses: itself, or the input of a node that only moves values."""
     sources = {value.name: value.name for value in model.graph.input if value.name in tensors}
     for node in model.graph.node:
         for output in node.output:
@@ -54,9 +54,8 @@ def activation_encodings(
     dtype: str,
     lora: Mapping[str, Encoding] | None = None,
 ) -> dict[str, Encoding]:
-    """Return an encoding for each float tensor except LoRA inputs. Softmax and Sigmoid outputs get [0, 1], whatever was observed.
-
-    Tensors that only move values share the encoding of their source, also for moved LoRA weights.
+    """Return a dict from the name of each tensor in `ranges`, except the inputs in `lora`, to the tensor's encoding.
+    The output of a node that only moves values (Transpose) has the input's encoding. Softmax and Sigmoid get the range [0, 1].
     """
     operators = {output: node.op_type for node in model.graph.node for output in node.output}
     encodings: dict[str, Encoding] = dict(lora or {})
@@ -71,12 +70,12 @@ def activation_encodings(
 def quantize_graph(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding] | None = None
 ) -> onnx.ModelProto:
-    """Return a float graph as a QDQ graph. Inputs in `lora` become integers. If `activations` is empty, these stay float."""
+    """Convert a float graph to a QDQ graph. Inputs in `lora` become integers. Activations without an encoding stay float."""
     return _Writer(model=model, activations=activations, lora=lora or {}).write()
 
 
 def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onnx.ValueInfoProto:
-    """Return a graph input with its type in the QDQ graph: LoRA inputs are integers."""
+    """Return a copy of a graph input. An input in `lora` gets the integer type of its encoding; other inputs keep their type."""
     typed = deepcopy(value)
     if value.name in lora:
         typed.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(lora[value.name].dtype))
@@ -85,7 +84,7 @@ def typed_input(value: onnx.ValueInfoProto, lora: Mapping[str, Encoding]) -> onn
 
 @dataclass(kw_only=True)
 class _Writer:
-    """A writer of a QDQ graph, node by node of the float graph `model`, with the tensors quantized and dequantized so far."""
+    """A converter of the float graph `model` to a QDQ graph. It collects nodes, constants and dequantized tensors' names."""
 
     model: onnx.ModelProto
     activations: Mapping[str, Encoding]
@@ -119,7 +118,7 @@ class _Writer:
         return written
 
     def _node(self, node: onnx.NodeProto) -> None:
-        """Write a node with dequantized inputs and quantized outputs."""
+        """Add a float node to the QDQ graph. The node reads dequantized inputs. Each output with an encoding is quantized."""
         copy = deepcopy(node)
         for i, name in enumerate(node.input):
             copy.input[i] = self._operand(node, i, name)
@@ -135,21 +134,21 @@ class _Writer:
             self._quantize_dequantize(name, source, target, self.activations[name])
 
     def _is_widened(self, node: onnx.NodeProto, name: str) -> bool:
-        """Return whether a node must treat its 8-bit tensor as 16-bit, because its operator needs tensors of equal width."""
+        """Return whether a node must use the 8-bit tensor `name` as 16-bit, because the operator needs tensors of equal width."""
         if node.op_type not in ONE_WIDTH or name not in self.activations or self.activations[name].dtype != "uint8":
             return False
         encodings = {**self.activations, **self.lora}
         return any(encodings[other].bits == 16 for other in (*node.input[:2], *node.output) if other in encodings)
 
     def _rounded_again(self, name: str, form: str, encoding: Encoding) -> str:
-        """Requantize a tensor with another encoding; return its new name, ending in `form`. Calls with this `form` reuse it."""
+        """Requantize a tensor with `encoding`. Return the new name `{name}.{form}.dq`, where `form` is `wide` or `factor`."""
         key = f"{name}.{form}"
         if key not in self.dequantized:
             self._quantize_dequantize(key, self.dequantized[name], f"{key}.dq", encoding)
         return self.dequantized[key]
 
     def _data_encoding(self, node: onnx.NodeProto) -> Encoding | None:
-        """Return the encoding with which a node reads its first input; None if that input stays float."""
+        """Return the encoding of a node's first input, widened to UINT16 if the node needs it. Return None for a float input."""
         name = node.input[0]
         return enc.widen(self.activations[name]) if self._is_widened(node, name) else self.activations.get(name)
 
@@ -178,7 +177,7 @@ class _Writer:
         return initializer.name
 
     def _factor(self, name: str) -> str:
-        """Requantize a MatMul's second factor to INT16 with zero point 0: Qualcomm's HTP would narrow UINT16 to 8 bits."""
+        """Return the name of a MatMul's dequantized second input. Requantize UINT16 to INT16, as HTP cuts UINT16 to 8 bits."""
         encoding = self.activations.get(name)
         if encoding is None or encoding.dtype != "uint16":
             return self.dequantized.get(name, name)
@@ -203,14 +202,14 @@ class _Writer:
         return self.dequantized[key]
 
     def _least_scales(self, node: onnx.NodeProto) -> np.ndarray | None:
-        """Return the least weight scale per channel with which the bias fits into 32 bits; None without bias."""
+        """Return the least weight scales (O,) with which the bias fits INT32. Return None without bias or with a float input."""
         encoding = self._data_encoding(node)
         if len(node.input) < 3 or encoding is None:
             return None
         return np.abs(self._value(node.input[2])) / (encoding.scale * 2**30)
 
     def _bias(self, node: onnx.NodeProto, name: str) -> str:
-        """Write a bias as INT32, or as UINT16 if input or weight is float and gives no scale. Return the dequantized name."""
+        """Store a bias as INT32 if layer input and weight are quantized, else as UINT16. Return the dequantized tensor's name."""
         weight = self._operand(node, 1, node.input[1])
         encoding = self._data_encoding(node)
         if weight not in self.scales or encoding is None:
@@ -225,7 +224,7 @@ class _Writer:
         return self.dequantized[key]
 
     def _constant(self, name: str, encoding: Encoding) -> str:
-        """Write a constant as integers with one encoding, and return its dequantized tensor's name."""
+        """Write a float constant as integers with the given encoding, and return the dequantized tensor's name."""
         key = f"{name}.{encoding.dtype}"
         if key not in self.dequantized:
             self._store(f"{key}.q", enc.quantize(self._value(name), encoding))
@@ -246,7 +245,7 @@ class _Writer:
         self.dequantized[key] = f"{key}.dq"
 
     def _parameters(self, encoding: Encoding) -> tuple[str, str]:
-        """Store an encoding's scale and zero point, shared by equal encodings, and return both names."""
+        """Store an encoding's scale and zero point as constants, and return their names. Equal encodings share constants."""
         scale, zero_point = f"scale.{encoding.scale!r}", f"zero_point.{encoding.dtype}.{encoding.zero_point}"
         self._store(scale, np.float32(encoding.scale))
         self._store(zero_point, np.array(encoding.zero_point, encoding.dtype))

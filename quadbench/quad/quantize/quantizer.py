@@ -1,4 +1,4 @@
-"""Quantizer: writing a float graph as a QDQ graph. Activations have 16 bits, in the least noisy layers 8. Needs no torch."""
+"""Quantizer: QDQ graphs. The layers with the least rounding error get 8-bit activations, the others 16-bit. Imports no torch."""
 
 import math
 import os
@@ -40,7 +40,7 @@ class Layer:
 
 
 def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Layer, ...]:
-    """Return a graph's convolution and linear layers with constant weights, in order; `sources` is from `encoding_sources`."""
+    """Return a Layer per conv (not depthwise) or linear layer with constant weights. `sources` comes from `encoding_sources`."""
     shapes = value_shapes(model)
     sizes = {constant.name: math.prod(constant.dims) for constant in model.graph.initializer}
     return tuple(
@@ -59,14 +59,14 @@ def base_layers(model: onnx.ModelProto, sources: Mapping[str, str]) -> tuple[Lay
 
 
 def narrow_layers(layers: Sequence[Layer], narrow: Collection[str]) -> list[Layer]:
-    """Return the layers with 8-bit input and output, given the names of all 8-bit tensors."""
+    """Return those layers whose input and output are 8-bit tensors. `narrow` has the names of all 8-bit tensors."""
     return [layer for layer in layers if layer.data in narrow and layer.result in narrow]
 
 
 def int8_share(
     model: onnx.ModelProto, sources: Mapping[str, str], activations: Mapping[str, Encoding], lora: Mapping[str, Encoding]
 ) -> Int8Share:
-    """Count what has 8 bits: layers, parameters, multiply-accumulates, and LoRA products (both data and LoRA weights)."""
+    """Return the numbers of layers, parameters, multiply-accumulates and LoRA matrix products, each as 8-bit count and total."""
     layers = base_layers(model, sources)
     narrow = {name for name, encoding in activations.items() if encoding.bits == BITS}
     chosen = narrow_layers(layers, narrow)
@@ -99,14 +99,14 @@ def _channels(node: onnx.NodeProto, result: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNoise:
-    """The effect of running one layer in 8 bits: the SQNR in dB of the graph's output; None if the output does not change."""
+    """A layer, and the graph output's SQNR in dB with only that layer in 8 bits. `sqnr_db` is None if the output is unchanged."""
 
     layer: Layer
     sqnr_db: float | None
 
     @property
     def per_parameter(self) -> float:
-        """Return the graph output's noise-to-signal ratio divided by the number of the layer's parameters."""
+        """Return the graph output's noise-to-signal ratio with only `layer` in 8 bits, divided by `layer`'s parameter count."""
         return 0.0 if self.sqnr_db is None else 10 ** (-self.sqnr_db / 10) / self.layer.parameters
 
 
@@ -116,10 +116,10 @@ def layer_noise(
     encodings: Mapping[str, Encoding],
     feeds: Sequence[Mapping[str, np.ndarray]],
 ) -> tuple[LayerNoise, ...]:
-    """Measure the graph output's noise when one layer at a time is rounded to 8 bits. The least noise per parameter comes first.
+    """Return a LayerNoise per layer: how far the graph's output changes if only that layer is rounded to 8 bits.
+    The layer with the least noise per parameter comes first.
 
-    `encodings` is keyed by source (`qdq.encoding_sources`), so nodes that only move values move rounded ones. The graph must have
-    one output.
+    `encodings` is keyed by source (`qdq.encoding_sources`), so moved values are rounded. The graph must have one output.
     """
     signal, noise = 0.0, dict.fromkeys((layer.name for layer in layers), 0.0)
     known = [dict(feed) for feed in feeds]  # for each feed, the values that later nodes read
@@ -132,9 +132,8 @@ def layer_noise(
 
 
 def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
-    """Return the tensors to make 8-bit: of the first (least noisy) layers in `noise` that hold about `percent` % of parameters.
-
-    A layer whose two tensors belong to earlier layers is 8-bit too, and counts.
+    """Return the set of names of tensors to make 8-bit: inputs and outputs of the layers that come first in `noise`.
+    All layers with two 8-bit tensors together have about `percent` % of the parameters. `noise` begins with the least noisy.
     """
     layers = [row.layer for row in noise]
     tensors = [set[str]()]
@@ -146,21 +145,21 @@ def least_noisy(noise: Sequence[LayerNoise], percent: int) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """A part of a graph: its `nodes`, and the layers whose input is computed in it. `rest` is the graph from this part on."""
+    """A part of a graph: `nodes` and the `layers` whose inputs they compute. `rest` is a model of `nodes` and all later nodes."""
 
     layers: tuple[Layer, ...]  # layers that read a graph input belong to the first segment
     nodes: onnx.ModelProto  # its outputs are the tensors that later nodes read
     rest: onnx.ModelProto  # has an additional boolean input per tensor of the layers, which switches its rounding
 
     def run(self, known: Sequence[Values]) -> list[Values]:
-        """Run the segment for each feed. `known` has each feed's tensor values; return them and the segment's outputs."""
+        """Run the segment on each feed's dict of tensor values by name. Return copies of the dicts with the outputs added."""
         session = open_session(self.nodes)
         names = [output.name for output in self.nodes.graph.output]
         outputs = [session.run(names, _inputs(self.nodes, values)) for values in known]
         return [values | dict(zip(names, own, strict=True)) for values, own in zip(known, outputs, strict=True)]
 
     def noise(self, known: Sequence[Values]) -> tuple[float, dict[str, float]]:
-        """Return the graph output's energy over all feeds, and each layer's error energy when only that layer is rounded."""
+        """Return (output energy, dict from layer name to error energy if only that layer is rounded). Energy: sum of squares."""
         session = open_session(self.rest, threads=1)
         switches = {value.name for value in self.rest.graph.input if value.name.endswith(_switch_of(""))}
         feeds = [_inputs(self.rest, values) for values in known]
@@ -214,7 +213,7 @@ def _switch_of(tensor: str) -> str:
 
 
 def _rounding(tensor: str, exact: str, result: str, encoding: Encoding) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return the nodes and constants that round a tensor if its boolean switch is on."""
+    """Return (nodes, constants) that copy `exact` to `result`, quantized and dequantized if the `_switch_of` input is true."""
     scale, zero_point = f"{tensor}.scale", f"{tensor}.zero_point"
     nodes = [
         helper.make_node("QuantizeLinear", [exact, scale, zero_point], [f"{tensor}.integers"]),
@@ -236,7 +235,7 @@ class _Cutter:
     def part(
         self, nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Sequence[onnx.TensorProto] = ()
     ) -> onnx.ModelProto:
-        """Return a model of the given nodes. Other tensors that they read are its inputs, or are copied if they are constants."""
+        """Return a model of the given nodes. Tensors that other nodes compute become its inputs; constants are copied into it."""
         known = {name for node in nodes for name in node.output} | {constant.name for constant in constants}
         read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in known)
         graph = helper.make_graph(
@@ -251,7 +250,7 @@ class _Cutter:
     def with_switches(
         self, nodes: Sequence[onnx.NodeProto], encodings: Mapping[str, Encoding], outputs: Sequence[str]
     ) -> onnx.ModelProto:
-        """Return a model of these nodes in which a boolean input per encoded tensor turns that tensor's rounding on."""
+        """Return a model of the given nodes. A boolean input per tensor in `encodings` turns the tensor's rounding on."""
         switched, constants = [], []
         computed = {name for node in nodes for name in node.output}
         read_as = {name: f"{name}.switched" for name in encodings if name not in computed}  # inputs keep their names
@@ -272,7 +271,7 @@ class _Cutter:
         return self.part(switched, outputs, constants)
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
-        """Return the type information of a tensor; a switch that turns rounding on is a single boolean."""
+        """Return a tensor's ONNX ValueInfoProto: a boolean scalar for a `_switch_of` name, else the inferred type and shape."""
         if name.endswith(_switch_of("")):
             return helper.make_tensor_value_info(name, TensorProto.BOOL, [])
         return self._values[name]
@@ -289,32 +288,32 @@ class ObservedGraph:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """The histogram of each tensor over its observed range."""
+        """A dict from tensor name to the histogram of the tensor's values over its observed range: int64, (BINS,)."""
         counts = observe_histograms(self.model, self.seen, self.feeds)
         release_memory()
         return counts
 
 
 class CalibratedGraph:
-    """A float graph with the quantization ranges of its tensors. The noise of 8-bit layers is measured on first use."""
+    """A float graph with its tensors' quantization ranges. Each layer's 8-bit rounding error is measured on first use."""
 
     def __init__(self, observed: ObservedGraph, rules: Mapping[str, RangeRule] = PLAIN_RULES) -> None:
         self.model, self.sources = observed.model, observed.sources
         self._observed, self._rules = observed, rules
 
     def ranges(self, dtype: str) -> dict[str, Range]:
-        """Return the quantization range of each float tensor, by the rule for this dtype."""
+        """Return a dict from float tensor name to Range (low, high) for quantization, computed by the RangeRule for `dtype`."""
         rule, seen = self._rules[dtype], self._observed.seen
         counts = self._observed.counts if rule.estimator else {}
         return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
-        """Return the encodings of all activations for the integer type `dtype`: 16-bit or 8-bit."""
+        """Return a dict from activation tensor name to Encoding. `dtype` is the integer type, `uint16` or `uint8`."""
         return activation_encodings(self.model, self.ranges(dtype), dtype=dtype, lora=lora)
 
     @cached_property
     def noise(self) -> tuple[LayerNoise, ...]:
-        """The noise of each base layer in 8 bits, measured on NOISE_SAMPLES feeds; the least noise per parameter comes first."""
+        """A tuple with a LayerNoise per layer, from at most NOISE_SAMPLES feeds. The least noise per parameter comes first."""
         feeds, layers = self._observed.feeds, base_layers(self.model, self.sources)
         few = [feeds[i] for i in spread(len(feeds), NOISE_SAMPLES)]
         return layer_noise(self.model, layers, self.encodings("uint8"), few)
@@ -322,7 +321,7 @@ class CalibratedGraph:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedGraph:
-    """A QDQ graph, its activation encodings (empty if these stay float), and the noise by which 8-bit layers were chosen."""
+    """A QDQ graph with its activation encodings by tensor name, LayerNoise per layer (empty if unmeasured), and 8-bit counts."""
 
     model: onnx.ModelProto
     activations: dict[str, Encoding]
@@ -331,7 +330,7 @@ class QuantizedGraph:
 
 
 def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | None = None) -> QuantizedGraph:
-    """Return the float graph with integer weights and LoRA inputs, but float activations."""
+    """Return the float graph with its weights and LoRA inputs quantized. Activations stay float."""
     sources = encoding_sources(model, float_tensors(model))
     share = int8_share(model, sources, {}, lora or {})
     return QuantizedGraph(model=quantize_graph(model, {}, lora), activations={}, noise=(), int8=share)
@@ -340,8 +339,8 @@ def write_weight_only(model: onnx.ModelProto, *, lora: Mapping[str, Encoding] | 
 def write_qdq(
     calibrated: CalibratedGraph, *, int8_percent: int = 0, lora: Mapping[str, Encoding] | None = None
 ) -> QuantizedGraph:
-    """Return the QDQ form of a float graph. The least noisy layers, which hold `int8_percent` % of its parameters, run in W8A8.
-    If `int8_percent` is 100, all activations have 8 bits, including those between layers.
+    """Return the QDQ form of a float graph. Layers with the least rounding error run in W8A8, all other layers in W8A16.
+    The W8A8 layers have about `int8_percent` % of the parameters. At 100 %, every activation of the graph is 8-bit.
     """
     model, sources, wide = calibrated.model, calibrated.sources, calibrated.encodings("uint16", lora)
     noise = calibrated.noise if 0 < int8_percent < 100 else ()

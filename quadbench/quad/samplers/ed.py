@@ -1,4 +1,4 @@
-"""ED: Euler discrete sampling (Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn), equal to diffusers'."""
+"""ED: Euler sampling (Karras et al. 2022, arXiv 2206.00364, alg. 2 without churn), as in diffusers' EulerDiscreteScheduler."""
 
 import math
 

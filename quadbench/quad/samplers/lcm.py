@@ -15,7 +15,7 @@ TIMESTEP_SCALING = 10.0
 def lcm_table(
     alphas_cumprod: torch.Tensor, *, steps: int, strength: float = 1.0, is_image_to_image: bool = False
 ) -> SamplerTable:
-    """Return the LCM table. Time steps are spread over those of distillation. Each predicts x_0; all but the last add noise."""
+    """Return the LCM table: time steps spread evenly over the 50 used in distillation. All steps but the last add noise."""
     grid = np.arange(1, LCM_STEPS + 1) * (len(alphas_cumprod) // LCM_STEPS) - 1
     chosen = np.floor(np.linspace(0, len(grid), num=steps, endpoint=False)).astype(int)
     timesteps = [int(t) for t in grid[::-1][chosen]][steps - executed_steps(steps, strength) :]  # the latest first

@@ -19,7 +19,7 @@ SEARCH_ROUNDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerInput:
-    """A calibration input for fitting a sampler: a U-Net call, a latent and noise (1, 4, h, w), and a mask (1, 1, h, w)."""
+    """A calibration input for fitting a sampler. `denoise` runs the U-Net. Latent and noise: (1, 4, h, w); mask: (1, 1, h, w)."""
 
     denoise: table.Denoise
     latent: torch.Tensor
@@ -31,11 +31,11 @@ class SamplerInput:
         return blend.latent * self.latent + blend.noise * self.noise
 
     def keep(self, x: torch.Tensor, known: table.Blend) -> torch.Tensor:
-        """Return the sample after a step. In inpainting, the unmasked region is image and noise, weighted by `known`."""
+        """Return x (1, 4, h, w). Where a mask is 0, replace x by `known.latent` * latent + `known.noise` * noise."""
         return x if self.mask is None else self.mask * x + (1 - self.mask) * self.start(known)
 
     def fitted(self, x: torch.Tensor) -> torch.Tensor:
-        """Return in float64 the values (n,) that are fitted: all, or for inpainting only those inside the mask."""
+        """Return the values of x to be fitted, flattened to float64 (n,): those inside the mask, or all without a mask."""
         return x.double().flatten() if self.mask is None else x[(self.mask > 0).expand_as(x)].double()
 
 
@@ -54,7 +54,7 @@ def ddim_table(
     strength: float = 1.0,
     is_image_to_image: bool = False,
 ) -> table.SamplerTable:
-    """Return the teacher sampler's table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to diffusers'."""
+    """Return the teacher's table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to DDIMScheduler."""
     spacing = len(alphas_cumprod) // steps
     timesteps = [i * spacing + table.STEPS_OFFSET for i in reversed(range(steps))]
     timesteps = timesteps[steps - table.executed_steps(steps, strength) :]
@@ -75,8 +75,8 @@ def ddim_table(
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:
-    """Fit a sampler of at most `steps` steps to the teacher sampler's runs on all inputs, and return its table. The table has
-    fewer steps if a further step would not lower the greatest error of a step.
+    """Fit a sampler of at most `steps` steps to the DDIM teacher's samples on all inputs. Return the fitted sampler's table. The
+    table has fewer than `steps` steps if additional steps would not lower the largest MSE of a fitted step.
 
     `fit_error` is the root-mean-square distance of the table's final sample from the teacher's, over all inputs.
     """
@@ -94,7 +94,7 @@ def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, s
 
 
 def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the teacher sampler on one input. Return its samples (T + 1, n) and predictions (T, n)."""
+    """Run the teacher sampler's T steps on one input. Return samples (T + 1, n) and noise predictions (T, n) of n values."""
     x = sampler_input.start(teacher.start)
     samples, predictions = [sampler_input.fitted(x)], []
     for i, step in enumerate(teacher.steps):
@@ -108,7 +108,7 @@ def _run(teacher: table.SamplerTable, sampler_input: SamplerInput) -> tuple[torc
 def _fit(
     teacher: table.SamplerTable, inputs: Sequence[SamplerInput], trajectory: TeacherTrajectory, path: Sequence[int]
 ) -> tuple[tuple[table.Step, ...], float]:
-    """Fit one step from each teacher step in `path` to the next. Return the steps and the final sample's mean square error."""
+    """Fit steps that start at the teacher steps in `path`. Return the steps and the final sample's mean square error."""
     seen = [[one.start(teacher.start)] for one in inputs]  # by input: the start, then all predictions
     samples = [start for (start,) in seen]
     steps, mean_square = [], 0.0
@@ -132,7 +132,7 @@ def _least_squares(basis: torch.Tensor, target: torch.Tensor) -> tuple[list[floa
 
 
 def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
-    """Return a smaller trajectory with equal fitting errors, from the R factor of a QR decomposition of the vectors."""
+    """Compress a trajectory to at most 2T + 1 values per sample, by QR decomposition. Least-squares errors stay equal."""
     length, count = trajectory.eps.shape
     vectors = torch.cat([trajectory.x, trajectory.eps]).T  # (n, 2T + 1)
     r = torch.linalg.qr(vectors, mode="r").R
@@ -141,7 +141,7 @@ def _reduced(trajectory: TeacherTrajectory) -> TeacherTrajectory:
 
 
 def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
-    """Choose at most `steps` of the teacher's steps, the first included. Minimize the greatest error of a step, by bisection."""
+    """Return indices of at most `steps` teacher steps where fitted steps start. Minimize the steps' largest MSE by bisection."""
     length = len(trajectory.eps)
     if steps >= length:
         return list(range(length))
@@ -158,7 +158,7 @@ def _search_path(trajectory: TeacherTrajectory, steps: int) -> list[int]:
 
 
 def _greedy_path(trajectory: TeacherTrajectory, bound: float) -> list[int]:
-    """Choose indices of teacher steps greedily: each step goes as far as its error stays within `bound`, at least one index."""
+    """Return indices of teacher steps at which fitted steps start. Lengthen each fitted step while its MSE is at most `bound`."""
     path, i, length = [0], 0, len(trajectory.eps)
     while True:
         basis = torch.stack([trajectory.x[i], *trajectory.eps[path]], 1)

@@ -16,7 +16,7 @@ Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """The weights with which an input's latent and the initial noise are added to make a sample."""
+    """The weights of a sample that is a sum: `latent` times the input's latent plus `noise` times the initial noise."""
 
     latent: float
     noise: float
@@ -24,8 +24,8 @@ class Blend:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The coefficients of one step. The next sample sums the first sample (times `x_start`), this sample (`x`), all predictions
-    so far (`eps`) and new noise (`noise`). The U-Net gets this sample times `input_scale`.
+    """The coefficients of a sampler step. The next sample sums the first sample (times `x_start`), the current sample (`x`), all
+    predictions so far (`eps`) and new noise (`noise`). The U-Net gets the current sample times `input_scale`.
     """
 
     input_scale: float = 1.0
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerTable:
-    """A sampler as data: its time steps, the initial blend of latent and noise, and the coefficients of its steps."""
+    """A sampler as data: its time steps, the weights of latent and noise in the first sample, and each step's coefficients."""
 
     scheme: str
     timesteps: tuple[float, ...]
@@ -60,7 +60,9 @@ def run_table(
     noise: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Run the sampler on a latent (1, 4, h, w), noise (1 + steps, 4, h, w) and mask (1, 1, h, w), and return the final latent."""
+    """Run the sampler on a latent (1, 4, h, w) and noise (1 + steps, 4, h, w), and return the final latent. With a mask
+    (1, 1, h, w), each step restores the given latent, noised to the step's level, where the mask is 0.
+    """
     x_start = x = table.start.latent * latent + table.start.noise * noise[:1]
     seen: list[torch.Tensor] = []
     for i, step in enumerate(table.steps):
@@ -73,10 +75,8 @@ def run_table(
 
 
 def is_noise_alone(strength: float, *, is_image_to_image: bool) -> bool:
-    """Return whether a sampler run starts from pure noise, by the same rule as in diffusers' pipelines.
-
-    Text-to-image does, and inpainting at full strength. Image-to-image always mixes in the image, as the noise of the first time
-    step does not quite hide it.
+    """Return whether a run starts from pure noise, as in diffusers: text-to-image and inpainting do so at strength 1.
+    Image-to-image never does. Even at strength 1, its first sample mixes the image's latent with noise.
     """
     return strength == 1.0 and not is_image_to_image
 
@@ -89,12 +89,12 @@ def first_sample(alpha: float, strength: float, *, is_image_to_image: bool) -> B
 
 
 def last_only(i: int, coefficient: float) -> tuple[float, ...]:
-    """Return the `eps` coefficients of step i for a sampler that only uses the newest prediction."""
+    """Return the `eps` coefficients of step i of a sampler that uses only the newest prediction: i zeros, then `coefficient`."""
     return (0.0,) * i + (coefficient,)
 
 
 def executed_steps(steps: int, strength: float) -> int:
-    """Return how many steps of a schedule an image-to-image run executes, counted as in diffusers' pipelines."""
+    """Return how many of `steps` sampler steps run at a strength above 0, up to 1: `steps` * `strength`, rounded down."""
     executed = min(int(steps * strength), steps)
     if executed < 1:
         raise UserError(f"strength {strength:g} leaves none of {steps} steps", hint="use more steps or a greater strength")

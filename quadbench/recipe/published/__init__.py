@@ -17,7 +17,7 @@ _LABELS = ("task", "device", "sampler", _SHARE)
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One row of a table in the QUAD paper. `task`, `device` and `sampler` are None if the table has no such column.
+    """One row of a table in the QUAD paper. `task`, `device` and `sampler` are None if the table has no column for them.
 
     All three are quadbench's names. `int8_percent` is the row's percentage of 8-bit parameters, None if all rows have the same.
     """
@@ -31,7 +31,7 @@ class PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
-    """A table as printed in the QUAD paper. The names of figures contain their units: milliseconds, MB or dB."""
+    """A table as printed in the QUAD paper. The names of its values contain the units: milliseconds, MB or dB."""
 
     name: str
     title: str
@@ -39,20 +39,20 @@ class PublishedTable:
 
     @property
     def note(self) -> str:
-        """Return the sentence that names the paper and the table. Reports show it wherever they show the table's figures."""
+        """Return a sentence for reports that cites the paper's table and warns that the paper used another model and hardware."""
         return f"Published: {SOURCE}, {self.title}; {CAVEAT}."
 
     @property
     def int8_shares(self) -> tuple[float, ...]:
-        """Return the different percentages of 8-bit parameters that rows of the paper's table state; empty if they state none."""
+        """Return the distinct percentages of 8-bit parameters in the table, as a sorted tuple. Skip rows without a percentage."""
         return tuple(sorted({row.int8_percent for row in self.rows if row.int8_percent is not None}))
 
     def at(self, int8_percent: float) -> "PublishedTable":
-        """Return the table with only the rows for a given percentage of 8-bit parameters."""
+        """Return a PublishedTable with the rows of the given percentage of 8-bit parameters and the rows that state none."""
         return replace(self, rows=tuple(row for row in self.rows if row.int8_percent in (None, int8_percent)))
 
     def figure(self, key: str, *, task: str, device: str | None = None) -> float | None:
-        """Return the published figure named `key` for a task and a device profile; None if the table lacks it."""
+        """Return the published value of the metric `key` for a task and a device profile; None if the table lacks it."""
         for row in self.rows:
             if row.task in (None, task) and row.device in (None, device) and key in row.figures:
                 return row.figures[key]
@@ -60,7 +60,7 @@ class PublishedTable:
 
 
 def published_table(name: str) -> PublishedTable:
-    """Return a table of the QUAD paper by its name, such as `quad-table-1`.
+    """Return a PublishedTable: the values printed in a table of the QUAD paper. `name` is its key, such as `quad-table-1`.
 
     Raises:
         UnknownNameError: no table has this name.
@@ -72,7 +72,7 @@ def published_table(name: str) -> PublishedTable:
 
 
 def published_names() -> tuple[str, ...]:
-    """Return the names of the QUAD paper's tables that measured figures can be compared with."""
+    """Return the names of the QUAD paper's tables that reports can show, such as `quad-table-1`."""
     return tuple(_tables())
 
 
