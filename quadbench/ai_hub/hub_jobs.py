@@ -29,7 +29,7 @@ Notify = Callable[[str], None]
 
 
 class _LedgerFile(BaseModel):
-    """JSON file of AI Hub ids: `services[URL]["models"][file digest]` of models, `services[URL]["jobs"][job digest]` of jobs."""
+    """The JSON file that stores AI Hub ids. For each service URL, it maps digests of model files and of jobs to ids."""
 
     schema_version: Literal[1] = 1
     services: dict[str, dict[LedgerKind, dict[str, str]]]

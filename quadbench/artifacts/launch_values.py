@@ -67,7 +67,7 @@ class SampleKinds:
 
 
 class Samples(Sequence[Sample]):
-    """The samples of a launch in columns: `kinds` (descriptions) and `values` (numbers). Memory readings have their own columns.
+    """The samples of a launch, with descriptions and numbers in separate sequences. Memory readings have sequences of their own.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
     """
@@ -87,7 +87,7 @@ class Samples(Sequence[Sample]):
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> "Samples":
-        """Return a list or tuple of samples as a Samples object, which has columns. A Samples object is returned unchanged."""
+        """Convert a list or tuple of samples to a Samples object. A Samples object is returned unchanged."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
     @property

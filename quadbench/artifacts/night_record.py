@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A night's measurement of a recipe or bundle (`case`) on a device. Launches alternated with those of a reference bundle.
+    """The results of one case (a recipe or bundle) on one device in a night. A reference bundle was launched in turn with it.
 
     `device` is the name under which the device is leased, `address` its address that night. `environment` describes software and
     device state by name. `comparison` names comparison.json; `runs` are the runs of reference and case.

@@ -75,7 +75,7 @@ class Request:
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
-    """Submit a recipe to a farm and return the run's id. A job builds each bundle that neither this machine nor the store has.
+    """Submit a recipe to a farm and return the run's id. Add one build job for each bundle missing both here and in the store.
 
     Raises:
         UserError: the recipe, or a file it names, is wrong.

@@ -176,7 +176,7 @@ def failed(job: Job, reason: str, now: datetime, *, is_transient: bool) -> Job:
 
 
 def given_back(job: Job, reason: str, now: datetime) -> Job:
-    """Return a copy of a job whose worker stops: cancelled if requested, else waiting, with its limit on attempts raised by 1."""
+    """Return a waiting copy of a job whose worker stops, or a cancelled one if requested. The stopped attempt does not count."""
     if job.is_stopping:
         return _ended(job, JobState.CANCELLED, job.reason, now)
     most_attempts = min(job.most_attempts + 1, MOST_ATTEMPTS)
@@ -185,7 +185,7 @@ def given_back(job: Job, reason: str, now: datetime) -> Job:
 
 
 def expired(job: Job, now: datetime) -> Job:
-    """Return a copy of a job whose worker was lost: cancelled if requested, waiting if attempts are left, otherwise failed."""
+    """Return a copy of a job whose worker was lost: CANCELLED if requested, WAITING if attempts are left, otherwise FAILED."""
     return failed(job, f"worker '{job.worker}' was lost", now, is_transient=True)
 
 

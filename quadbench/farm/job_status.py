@@ -102,7 +102,7 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return (ReadJobs, list of a job's attempts, oldest first). ReadJobs holds the job or, if its row is damaged, a message.
+    """Return a job (as ReadJobs) and its attempts, oldest first. If the job is damaged, ReadJobs has a message instead of it.
 
     Raises:
         UnknownNameError: there is no such job.

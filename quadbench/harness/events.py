@@ -1,4 +1,4 @@
-"""Parse the harness's JSON event lines, and derive from a harness plan which samples, images and libraries must be reported."""
+"""Parse the harness's JSON event lines, and derive the events that a harness plan requires: samples, images, loaded libraries."""
 
 import posixpath
 from bisect import bisect_right
@@ -254,9 +254,9 @@ class ExpectedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEvents:
-    """The events that the harness must write in one launch, as its plan requires. `images` maps (task name, input name) to the
-    path of the generated image on the device. `counts` maps a SampleGroup to the number of samples that must arrive. `possible`
-    maps a SampleGroup to the maximum number of samples that may arrive but are not required.
+    """The events that a harness plan requires in one launch: samples, images, and the libraries that must be loaded.
+
+    `counts` has the required number of samples of each SampleGroup, and `possible` the greatest number of optional samples.
     """
 
     variant: str
@@ -264,7 +264,7 @@ class ExpectedEvents:
     counts: Mapping[SampleGroup, int]
     possible: Mapping[SampleGroup, int]
     runs: Mapping[tuple[str, bool], Sequence[int]]  # (task, is_warmup): iterations of its blocks, ascending
-    images: Mapping[tuple[str, str], str]
+    images: Mapping[tuple[str, str], str]  # (task, input): path of the generated image on the device
     words: frozenset[str]  # allowed values of labels
     libraries: ExpectedLibraries
     timeout_s: float

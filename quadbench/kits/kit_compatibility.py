@@ -206,7 +206,7 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
-    """Return a list of reasons why a kit cannot run a target's graphs. `build` is the Qualcomm SDK build of onnxruntime-qnn."""
+    """Return the reasons why a kit cannot run a target's graphs. `build` is the SDK build number of Qualcomm's HTP compiler."""
     names = {library.name for library in kit.libraries}
     if isinstance(target, QnnTarget):
         if _PLUGIN not in names:

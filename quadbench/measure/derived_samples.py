@@ -136,7 +136,7 @@ def _read(path: Path, name: str, error_class: ErrorClass, *, is_png: bool = Fals
 
 
 def _sizes(device: Device, command: Sequence[str], timeout_s: float) -> dict[str, int]:
-    """Run on the device a command that prints `BYTES PATH` per file. Return a dict from path to file size in bytes."""
+    """Return file sizes in bytes by path. `command` runs on the device and prints a line with size and path for each file."""
     listed = device.shell(command, timeout_s).stdout
     return {path: int(size) for size, path in re.findall(r"^(\d{1,18}) (.+)$", listed, re.MULTILINE)}
 
@@ -161,7 +161,7 @@ def _fetch_image(device: Device, event: ImageEvent, files: Mapping[str, int], lo
 def labelled_graphs(
     bundle: Bundle, compiled: CompiledBundle, variant: Variant, tasks: Sequence[TaskAssets]
 ) -> list[tuple[Graph, dict[str, str]]]:
-    """List each graph a variant loads for `tasks` as (graph, labels). labels is {"unet": task or "base"} for U-Nets, else {}."""
+    """Return the graphs that a variant loads for `tasks`, with their labels. Only a U-Net has a label: its task or `base`."""
     return [
         *((graph, {}) for graph in components_of(bundle, compiled, variant).values()),
         *((graph, {"unet": name}) for name, graph in unets_of(bundle, compiled, variant, tasks).items()),

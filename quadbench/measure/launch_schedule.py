@@ -265,7 +265,7 @@ class InterleavedSchedule:
                 repeats -= 1
 
     def _block(self, order: Sequence[str], *, may_discard: bool) -> Generator[ScheduledLaunch, LaunchEnd, list[RunRecord]]:
-        """Yield launches in `order`, such as "BAAB". Stop after a launch whose status is not OK. Return a list of RunRecords."""
+        """Yield a block's launches of builds A and B in `order`, until one is not OK. Return the records of these launches."""
         records: list[RunRecord] = []
         first = LAUNCHES_PER_BLOCK * self._begun
         self._begun += 1

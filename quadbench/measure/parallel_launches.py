@@ -19,7 +19,7 @@ Recover = Callable[[DeviceLostError], object]  # returns when the device is rest
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceQueue:
-    """A device and its launches. `recover` waits for a lost device. If `recover` is None, the next launch starts at once."""
+    """A device and its launches. `recover` waits until a lost device is back. If None, the next launch starts without a wait."""
 
     device: Device
     schedule: LaunchSchedule

@@ -306,7 +306,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """A bisection's last good and first bad Subject (bundle, runtime kit), and `unjudged`, those between that got no verdict."""
+    """The result of a bisection: the last good and first bad pair of bundle and kit. `unjudged` pairs between got no verdict."""
 
     last_good: Subject
     first_bad: Subject

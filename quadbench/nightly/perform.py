@@ -266,7 +266,7 @@ class _RunningNight:
                 rule(one, came, self.pictures.missing_scores(one.detection.tonight, one.case), self.nights)
 
     def rule_missing(self) -> None:
-        """Store a MISSING verdict for each unmeasured case. If a case was measured later, store a CLEAN verdict to replace it."""
+        """Store a MISSING verdict for each unmeasured case. Once a case is measured, replace its MISSING verdict with CLEAN."""
         night = self.nights.night(self.night_id)
         there = {(one.case, one.address): one for one in night.measurements}
         now = datetime.now(UTC)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str | None = None) -> Iterator[Observer]:
-    """Yield an observer that writes progress to a file for other processes. `what` is a title, `run_id` None for a comparison."""
+    """Yield an observer that writes progress to a file for other processes. `what` is a title; a comparison has no `run_id`."""
     now = datetime.now(UTC)
     begun = Progress(
         what=one_line(what, _MAX_TEXT),

@@ -51,7 +51,7 @@ class UnetConditions:
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """A noise predictor that samplers call. If `record`, `feeds` collects U-Net inputs except LoRA, and `eps` the outputs."""
+    """A function that predicts noise with a U-Net, for samplers. If `record` is true, it keeps the U-Net's inputs and outputs."""
 
     unet: Callable[[Feed], torch.Tensor]
     condition: UnetConditions

@@ -157,7 +157,7 @@ def score_folder_images(
 def _image_sets(
     task: TaskAssets, bundle: StoredBundle, result: RunResult, layout: Layout
 ) -> Iterator[tuple[str | None, str, Mapping[str, Path]]]:
-    """Yield (device address, variant, {input: path}) of a task's images. Float references come first, with device None."""
+    """Yield tuples (device address, variant, image paths by input) of a task. The float references come first, without device."""
     references = {item.name: bundle.path(item.reference) for item in task.items if item.reference}
     yield None, REFERENCE, references
     for device in _devices(bundle, result):

@@ -36,7 +36,7 @@ class DeviceSettings(Spec):
     """Other bit widths of the U-Net. The default is null: those of the recipe."""
 
     def task_for(self, task: Task) -> Task:
-        """Return a copy of the task with this device profile's sampler for it. If there is none, the copy keeps the task's."""
+        """Return a copy of a task with its sampler for this device profile. By default, the task's own sampler stays."""
         return task.model_copy(update={"sampler": self.samplers.get(task.name, task.sampler)})
 
 

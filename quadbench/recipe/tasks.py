@@ -225,7 +225,7 @@ def _is_of_a_task(name: str) -> str:
 
 
 class _Task(Spec):
-    """Base class of the three kinds of task. It has the settings name, adapter, sampler, guidance and seed."""
+    """The settings that all kinds of task have: name, adapter, sampler, guidance and seed. Each kind is a subclass."""
 
     name: Annotated[Name, AfterValidator(_is_of_a_task)] = Field(examples=["mine"])
     """The task's name in records and reports. It is unique in the recipe and not `none`."""

@@ -52,7 +52,7 @@ def convert(value: float, unit: Unit) -> float:
 
 
 def show(value: float, unit: Unit) -> str:
-    """Format nanoseconds or bytes as a number in `unit`, without the unit's name."""
+    """Convert a value in nanoseconds or bytes to `unit`, and return the number as text without the unit's name."""
     return number(convert(value, unit))
 
 

@@ -373,7 +373,7 @@ TABLE_NAMES = (*_TABLES, *published_names())
 
 
 def named_tables(result: RunResult, name: str) -> tuple[FigureTable, ...]:
-    """Return a run's tables called `name`: one per device for `comparison` and `ways` (to serve tasks), otherwise a single one.
+    """Return the tables of a run that are called `name`. `comparison` and `ways` give a table per device, other names one table.
 
     Raises:
         UnknownNameError: there is no such table.

@@ -40,7 +40,7 @@ _UNDOING = {  # caveats that may explain a difference, in the words of a verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of two compared builds: its launches on a device, in order, and its definitions of the tasks that both builds have."""
+    """A build in a comparison of two: its launches on a device, in order, and its settings of the tasks that both builds have."""
 
     records: tuple[RunRecord, ...]
     tasks: tuple[TaskAssets, ...]

@@ -132,7 +132,7 @@ def _forecast(kind: DeviceKind, address: Address, bundle: StoredBundle | None, t
 
 
 def _sizes(push: Mapping[str, Sequence[LocalFile]]) -> dict[str, int]:
-    """Return a dict from file category, such as `adapters`, to size in bytes. Count a file in its first category only."""
+    """Return the total size in bytes of each file category, such as `adapters`. A file counts only in its first category."""
     first = {file.sha256: what for what, files in reversed(list(push.items())) for file in files}
     return {
         what: sum({f.sha256: f.size_bytes for f in files if first[f.sha256] == what}.values()) for what, files in push.items()

@@ -106,7 +106,7 @@ class _Part:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def show(self, event: str) -> None:
-        """Store the page part's event and wake its viewers if the event differs from the previous one; otherwise do nothing."""
+        """Store a new event of a page part, and wake the viewers that wait for it. An event like the stored one is ignored."""
         if event != self.event:
             self.event, before = event, self.changed
             self.changed = asyncio.Event()

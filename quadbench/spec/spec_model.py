@@ -208,7 +208,7 @@ def _explain(details: ErrorDetails, schema: dict[str, Any], document: Document) 
 
 
 def _locate(loc: Location, schema: dict[str, Any], data: Any) -> tuple[Location, dict[str, Any], dict[str, Any]]:
-    """For a pydantic error at `loc`, return (`loc` without union tags, JSON schema of the value, JSON schema of its parent)."""
+    """Find the value of a pydantic error. Return its location without union tags, its JSON schema and the parent's schema."""
     location: list[str | int] = []
     here, parent, defs = schema, schema, schema
     for part in loc:

@@ -47,7 +47,7 @@ LOOKS = Looks(at=(MIN_BLOCKS, 10, 16))
 
 
 def planned_looks(differences: Sequence[float], to_see: float) -> Looks | None:
-    """Plan interim tests (Looks) that detect a change of `to_see` (0.05: 5 %). Return None if MAX_BLOCKS blocks are too few.
+    """Plan interim tests (Looks) so that they detect a change of `to_see`. Return None if MAX_BLOCKS blocks are too few.
 
     The margin is half of the effect. The interval and the error of the mean (at 90 %) must fit into that half at the last look.
     """

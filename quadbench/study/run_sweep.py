@@ -128,7 +128,7 @@ def sweep(
     """Build bundles for all combinations of a sweep's values, run and score the bundles, and write results to `sweeps/<id>/`.
 
     Build steps that combinations share run once. With `keep_going`, a combination that fails is left out, as long as another
-    one succeeds. The time budget is for the whole sweep.
+    combination succeeds. The time budget is for the whole sweep.
 
     Raises:
         QuadbenchError: a value is invalid, a device is not available, a build failed, or all devices failed at a setting.
@@ -167,7 +167,7 @@ class _RunningSweep:
 
     @property
     def sweep(self) -> Sweep:
-        """Return a Sweep of the results so far. Its `left_out` maps missing value combinations and devices to reasons."""
+        """Return a Sweep of the results so far. Each key of `left_out` is a missing setting, or a setting and device."""
         first = self.variations[0]
         settings = [point.setting for point in self.points]
         missing = [str(variation) for variation in self.variations if variation.setting not in settings]

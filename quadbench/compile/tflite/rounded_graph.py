@@ -54,7 +54,7 @@ class Operation:
 
 @dataclass(kw_only=True)
 class RoundedGraph:
-    """A graph of operations on integer tensors. `outputs` maps each output's ONNX name to its quantized tensor's name."""
+    """A quantized model as a list of integer operations. `outputs` maps ONNX output names to quantized tensors' names."""
 
     inputs: dict[str, str]  # NumPy dtype of each input
     outputs: dict[str, str]
@@ -65,7 +65,7 @@ class RoundedGraph:
 
 
 def read_rounded_graph(model: "ModelProto") -> RoundedGraph:
-    """Convert a QDQ graph in LiteRT's encodings to a RoundedGraph. To save memory, remove large weights from `model`."""
+    """Convert an ONNX model in QDQ form to integer operations. Large weights are removed from `model` to save memory."""
     reader = _QdqReader(model)
     for node in model.graph.node:
         reader.read(node)

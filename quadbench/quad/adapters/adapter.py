@@ -103,7 +103,7 @@ class Adapter:
         return max(pair.rank for pair in self.pairs.values())
 
     def balanced(self) -> "Adapter":
-        """Return a copy with each pair refactored by SVD: `down` and `up` get equal norms. Each product up*down stays equal."""
+        """Return a copy in which `down` and `up` of each pair have equal norms. Each product up*down stays the same."""
         return replace(self, pairs={site: pair.balanced() for site, pair in self.pairs.items()})
 
     def rotated(self, number: int) -> "Adapter":

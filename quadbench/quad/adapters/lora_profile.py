@@ -39,7 +39,7 @@ def shared_ranges(adapters: Sequence[Adapter], *, anchor: str | None) -> Ranges:
 
 
 def align_gauge(adapter: Adapter, ranges: Ranges) -> Adapter:
-    """Rescale each LoRA pair so that `down` and `up` take equal fractions of their quantization ranges. up*down stays equal.
+    """Rescale each LoRA pair so that `down` and `up` take equal fractions of their ranges. The product up*down stays the same.
 
     For rank index k with a_k = max|down_k| and b_k = max|up_k|, g_k = sqrt((R_d / a_k) (b_k / R_u)) lets both reach the same
     fraction of their shared range; they fit without clipping if and only if a_k b_k <= R_d R_u.
