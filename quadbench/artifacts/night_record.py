@@ -144,7 +144,7 @@ class Acknowledgement:
     key: str | None = None
 
     def covers(self, task: str | None, key: str | None) -> bool:
-        """Return whether the waiver covers a task's metric (`key`). A waiver's task or key of None matches any task or key."""
+        """Return whether the waiver covers metric `key` of `task`. A waiver without a task or key covers all tasks or keys."""
         return self.task in (None, task) and self.key in (None, key)
 
 

@@ -178,7 +178,7 @@ def _merged_results(products: Sequence[CompileResult]) -> CompileResult:
 
 
 def write_trial_graph(folder: Path) -> Graph:
-    """Write trial.onnx, a quantized convolution with LoRA inputs; return its Graph. Equal bytes each time let jobs be reused."""
+    """Write a fixed convolution with LoRA inputs to trial.onnx and return its Graph. Equal files let AI Hub jobs be reused."""
     import onnx
 
     path, model = folder / "trial.onnx", onnx.parser.parse_model(_TRIAL)

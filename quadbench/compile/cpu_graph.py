@@ -345,7 +345,7 @@ def _axis(node: Any, default: int) -> int:
 
 
 def defer_weights(path: Path) -> None:
-    """Move nodes that compute weights to the graph's start. ONNX Runtime runs them only when needed, which saves memory."""
+    """Put the nodes that compute weights first in an ONNX file. ONNX Runtime then runs each when needed, which saves memory."""
     model = read_model(path)
     loras = [value.name for value in model.graph.input if value.name.startswith(LORA_PREFIX)]
     ready = {"", *(constant.name for constant in model.graph.initializer), *loras}

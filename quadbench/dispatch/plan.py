@@ -25,7 +25,7 @@ def compile_capability(key: str) -> str:
 
 
 def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
-    """Return a farm run's jobs in this order: build jobs, compile jobs, and one measurement or comparison job for each Demand."""
+    """Return a farm run's jobs: first build jobs, then compile jobs, then one job to measure or compare for each Demand."""
     jobs: list[NewJob] = []
 
     def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:

@@ -1,4 +1,4 @@
-"""Building verified runtime kits from user files, and listing, finding and removing the kits in a results folder."""
+"""Build runtime kits from files or packages, and list, find or remove stored kits. A kit is a set of libraries for one ABI."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -127,7 +127,7 @@ def as_value(nights: Sequence[Measurement], figure: FigureHistory) -> str:
 
 
 def _median(nights: Sequence[Measurement], figure: FigureHistory, segment: Segment) -> str:
-    """Return the median of a metric's absolute values (not ratios) over a segment's nights, as text with its unit."""
+    """Return the median of a metric's own values in a segment's nights, with its unit. Ratios to the yardstick are not used."""
     names = [night.night for night in nights]
     stretch = nights[names.index(segment.first) : names.index(segment.last) + 1]
     points = [point for night in stretch for point in night.points if name_of(point) == (figure.task, figure.key)]

@@ -76,7 +76,7 @@ def _without_serial(word: str) -> str:
 
 
 def _kind_fault(word: str) -> str | None:
-    """Return why a device text of night.yaml is invalid, or None if it is valid. Do not check that the device is present."""
+    """Return an error text if `word` is no valid device name in night.yaml, else None. The device need not be connected."""
     if word.startswith(HOSTED_PREFIX):
         return f"'{word}' is at Qualcomm AI Hub, which runs single graphs but no nights; name a phone"
     try:

@@ -164,7 +164,7 @@ def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict
 
 
 def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
-    """Return the RunPlan of a bundle and run settings. If no task has its own U-Net, keep no baseline but merged-at-load."""
+    """Return a bundle's RunPlan. If no task has its own U-Net, all baselines of `terms` except merged-at-load are left out."""
     has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
     own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
     return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))

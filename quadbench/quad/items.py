@@ -172,7 +172,7 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
 
 
 class StartKeys(TypedDict):
-    """A dict of keyword arguments for functions that make sampler tables: `strength`, and whether the task is image-to-image."""
+    """A dict of two keyword arguments for functions that make sampler tables. `strength` is 1 for text-to-image tasks."""
 
     strength: float
     is_image_to_image: bool

@@ -167,7 +167,7 @@ class Runtime(Spec):
 
 
 def _from_trace(value: Any, info: ValidationInfo) -> Any:
-    """Return task names as a tuple, read from a list or from the text file at path `value`. Return other types as is."""
+    """Return the task names in a list, or in the text file at path `value`, as a tuple. Any other value is returned unchanged."""
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     path = resolve_beside(Path(value), info)

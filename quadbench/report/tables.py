@@ -108,7 +108,7 @@ def published_comparison(runs: Sequence[MeasuredRun], name: str) -> FigureTable:
 
 
 def published_figures(runs: Sequence[MeasuredRun], table: PublishedTable) -> tuple[PublishedFigure, ...]:
-    """Return a `PublishedFigure` for each paper value in each matching run and device. If none matches, `here` says why."""
+    """Return a PublishedFigure for each value in `table` on each matching device. If none matches, `here` is the reason."""
     return tuple(figure for row in table.rows for figure in _of_row(runs, row))
 
 

@@ -192,7 +192,7 @@ def _libraries(kind: DeviceKind, layout: Layout, missing: list[str]) -> list[Loc
 
 
 def _graphs(kind: DeviceKind, bundle: StoredBundle, layout: Layout, to_build: list[str]) -> StoredCompiled | StoredBundle:
-    """Return the stored compiled bundle for a device's target. If there is none, return `bundle`, to estimate file sizes."""
+    """Return the compiled bundle stored for a device's target. If there is none, add a text to `to_build`; return `bundle`."""
     compiled = find_compiled(bundle, kind.target, kind.key, layout)
     if compiled is None:
         to_build.append(f"the graphs for {kind.key}; the sizes below are those in the bundle")

@@ -143,7 +143,7 @@ class WeightUpdates:
 
 
 def kohya_key(name: str) -> TensorKey | None:
-    """Return the TensorKey of a LoHa, LoKr or full-difference tensor name, else None. Text encoder layers keep kohya's prefix."""
+    """Return a TensorKey for a LoHa, LoKr or full-difference tensor, else None. Text encoder sites start with `lora_te`."""
     match = _DIFFERENCE_KEY.match(name)
     if match is None:
         return None
