@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -229,6 +230,19 @@ def signal_name(number: int) -> str:
 @cache
 def _starter() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="quadbench-starter")
+
+
+@contextlib.contextmanager
+def background(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Call `run` in a thread while a `with` block runs. Its argument is an event that is set when the block ends."""
+    ended = threading.Event()
+    thread = threading.Thread(target=run, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def peak_memory_bytes() -> int:

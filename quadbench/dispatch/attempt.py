@@ -28,20 +28,19 @@ from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.jobs import JobQueue
 from quadbench.farm.leases import lease_time_s
 from quadbench.farm.store.opening import required_store
+from quadbench.host import background
 from quadbench.results.documents import read_document
 from quadbench.results.engine import begin_write, database_of, open_engine
 from quadbench.results.layout import Layout
 
 _PAUSE_S = 2.0  # between retries to store an attempt's outcome
+_TICK_S = 1.0  # between looks at the clock, which show that the process stood still
+_STOOD_STILL_S = 2.0
+_BEATS = 4  # looks at the database in a lease's time
 
 log = logging.getLogger(__name__)
 Ending = Callable[[Account], object]
 Guard = Callable[[sa.Connection], None]
-
-
-_TICK_S = 1.0  # between looks at the clock, which show that the process stood still
-_STOOD_STILL_S = 2.0
-_BEATS = 4  # looks at the database in a lease's time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +102,8 @@ def take_guard(engine: sa.Engine, job: Job) -> Guard:
 @contextmanager
 def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
     """Call `guard` regularly in a `with` block. If `guard` raises AttemptOverError, kill the attempt's process group."""
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         ticked = checked = time.monotonic()
         while not ended.wait(_TICK_S):
             now = time.monotonic()
@@ -121,13 +119,8 @@ def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
                     log.warning("whether the attempt goes on is not known: %s", error)
             ticked = now
 
-    thread = threading.Thread(target=watch, name="quadbench-attempt", daemon=True)
-    thread.start()
-    try:
+    with background(watch, "quadbench-attempt"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _made(order: AttemptOrder, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:

@@ -15,7 +15,7 @@ from quadbench.errors import DeviceError, LeaseError, QuadbenchError
 from quadbench.farm.inventory import Inventory
 from quadbench.farm.leases import Lease, Leases, lease_name, lease_time_s
 from quadbench.farm.token_file import remove_token, write_token
-from quadbench.host import user_and_host
+from quadbench.host import background, user_and_host
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
 
@@ -191,9 +191,8 @@ def _warned(consequence: str) -> Iterator[None]:
 @contextmanager
 def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float | None) -> Iterator[None]:
     """Renew a job's device leases in a thread until the `with` block ends. If a lease is lost, close the device's connection."""
-    ended = threading.Event()
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         lost = set[str]()
         while not ended.wait(lease_time_s(lease_s) / _BEATS):
             for device, lease in [one for one in work if one[1].device not in lost]:
@@ -207,10 +206,5 @@ def _heartbeat(leases: Leases, work: list[tuple[Device, Lease]], lease_s: float 
                 except QuadbenchError as error:
                     log.warning("%s: its lease was not renewed: %s", device.facts.address, error.message)
 
-    thread = threading.Thread(target=beat, name="quadbench-heartbeat", daemon=True)
-    thread.start()
-    try:
+    with background(beat, "quadbench-heartbeat"):
         yield
-    finally:
-        ended.set()
-        thread.join()

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ArtifactError
-from quadbench.host import process_identity, user_and_host
+from quadbench.host import background, process_identity, user_and_host
 from quadbench.observer import Observer
 from quadbench.results.layout import Layout
 from quadbench.results.progress import HEARTBEAT_S, DeviceProgress, Progress, Stage, remove_ended, save_progress
@@ -40,14 +41,11 @@ def publish_progress(observer: Observer, layout: Layout, what: str, run_id: str 
         updated_at=now,
     )
     progress_observer = _ProgressObserver(observer, begun)
-    name, done = f"{now:%Y%m%d-%H%M%S}-{uuid4().hex[:8]}", threading.Event()
-    thread = threading.Thread(target=_flush, args=(progress_observer, layout, name, done), name="quadbench-progress", daemon=True)
-    thread.start()
+    name = f"{now:%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
     try:
-        yield progress_observer
+        with background(partial(_flush, progress_observer, layout, name), "quadbench-progress"):
+            yield progress_observer
     finally:
-        done.set()
-        thread.join()
         with suppress(OSError):
             layout.progress(name).unlink(missing_ok=True)
             layout.at_work.rmdir()  # fails, as it should, while others use the folder
