@@ -28,7 +28,7 @@ def server_address(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command `quadbench farm attempt ORDER`: execute the farm job that the file ORDER describes. Return an exit code."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
+    if len(arguments) != 1 or not arguments[0] or arguments[0].startswith("-"):
         sys.stderr.write("usage: quadbench farm attempt ORDER\n")
         return 0 if arguments in (["-h"], ["--help"]) else 2
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # a standard stream was closed
