@@ -217,7 +217,7 @@ def test_without_a_server_the_program_says_so_and_makes_the_attempt_itself(attem
     assert program.returncode == 3
 
 
-@pytest.mark.parametrize(("words", "code"), [(("--help",), 0), ((), 2), (("",), 2), (("a", "b"), 2), (("--json", "a"), 2)])
+@pytest.mark.parametrize(("words", "code"), [(("--help",), 0), ((), 2), (("a", "b"), 2), (("--json", "a"), 2), (("",), 2)])
 def test_wrong_words_get_the_usage(words: tuple[str, ...], code: int, tmp_path: Path) -> None:
     result = subprocess.run(
         python_module("quadbench", "farm", "attempt", *words), cwd=tmp_path, capture_output=True, text=True, check=False
