@@ -2,26 +2,30 @@
 
     python bench/attempt.py --times 20
 
-The attempt is that of a worker, up to the device: its order, database and store are real. The adb server is a socket of this
+The attempt is that of a farm's host, up to the device: its ads, database and store are real. The adb server is a socket of this
 program, which takes the first connection as the first command, reads the CPU of all processes of the attempt, and ends it.
 """
 
 import argparse
 import os
+import secrets
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from quadbench.dispatch.attempt import MACHINE_AD
 from quadbench.dispatch.attempt_client import SERVER_VARIABLE
-from quadbench.dispatch.attempts import Attempts, serving_attempts
 from quadbench.dispatch.orders import MeasureOrder, as_json
-from quadbench.farm.job import Job, JobKind, NewJob
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.need import device_need, needs_served
-from quadbench.farm.scheduler import Seat
+from quadbench.farm.condor import quoted
+from quadbench.farm.job import JobKind, NewJob
+from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.slots import device_need, encoded
+from quadbench.host import python_module, start_child
 from quadbench.pipeline import DEFAULT_RUN
 from quadbench.recipe import RunSettings
 from quadbench.results.engine import open_engine
@@ -43,42 +47,52 @@ def main() -> None:
         }
         del os.environ["QUADBENCH_DATABASE"]
         (Path(folder) / "store").mkdir()
-        jobs = claimed(layout, 2 * times)
-        with serving_attempts(layout.root) as served:
-            alone = Attempts(**{**vars(served), "environment": without(served.environment, SERVER_VARIABLE)})
-            measured(served, jobs[0], adb)  # waits until the server is ready
-            for name, attempts, own in (("imports itself", alone, jobs[:times]), ("forked", served, jobs[times:])):
-                cpu_s, wall_s = zip(*(measured(attempts, job, adb) for job in own), strict=True)
-                print(  # noqa: T201
-                    f"{name}: CPU {statistics.median(cpu_s):.3f} s (most {max(cpu_s):.3f}), "
-                    f"{statistics.median(wall_s):.3f} s (most {max(wall_s):.3f}) to the first adb command, {times} attempts"
-                )
+        started = ordered(layout, Path(folder) / "execute", 2 * times + 1)
+        name = secrets.token_hex(8)
+        server = start_child(python_module("quadbench.dispatch.attempt_server", name), stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        assert server.stdout.readline(), "the attempt server does not start"
+        served = {**os.environ, SERVER_VARIABLE: name}
+        measured(started[-1], served, adb)  # waits until the server has made its imports
+        for kind, environment, own in (
+            ("imports itself", dict(os.environ), started[:times]),
+            ("forked", served, started[times:-1]),
+        ):
+            cpu_s, wall_s = zip(*(measured(one, environment, adb) for one in own), strict=True)
+            print(  # noqa: T201
+                f"{kind}: CPU {statistics.median(cpu_s):.3f} s (most {max(cpu_s):.3f}), "
+                f"{statistics.median(wall_s):.3f} s (most {max(wall_s):.3f}) to the first adb command, {times} attempts"
+            )
+        server.kill()
+        server.communicate()
 
 
-def without(environment: object, name: str) -> dict[str, str]:
-    return {key: value for key, value in dict(environment).items() if key != name}  # type: ignore[call-overload]
-
-
-def claimed(layout: Layout, count: int) -> list[Job]:
-    """Submit so many measurements of one device each, and claim them."""
+def ordered(layout: Layout, execute: Path, count: int) -> list[Path]:
+    """Submit so many measurements of a device each. Return their folders, with the ads of job and slot that HTCondor writes."""
     order = MeasureOrder(name="bench", bundles={"s25": "a" * 64}, terms=RunSettings(), conduct=DEFAULT_RUN)
     engine = open_engine(layout.database)
-    queue = JobQueue(engine)
-    names = [f"phone-{number}" for number in range(count)]
-    new = [NewJob(kind=JobKind.MEASURE, needs=device_need(name), payload=as_json(order)) for name in names]
-    queue.submit("bench", new, "bench@bench", "1")
-    seats = [Seat(name=name, serves=needs_served(name, {"profile": "s25"}), rested_s=1, affinity="") for name in names]
-    jobs = queue.claim("bench", "1", seats, lease_s=86_400)
+    needs = [device_need(f"phone-{number}") for number in range(count)]
+    new = [NewJob(kind=JobKind.MEASURE, needs=need, payload=as_json(order)) for need in needs]
+    jobs = FarmJobs(engine).submit("bench", new, "bench@bench", "1", lambda _: None)
     engine.dispose()
-    assert len(jobs) == count, f"{len(jobs)} of {count} jobs claimed"
-    return list(jobs)
+    folders = []
+    for number, job in enumerate(jobs):
+        need, name = encoded(job.needs), f"phone-{number}"
+        slot = {"SlotDevice": name, "SlotServes": need, "SlotAddress": f"s25@{name}", "Machine": "bench"}
+        folder = execute / str(number)
+        folder.mkdir(parents=True)
+        (folder / ".job.ad").write_text(f"QuadbenchJob = {job.id}\nNumShadowStarts = 1\nQuadbenchNeed = {quoted(need)}\n")
+        lines = {**slot, "QuadbenchResults": str(layout.root)}
+        (folder / MACHINE_AD).write_text("".join(f"{key} = {quoted(value)}\n" for key, value in lines.items()))
+        folders.append(folder)
+    return folders
 
 
-def measured(attempts: Attempts, job: Job, adb: socket.socket) -> tuple[float, float]:
+def measured(folder: Path, environment: Mapping[str, str], adb: socket.socket) -> tuple[float, float]:
     """Return the CPU and the seconds of an attempt until it asks adb."""
     before = processes()
     began = time.perf_counter()
-    program = attempts.start(job, f"s25@{job.seat}")
+    program = subprocess.Popen(python_module("quadbench", "farm", "attempt", ".job.ad"), cwd=folder, env=dict(environment))
     adb.settimeout(60)
     command, _ = adb.accept()
     wall_s = time.perf_counter() - began

@@ -4,9 +4,10 @@
     python bench/engine.py --kind shell attempt --owners 2 --jobs 640 --out engine.jsonl
 
 A cell is one kind of job and one claim life, in a pool of its own. Its line is printed and appended to the file as soon as it
-ends; valid cells that the file has are left out. A shell job sleeps; an attempt is one through `quadbench farm attempt` and an
-attempt server, with fence, lease and record. A gap is the time of a device between two jobs. The CPU of daemons has that of their
-ended children and jobs. A cell is valid if programs of others kept at most a quarter of a processor busy during it.
+ends; valid cells that the file has are left out. A shell job sleeps. An attempt is a job of a farm: a node of a DAG, at a slot
+that a program describes, through `quadbench farm attempt` and an attempt server, with fence, lease and record. A gap is the time
+of a device between two jobs. The CPU of daemons has that of their ended children and jobs. A cell is valid if programs of others
+kept at most a quarter of a processor busy during it.
 """
 
 import argparse
@@ -18,9 +19,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,25 @@ TESTS = str(Path(__file__).parents[1] / "tests")
 sys.path.insert(0, TESTS)
 os.environ["PYTHONPATH"] = os.pathsep.join((TESTS, str(Path(TESTS).parent), os.environ.get("PYTHONPATH", "")))  # for attempts
 
-from support.condor_attempts import DEVICE, ScriptedOrder, attempt_server, stored_launches  # noqa: E402
-from support.condor_pool import CondorPool, processes_under, running_pool  # noqa: E402
-from support.device_stays import Stay, device_figures, devices, fairness, ideal_s, need_of  # noqa: E402
+from support.condor_attempts import (  # noqa: E402
+    attempt_server,
+    failures,
+    farm_need,
+    pool_settings,
+    stored_launches,
+    submit_stays,
+    wait_for_slots,
+)
+from support.condor_pool import Attributes, CondorPool, processes_under, running_pool  # noqa: E402
+from support.device_stays import Stay, device_figures, devices, expression, fairness, ideal_s, need_of  # noqa: E402
 from support.postgresql_server import running_postgresql  # noqa: E402
 
-from quadbench.dispatch.attempt_client import SERVER_VARIABLE  # noqa: E402
-from quadbench.host import python_module  # noqa: E402
-from quadbench.results.documents import write_document  # noqa: E402
-from quadbench.results.engine import open_engine  # noqa: E402
+from quadbench.farm.store.opening import STORE_VARIABLE  # noqa: E402
+from quadbench.results.engine import DATABASE_VARIABLE, open_engine  # noqa: E402
 
 OWNERS = ("ann", "ben")
 MOST_OTHERS = 0.25  # busy processors
+DAGMAN = 7  # the universe of DAGMan's own job
 _LOOK_S, _LOOKS_A_QUERY = 1.0, 10  # the queue is asked seldom: that costs the schedd time
 _SAMPLES = 30
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -119,13 +127,21 @@ def measured(cell: Cell) -> dict[str, Any]:
             server = stack.enter_context(running_postgresql())
             server.folder.chmod(0o711)  # to root in a namespace, which attempts are, it is another user's
             database = server.new_database_with_tables()
-        pool = stack.enter_context(
-            running_pool(folder / "pool", slots=devices(cell.slots), claim_life_s=cell.claim_s, settings=cell.settings)
-        )
-        run = Run(cell, pool, database)
+        name, settings = f"engine-{secrets.token_hex(4)}", dict[str, str]()
+        slots: Sequence[Attributes] = devices(cell.slots)
         if cell.kind == "attempt":
+            (folder / "store").mkdir()
+            os.environ |= {DATABASE_VARIABLE: database, STORE_VARIABLE: str(folder / "store")}  # of the pool and its jobs
             open_engine(database if "://" in database else Path(database)).dispose()
-            run.server_pid = stack.enter_context(attempt_server(pool, run.run_id)).pid
+            slots = [{}] * cell.slots
+            settings = pool_settings(folder / "pool", cell.slots, name)
+        pool = stack.enter_context(
+            running_pool(folder / "pool", slots=slots, claim_life_s=cell.claim_s, settings={**settings, **cell.settings})
+        )
+        run = Run(cell, pool, database, name)
+        if cell.kind == "attempt":
+            run.server_pid = stack.enter_context(attempt_server(pool, name)).pid
+            wait_for_slots(pool, cell.slots)
         others = others_busy()
         figures = run.figures()
         busy = others()
@@ -136,9 +152,9 @@ def measured(cell: Cell) -> dict[str, Any]:
 class Run:
     """A cell's jobs in its pool."""
 
-    def __init__(self, cell: Cell, pool: CondorPool, database: str) -> None:
+    def __init__(self, cell: Cell, pool: CondorPool, database: str, name: str) -> None:
         self.cell, self.pool, self.database = cell, pool, database
-        self.run_id = f"engine-{secrets.token_hex(4)}"
+        self.run_ids = [f"{name}-{owner}" for owner in range(cell.owners)]
         self.server_pid: int | None = None
         self._times = pool.folder / "times"
         self._times.touch()
@@ -155,12 +171,12 @@ class Run:
         for owner in range(cell.owners):
             time.sleep(cell.second_after_s if owner else 0)
             submitted.append(time.time())
-            self.pool.submit(self._description(owner), OWNERS[owner])
+            self._submit(owner)
             submit_s.append(time.time() - submitted[-1])
         rss_mib = self._wait(3 * cell.ideal_s + cell.second_after_s + 120)
         cpu = {name: round(after - cpu_before.get(name, 0.0), 2) for name, after in self._cpu().items()}
         stays = self._stays()
-        ended = self.pool.history("NumJobStarts", "ExitCode")
+        ended = [job for job in self.pool.history("NumJobStarts", "ExitCode", "JobUniverse") if job.get("JobUniverse") != DAGMAN]
         count = cell.count
         figures: dict[str, Any] = {
             "each_once": sorted(stay.number for stay in stays) == list(range(count)) and self._stored_once(count),
@@ -179,36 +195,27 @@ class Run:
         figures |= device_figures(stays, cell.seconds)
         return figures | (fairness(stays, submitted) if cell.owners > 1 else {})
 
-    def _description(self, owner: int) -> str:
-        """Return an owner's submit description; the orders of attempts are written by the way."""
+    def _submit(self, owner: int) -> None:
+        """Submit an owner's jobs: shell jobs by a submit description, attempts as a DAG."""
         cell, first = self.cell, owner * self.cell.jobs
-        lines = [f"{first + number}, {need_of(number, cell.slots) or 'True'}" for number in range(cell.jobs)]
-        words = [str(self.pool.folder / "job.sh"), "$(number)", "$$(PhoneSerial)", f"{cell.seconds:g}", str(self._times)]
-        environment = {DEVICE: "$$(PhoneSerial)", SERVER_VARIABLE: self.run_id, "PYTHONPATH": os.environ["PYTHONPATH"]}
+        needs = {first + number: need_of(number, cell.slots) for number in range(cell.jobs)}
         if cell.kind == "attempt":
-            orders = self.pool.folder / "orders"
-            order = ScriptedOrder(
-                run_id=self.run_id,
-                number=0,
-                owner=OWNERS[owner],
-                seconds=cell.seconds,
-                database=self.database,
-                times=self._times,
-            )
-            for number in range(first, first + cell.jobs):
-                write_document(orders / f"{number}.json", replace(order, number=number))
-            words = python_module("quadbench", "farm", "attempt", f"{orders}/$(number).json")
+            ordered = {number: farm_need(need) for number, need in needs.items()}
+            submit_stays(self.pool, OWNERS[owner], self.database, self.run_ids[owner], ordered, cell.seconds, self._times)
+            return
         settings = {
-            "executable": words[0],
-            "arguments": f'"{" ".join(words[1:])}"',
-            "environment": '"' + " ".join(f"{name}={value}" for name, value in environment.items()) + '"',
+            "executable": str(self.pool.folder / "job.sh"),
+            "arguments": f'"$(number) $$(PhoneSerial) {cell.seconds:g} {self._times}"',
             "transfer_executable": "False",
             "should_transfer_files": "NO",
             "error": f"{self._errors}/$(number)",
             "requirements": "$(need)",
         }
-        return "".join(f"{name} = {value}\n" for name, value in settings.items()) + "\n".join(
-            ["queue number, need from (", *lines, ")", ""]
+        lines = [f"{number}, {expression(need)}" for number, need in needs.items()]
+        self.pool.submit(
+            "".join(f"{name} = {value}\n" for name, value in settings.items())
+            + "\n".join(["queue number, need from (", *lines, ")", ""]),
+            OWNERS[owner],
         )
 
     def _wait(self, most_s: float) -> dict[str, list[float]]:
@@ -251,10 +258,15 @@ class Run:
         """Return why jobs are still in the queue, and what failed attempts said; the first few of them."""
         held = [str(job.get("HoldReason", "not ended")) for job in self.pool.jobs("HoldReason", "JobStatus")]
         said = [path.read_text() for path in sorted(self._errors.iterdir()) if path.stat().st_size]
+        if self.cell.kind == "attempt":
+            said += [reason for run_id in self.run_ids for reason in failures(self.database, run_id)]
         return [text[-300:] for text in (held + said)[:5]]
 
     def _stored_once(self, count: int) -> bool:
-        return self.cell.kind == "shell" or sorted(stored_launches(self.database, self.run_id)) == list(range(count))
+        if self.cell.kind == "shell":
+            return True
+        launches = [launch for run_id in self.run_ids for launch in stored_launches(self.database, run_id)]
+        return sorted(launches) == list(range(count))
 
 
 def others_runnable() -> float:

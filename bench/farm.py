@@ -1,101 +1,132 @@
-"""Scripted devices and short jobs on one machine -> what a worker and its queue cost beside the devices' time.
+"""Jobs of a farm in its database, and ads of its slots -> what quadbench adds to the time that HTCondor takes.
 
-    python bench/farm.py --devices 64 --jobs 512 --seconds 30
+    python bench/farm.py --devices 64 --jobs 512
     python bench/farm.py --database postgresql://quadbench@/bench
 
-Each job is an attempt as the tests have them: it leases its device, is at it for so many seconds, and stores one record.
+No pool runs: bench/engine.py measures one. As many threads as devices begin and finish the jobs, each with a lease and a record
+between, and no time at the device. So all times are those of a database that everybody uses at once.
 """
 
 import argparse
-import os
-import resource
+import statistics
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
 
-TESTS = str(Path(__file__).parents[1] / "tests")
-sys.path.insert(0, TESTS)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))  # for the worker's processes
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import sqlalchemy as sa  # noqa: E402
-from support.scripted_jobs import Script, phones  # noqa: E402
+from support.scripted_pool import ScriptedPool, phone
+from support.stored_records import record
 
-from quadbench.dispatch.worker import Worker  # noqa: E402
-from quadbench.farm.job import Job, JobKind, JobState, NewJob  # noqa: E402
-from quadbench.farm.job_status import queue_status  # noqa: E402
-from quadbench.farm.jobs import JobQueue  # noqa: E402
-from quadbench.farm.need import wish_need  # noqa: E402
-from quadbench.farm.selection import Wish  # noqa: E402
-from quadbench.farm.workers import NewWorker, Workers  # noqa: E402
-from quadbench.host import peak_memory_bytes  # noqa: E402
-from quadbench.results.engine import Source, open_engine  # noqa: E402
-from quadbench.results.records import RecordStore  # noqa: E402
-from quadbench.results.schema import JobRow  # noqa: E402
+from quadbench.devices.lab.leases import Leases
+from quadbench.farm.dag import dag_text
+from quadbench.farm.job import Job, JobKind, JobState, NewJob
+from quadbench.farm.job_status import job_counts, listed_jobs
+from quadbench.farm.jobs import FarmJobs, Start
+from quadbench.farm.slots import Bay, Bays, device_need, read_slots
+from quadbench.host import peak_memory_bytes
+from quadbench.results.engine import Source, open_engine
+from quadbench.results.records import RecordStore
 
-_LOOK_S = 2.0  # between looks at the whole status
+RUN = "bench"
+_LOOKS = 20
+T = TypeVar("T")
 
 
-class Unmetered:
-    """Nobody watches."""
+@dataclass
+class Times:
+    """The seconds of calls, by what was called."""
 
-    def begun(self, job: Job) -> None: ...
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
-    def ended(self, job: Job, seconds: float) -> None: ...
+    def of(self, what: str, call: Callable[[], T]) -> T:
+        """Return the result of a call, and keep its time."""
+        began = time.perf_counter()
+        result = call()
+        with self._lock:
+            self.seconds.setdefault(what, []).append(time.perf_counter() - began)
+        return result
+
+    def __str__(self) -> str:
+        """Return a line for each thing that was called: how often, its median and its longest time."""
+        rows = ((what, len(one), statistics.median(one), max(one)) for what, one in self.seconds.items())
+        return "\n".join(
+            f"{what}: {count} times, {median * 1e3:.1f} ms (most {most * 1e3:.0f})" for what, count, median, most in rows
+        )
 
 
 def main() -> None:
-    """Print what the jobs took, and what of it was not the devices'."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print what each call took."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", type=int, default=64)
     parser.add_argument("--jobs", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of a job at its device")
     parser.add_argument("--database", help="URL; a SQLite file if not given")
     options = parser.parse_args()
+    times, bays = Times(), [phone(f"R{number}") for number in range(options.devices)]
     with tempfile.TemporaryDirectory() as folder:
-        database: Source = options.database or Path(folder) / "quadbench.sqlite"
-        elapsed_s, status_s = measured(database, options.devices, options.jobs, options.seconds)
-        with RecordStore(open_engine(database)) as records:
-            stored = [record for run_id in records.run_ids() for record in records.run_records(run_id)]
-    whole = options.jobs == len(stored) == len({record.launch for record in stored})
-    busy = options.jobs * options.seconds / (options.devices * elapsed_s)
-    cpu_s = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{options.jobs} jobs of {options.seconds:g} s on {options.devices} devices: {elapsed_s:.1f} s")  # noqa: T201
-    print(f"every job once: {whole}; devices busy {busy:.1%}; {cpu_s / options.jobs:.3f} CPU seconds a job")  # noqa: T201
-    print(f"status {status_s * 1000:.0f} ms; the worker's peak {peak_memory_bytes() / 2**20:.0f} MiB")  # noqa: T201
+        began, cpu_before_s = time.perf_counter(), time.process_time()
+        launches = worked_off(options.database or Path(folder) / "quadbench.sqlite", bays, options.jobs, times)
+        elapsed_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_before_s
+    described(bays, times)
+    print(f"{options.jobs} jobs on {options.devices} devices: {elapsed_s:.1f} s, {cpu_s / options.jobs:.4f} CPU seconds a job")  # noqa: T201
+    print(f"every job once: {sorted(launches) == list(range(1, options.jobs + 1))}; peak {peak_memory_bytes() / 2**20:.0f} MiB")  # noqa: T201
+    print(times)  # noqa: T201
 
 
-def measured(database: Source, devices: int, jobs: int, seconds: float) -> tuple[float, float]:
-    """Have one worker do the jobs. Return how long that took, and the longest time of a whole status meanwhile."""
+def worked_off(database: Source, bays: Sequence[Bay], count: int, times: Times) -> list[int]:
+    """Submit jobs, and have each begun and finished at its device. Return the launches of their records, numbered from 1."""
     engine = open_engine(database)
-    itself = NewWorker(name="bench", host="bench", version="1", capabilities=(), devices=())
-    with Script(database=database, seconds=seconds).attempts() as attempts:
-        time.sleep(5)  # the server of attempts has made its imports
-        return work(Worker(itself, engine, phones(devices), attempts.start, Unmetered()), engine, jobs)
+    jobs, records = FarmJobs(engine), RecordStore(engine)
+    new = [NewJob(kind=JobKind.MEASURE, needs=device_need(bay.name)) for bay, _ in zip(cycle(bays), range(count), strict=False)]
+    stored = times.of("submit all", lambda: jobs.submit(RUN, new, "bench@bench", "1", lambda _: None))
+    times.of("DAG of all", lambda: dag_text(stored))
+    first = stored[0].id
+    by_device = [stored[number :: len(bays)] for number in range(len(bays))]
+
+    def work(own: Sequence[Job]) -> None:
+        for job in own:
+            attempt(job, job.id - first + 1, records, times)
+
+    with ThreadPoolExecutor(len(bays)) as threads:
+        working = [threads.submit(work, own) for own in by_device]
+        for _ in range(_LOOKS):
+            times.of("settle", lambda: jobs.settle({RUN}))
+            times.of("status", lambda: (job_counts(engine), listed_jobs(engine)))
+        for one in working:
+            one.result()
+    states = job_counts(engine).states
+    assert states == {JobState.DONE.value: count}, states
+    launches = [one.launch for one in records.run_records(RUN)]
+    records.close()
+    return launches
 
 
-def work(worker: Worker, engine: sa.Engine, jobs: int) -> tuple[float, float]:
-    """Have a worker do the jobs; the result is that of `measured`."""
-    queue, longest = JobQueue(engine), 0.0
-    need = wish_need(Wish(word="s25", key=None, value="s25", count=1))
-    thread = threading.Thread(target=worker.work)
-    thread.start()
-    queue.submit("bench", [NewJob(kind=JobKind.MEASURE, needs=need) for _ in range(jobs)], "bench@bench", "1")
-    while True:
-        asked = time.monotonic()
-        states = queue_status(engine).states
-        Workers(engine).known()
-        longest = max(longest, time.monotonic() - asked)
-        if states.get(JobState.DONE.value, 0) + states.get(JobState.FAILED.value, 0) >= jobs:
-            break
-        time.sleep(_LOOK_S)
-    worker.stop()
-    thread.join()
-    with engine.connect() as connection:
-        began, ended = connection.execute(sa.select(sa.func.min(JobRow.submitted_at), sa.func.max(JobRow.ended_at))).one()
-    engine.dispose()
-    return (ended - began).total_seconds(), longest
+def attempt(job: Job, launch: int, records: RecordStore, times: Times) -> None:
+    """Make an attempt at a job as a host does, but for the time at the device."""
+    jobs, leases = FarmJobs(records.engine), Leases(records.engine)
+    device = job.needs.removeprefix("device ")
+    begun = times.of("begin", lambda: jobs.begin(Start(job=job.id, number=1, seat=device, host="bench")))
+    lease = times.of("lease", lambda: leases.take(device, job.owner, "a bench"))
+    mine = replace(record(f"{RUN}-{job.id}"), run_id=RUN, launch=launch)
+    times.of("record", lambda: records.store(mine, lambda connection: jobs.check(connection, begun)))
+    times.of("end of lease", lambda: leases.end(lease))
+    times.of("finish", lambda: jobs.finish(begun))
+
+
+def described(bays: Sequence[Bay], times: Times) -> None:
+    """Describe a host's slots, and read them as `farm status` does once it has the ads."""
+    slots, pool = Bays(len(bays)), ScriptedPool(hosts={"bench": list(bays)})
+    for _ in range(_LOOKS):
+        times.of("ads of a host's slots", lambda: slots.ads(bays, "1", "server"))
+        times.of("ads made and read", lambda: read_slots(pool))
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ class LeaseError(DeviceError):
 
 
 class AttemptOverError(LeaseError):
-    """Raised when a worker's attempt at a farm job is over, e.g. after missed heartbeats. The attempt ends and stores nothing."""
+    """Raised when an attempt at a farm job is over, e.g. because its host stood still. The attempt ends and stores nothing."""
 
 
 class OutputLimitError(DeviceError):

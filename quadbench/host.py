@@ -19,8 +19,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, quote
+from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, UserError, quote
 
+OWNER_VARIABLE = "QUADBENCH_OWNER"  # set in attempts at farm jobs
+_MOST_OWNER = 300  # characters, as of a job's texts
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_OF_HOLDER = 300  # characters that are read of a lock file
@@ -40,16 +42,29 @@ def cpu_model() -> str:
 
 
 def user_and_host() -> str:
-    """Return the current user and host, as `ana@lab-1`."""
+    """Return the current user and host, as `ana@lab-1`. In an attempt at a farm job, return the job's owner.
+
+    Raises:
+        UserError: $QUADBENCH_OWNER, which attempts have, cannot be an owner.
+    """
+    if owner := os.environ.get(OWNER_VARIABLE):
+        if len(owner) > _MOST_OWNER or not owner.isprintable():
+            problem = f"expected at most {_MOST_OWNER} printable characters"
+            raise UserError(f"${OWNER_VARIABLE} is {quote(owner)}; {problem}", hint="unset it")
+        return owner
+    return f"{current_user()}@{host_name()}"
+
+
+def current_user() -> str:
+    """Return the current user's name, or their number if they have no name, as in a container."""
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        user = str(os.getuid())
-    return f"{user}@{host_name()}"
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def host_name() -> str:
-    """Return this machine's host name. A farm identifies its workers' hosts by this name."""
+    """Return this machine's host name. A farm identifies its hosts by this name."""
     return os.uname().nodename
 
 

@@ -4,12 +4,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Virtual devices; the native harness. For tests: what they look at processes and sockets with; the harness's; a server of records; a browser.
+# Virtual devices; the native harness. For tests: what they look at processes and sockets with; the harness's; a server of records; a pool of HTCondor; a browser.
 packages=(adb adbd bubblewrap toybox mksh
           cmake g++ libonnxruntime-dev nlohmann-json3-dev libstb-dev)
 extras=quad
 if [[ "${1:-}" != demo ]]; then
-    packages+=(iproute2 procps perl-base doctest-dev postgresql chromium)
+    packages+=(iproute2 procps perl-base doctest-dev postgresql condor chromium)
     extras=quad,qnn,litert,ai-hub,quality,farm,parquet,serve,dev
 fi
 

@@ -175,10 +175,10 @@ def own_lab(filled_lab: Layout, tmp_path: Path) -> Layout:
 def site(filled_lab: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
     """The live page of a lab with runs, nights, a farm and work under way."""
     pytest.importorskip("fastapi")
-    from support.live_lab import copied
+    from support.live_lab import copied, pool_of_lab
     from support.live_site import served
 
-    with served(copied(filled_lab, tmp_path_factory.mktemp("site") / "lab")) as site:
+    with served(copied(filled_lab, tmp_path_factory.mktemp("site") / "lab"), pool=pool_of_lab) as site:
         yield site
 
 

@@ -9,8 +9,8 @@ from support.night_series import FIRST, NEW, around, night
 from support.sentences import reads
 
 from quadbench.artifacts.night_record import Measurement, Ruling, RulingKind
-from quadbench.farm.health import Health
-from quadbench.farm.inventory import READY, Inventory, Sighting
+from quadbench.devices.lab.health import Health
+from quadbench.devices.lab.inventory import READY, Inventory, Sighting
 from quadbench.nightly.night_report import alarm_rates, mark_doubtful
 from quadbench.nightly.verdicts import missing_ruling
 from quadbench.report.night import AlarmRate

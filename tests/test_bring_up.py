@@ -14,11 +14,11 @@ from support.watcher import Silent
 
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_address
+from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.devices.virtual import arm64_emulator
 from quadbench.doctor.bring_up import PROBE_FOLDER, bring_up
 from quadbench.doctor.checks import BringUp, CheckStatus, DeviceCheck, PlannedCheck, Result
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
-from quadbench.farm.leases import Leases, lease_name
 from quadbench.kits import store
 from quadbench.kits.store import list_kits
 from quadbench.results.layout import Layout

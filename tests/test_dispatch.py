@@ -8,29 +8,32 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from support.scripted_pool import ScriptedPool, use_pool
 from support.sentences import raising, says
 from support.shared_files import flip, keys, write_launch, write_shared_bundle
 from support.stored_records import DEVICE
 
 from quadbench.artifacts import Retry, Variant
-from quadbench.cli import farm, main
+from quadbench.cli import main
 from quadbench.cli.run_source import farm_command, submit_run
 from quadbench.devices.addresses import parse_address, parse_addresses, with_target
 from quadbench.dispatch import submission
-from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.demands import Asked, asked_for, demands_of, planned
 from quadbench.dispatch.gathering import gathered
-from quadbench.dispatch.metrics import serve
+from quadbench.dispatch.metrics import FarmMetrics, serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
-from quadbench.dispatch.plan import planned
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_rows import ReadJobs
+from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.slots import Bay, needs_served
 from quadbench.farm.store.artifacts import send
 from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
-from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
 from quadbench.pipeline import DEFAULT_RUN
 from quadbench.pipeline.run_options import bundles_of
 from quadbench.recipe import RunSettings
@@ -44,10 +47,10 @@ from quadbench.results.stored_runs import RunFile, load_run_file, merge_parts, n
 DIGEST = "a" * 64
 
 
-def device(number: int, profile: str = "s25", **labels: str) -> WorkerDevice:
+def device(number: int, profile: str = "s25", **labels: str) -> Bay:
     serial = f"{profile}-{number}"
     known = {"name": f"{profile}@{serial}", "serial": serial, "profile": profile, **labels}
-    return WorkerDevice(name=serial, address=f"{profile}@{serial}", labels=known)
+    return Bay(name=serial, address=f"{profile}@{serial}", serves=needs_served(serial, known), labels=known)
 
 
 FARM = [device(1), device(2, rack="one"), device(3), device(1, "tabs11")]
@@ -253,6 +256,20 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
     assert caplog.text == ""
 
 
+def test_metrics_count_jobs_and_without_a_database_say_only_that_it_is_away(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "farm.sqlite")
+    build = NewJob(kind=JobKind.BUILD, needs="capability build")
+    FarmJobs(engine).submit("run", [build, build], "ana@lab", "1", lambda _: None)
+    up, jobs, *_ = FarmMetrics(engine).collect()
+    assert [sample.value for sample in up.samples] == [1]
+    assert {sample.labels["state"]: sample.value for sample in jobs.samples if sample.value} == {"waiting": 2}
+    engine.dispose()
+    away = sa.create_engine(f"sqlite:///{tmp_path}/gone/farm.sqlite")
+    (only,) = FarmMetrics(away).collect()
+    assert [(sample.name, sample.value) for sample in only.samples] == [("quadbench_database_up", 0)]
+    away.dispose()
+
+
 def test_a_port_for_metrics_that_is_taken_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, raising(UserError, "Address already in use"):
         serve(taken.getsockname()[1])
@@ -277,9 +294,10 @@ def test_the_command_that_fetches_a_run_names_the_farm_that_has_it_without_its_p
 def test_a_serial_picks_the_phone_of_a_farm_too(devices: str | None, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "open_farm", lambda _: nullcontext())
     requests: list[submission.Request] = []
-    source = SimpleNamespace(submit=lambda request, _, **__: requests.append(request))
+    source: Any = SimpleNamespace(submit=lambda request, _, **__: requests.append(request))
+    nobody: Any = None
     options = argparse.Namespace(devices=devices, serial="s25-2", layout=None, retries=0, budget=None, keep_going=False)
-    submit_run(source, options, observer=None)
+    submit_run(source, options, observer=nobody)
     assert requests[0].words == (asked,)
     assert needs(asked_for(requests[0].words, FARM)) == ["device s25-2"]
 
@@ -296,34 +314,13 @@ def test_an_empty_name_of_a_farm_is_refused(capsys: pytest.CaptureFixture[str]) 
     says(capsys.readouterr().err, "--farm")
 
 
-@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "x" * 101])
-def test_a_worker_takes_no_name_that_cannot_be_listed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["farm", "worker", "--name", name])
-    says(capsys.readouterr().err)
-
-
 def test_a_database_that_is_not_there_is_no_farm_and_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store := tmp_path / "store").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUADBENCH_STORE", str(store))
         patch.setenv("QUADBENCH_DATABASE", "")
+        use_pool(ScriptedPool(), patch)
         words = ["run", "quickstart", "--farm", f"sqlite:///{tmp_path}/none.sqlite", "--devices", "s25"]
         assert main([*words, "--results", str(tmp_path / "results")]) == 2
     says(capsys.readouterr().err)
     assert not (tmp_path / "none.sqlite").exists()
-
-
-def test_a_worker_says_what_it_takes_jobs_for_and_who_else_has_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    engine = open_engine(tmp_path / "farm.sqlite")
-    worker = NewWorker(name="desk", host="h1", version="1", capabilities=("build",), devices=())
-    with caplog.at_level("INFO", logger="quadbench"):
-        farm.log_worker(worker, ["phone-1"], engine)
-        Workers(engine).note(worker)
-        farm.log_worker(worker, [], engine)
-    engine.dispose()
-    first, warning, second = [one.getMessage() for one in caplog.records if one.name == farm.__name__]
-    says(first, "desk", 1)
-    assert first.endswith("for: build, phone-1")
-    says(warning, "desk", "h1")
-    assert second.endswith("for: build")

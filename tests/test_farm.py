@@ -1,33 +1,29 @@
-"""`quadbench farm`: what waits, what runs and what is wrong is said, whatever the database holds."""
+"""`quadbench farm`: what waits, what runs and what is wrong is said, whatever the database holds and the pool answers."""
 
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.sentences import raising, reads, says
-from support.stored_records import LATEST, query
+from support.scripted_pool import ScriptedPool, phone, pool_with_token, use_pool
+from support.sentences import reads, says
+from support.stored_records import query
 
 from quadbench.cli import main
-from quadbench.errors import ArtifactError
-from quadbench.farm.job import JobKind, NewJob
-from quadbench.farm.job_status import in_circles, queue_status
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.need import capability_need
-from quadbench.farm.scheduler import Seat
-from quadbench.farm.unit import systemd_unit
-from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
+from quadbench.errors import ArtifactError, QuadbenchError, ServiceError, UserError
+from quadbench.farm.job import JobKind, JobState, NewJob
+from quadbench.farm.job_status import job_counts, job_with_attempts
+from quadbench.farm.jobs import FarmJobs, Start
+from quadbench.farm.slots import Bay, capability_need, device_need
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 
+VERSION = "0.1.0"
 BUILD = NewJob(kind=JobKind.BUILD, needs=capability_need("build"))
-HOST = Seat(name="host-1", serves=frozenset({capability_need("build")}))
-PHONE = WorkerDevice(name="R3CX", address="s25@R3CX", labels={"profile": "s25"})
-WORKER = NewWorker(name="one", host="lab-1", version="0.1.0", capabilities=("build",), devices=(PHONE,))
+ROOM = Bay(name="room@lab-1", address="", serves=frozenset({BUILD.needs}))
+AWAY = ServiceError("the pool does not answer: condor_status: no route", transient=True, hint="quadbench farm check")
+POOL = ScriptedPool().identity
 Said = Callable[..., tuple[int, str, str]]
 
 
@@ -40,7 +36,17 @@ def engine(database: Source, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Eng
 
 
 @pytest.fixture
-def said(engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedPool:
+    """A pool of two phones and a host that builds, with a store."""
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv("QUADBENCH_STORE", str(tmp_path / "store"))
+    pool = pool_with_token(tmp_path / "pool", [phone("R3CX"), phone("R5CY"), ROOM], version=VERSION)
+    use_pool(pool, monkeypatch)
+    return pool
+
+
+@pytest.fixture
+def said(engine: sa.Engine, pool: ScriptedPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
     def call(*words: str) -> tuple[int, str, str]:
         code = main(["farm", *words, "--results", str(tmp_path / "other")])
         out, err = capsys.readouterr()
@@ -49,30 +55,134 @@ def said(engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     return call
 
 
-def submit(engine: sa.Engine, *batch: NewJob, run_id: str = "run-a") -> list[int]:
-    return JobQueue(engine).submit(run_id, batch or (BUILD,), "ana@lab-1", "0.1.0")
+def submit(engine: sa.Engine, *batch: NewJob, run_id: str = "run-a", pool: str = POOL) -> list[int]:
+    jobs = FarmJobs(engine).submit(run_id, batch or (BUILD,), "ana@lab-1", VERSION, lambda _: None, pool)
+    return [job.id for job in jobs]
 
 
-def test_the_status_has_jobs_owners_and_workers(engine: sa.Engine, said: Said) -> None:
-    submit(engine, BUILD, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0, 1)))
-    JobQueue(engine).claim("one", "0.1.0", [HOST])
-    Workers(engine).note(WORKER)
+def begin(engine: sa.Engine, job: int, number: int = 1) -> None:
+    FarmJobs(engine).begin(Start(job=job, number=number, seat="host-1", host="lab-1"))
+
+
+def has_line(text: str, *words: str) -> bool:
+    return any(all(word in line for word in words) for line in text.splitlines())
+
+
+def test_the_status_has_jobs_shares_devices_and_hosts(engine: sa.Engine, pool: ScriptedPool, said: Said) -> None:
+    first, *_ = submit(engine, BUILD, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0, 1)))
+    begin(engine, first)
+    pool.changes["R3CX"] = {"RemoteOwner": "ben@quadbench"}
     code, out, _ = said("status")
     assert code == 0
-    says(out, 2, 1, 0)
-    worker, device = ("one", "lab-1", "0.1.0", "build", "1", "ready"), (PHONE.name, PHONE.labels["profile"], "lab-1", "one")
-    for words in (("ana@lab-1", "2", "1"), worker, device):
-        assert any(all(word in line for word in words) for line in out.splitlines())
+    says(out.splitlines()[0], 2, 1, 0)
+    for words in (
+        ("ana@lab-1", "2", "1"),
+        ("ana@quadbench", "1", "2.0", "500"),
+        ("R3CX", "s25", "lab-1", VERSION, "busy with a job of ben"),
+        ("R5CY", "s25", "lab-1", VERSION, "free"),
+        ("lab-1", VERSION, "build", "free"),
+    ):
+        assert has_line(out, *words), (words, out)
     status = json.loads(said("status", "--json")[1])
-    assert status["states"] == {"waiting": 2, "running": 1}
-    assert status["workers"][0]["devices"] == [asdict(PHONE)]
+    assert (status["states"], status["problem"]) == ({"waiting": 2, "running": 1}, None)
+    slots = {slot["bay"]["name"]: slot for slot in status["slots"]}
+    assert (slots["R3CX"]["used_by"], slots["R5CY"]["used_by"]) == ("ben", None)
+    assert device_need("R5CY") in slots["R5CY"]["bay"]["serves"]
+    assert status["shares"][0]["Name"] == "ana@quadbench"
+
+
+def of(device: str) -> NewJob:
+    return NewJob(kind=JobKind.MEASURE, needs=device_need(device))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, "R3CX: free, starts soon"),
+        ({"RemoteOwner": "ben@quadbench"}, "R3CX: busy with a job of ben"),
+        ({"SlotReservedBy": "ben%40lab-2"}, "R3CX: reserved by ben@lab-2"),
+        ({"SlotReservedBy": "ana%40lab-1"}, "R3CX: free, starts soon"),
+        ({"SlotReady": False, "SlotWhyNot": "in quarantine: it is hot"}, "R3CX: in quarantine: it is hot"),
+        ({"SlotReady": False, "SlotWhyNot": "used by ben@lab-2"}, "R3CX: used by ben@lab-2"),
+        ({"SlotSeen": 0}, "R3CX: its host has not described it lately"),
+        ({"State": "Drained"}, "R3CX: its host drains"),
+        ({"QuadbenchVersion": "0.0.9"}, "0.0.9"),
+        ({"SlotServes": ""}, "no slot of the pool serves 'device R3CX'"),
+    ],
+)
+def test_the_status_says_why_a_job_waits(
+    change: dict[str, object], reason: str, engine: sa.Engine, pool: ScriptedPool, said: Said
+) -> None:
+    (job,) = submit(engine, of("R3CX"))
+    pool.changes["R3CX"] = change
+    assert reason in json.loads(said("status", "--json")[1])["waits"][str(job)]
+    assert reason in " ".join(said("status")[1].split())
+
+
+def test_the_status_says_which_jobs_a_job_waits_for_and_that_it_failed_before(engine: sa.Engine, said: Said) -> None:
+    first, second = submit(engine, of("R3CX"), NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
+    begin(engine, first)
+    job = FarmJobs(engine).begin(Start(job=first, number=2, seat="host-1", host="lab-1"))
+    FarmJobs(engine).fail(job, "the \x1b[2J disk", is_transient=True)
+    waits = json.loads(said("status", "--json")[1])["waits"]
+    says(waits[str(first)], 2, snapshot=False)
+    assert waits[str(second)] == f"it needs job {first}"
+    assert "\x1b" not in said("status")[1]
+
+
+def test_an_ad_with_markup_and_control_characters_is_shown_as_text(pool: ScriptedPool, said: Said) -> None:
+    pool.changes["R3CX"] = {"SlotWhyNot": "[red]hot[/red] \x1b[2J\nR9 free", "SlotReady": False, "RemoteOwner": 7}
+    pool.changes["R5CY"] = {"SlotLabels": "no json", "SlotServes": 5}
+    code, out, _ = said("status")
+    assert code == 0
+    assert has_line(out, "R3CX", r"[red]hot[/red] \x1b[2J / R9 free")
+    assert "R5CY" not in out
+
+
+def test_a_pool_that_does_not_answer_is_told_beside_the_jobs(engine: sa.Engine, pool: ScriptedPool, said: Said) -> None:
+    (job,) = submit(engine)
+    pool.broken["slots"] = AWAY
+    code, out, err = said("status")
+    assert (code, out.startswith("jobs: 1 waiting")) == (ServiceError.exit_code, True)
+    says(err, "no route")
+    code, out, _ = said("status", "--json")
+    status = json.loads(out)
+    assert (code, status["states"], status["slots"]) == (ServiceError.exit_code, {"waiting": 1}, [])
+    assert "no route" in status["problem"]
+    assert list(status["waits"]) == [str(job)]
+
+
+def test_a_user_without_a_pool_sees_the_jobs(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submit(engine)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CONDOR_CONFIG", raising=False)
+    assert main(["farm", "status"]) == UserError.exit_code
+    out, err = capsys.readouterr()
+    assert out.startswith("jobs: 1 waiting")
+    says(err, "quadbench farm init")
+
+
+def test_the_status_ends_the_jobs_of_a_run_that_has_left_the_pool_and_none_of_another_pool(
+    database: Source, engine: sa.Engine, pool: ScriptedPool, said: Said
+) -> None:
+    submit(engine, BUILD, run_id="run-a")
+    submit(engine, BUILD, run_id="run-b")
+    submit(engine, BUILD, run_id="run-c", pool="another:/head/condor_config")
+    query(database, "UPDATE jobs SET submitted_at = '2020-01-01 00:00:00.000000'")
+    pool.runs.add("run-a")
+    said("status")
+    told = {job["run_id"]: (job["state"], job["reason"]) for job in json.loads(said("jobs", "--json")[1])}
+    assert told["run-a"] == told["run-c"] == ("waiting", None)
+    assert told["run-b"][0] == "cancelled"
+    reads(told["run-b"][1])
 
 
 def test_jobs_are_listed_and_a_job_tells_of_its_attempts(engine: sa.Engine, said: Said) -> None:
     first, second = submit(engine, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
-    queue = JobQueue(engine)
-    (attempt,) = queue.claim("one", "0.1.0", [HOST])
-    queue.fail(attempt, "the \x1b[2J disk", is_transient=True)
+    job = FarmJobs(engine).begin(Start(job=first, number=1, seat="host-1", host="lab-1"))
+    FarmJobs(engine).fail(job, "the \x1b[2J disk", is_transient=True)
     _, out, _ = said("jobs", "run-a")
     says(out, "waiting", snapshot=False)
     assert "\x1b[2J" not in out
@@ -82,33 +192,60 @@ def test_jobs_are_listed_and_a_job_tells_of_its_attempts(engine: sa.Engine, said
     assert out.count(r"the \x1b[2J disk") == 2
     says(said("logs", str(second))[1], first)
     told = json.loads(said("logs", str(first), "--json")[1])
-    assert [(past["number"], past["worker"]) for past in told["attempts"]] == [(1, "one")]
+    assert [(past["number"], past["host"], past["seat"]) for past in told["attempts"]] == [(1, "lab-1", "host-1")]
     assert [job["id"] for job in json.loads(said("jobs", "--json")[1])] == [second, first]
 
 
-def test_a_job_and_a_run_are_cancelled(engine: sa.Engine, said: Said) -> None:
-    first, _ = submit(engine, BUILD, BUILD)
+def test_a_job_and_a_run_are_cancelled_here_and_removed_from_the_pool(engine: sa.Engine, pool: ScriptedPool, said: Said) -> None:
+    first, second = submit(engine, BUILD, BUILD)
     says(said("cancel", str(first), "--why", "a typo")[1], first)
+    assert pool.removed == [f'QuadbenchJob == {first} && QuadbenchRun == "run-a"']  # another database has a job of this number
     assert "a typo" in said("logs", str(first))[1]
     reads(said("cancel", str(first))[1], first)
-    JobQueue(engine).claim("one", "0.1.0", [HOST])
+    begin(engine, second)
     assert json.loads(said("cancel", "run-a", "--json")[1]) == {"cancelled": 0, "stopping": 1}
+    assert pool.removed[-1] == 'QuadbenchRun == "run-a"'
     says(said("jobs")[1])
     says(said("cancel", "run-a")[1])
 
 
-def test_what_is_not_there_is_named(engine: sa.Engine, said: Said) -> None:
+@pytest.mark.parametrize("error", [AWAY, UserError("the pool does not let you remove jobs of ana")])
+def test_nothing_is_cancelled_while_the_pool_does_not_answer_or_refuses(
+    error: QuadbenchError, engine: sa.Engine, pool: ScriptedPool, said: Said
+) -> None:
+    waiting, running = submit(engine, BUILD, BUILD)
+    begin(engine, running)
+    pool.broken["remove"] = error
+    for what in (str(waiting), str(running), "run-a"):
+        code, _, err = said("cancel", what)
+        assert (code, error.message in err) == (error.exit_code, True)
+    jobs = [job_with_attempts(engine, job)[0].jobs[0] for job in (waiting, running)]
+    assert [(job.state, job.is_stopping) for job in jobs] == [(JobState.WAITING, False), (JobState.RUNNING, False)]
+
+
+def test_a_run_s_name_in_the_database_selects_no_other_jobs_of_the_pool(
+    database: Source, engine: sa.Engine, pool: ScriptedPool, said: Said
+) -> None:
+    (job,) = submit(engine)
+    query(database, """UPDATE jobs SET run_id = 'x" || true || "'""")
+    said("cancel", str(job))
+    assert pool.removed == [f'QuadbenchJob == {job} && QuadbenchRun == "x%22%20%7C%7C%20true%20%7C%7C%20%22"']
+
+
+def test_what_is_not_there_is_named(engine: sa.Engine, pool: ScriptedPool, said: Said) -> None:
     submit(engine)
     for words, reason in {
-        ("jobs", "run-b"): "unknown run in the queue 'run-b'; known: run-a",
-        ("cancel", "run-b"): "unknown run in the queue 'run-b'",
+        ("jobs", "run-b"): "unknown run of the farm 'run-b'; known: run-a",
+        ("cancel", "run-b"): "unknown run of the farm 'run-b'",
         ("cancel", "99"): "unknown job '99'",
-        ("cancel", "9" * 30): "unknown job '999",
+        ("cancel", "9" * 30): "unknown run of the farm '999",
+        ("cancel", "9" * 5000): "unknown run of the farm '999",
         ("logs", "99"): "unknown job '99'",
         ("logs", "9" * 30): "unknown job '999",
     }.items():
         code, _, err = said(*words)
         assert (code, reason in err) == (2, True), (words, err)
+    assert pool.removed == []
 
 
 @pytest.mark.parametrize(
@@ -117,11 +254,6 @@ def test_what_is_not_there_is_named(engine: sa.Engine, said: Said) -> None:
         ("UPDATE jobs SET state = 'sleeping'", (2, "sleeping")),
         ("UPDATE jobs SET payload = '{'", ("run-a",)),
         ("UPDATE jobs SET attempt = -1", ("-1", 0, 3)),
-        ("UPDATE jobs SET open_needs = 7", ()),
-        (
-            "INSERT INTO job_needs (job, needed) SELECT min(id), max(id) FROM jobs",
-            (1, 2),
-        ),
     ],
 )
 def test_what_is_wrong_in_the_database_is_named_and_all_else_is_shown(
@@ -137,7 +269,7 @@ def test_what_is_wrong_in_the_database_is_named_and_all_else_is_shown(
         assert said(*words)[0] in (0, 3)
 
 
-COLUMNS = ["submitted_at", "owner", "until", "is_stopping", "reason", "needs", "version", "state"]
+COLUMNS = ["submitted_at", "owner", "started_at", "is_stopping", "reason", "needs", "version", "state"]
 VALUES = ("x'00ff'", "'yesterday'", "-1e300")
 
 
@@ -149,103 +281,31 @@ VALUES = ("x'00ff'", "'yesterday'", "-1e300")
     ],
 )
 def test_a_value_of_no_type_ends_no_command_in_a_traceback(
-    column: str, values: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    column: str,
+    values: tuple[str, ...],
+    pool: ScriptedPool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """SQLite alone takes any value anywhere."""
     database = tmp_path / "any.sqlite"
     monkeypatch.setenv(DATABASE_VARIABLE, str(database))
     engine = open_engine(database)
-    submit(engine, BUILD, BUILD)
-    JobQueue(engine).claim("one", "0.1.0", [HOST])
-    Workers(engine).note(WORKER)
+    first, _ = submit(engine, BUILD, BUILD)
+    begin(engine, first)
     for value in values:
         query(database, f"UPDATE jobs SET {column} = {value}")
-        query(database, f"UPDATE attempts SET started_at = {value}, ended_at = {value}, reason = {value}, owner = {value}")
-        query(database, f"UPDATE workers SET last_seen = {value}, devices = {value}, is_draining = {value}")
+        query(database, f"UPDATE attempts SET started_at = {value}, ended_at = {value}, reason = {value}, host = {value}")
         for words in (("status",), ("jobs",), ("logs", "1"), ("status", "--json"), ("cancel", "1"), ("cancel", "run-a")):
             assert main(["farm", *words]) in (0, 2, 3)
     engine.dispose()
     capsys.readouterr()
 
 
-def test_a_farm_is_begun_and_what_was_there_is_said(
-    database: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(DATABASE_VARIABLE, f"sqlite:///{database}" if isinstance(database, Path) else database)
-    monkeypatch.delenv("QUADBENCH_STORE", raising=False)
-    main(["farm", "init"])
-    said = [capsys.readouterr().out]
-    monkeypatch.setenv("QUADBENCH_STORE", str(tmp_path))
-    main(["farm", "init"])
-    said.append(capsys.readouterr().out)
-    if isinstance(database, Path):
-        return
-    says(said[0], "$QUADBENCH_STORE")
-    says(said[1], tmp_path)
-    main(["farm", "init", "--json"])
-    assert json.loads(capsys.readouterr().out)["schema"] == LATEST
-
-
-def test_a_farm_without_a_database_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv(DATABASE_VARIABLE, raising=False)
-    assert main(["farm", "init", "--results", str(tmp_path)]) == 2
-    says(capsys.readouterr().err, f"${DATABASE_VARIABLE}")
-
-
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["farm", "unit"])
-    assert "KillSignal=SIGTERM" in capsys.readouterr().out
-    if (analyze := shutil.which("systemd-analyze")) is None:
-        pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "quadbench-worker.service"
-    unit.write_text(systemd_unit(Path("/bin/true"), "daemon"))
-    result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
-    assert str(unit) not in result.stderr
-    assert unit.name not in result.stderr
-
-
-def test_a_unit_is_for_a_user_that_can_be(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["farm", "unit", "--user", "me\nExecStartPre=/bin/false"]) == 2
-    says(capsys.readouterr().err)
-
-
-def test_a_worker_is_known_while_it_gives_signs_of_life_and_is_told_to_drain(database: Source, engine: sa.Engine) -> None:
-    workers = Workers(engine)
-    assert not workers.note(WORKER)
-    assert workers.drain("one")
-    assert workers.note(WORKER)
-    assert not workers.drain("two")
-    (known,) = workers.known()
-    assert (known.worker, known.is_draining, known.is_here) == (WORKER, True, True)
-    query(database, "UPDATE workers SET last_seen = '2020-01-01 00:00:00.000000'")
-    assert not workers.known()[0].is_here
-    workers.note(NewWorker(name="two", host="lab-2", version="0.1.0", capabilities=(), devices=()))
-    assert [known.worker.name for known in workers.known()] == ["two"]  # who was not seen for long is forgotten
-    workers.leave("two")
-    assert workers.known() == []
-
-
-def test_a_worker_of_another_quadbench_is_told_why_it_gets_nothing(database: Source, engine: sa.Engine) -> None:
-    workers = Workers(engine)
-    assert workers.why_idle(WORKER) is None
-    JobQueue(engine).submit("run-a", [BUILD], "ana@lab-1", "0.2.0")
-    reads(workers.why_idle(WORKER), "0.2.0", "one", "0.1.0")
-    query(database, "UPDATE alembic_version SET version_num = '9999'")
-    with raising(ArtifactError, 9999):
-        workers.note(WORKER)
-
-
-def test_jobs_in_a_circle_are_told_from_those_that_wait_for_one_that_runs() -> None:
-    assert in_circles([(2, 1), (3, 2)]) == []
-    assert in_circles([(1, 3), (2, 1), (3, 2), (4, 3), (6, 5)]) == [1, 2, 3, 4]
-    assert in_circles([(1, 1)]) == [1]
-
-
 @pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.slow)])
 def test_a_status_of_many_jobs_is_read_in_seconds(count: int, engine: sa.Engine) -> None:
     submit(engine, *[BUILD] * count)
     began = time.monotonic()
-    assert queue_status(engine).states == {"waiting": count}
+    assert job_counts(engine).states == {"waiting": count}
     assert time.monotonic() - began < 30

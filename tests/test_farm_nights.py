@@ -4,15 +4,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from support.scripted_pool import phone
 from support.sentences import raising
 
 from quadbench.artifacts import Variant
-from quadbench.dispatch.demands import compile_orders, only_device
+from quadbench.dispatch.demands import Demand, compile_orders, only_device, planned
 from quadbench.dispatch.orders import CompareOrder, SideOrder, as_json, order_of
-from quadbench.dispatch.plan import Demand, planned
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, NewJob
-from quadbench.farm.workers import WorkerDevice
 from quadbench.pipeline import DEFAULT_RUN
 from quadbench.recipe import RunSettings
 from quadbench.statistics.multiple_testing import LOOKS
@@ -30,10 +29,7 @@ ORDER = CompareOrder(
     tasks=("restyle",),
     conduct=DEFAULT_RUN,
 )
-FARM = [
-    WorkerDevice(name=f"s25-{number}", address=f"s25@s25-{number}", labels={"serial": f"s25-{number}", "profile": "s25"})
-    for number in (1, 2)
-]
+FARM = [phone(f"s25-{number}") for number in (1, 2)]
 
 
 def jobs() -> list[NewJob]:

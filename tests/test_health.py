@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sentences import reads
 
-from quadbench.farm.health import (
+from quadbench.devices.lab.health import (
     FAILURES_IN_A_ROW,
     GOOD_JOBS,
     Health,

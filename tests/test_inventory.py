@@ -14,15 +14,16 @@ from support.sentences import raising, reads, says
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
-from quadbench.dispatch import offers
+from quadbench.devices.lab.farm_file import ExpectedPhone, FarmFile
+from quadbench.devices.lab.health import Health, PhoneCondition, after_failure, quarantined
+from quadbench.devices.lab.held import held
+from quadbench.devices.lab.inventory import Inventory, InventoryPhone, Sighting
+from quadbench.devices.lab.lease import Claim, Claims
+from quadbench.devices.lab.overview import FarmPhone, device_named, merged, phone_named
+from quadbench.devices.lab.wishes import addresses_for
+from quadbench.dispatch.offers import HostBays
 from quadbench.errors import DeviceError, DeviceNotFoundError, SpecError, UnknownNameError, UserError
-from quadbench.farm.farm_file import ExpectedPhone, FarmFile
-from quadbench.farm.health import Health, PhoneCondition, after_failure, quarantined
-from quadbench.farm.held import held
-from quadbench.farm.inventory import Inventory, InventoryPhone, Sighting
-from quadbench.farm.lease import Claim, Claims
-from quadbench.farm.overview import FarmPhone, device_named, merged, phone_named
-from quadbench.farm.wishes import addresses_for
+from quadbench.farm.slots import Bay
 from quadbench.host import host_name, user_and_host
 from quadbench.results.engine import Source, open_engine
 from quadbench.results.layout import Layout
@@ -183,13 +184,21 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
     assert (row["health"], row["lease"], row["is_expected"]) == ("healthy", None, True)
     assert addresses_for(["rack=one", "local"], attached) == [f"s25@{SERIAL}", "local"]
     assert addresses_for(["left"], attached) == [SERIAL]
-    assert [device.owner for device in offers.attached(attached)] == [user_and_host()]
+
+    def bay() -> Bay:
+        with opened(attached) as engine:
+            (only,) = HostBays(given=(), capabilities=(), engine=engine).now()
+        return only
+
+    assert (bay().labels["name"], bay().labels["serial"], bay().why_not) == ("left", SERIAL, "")
+    assert bay().serves > {f"device {bay().name}", "wish chip=sm8750", "wish =left"}
     for word in ("s25", "left", f"s25@{SERIAL}"):
         with raising(DeviceNotFoundError, "chip=SM8750"):
             addresses_for([word, "chip=SM8750"], attached)
 
     says(said("reserve", "left", "--for", "30m", "--why", "a demo"), user_and_host())
     assert json.loads(said("who", "--json"))[0]["purpose"] == "a demo"
+    assert bay().reserved_by == user_and_host()
     assert "a demo" in said("devices")
     says(said("release", "left"))
     says(said("who"))
@@ -197,6 +206,7 @@ def test_a_phone_is_listed_reserved_put_into_quarantine_and_chosen(
     says(_refused("reserve", "left", "--for", "3w", capsys=capsys), "3w")
 
     says(said("devices", "quarantine", "left", "--why", "it smells"))
+    assert "it smells" in bay().why_not
     says(said("run", "quickstart", "--devices", "s25*1", code=5), "s25*1")
     in_quarantine = raising(DeviceError, "s25", "quadbench devices release")
     with connect(parse_addresses(["s25"]), layout=attached) as devices, opened(attached) as engine, in_quarantine:

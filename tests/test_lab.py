@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -21,15 +20,11 @@ from support.lab_soak import Soak
 from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
 from support.scripted_night import remember
-from support.scripted_worker import VERSION
 from support.sentences import says
 
 from quadbench.artifacts.night_record import RulingKind
-from quadbench.farm.job import JobKind, NewJob
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.need import device_need, wish_need
-from quadbench.farm.selection import Wish
-from quadbench.results.engine import open_engine
+from quadbench.devices.lab.selection import Wish
+from quadbench.farm.slots import device_need, wish_need
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BUSY_LEASE_S = 15.0
@@ -65,24 +60,16 @@ def farm(request: pytest.FixtureRequest, hosts: Lab, server: PostgresqlServer, s
 busy = pytest.mark.parametrize("farm", [BUSY_LEASE_S], indirect=True, ids=["busy"])
 
 
-def submit(farm: FarmLab, count: int, needs: str = ANY_S25, run_id: str = "run") -> list[int]:
-    engine = open_engine(farm.database)
-    jobs = [NewJob(kind=JobKind.MEASURE, needs=needs, most_attempts=100)] * count
-    ids = JobQueue(engine).submit(run_id, jobs, "ana@lab", VERSION)
-    engine.dispose()
-    return ids
-
-
 def launches(farm: FarmLab) -> list[object]:
     return [launch for (launch,) in farm.query("SELECT launch FROM records ORDER BY launch")]
 
 
-def test_a_worker_that_is_killed_leaves_nothing_running_and_its_job_is_taken_over_after_the_lease(farm: FarmLab) -> None:
+def test_a_host_that_is_killed_leaves_nothing_running_and_its_job_is_taken_over_after_the_lease(farm: FarmLab) -> None:
     first, second, _ = farm.lab.hosts
-    ids = submit(farm, 1)
-    worker = farm.start_scripted(first, 1, 1000)
+    master = farm.start_scripted(first, 1, 1000)
+    ids = farm.submit(1, ANY_S25)
     farm.wait_for_attempt()
-    worker.send_signal(signal.SIGKILL)
+    master.send_signal(signal.SIGKILL)
     killed = time.monotonic()
     farm.wait_until(lambda: first.is_idle)
     farm.start_scripted(second, 1, 0)
@@ -94,26 +81,25 @@ def test_a_worker_that_is_killed_leaves_nothing_running_and_its_job_is_taken_ove
 
 def test_a_host_whose_cable_is_pulled_loses_its_jobs_to_others_and_works_again_when_it_is_back(farm: FarmLab) -> None:
     first, second, _ = farm.lab.hosts
-    farm.start_scripted(first, 2, 1)
-    farm.start_scripted(second, 2, 1)
-    farm.wait_for_workers(2)
-    ids = submit(farm, 12)
+    farm.start_scripted(first, 2, 3)
+    farm.start_scripted(second, 2, 3)
+    farm.wait_for_slots(4)
+    ids = farm.submit(12, ANY_S25)
     farm.wait_until(lambda: farm.count("running") == 4)
     first.cut()
-    farm.wait_until(lambda: farm.count("done") == 12, is_hurried=True)
+    farm.wait_until(lambda: farm.count("done") == 12, is_hurried=True, patience_s=120)
     first.mend()
-    ids += submit(farm, 1, device_need("lab-a-0"), "later")
+    ids += farm.submit(1, device_need("lab-a-0"), "later")
     farm.wait_until(lambda: farm.count("done") == 13, is_hurried=True)
     assert launches(farm) == ids
-    says(farm.log(first), "the queue is not reached")
 
 
 @pytest.mark.parametrize("away_s", [LEASE_S / 4, LEASE_S * 1.5, 60.0])
 def test_a_database_that_was_away_costs_no_job(farm: FarmLab, away_s: float) -> None:
     for host in farm.lab.hosts[:2]:
         farm.start_scripted(host, 2, 1)
-    farm.wait_for_workers(2)
-    ids = submit(farm, 12)
+    farm.wait_for_slots(4)
+    ids = farm.submit(12, ANY_S25)
     farm.wait_until(lambda: farm.count("running") == 4)
     farm.server.stop()
     time.sleep(away_s)
@@ -122,22 +108,58 @@ def test_a_database_that_was_away_costs_no_job(farm: FarmLab, away_s: float) -> 
     assert launches(farm) == ids
 
 
-@pytest.mark.parametrize("is_whole_host", [True, False], ids=["the host", "the worker alone"])
-def test_a_frozen_worker_stores_nothing_after_the_takeover_says_so_and_goes_on(farm: FarmLab, is_whole_host: bool) -> None:
+@pytest.mark.parametrize("daemon", ["condor_schedd", "condor_negotiator", "condor_collector"])
+def test_a_daemon_of_the_head_that_is_killed_costs_no_job(farm: FarmLab, daemon: str) -> None:
+    for host in farm.lab.hosts[:2]:
+        farm.start_scripted(host, 2, 2)
+    farm.wait_for_slots(4)
+    ids = farm.submit(12, ANY_S25)
+    farm.wait_until(lambda: farm.count("running") == 4)
+    for pid in farm.pool.daemons(farm.lab.switch, daemon):
+        os.kill(pid, signal.SIGKILL)
+    farm.wait_until(lambda: farm.count("done") == 12, is_hurried=True, patience_s=120)
+    assert launches(farm) == ids
+
+
+def test_a_negotiator_that_stands_still_for_a_minute_costs_no_job(farm: FarmLab) -> None:
+    farm.start_scripted(farm.lab.hosts[0], 2, 1)
+    farm.wait_for_slots(2)
+    ids = farm.submit(4, ANY_S25)
+    farm.wait_until(lambda: farm.count("running") == 2)
+    stopped = farm.pool.daemons(farm.lab.switch, "condor_negotiator")
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    ids += farm.submit(4, ANY_S25, "second")
+    time.sleep(60)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    farm.wait_until(lambda: farm.count("done") == 8, is_hurried=True)
+    assert launches(farm) == ids
+
+
+@pytest.mark.parametrize("is_whole_host", [True, False], ids=["the host", "HTCondor alone"])
+def test_a_frozen_host_stores_nothing_after_the_takeover_says_so_and_goes_on(farm: FarmLab, is_whole_host: bool) -> None:
     first, second, _ = farm.lab.hosts
-    worker = farm.start_scripted(first, 1, LEASE_S * 2)
-    ids = submit(farm, 1)
+    farm.start_scripted(first, 1, 300)
+    ids = farm.submit(1, ANY_S25)
     farm.wait_for_attempt()
-    (first.freeze if is_whole_host else lambda: worker.send_signal(signal.SIGSTOP))()
+    if is_whole_host:
+        first.freeze()
+    else:
+        for name in ("condor_master", "condor_startd", "condor_starter"):
+            for pid in farm.pool.daemons(first, name):
+                os.kill(pid, signal.SIGSTOP)
     farm.start_scripted(second, 1, 0)
-    farm.wait_until(lambda: farm.count("done") == 1, is_hurried=True)
-    if not is_whole_host:
-        farm.wait_until(lambda: "attempt 1 at job" in farm.log(first))  # what the attempt itself says, whose worker still sleeps
-    first.thaw()
-    farm.wait_until(lambda: f"attempt 1 at job {ids[0]} is over" in farm.log(first))
+    frozen = time.monotonic()
+    farm.wait_until(lambda: farm.count("done") == 1, is_hurried=True, patience_s=240)
+    sys.stdout.write(f"done elsewhere {time.monotonic() - frozen:.0f} s after the freeze\n")
+    if not is_whole_host:  # what the attempt itself says, whose host's daemons still sleep
+        farm.wait_until(lambda: f"attempt 1 at job {ids[0]} is over" in farm.log(first))
+    first.thaw()  # the attempt that wakes is killed by its starter, or by itself
     assert farm.query("SELECT record_id FROM records") == [(f"run-{ids[0]}-2",)]
-    ids += submit(farm, 1, device_need("lab-a-0"), "later")
-    farm.wait_until(lambda: farm.count("done") == 2, is_hurried=True)
+    farm.submit(1, device_need("lab-a-0"), "later")
+    farm.wait_until(lambda: farm.number("SELECT count(*) FROM attempts WHERE seat = 'lab-a-0'") == 2, patience_s=120)
     assert launches(farm) == ids
 
 
@@ -147,24 +169,28 @@ def test_random_faults_cost_no_job_and_nothing_is_done_twice(farm: FarmLab) -> N
     for host in farm.lab.hosts:
         farm.start_scripted(host, 2, 0.3)
     faults = int(os.environ.get("SOAK", "6"))
-    ids = submit(farm, 5 * faults)
+    ids = farm.submit(5 * faults, ANY_S25)
     Soak(farm, random.Random(seed)).suffer(faults)
-    farm.wait_until(lambda: farm.count("done") == len(ids), is_hurried=True, patience_s=60 + 5 * faults)
+    farm.wait_until(lambda: farm.count("done") == len(ids), is_hurried=True, patience_s=60 + 10 * faults)
     assert launches(farm) == ids
     done = farm.query("SELECT job FROM attempts WHERE ended_at IS NOT NULL AND reason IS NULL ORDER BY job")
     assert done == [(job,) for job in ids]
     overlaps = "SELECT count(*) FROM attempts a JOIN attempts b ON a.seat = b.seat AND a.started_at < b.started_at"
-    assert farm.number(f"{overlaps} AND b.started_at < a.ended_at") == 0
-    farm.stop_workers()
+    assert farm.number(f"{overlaps} AND b.started_at < a.ended_at AND a.reason IS NULL AND b.reason IS NULL") == 0
+    farm.stop_hosts()
     farm.wait_until(lambda: all(host.is_idle for host in farm.lab.hosts))
     assert farm.number("SELECT count(*) FROM leases WHERE job_until > now()") == 0
 
 
-def test_a_worker_of_another_version_gets_nothing_and_says_why(farm: FarmLab) -> None:
+def test_a_host_of_another_version_gets_nothing_and_the_status_says_why(farm: FarmLab) -> None:
     host = farm.lab.hosts[0]
-    submit(farm, 1)
     farm.start_scripted(host, 1, 0, "2")
-    farm.wait_until(lambda: "jobs wait for quadbench 1, and worker 'lab-a' is quadbench 2" in farm.log(host))
+    farm.wait_for_slots(1)
+    farm.submit(1, ANY_S25)
+    time.sleep(10)
+    status = farm.run(host, "farm", "status")
+    assert status.returncode == 0, status.stderr
+    says(status.stdout, "the job is of quadbench 1", "2")
     assert farm.count("waiting") == 1
     assert launches(farm) == []
 
@@ -176,37 +202,37 @@ def desk(hosts: Lab, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @busy
-@pytest.mark.parametrize("workers", [3, 1], ids=["three workers", "one worker"])
+@pytest.mark.parametrize("host_count", [3, 1], ids=["three hosts", "one host"])
 def test_a_run_of_a_farm_has_the_records_and_pictures_of_the_same_run_without_one(
-    farm: FarmLab, desk: Desk, workers: int, tmp_path: Path
+    farm: FarmLab, desk: Desk, host_count: int, tmp_path: Path
 ) -> None:
-    shares = DEVICES if workers == 3 else [",".join(DEVICES)]
+    shares = DEVICES if host_count == 3 else [",".join(DEVICES)]
     for host, devices in zip(farm.lab.hosts, shares, strict=False):
         desk.equip(farm.results(host))
-        farm.start_worker(host, devices)
-    farm.wait_for_workers(workers)
-    results = tmp_path / "submitter" if workers == 3 else desk.results  # where the bundle is
+        farm.start_host(host, devices)
+    farm.wait_for_slots(len(DEVICES) + host_count)
+    results = tmp_path / "submitter" if host_count == 3 else desk.results  # where the bundle is
     words = "run", desk.recipe, "--farm", farm.environment["QUADBENCH_DATABASE"], "--devices", ",".join(DEVICES)
     ended = farm.run(farm.lab.hosts[2], *words, results=results)
-    assert ended.returncode == 0, ended.stderr + "".join(farm.log(host) for host in farm.lab.hosts[:workers])
+    assert ended.returncode == 0, ended.stderr + "".join(farm.log(host) for host in farm.lab.hosts[:host_count])
     assert content_of(farm.database, results) == desk.content
     kinds = Counter(kind for (kind,) in farm.query("SELECT kind FROM jobs WHERE state = 'done'"))
-    assert kinds == Counter(build=workers == 3, compile=1, measure=3)
-    sys.stdout.write(f"{workers} workers: {share_of_the_farm(farm):.0%} of the time of attempts at devices is no launch\n")
+    assert kinds == Counter(build=host_count == 3, compile=1, measure=3)
+    sys.stdout.write(f"{host_count} hosts: {share_of_the_farm(farm):.0%} of the time of attempts at devices is no launch\n")
 
 
 def measuring(farm: FarmLab, desk: Desk, folder: Path) -> tuple["subprocess.Popen[bytes]", str]:
-    """Begin a run at the first host, wait until it has some records, and return the worker and the run's id."""
+    """Begin a run at the first host, wait until it has some records, and return the host's process and the run's id."""
     first, second, submitter = farm.lab.hosts
     for host in (first, second):
         desk.equip(farm.results(host))
-    worker = farm.start_worker(first, "virtual:s25")
-    farm.wait_for_workers(1)
+    master = farm.start_host(first, "virtual:s25")
+    farm.wait_for_slots(2)
     recipe = desk.with_launches(6, folder)
     submitted = farm.run(submitter, "farm", "submit", recipe, "--devices", "virtual:s25", "--json", results=desk.results)
     assert submitted.returncode == 0, submitted.stderr
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
-    return worker, json.loads(submitted.stdout)["run_id"]
+    return master, json.loads(submitted.stdout)["run_id"]
 
 
 @busy
@@ -215,27 +241,27 @@ def test_a_host_frozen_in_a_measurement_stores_no_launch_after_the_takeover(farm
     measuring(farm, desk, tmp_path / "many")
     first.freeze()
     before = launches_of(farm)
-    farm.start_worker(second, "virtual:s25")
+    farm.start_host(second, "virtual:s25")
     farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True, patience_s=RUN_S)
     stored = launches_of(farm)
-    first.thaw()
-    farm.wait_until(lambda: re.search(r"attempt 1 at job \d+ is over", farm.log(first)) is not None)
-    farm.stop_workers()
+    first.thaw()  # the attempt that wakes is killed by its starter, or by itself
+    time.sleep(5)
+    farm.stop_hosts()
     assert launches_of(farm) == stored
     assert stored[: len(before)] == before
     assert len(set(stored)) == len(stored)
 
 
 @busy
-def test_a_worker_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
+def test_a_host_killed_in_a_measurement_takes_its_attempt_along_and_no_launch_is_lost_or_stored_twice(
     farm: FarmLab, desk: Desk, tmp_path: Path
 ) -> None:
     first, second, submitter = farm.lab.hosts
-    worker, run_id = measuring(farm, desk, tmp_path / "many")
-    worker.kill()
+    master, run_id = measuring(farm, desk, tmp_path / "many")
+    master.kill()
     farm.wait_until(lambda: first.is_idle and not marked_processes(farm.results(first)))
     stored = launches_of(farm)
-    farm.start_worker(second, "virtual:s25")
+    farm.start_host(second, "virtual:s25")
     farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True, patience_s=RUN_S)
     fetched = farm.run(submitter, "farm", "fetch", run_id, results=tmp_path / "submitter")
     assert fetched.returncode == 0, fetched.stderr
@@ -253,8 +279,8 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
 ) -> None:
     for host, devices in zip(farm.lab.hosts, DEVICES, strict=True):
         desk.equip(farm.results(host))
-        farm.start_worker(host, devices)
-    farm.wait_for_workers(3)
+        farm.start_host(host, devices)
+    farm.wait_for_slots(6)
     conductor, file = farm.lab.hosts[2], tmp_path / "night.yaml"
     case = {"name": "tiny", "source": str(desk.recipe)}
     night = {"schema_version": 1, "name": "lab", "devices": DEVICES, "yardstick": "reference", "blocks": 2, "cases": [case]}
@@ -277,20 +303,20 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
 
 @busy
 @pytest.mark.timeout(1200)
-def test_in_a_night_of_three_workers_each_device_gets_the_ruling_that_its_fate_deserves(
+def test_in_a_night_of_three_hosts_each_device_gets_the_ruling_that_its_fate_deserves(
     farm: FarmLab, desk: Desk, tmp_path: Path
 ) -> None:
     team = LabTeam(farm, desk, tmp_path / "team")
-    team.start_workers(("s25",), ("tabs11", "s25-exynos"), ("local",))
+    team.start_hosts(("s25",), ("tabs11", "s25-exynos"), ("local",))
     frozen = farm.run(farm.lab.hosts[2], "nightly", "freeze", "reference", desk.recipe, results=desk.results)
     assert frozen.returncode == 0, frozen.stderr
     assert team.perform("first") == 0, team.rulings("first")
     remember(farm.database, "fates-first", 12, noise=0.1, faster={"local": 0.25})
-    farm.stop_workers()
+    farm.stop_hosts()
     team.befall("s25", FLAKY)
     team.befall("tabs11", HOT)
     team.slow_one_adapter_down()
-    team.start_workers(("s25",), ("tabs11",), ("local",))
+    team.start_hosts(("s25",), ("tabs11",), ("local",))
     code, rulings = team.perform("tonight"), team.rulings("tonight")
     ruled = told(rulings)
     assert ("portrait", "virtual-s25", RulingKind.REGRESSION) in ruled, rulings  # though its cable came off
@@ -309,15 +335,15 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
     disk, host = tmp_path / "disk", hosts.hosts[0]
     with small_disk(disk, "64m"), farm_lab(hosts, server, s3, tmp_path, store=str(disk), lease_s=BUSY_LEASE_S) as farm:
         desk.equip(farm.results(host))
-        farm.start_worker(host, "virtual:s25")
-        farm.wait_for_workers(1)
+        farm.start_host(host, "virtual:s25")
+        farm.wait_for_slots(2)
         submitted = farm.run(hosts.hosts[2], "farm", "submit", desk.recipe, "--devices", "virtual:s25", results=desk.results)
         assert submitted.returncode == 0, submitted.stderr
         with full(disk):
             farm.wait_until(lambda: farm.number("SELECT count(*) FROM jobs WHERE reason LIKE '%No space left%'") == 1)
         assert farm.count("failed") == 0
         farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
-        farm.stop_workers()
+        farm.stop_hosts()
 
 
 @busy
@@ -326,8 +352,8 @@ def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_n
 ) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
-    farm.start_worker(host, "virtual:s25")
-    farm.wait_for_workers(1)
+    farm.start_host(host, "virtual:s25")
+    farm.wait_for_slots(2)
 
     def submit_to(devices: str) -> subprocess.CompletedProcess[str]:
         return farm.run(submitter, "farm", "submit", desk.recipe, "--devices", devices, results=desk.results)
@@ -347,13 +373,14 @@ def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_n
 def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
     host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
     desk.equip(farm.results(host))
-    worker = farm.start_worker(host, "virtual:s25")
-    farm.wait_for_workers(1)
-    worker.send_signal(signal.SIGSTOP)
+    farm.start_host(host, "virtual:s25")
+    farm.wait_for_slots(2)
+    (negotiator,) = farm.pool.daemons(farm.lab.switch, "condor_negotiator")
+    os.kill(negotiator, signal.SIGSTOP)
     submitted = farm.run(submitter, "farm", "submit", desk.recipe, "--devices", "virtual:s25", results=desk.results)
     assert submitted.returncode == 0, submitted.stderr
     s3.spoil(farm.store)
-    worker.send_signal(signal.SIGCONT)
+    os.kill(negotiator, signal.SIGCONT)
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM jobs WHERE reason IS NOT NULL") > 0, is_hurried=True)
     told = farm.run(submitter, "farm", "logs", "1")
     assert "sha256" in told.stdout + told.stderr

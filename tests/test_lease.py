@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quadbench.farm.lease import (
+from quadbench.devices.lab.lease import (
     Claim,
     Claims,
     against_job,

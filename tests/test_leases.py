@@ -18,11 +18,10 @@ from support.stored_records import query, record
 from quadbench.devices import Device
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
+from quadbench.devices.lab.held import held, leased, write_token
+from quadbench.devices.lab.leases import Lease, Leases, lease_name
 from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import DeviceError, LeaseError, QuadbenchError, UserError
-from quadbench.farm.held import held, leased
-from quadbench.farm.leases import Lease, Leases, lease_name
-from quadbench.farm.token_file import write_token
 from quadbench.host import has_ended, host_name, process_identity
 from quadbench.results.engine import Source
 from quadbench.results.layout import Layout
@@ -126,7 +125,7 @@ def test_a_device_that_is_left_out_is_given_back_at_once(
             raise DeviceError("it does not answer")
         write_token(to, *words)
 
-    monkeypatch.setattr("quadbench.farm.held.write_token", written)
+    monkeypatch.setattr("quadbench.devices.lab.held.write_token", written)
     with connect(parse_addresses(["virtual:s25"]), layout=Layout(tmp_path / "desk")) as others:
         left_out: dict[str, QuadbenchError] = {}
         with held([device, *others], engine, "run", left_out=left_out):
@@ -178,7 +177,7 @@ from pathlib import Path
 from support.stored_records import record
 from quadbench.devices.local import open_local
 from quadbench.errors import LeaseError
-from quadbench.farm.held import held
+from quadbench.devices.lab.held import held
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 with open_records(sys.argv[1]) as records, open_local(Layout(Path(sys.argv[2]))) as device:

@@ -12,10 +12,10 @@ from support.stored_run import RUN, stored_below
 
 from quadbench.cli import _configure_logging, main
 from quadbench.cli.devices import _print
-from quadbench.farm.health import Health, PhoneCondition
-from quadbench.farm.inventory import Sighting
-from quadbench.farm.lease import Claim, Claims
-from quadbench.farm.overview import FarmPhone
+from quadbench.devices.lab.health import Health, PhoneCondition
+from quadbench.devices.lab.inventory import Sighting
+from quadbench.devices.lab.lease import Claim, Claims
+from quadbench.devices.lab.overview import FarmPhone
 from quadbench.report.run_line import study_json
 from quadbench.results.layout import Layout
 

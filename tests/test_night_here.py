@@ -10,8 +10,8 @@ from support.watcher import Silent
 
 from quadbench.devices.addresses import Address
 from quadbench.devices.connections import SERIAL_VARIABLE
+from quadbench.devices.lab.farm_file import FARM_VARIABLE
 from quadbench.errors import DeviceNotFoundError, UserError
-from quadbench.farm.farm_file import FARM_VARIABLE
 from quadbench.nightly import launcher
 from quadbench.nightly.launcher import CaseRequest, CaseResult, LocalLauncher, launch_with_retry
 from quadbench.results.layout import Layout

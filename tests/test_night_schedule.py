@@ -8,7 +8,7 @@ import pytest
 from support.sentences import raising, reads, says
 
 from quadbench.errors import UserError
-from quadbench.farm.unit import systemd_unit
+from quadbench.farm.pool_setup import systemd_unit
 from quadbench.nightly.schedule import cron_line, systemd_files
 
 COMMAND = ("/opt/quad bench/quadbench", "nightly", "run", "50%.yaml")
@@ -28,11 +28,10 @@ def test_the_timer_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert "quadbench-night-phones" not in result.stderr
 
 
-def test_the_path_of_a_worker_is_quoted_as_systemd_takes_it() -> None:
-    unit = systemd_unit(Path('/opt/$quad "b\\e"/50%'), "daemon")
-    says(unit, "ExecStart=")
+def test_the_unit_of_a_pool_runs_its_master_as_a_user_and_takes_no_other_lines() -> None:
+    says(systemd_unit("daemon", 90), "ExecStart=/usr/sbin/condor_master -f", "User=daemon", "TimeoutStopSec=90")
     with raising(UserError):
-        systemd_unit(Path("/opt\nUser=root"), "daemon")
+        systemd_unit("me\nExecStartPre=/bin/false")
 
 
 def test_cron_s_line_is_one_command_of_a_shell() -> None:

@@ -18,9 +18,9 @@ from support.watcher import Silent
 from quadbench import pipeline
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
+from quadbench.devices.lab.health import FAILURES_IN_A_ROW
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, UnknownNameError, UserError
-from quadbench.farm.health import FAILURES_IN_A_ROW
 from quadbench.harness.installation import execution_provider_of
 from quadbench.harness.program import NDK_VARIABLE
 from quadbench.kits import store

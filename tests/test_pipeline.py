@@ -24,8 +24,8 @@ from quadbench.artifacts import Bundle, Caveat, Deployment, LaunchPlan, RunRecor
 from quadbench.cli import main
 from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
+from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.errors import AdapterError, ArtifactError, DeviceFullError, LeaseError, UserError
-from quadbench.farm.leases import Leases, lease_name
 from quadbench.quad.candidate import Candidate
 from quadbench.recipe.recipe import load_recipe
 from quadbench.report.kpi import NO_OWN_GRAPH

@@ -211,10 +211,12 @@ def test_the_page_of_dependencies_names_those_of_the_project_and_what_each_is_fo
 def test_every_room_stands_in_the_house():
     house = re.search(r"^    quadbench/$(.*?)^    android_harness/", DESIGN, re.MULTILINE | re.DOTALL)
     assert house
-    rooms = set(re.findall(r"^      ([a-z_]+(?:/|\.py)) ", house[1], re.MULTILINE))
-    wings = set(re.findall(r"^        ([a-z_]+)/ ", house[1], re.MULTILINE))
-    assert rooms == {room for room in modules_in("quadbench") if not room.startswith("__")}
-    assert {f"{wing}/" for wing in wings} == {room for room in modules_in("quadbench/quad") if room.endswith("/")}
+    rooms = re.findall(r"^      ([a-z_]+(?:/|\.py)) .*\n((?:        .*\n)*)", house[1], re.MULTILINE)
+    assert {room for room, _ in rooms} == {room for room in modules_in("quadbench") if not room.startswith("__")}
+    wings = {room: set(re.findall(r"^        ([a-z_]+/) ", text, re.MULTILINE)) for room, text in rooms}
+    for room in ("quad/", "devices/"):
+        assert wings.pop(room) == {wing for wing in modules_in(f"quadbench/{room}") if wing.endswith("/")}
+    assert not any(wings.values())
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))

@@ -12,9 +12,9 @@ from support.synthetic_run import S25
 
 from quadbench.artifacts import Variant
 from quadbench.cli import main
+from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.farm.job import JobKind, NewJob
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import Leases, lease_name
+from quadbench.farm.jobs import FarmJobs
 from quadbench.host import process_identity
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
 from quadbench.results.layout import Layout
@@ -70,10 +70,10 @@ def test_a_run_stays_while_a_process_works_at_it_however_old_its_records_are(
 
 def test_a_run_stays_while_the_farm_has_jobs_of_it(layout: Layout, database: Source) -> None:
     engine = open_engine(database)
-    (job,) = JobQueue(engine).submit("run-a", [NewJob(kind=JobKind.MEASURE, needs="any")], "ana@lab", "1")
+    (job,) = FarmJobs(engine).submit("run-a", [NewJob(kind=JobKind.MEASURE, needs="any")], "ana@lab", "1", lambda _: None)
     assert pruned(layout) == 0
     assert stored(database) == 1
-    JobQueue(engine).cancel(job, "no longer wanted")
+    FarmJobs(engine).cancel(job.id, "no longer wanted")
     engine.dispose()
     assert pruned(layout) == 0
     assert stored(database) == 0

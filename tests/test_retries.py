@@ -20,8 +20,8 @@ from quadbench import pipeline
 from quadbench.artifacts import ErrorClass, Status, StoredBundle
 from quadbench.devices import adb_commands
 from quadbench.devices.addresses import parse_addresses
+from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
-from quadbench.farm.leases import Leases, lease_name
 from quadbench.measure.launch_schedule import Budget
 from quadbench.pipeline import RunOptions, run_options
 from quadbench.recipe import Recipe

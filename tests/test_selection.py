@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sentences import raising
 
+from quadbench.devices.lab.selection import Wish, chosen, parse_wish
+from quadbench.devices.lab.wishes import addresses_for
 from quadbench.errors import DeviceNotFoundError
-from quadbench.farm.selection import Wish, chosen, parse_wish
-from quadbench.farm.wishes import addresses_for
 from quadbench.results.layout import Layout
 
 DEVICES = {

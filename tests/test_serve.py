@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.hand_made import comparison_of
-from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, work
+from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, pool_of_lab, work
 from support.live_site import Site, served
 from support.postgresql_server import PostgresqlServer
 from support.report_page import Page
@@ -47,8 +47,12 @@ REPORTS = (f"/runs/{RUN}/report", f"/nights/{NIGHT}/report")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A lab in which every text that comes from outside attacks who looks at it."""
     layout = Layout(tmp_path_factory.mktemp("attacked"))
-    fill(layout, lambda text: f"{text}{ATTACK}")
-    with served(layout) as site:
+
+    def attack(text: str) -> str:
+        return f"{text}{ATTACK}"
+
+    fill(layout, attack)
+    with served(layout, pool=lambda: pool_of_lab(attack)) as site:
         yield site
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.browser import NARROW, cut, in_schemes, opened, serious, width_faults
-from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill
+from support.live_lab import AT_WORK, NIGHT, OF_FARM, RUN, fill, pool_of_lab
 from support.live_site import Site, served, serving
+from support.stored_records import query
 from support.watcher import Silent
 
 pytest.importorskip("fastapi")
@@ -210,9 +211,31 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_or_wider_than_a_wide_and_a
 
 def test_long_names_are_broken_where_the_window_is_narrow(tmp_path: Path, browser: "Browser") -> None:
     layout, faults = Layout(tmp_path), {}
-    fill(layout, lambda text: f"{text}-{'x' * 60}")
-    with served(layout) as site, opened(browser, viewport={"width": NARROW, "height": 900}) as (page, _):
+
+    def lengthen(text: str) -> str:
+        return f"{text}-{'x' * 60}"
+
+    fill(layout, lengthen)
+    with (
+        served(layout, pool=lambda: pool_of_lab(lengthen)) as site,
+        opened(browser, viewport={"width": NARROW, "height": 900}) as (page, _),
+    ):
         for path in ALL_PAGES:
             page.goto(site.url + path)
             faults[path] = width_faults(page, NARROW) + cut(page)
     assert {path: fault for path, fault in faults.items() if fault} == {}
+
+
+def test_a_long_reason_leaves_the_short_words_of_a_job_on_one_line(own_lab: Layout, browser: "Browser") -> None:
+    query(own_lab.database, f"UPDATE jobs SET reason = '{'the phone was lost during a launch; ' * 5}'")
+    lines = """() => ["Kind", "Owner", "Attempt"].flatMap((label) =>
+      [...document.querySelectorAll(`.jobs td[data-label=${label}]`)].map((cell) => {
+        const words = document.createRange();
+        words.selectNodeContents(cell);
+        return words.getClientRects().length;
+      }))"""
+    with served(own_lab, pool=pool_of_lab) as site, opened(browser) as (page, _):
+        page.goto(f"{site.url}/farm")
+        for width in (1000, 1400):
+            assert width_faults(page, width) + cut(page) == []
+            assert page.evaluate(lines) == [1] * 9

@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field
 from support.sentences import raising, reads, says
 
+from quadbench.devices.lab.farm_file import FarmFile
 from quadbench.errors import SpecError
-from quadbench.farm.farm_file import FarmFile
 from quadbench.nightly.night_file import NightFile
 from quadbench.recipe import Recipe
 from quadbench.spec import Name, Problem, Spec, load, refuse

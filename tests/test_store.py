@@ -25,7 +25,9 @@ ONE = digest_of_name("one")
 
 
 def entry(store: Store, digest: str = ONE) -> ArtifactEntry:
-    return artifacts.entry_of("bundle", digest, store)
+    stored = store.document(artifact_key("bundle", digest), ArtifactEntry)
+    assert stored
+    return stored
 
 
 def put_manifest(store: Store, tmp_path: Path, content: bytes, digest: str = ONE) -> None:
@@ -54,7 +56,7 @@ def test_a_compiled_bundle_and_a_kit_arrive_too(store: Store, here: Layout, ther
     assert fetch(CompiledBundle, ONE, there, store).artifact == compiled
     assert fetch(Kit, kit.artifact.digest, there, store).artifact == kit.artifact
     assert kits.find_kit(kit.artifact.digest, there).artifact == kit.artifact
-    assert {one.kind for one in artifacts.artifacts(store)} == {"compiled-bundle", "kit"}
+    assert {kind for kind, _ in artifacts.artifacts(store)} == {"compiled-bundle", "kit"}
 
 
 def test_what_is_there_is_not_sent_again(store: Store, here: Layout) -> None:
@@ -146,7 +148,7 @@ def test_a_digest_that_is_none_is_no_path(digest: str, store: Store, there: Layo
 
 def test_an_artifact_is_found_by_the_beginning_of_its_digest(store: Store, here: Layout) -> None:
     send(write_shared_bundle(here), store)
-    assert named(ONE[:8], store).digest == ONE
+    assert named(ONE[:8], store) == ("bundle", ONE)
     with raising(NotStoredError, "x"):
         named("x", store)
     store.place.put(artifact_key("kit", ONE), b"{}")
@@ -161,7 +163,7 @@ def test_a_manifest_of_another_digest_is_refused(store: Store, here: Layout, the
     with raising(ArtifactError, other, "bundle", ONE[:50]):
         fetch(Bundle, other, there, store)
     store.write(artifact_key("bundle", other), entry(store))
-    with raising(ArtifactError, "bundle", ONE):
+    with raising(ArtifactError, other, "bundle", ONE[:50]):
         fetch(Bundle, other, there, store)
 
 
@@ -214,8 +216,8 @@ def test_a_manifest_that_is_none_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"{}", "Field required"), (b"x" * (2**24 + 1), 16777217), (b"\xff", "")],
-    ids=["empty", "too large", "no text"],
+    [(b"{}", "schema_version"), (b'{"schema_version": 1}', "Field required"), (b"x" * (2**24 + 1), 16777217), (b"\xff", "")],
+    ids=["empty", "no fields", "too large", "no text"],
 )
 def test_an_entry_that_is_none_is_refused(content: bytes, reason: object, store: Store, there: Layout) -> None:
     store.place.put(artifact_key("bundle", ONE), content)

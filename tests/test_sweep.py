@@ -15,8 +15,8 @@ from support.synthetic_run import S25, TABS11, failed, make_run
 from quadbench.artifacts import Caveat, RunRecord, Status, Variant
 from quadbench.artifacts.run_record import BetterDirection, ImageComparison, Metric, RunScores, Score
 from quadbench.cli import main
+from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.errors import SpecError, UserError
-from quadbench.farm.leases import Leases, lease_name
 from quadbench.recipe.recipe import INT8_KEY, load_recipe
 from quadbench.report.sweep import Sweep, SweepPoint, change_from, sweep_points, with_best
 from quadbench.report.sweep_answer import _number, sweep_csv, sweep_tables

@@ -12,10 +12,12 @@ import pytest
 import quadbench
 from quadbench.ai_hub.client import CONFIG_VARIABLE, config_path
 from quadbench.devices.adb_protocol import TcpEndpoint, server_endpoint
+from quadbench.devices.lab.leases import lease_time_s
 from quadbench.doctor.machine import examine
 from quadbench.errors import QuadbenchError
-from quadbench.farm.leases import lease_time_s
+from quadbench.farm.condor import this_pool
 from quadbench.harness.program import build_config, find_harness, find_header
+from quadbench.host import user_and_host
 from quadbench.kits.packages import MAVEN_VARIABLE
 from quadbench.spec import path_variable
 from quadbench.spec.variables import web_variable
@@ -50,6 +52,13 @@ LONG = "a" * 5000
         ("ADB_SERVER_SOCKET", f"tcp:{'a' * 64}:1", server_endpoint),
         ("ADB_SERVER_SOCKET", f"localfilesystem:{'a' * 300}", server_endpoint),
         ("QAIHUB_CLIENT_INI", LONG, config_path),
+        ("CONDOR_CONFIG", LONG, this_pool),
+        ("CONDOR_CONFIG", "a" * 300, this_pool),
+        ("CONDOR_CONFIG", "a\x1b[31m", this_pool),
+        ("CONDOR_CONFIG", "/nowhere/condor_config", this_pool),
+        ("QUADBENCH_OWNER", LONG, user_and_host),
+        ("QUADBENCH_OWNER", "ana@lab\x1b[31m", user_and_host),
+        ("QUADBENCH_OWNER", "ana\n@lab", user_and_host),
         ("QUADBENCH_LEASE_S", "nan", lease_time_s),
         ("QUADBENCH_LEASE_S", "1", lease_time_s),
         ("QUADBENCH_LEASE_S", "2 minutes", lease_time_s),
@@ -85,11 +94,29 @@ def test_a_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert config_path() == Path("~/.qai_hub/client.ini").expanduser()
 
 
+def test_an_attempt_acts_for_the_owner_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUADBENCH_OWNER", "ben@desk-2")
+    assert user_and_host() == "ben@desk-2"
+    monkeypatch.setenv("QUADBENCH_OWNER", "")
+    assert user_and_host() != "ben@desk-2"
+
+
+def test_a_pool_is_that_of_the_variable_or_of_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, own = tmp_path / "named", tmp_path / ".quadbench" / "pool" / "condor_config"
+    own.parent.mkdir(parents=True)
+    for path in (named, own):
+        path.touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, path in ((str(named), named), ("", own)):
+        monkeypatch.setenv("CONDOR_CONFIG", value)
+        assert this_pool().configuration == path
+
+
 def test_the_environment_is_read_in_one_place() -> None:
     """What reads it elsewhere asks for nothing of the user's: it hands it on to children, or sets what libraries read."""
     root = Path(quadbench.__path__[0])
     others = {"cli/__init__.py", "compile/litert.py", "devices/process_marks.py", "host.py", "spec/variables.py"}
-    others |= {f"dispatch/{name}.py" for name in ("attempts", "attempt_client", "attempt_server")}
+    others |= {f"dispatch/{name}.py" for name in ("attempt_client", "attempt_server")} | {"farm/condor.py"}
     readers = {str(path.relative_to(root)) for path in root.rglob("*.py") if "os.environ" in path.read_text()}
     assert readers == others
 

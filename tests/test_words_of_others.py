@@ -7,6 +7,8 @@ from support.live_lab import RUN, store_run
 from support.sentences import reads, says
 
 from quadbench.cli import main
+from quadbench.farm.condor import CONFIG_VARIABLE
+from quadbench.farm.store.opening import STORE_VARIABLE
 from quadbench.results.layout import Layout
 
 
@@ -22,8 +24,16 @@ def results(tmp_path: Path) -> tuple[str, str]:
     "words", [("show", "\udcff"), ("report", "\udcff"), ("show", RUN, "--baseline", "\udcff"), ("farm", "cancel", "\udcff")]
 )
 def test_what_is_no_text_is_no_fault_of_the_database(
-    words: tuple[str, ...], results: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    results: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "condor_config").touch()
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "condor_config"))
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
     assert main([*words, *results]) == 2
     reads(capsys.readouterr().err, "\\udcff", "UTF-8")
 

@@ -28,7 +28,7 @@ sensitivity.py     quantization error of each adapter, choice of the anchor
 devices.py         list of devices; quarantine, release and forget phones
 reserve.py         reservation of a device for a person
 release.py         end of a reservation
-farm.py            farm set-up, status, jobs, logs, cancel, worker, systemd unit
+farm.py            farm set-up, tokens, check, status, jobs, logs, cancel, drain, systemd unit
 who.py             leases and reservations of devices
 targets.py         compile targets, and what each lacks
 doctor.py          printed checks of this machine or of one device

@@ -32,7 +32,7 @@ GROUPS = {
         "devices": "list phones with their health, and other devices for runs",
         "reserve": "reserve a device for your own runs",
         "release": "end the reservation of a device",
-        "farm": "set up a farm, run a worker, submit runs, list jobs",
+        "farm": "set up a farm, submit runs, list jobs, check the pool",
         "who": "list who uses or reserves which device, and until when",
         "targets": "list compile targets, and what to install for missing ones",
         "doctor": "check what is installed and what is missing, or test a device",

@@ -249,6 +249,8 @@ def _finite(value: Any) -> Any:
             return {key: _finite(inner) for key, inner in value.items()}
         case list() | tuple():
             return [_finite(inner) for inner in value]
+        case set() | frozenset():
+            return sorted(map(_finite, value), key=str)
         case float() if not math.isfinite(value):
             return None
         case _ if is_dataclass(value):

@@ -8,8 +8,8 @@ from typing import TypeVar
 from quadbench.cli.options import Options, duration_s, split_list, whole_number
 from quadbench.devices.addresses import Address, LocalAddress, parse_addresses
 from quadbench.devices.connections import SERIAL_VARIABLE
+from quadbench.devices.lab.wishes import addresses_for
 from quadbench.errors import DeviceInUseError, UserError
-from quadbench.farm.wishes import addresses_for
 from quadbench.observer import Observer
 from quadbench.pipeline import DEFAULT_RUN, RunOptions
 from quadbench.results.layout import Layout

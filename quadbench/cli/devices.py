@@ -10,11 +10,11 @@ from quadbench.cli.console import empty_table, print_answer, print_broken_profil
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
 from quadbench.devices.connections import DeviceRow
+from quadbench.devices.lab.farm_file import expected_phones
+from quadbench.devices.lab.health import quarantined, released
+from quadbench.devices.lab.inventory import Inventory
+from quadbench.devices.lab.overview import FarmPhone, overview, phone_named
 from quadbench.errors import DeviceNotFoundError, UserError
-from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.health import quarantined, released
-from quadbench.farm.inventory import Inventory
-from quadbench.farm.overview import FarmPhone, overview, phone_named
 from quadbench.results.engine import open_db
 
 _UNKNOWN = "–"

@@ -1,16 +1,13 @@
-"""The command `farm`: set up a farm, show its state and jobs, cancel jobs, and run a worker on this host."""
+"""The command `farm`: set up, check and operate a pool of devices; show its state and jobs; cancel jobs."""
 
 import argparse
 import logging
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -19,44 +16,46 @@ from quadbench.cli import run_source
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, split_list, whole_number
 from quadbench.dispatch import attempt_client
-from quadbench.errors import ArtifactError, UserError, quote, requires_extra
+from quadbench.errors import ArtifactError, QuadbenchError, UserError, requires_extra
+from quadbench.farm.condor import Ad, pool_folder, this_pool
+from quadbench.farm.dag import cancel_job, cancel_run, settle
 from quadbench.farm.job import Job, JobState
-from quadbench.farm.job_status import MOST_LISTED, job_with_attempts, listed_jobs, queue_status
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.store.opening import STORE_VARIABLE, required_store, store_of
-from quadbench.farm.unit import DRAIN_S, ENVIRONMENT_FILE, systemd_unit
-from quadbench.farm.workers import KnownWorker, NewWorker, Workers
-from quadbench.host import host_name, user_and_host
+from quadbench.farm.job_status import MOST_LISTED, job_counts, job_with_attempts, listed_jobs
+from quadbench.farm.pool_check import check_pool
+from quadbench.farm.pool_setup import (
+    CONFIGURATION,
+    DRAIN_S,
+    ENVIRONMENT_FILE,
+    HOST_IDENTITY,
+    LOOPBACK,
+    PORT,
+    SLOTS,
+    PoolRole,
+    PoolSettings,
+    check_person,
+    make_token,
+    remaining_steps,
+    roles_of,
+    systemd_unit,
+    write_pool,
+)
+from quadbench.farm.slots import Bay, Slot, capability_need, read_slots, why_not_started
+from quadbench.farm.store.opening import STORE_VARIABLE, required_store
+from quadbench.host import user_and_host
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_db, open_engine, open_for_reading, schema_of
+from quadbench.spec import variable
 
-if TYPE_CHECKING:
-    from quadbench.dispatch.worker import Worker
-
+MOST_SLOTS = 1000
+_MOST_WAITING = 20  # waiting jobs that are listed with a reason
+_MOST_DIGITS = 20  # of a job's number
 _NONE = "–"
-_MAX_NAME_LENGTH = 100
-
-log = logging.getLogger(__name__)
 
 
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "farm")
-    worker = add_action(actions, "worker", run, "run the farm's jobs on this host and its phones; SIGTERM drains the worker")
-    worker.add_argument("--name", type=_worker_name, help="the worker's name (default: the host's name)")
-    worker.add_argument(
-        "--devices", default="", metavar="A,B", help="devices in addition to attached phones: local, virtual:s25 (default: none)"
-    )
-    worker.add_argument(
-        "--metrics",
-        type=whole_number("port", 1, 65_535),
-        metavar="PORT",
-        help="serve metrics for Prometheus at this port, only to this host",
-    )
-    worker.add_argument("--log-json", action="store_true", help="log JSON, one object per line")
-    attempt = add_action(actions, "attempt", run_attempt, "execute one attempt at a job; workers start this command")
-    attempt.add_argument("order", metavar="ORDER", help="the worker's file that describes the job")
+    _add_pool(actions)
     run_source.add(actions)
-    add_action(actions, "init", run_init, "test the database and the store of a farm, and create the tables")
-    add_action(actions, "status", run_status, "show waiting and running jobs, workers, devices and problems")
+    add_action(actions, "status", run_status, "show jobs and why they wait, users' shares, devices and problems")
     jobs = add_action(actions, "jobs", run_jobs, "list the latest jobs, or those of a run")
     jobs.add_argument("run_id", nargs="?", metavar="RUN", help="the id of a run")
     logs = add_action(actions, "logs", run_logs, "show each attempt at a job, with its result and last log lines")
@@ -64,10 +63,56 @@ def add(commands: Subparsers) -> None:
     cancel = add_action(actions, "cancel", run_cancel, "cancel a job or all jobs of a run; running jobs end when they can")
     cancel.add_argument("what", metavar="JOB|RUN", help="a job's number or the id of a run")
     cancel.add_argument("--why", metavar="TEXT", help="the reason, shown with the job")
-    unit = add_action(actions, "unit", run_unit, "print a systemd unit that keeps a worker running on this host")
-    unit.add_argument("--user", default="quadbench", help="the user that runs the worker (default: %(default)s)")
+
+
+def _add_pool(actions: Subparsers) -> None:
+    """Add the actions that set up, check and operate a pool, and those that HTCondor starts."""
+    init = add_action(actions, "init", run_init, "set up this machine's part of a farm; say what is left to type")
+    init.add_argument("--head", metavar="HOST", help="the machine that assigns the jobs (default: this one alone is the pool)")
+    init.add_argument(
+        "--role",
+        action="append",
+        choices=[role.value for role in PoolRole],
+        help="what this machine does: assign jobs, run them, or only submit them; may be repeated "
+        "(default: head and host; with --head, host)",
+    )
+    init.add_argument("--port", type=whole_number("port", 1, 65_535), default=PORT, help="HTCondor's port (default: %(default)s)")
+    _add_host_options(init)
+    host = add_action(actions, "host", run_host, "describe this host's devices to HTCondor, which starts this command")
+    _add_host_options(host)
+    token = add_action(actions, "token", run_token, "print a token by which a person or a host may use the pool; at the head")
+    token.add_argument("name", nargs="?", metavar="NAME", help="the person's name, by which shares are counted")
+    token.add_argument("--host", dest="for_host", action="store_true", help="make the token of a host's daemons instead")
+    token.add_argument("--days", type=whole_number("days", 1, 3650), metavar="N", help="days until it expires (default: never)")
+    add_action(actions, "check", run_check, "say what is wrong with the pool, and how to cure it")
+    drain = add_action(actions, "drain", run_drain, "let a host take no more jobs; those that run end after their current launch")
+    drain.add_argument("host", metavar="HOST", help="the host's name in farm status")
+    drain.add_argument("--undo", action="store_true", help="let it take jobs again")
+    attempt = add_action(actions, "attempt", run_attempt, "execute one attempt at a job; HTCondor starts this command")
+    attempt.add_argument("order", metavar="ORDER", help="the file with the job's ad, beside that of its slot")
+    unit = add_action(actions, "unit", run_unit, "print a systemd unit that runs this machine's part of the pool")
+    unit.add_argument("--user", default="quadbench", help="the user that runs it (default: %(default)s)")
     unit.add_argument(
         "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="time for running jobs to end (default: 1h)"
+    )
+
+
+def _add_host_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--devices", default="", metavar="A,B", help="devices in addition to attached phones: local, virtual:s25 (default: none)"
+    )
+    parser.add_argument(
+        "--slots",
+        type=whole_number("slots", 1, MOST_SLOTS),
+        default=SLOTS,
+        metavar="N",
+        help="the most devices that this host can have, counting builds as one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=whole_number("port", 1, 65_535),
+        metavar="PORT",
+        help="serve metrics for Prometheus at this port, only to this host",
     )
 
 
@@ -76,59 +121,99 @@ def run_attempt(options: Options) -> int:
 
 
 def run_init(options: Options) -> int:
-    source = database_of(options.layout)
-    if isinstance(source, Path):
+    roles, devices = roles_of(options.role or (), options.head), split_list(options.devices)
+    _given_bays(devices)
+    words = ("--devices", ",".join(devices)) if devices else ()
+    metrics = ("--metrics", str(options.metrics)) if options.metrics else ()
+    if (words or metrics) and PoolRole.HOST not in roles:
+        raise UserError("only a host takes --devices and --metrics", hint="leave them out, or add --role host")
+    settings = PoolSettings(
+        roles=roles,
+        head=options.head or LOOPBACK,
+        port=options.port,
+        slots=options.slots,
+        results=options.layout.root.absolute(),
+        words=(*words, *metrics),
+    )
+    if options.head and isinstance(database_of(options.layout), Path):
         raise UserError(
             f"${DATABASE_VARIABLE} is not set, and hosts cannot share the database of a results folder",
             hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
         )
+    pool = write_pool(pool_folder(), settings)
+    database, tables = _prepared(options)
+    store = required_store().name if variable(STORE_VARIABLE) else None
+    steps = remaining_steps(pool, settings)
+    if options.json:
+        configuration = str(pool.configuration)
+        print_json({"configuration": configuration, "roles": roles, "database": database, "store": store, "steps": steps})
+        return 0
+    print_text(f"configuration {pool.configuration} is written: this machine is {' and '.join(roles)}")
+    print_text(f"database {database} is reachable: its tables {tables}")
+    print_text(
+        f"store {store} is reachable" if store else f"no store yet: export {STORE_VARIABLE}=/a/folder, or s3://BUCKET/PREFIX"
+    )
+    print_text("what is left to do:\n" + "\n".join(f"  {step}" for step in steps))
+    return 0
+
+
+def _given_bays(words: Sequence[str]) -> list[Bay]:
+    from quadbench.devices.addresses import parse_address
+    from quadbench.dispatch.offers import given_bay
+
+    return [given_bay(parse_address(word)) for word in words]
+
+
+def _prepared(options: Options) -> tuple[str, str]:
+    """Create or migrate the tables of the farm's database. Return its name, and what became of its tables."""
+    source = database_of(options.layout)
     before = schema_of(source)
     engine = open_engine(source)
     name = name_of(engine)
     engine.dispose()
     after = schema_of(source)
     is_old = before not in (None, after)
-    tables = "were created" if before is None else f"were upgraded from schema {before} to {after}" if is_old else "exist"
-    store = required_store().name if store_of() is not None else None
-    if options.json:
-        print_json({"database": name, "schema_before": before, "schema": after, "store": store})
-        return 0
-    print_text(f"database {name} is reachable: its tables {tables}")
-    without = f"no store: ${STORE_VARIABLE} is not set, so hosts share no bundles and pictures"
-    print_text(f"store {store} is reachable" if store else without)
-    return 0
+    return name, "were created" if before is None else f"were upgraded from schema {before} to {after}" if is_old else "exist"
 
 
 def run_status(options: Options) -> int:
-    with open_db(options.layout, open_for_reading) as engine:
-        status = queue_status(engine)
-        workers = Workers(engine).known()
+    with open_db(options.layout) as engine:
+        slots, shares, problem = _asked_pool(engine)
+        counts, jobs = job_counts(engine), listed_jobs(engine).jobs
+    waiting = [job for job in jobs if job.state is JobState.WAITING][:_MOST_WAITING]
+    reasons = {job.id: "the pool cannot be asked" if problem else _why_waits(job, jobs, slots) for job in waiting}
     if options.json:
-        print_json({"schema_version": 1, **asdict(status), "workers": [_worker_json(worker) for worker in workers]})
-    else:
-        counts = ", ".join(f"{status.states.get(state.value, 0)} {state.value}" for state in JobState)
-        oldest_s = status.oldest_waits_s
-        waits = "" if oldest_s is None else f"; the oldest has waited for {oldest_s / 60:.0f} min"
-        print_text(f"jobs: {counts}{waits}")
-        owners = [
-            (owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0)))
-            for owner, states in status.owners.items()
-        ]
-        _print(("owner", "waiting", "running"), owners)
-        rows, devices = list[Sequence[str]](), list[Sequence[str]]()
-        for known in workers:
-            worker, count = known.worker, str(len(known.worker.devices))
-            state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-            takes, seen = ", ".join(worker.capabilities), _time(known.last_seen)
-            rows.append((worker.name, worker.host, worker.version, takes, count, state, seen))
-            for device in worker.devices if known.is_here else ():
-                profile, serial = (device.labels.get(name, _NONE) for name in ("profile", "serial"))
-                devices.append((device.name, profile, serial, worker.host, worker.name))
-        _print(("worker", "host", "quadbench", "takes", "devices", "state", "last seen"), rows)
-        _print(("device", "profile", "serial", "host", "worker"), devices)
-        if not devices:
-            print_text("no devices; a worker reports its devices some seconds after its start")
-    return _fault_exit_code(status.faults)
+        told = {"slots": slots, "shares": shares, "waits": reasons, "problem": problem and str(problem)}
+        print_json({"schema_version": 2, **asdict(counts), **told})
+        return _fault_exit_code(counts.faults, problem)
+    states = ", ".join(f"{counts.states.get(state.value, 0)} {state.value}" for state in JobState)
+    oldest_s = counts.oldest_waits_s
+    print_text(f"jobs: {states}{'' if oldest_s is None else f'; the oldest has waited for {oldest_s / 60:.0f} min'}")
+    owners = [
+        (owner, str(states.get(JobState.WAITING.value, 0)), str(states.get(JobState.RUNNING.value, 0)))
+        for owner, states in counts.owners.items()
+    ]
+    _print(("owner", "waiting", "running"), owners)
+    _print(("user of the pool", "slots in use", "used, hours", "priority (less is better)"), list(map(_share_words, shares)))
+    _print(("job", "needs", "waits because"), [(str(job.id), job.needs, reasons[job.id]) for job in waiting])
+    devices = [slot for slot in slots if slot.bay.address]
+    columns = ("device", "profile", "serial", "host", "quadbench", "state")
+    _print(columns, [_slot_words(slot) for slot in devices])
+    rooms = [slot for slot in slots if not slot.bay.address]
+    _print(("host that builds", "quadbench", "takes", "state"), list(map(_room_words, rooms)))
+    if not devices and not problem:
+        print_text("no devices; a host reports its devices some seconds after its start: quadbench farm check")
+    return _fault_exit_code(counts.faults, problem)
+
+
+def _asked_pool(engine: sa.Engine) -> tuple[list[Slot], list[Ad], QuadbenchError | None]:
+    """Return the pool's slots and its users' shares, or none and the error if the pool cannot be asked. End jobs that it lost."""
+    try:
+        pool = this_pool()
+        settle(engine, pool)
+        return read_slots(pool), pool.owners(), None
+    except QuadbenchError as error:
+        return [], [], error
 
 
 def run_jobs(options: Options) -> int:
@@ -158,10 +243,10 @@ def run_logs(options: Options) -> int:
         if job.state is JobState.WAITING and job.after:
             print_text(f"job {job.id} waits for {', '.join(f'job {needed}' for needed in job.after)}")
     rows = [
-        (str(past.number), past.worker, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
+        (str(past.number), past.host, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
         for past in attempts
     ]
-    _print(("attempt", "worker", "where", "from", "until", "reason"), rows)
+    _print(("attempt", "host", "where", "from", "until", "reason"), rows)
     for past in attempts:
         if past.lines:
             print_text(f"attempt {past.number} logged:\n{past.lines}")
@@ -170,10 +255,11 @@ def run_logs(options: Options) -> int:
 
 def run_cancel(options: Options) -> int:
     why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
+    is_job = options.what.isdecimal() and len(options.what) < _MOST_DIGITS
+    pool = this_pool()
     with open_db(options.layout) as engine:
-        queue = JobQueue(engine)
-        is_job = options.what.isdecimal()
-        jobs = [queue.cancel(int(options.what), why)] if is_job else queue.cancel_run(options.what, why)
+        job = int(options.what) if is_job else 0
+        jobs = [cancel_job(engine, pool, job, why)] if is_job else cancel_run(engine, pool, options.what, why)
     stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]
     cancelled = [str(job.id) for job in jobs if job.state is JobState.CANCELLED]  # includes jobs that depend on a cancelled one
     if options.json:
@@ -190,17 +276,68 @@ def run_cancel(options: Options) -> int:
     return 0
 
 
+def run_drain(options: Options) -> int:
+    this_pool().drain(options.host, undo=options.undo)
+    what = "takes jobs again" if options.undo else "takes no more jobs; those that run end after their current launch"
+    print_answer(options, {"host": options.host, "draining": not options.undo}, f"{options.host} {what}")
+    return 0
+
+
+def run_check(options: Options) -> int:
+    findings = list(check_pool(version("quadbench")))
+    if options.json:
+        print_json({"schema_version": 1, "findings": findings})
+    else:
+        _print(("what", "state"), [(one.what, one.state) for one in findings if not one.problem])
+        for one in findings:
+            if one.problem:
+                print_error(f"{one.what}: {one.problem}. Cure: {one.cure}")
+    return UserError.exit_code if any(one.problem for one in findings) else 0
+
+
+def run_token(options: Options) -> int:
+    if (options.name is None) == (not options.for_host):
+        raise UserError(
+            "a token is for a person or for a host", hint="quadbench farm token NAME, or: quadbench farm token --host"
+        )
+    if not options.for_host:
+        check_person(options.name)
+    name = HOST_IDENTITY if options.for_host else options.name
+    token = make_token(this_pool(), name, options.days).strip()
+    print_answer(options, {"name": name, "token": token}, token)
+    return 0
+
+
 def run_unit(options: Options) -> int:
-    text = systemd_unit(Path(sys.executable).with_name("quadbench"), options.user, int(options.drain_for))
-    above = f"# For /etc/systemd/system/quadbench-worker.service; {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE}"
+    text = systemd_unit(options.user, int(options.drain_for))
+    above = (
+        f"# For /etc/systemd/system/quadbench-farm.service. {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE} and {STORE_VARIABLE}.\n"
+        f"# User {options.user} has the home {CONFIGURATION.parents[2]}. Before the first start: sudo -u {options.user} -H "
+        f"quadbench farm init --results {CONFIGURATION.parents[2]}/results"
+    )
     print_answer(options, {"unit": text, "environment_file": str(ENVIRONMENT_FILE)}, f"{above}\n{text}")
     return 0
 
 
-def _fault_exit_code(faults: Sequence[str]) -> int:
-    for fault in faults:
+def run_host(options: Options) -> int:
+    from quadbench.dispatch.offers import HostBays, capabilities, describe_host
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s")
+    given = _given_bays(split_list(options.devices))
+    with open_db(options.layout) as engine:
+        if options.metrics is not None:
+            with requires_extra("farm"):
+                from quadbench.dispatch.metrics import FarmMetrics, serve
+            serve(options.metrics, FarmMetrics(engine))
+        host = HostBays(given=given, capabilities=capabilities(), engine=engine)
+        describe_host(host, options.slots, version("quadbench"))
+    return 0
+
+
+def _fault_exit_code(faults: Sequence[str], problem: QuadbenchError | None = None) -> int:
+    for fault in (str(problem), *faults) if problem else faults:
         print_error(fault)
-    return ArtifactError.exit_code if faults else 0
+    return ArtifactError.exit_code if faults else problem.exit_code if problem else 0
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -209,8 +346,31 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_rows(columns, rows, whole=("job", "run", "device", "attempt"))
 
 
-def _worker_json(known: KnownWorker) -> dict[str, Any]:
-    return {**asdict(known.worker), **{key: value for key, value in asdict(known).items() if key != "worker"}}
+def _why_waits(job: Job, jobs: Sequence[Job], slots: Sequence[Slot]) -> str:
+    """Return why a waiting job has not started: jobs that it needs, a failed attempt, or what the fitting slots are doing."""
+    waits = why_not_started(job, jobs, slots)
+    return f"attempt {job.attempt} failed ({job.reason}); then {waits}" if job.reason else waits
+
+
+def _share_words(ad: Ad) -> Sequence[str]:
+    used, hours, priority = (ad.get(name) for name in ("ResourcesUsed", "WeightedAccumulatedUsage", "Priority"))
+    numbers = (f"{value:.{places}f}" if isinstance(value, int | float) else _NONE for value, places in ((used, 0), (priority, 0)))
+    in_use, rank = numbers
+    return one_line(str(ad.get("Name"))), in_use, f"{hours / 3600:.1f}" if isinstance(hours, int | float) else _NONE, rank
+
+
+def _slot_words(slot: Slot) -> Sequence[str]:
+    labels = slot.bay.labels
+    return (slot.bay.name, *(labels.get(name, _NONE) for name in ("profile", "serial")), slot.host, slot.version, _state_of(slot))
+
+
+def _room_words(slot: Slot) -> Sequence[str]:
+    takes = sorted(need.removeprefix(capability_need("")) for need in slot.bay.serves)
+    return slot.host, slot.version, ", ".join(takes), _state_of(slot)
+
+
+def _state_of(slot: Slot) -> str:
+    return slot.why_not_for("") or "free"
 
 
 def _job_words(job: Job) -> Sequence[str]:
@@ -222,68 +382,8 @@ def _job_words(job: Job) -> Sequence[str]:
 def _state(job: Job) -> str:
     if job.state is JobState.RUNNING and job.is_stopping:
         return "asked to stop"
-    return f"{job.state.value} until {_time(job.not_before)}" if job.not_before else job.state.value
+    return job.state.value
 
 
 def _time(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else _NONE
-
-
-def run(options: Options) -> int:
-    with requires_extra("farm"):
-        from quadbench.dispatch.metrics import FarmMetrics, WorkerMetrics, serve
-    from quadbench.devices.addresses import parse_address
-    from quadbench.dispatch.attempts import serving_attempts
-    from quadbench.dispatch.log_lines import log_to_stderr
-    from quadbench.dispatch.offers import Offers, capabilities, given_device
-    from quadbench.dispatch.worker import Worker
-
-    given = [given_device(parse_address(word)) for word in split_list(options.devices)]
-    required_store()
-    log_to_stderr(as_json=options.log_json)
-    here = host_name()
-    itself = NewWorker(
-        name=options.name or here, host=here, version=version("quadbench"), capabilities=capabilities(), devices=()
-    )
-    with ExitStack() as stack:
-        engine = open_engine(database_of(options.layout))
-        stack.callback(engine.dispose)
-        metrics = WorkerMetrics()
-        if options.metrics is not None:
-            stack.callback(serve(options.metrics, FarmMetrics(engine)))
-        devices = stack.enter_context(Offers(given, engine, options.layout))
-        log_worker(itself, [device.name for device in devices.present], engine)
-        attempts = stack.enter_context(serving_attempts(options.layout.root, logs_json=options.log_json))
-        worker = Worker(itself, engine, devices, attempts.start, metrics)
-        stack.enter_context(_stop_on_signals(worker))
-        worker.work()
-    return 0
-
-
-def log_worker(itself: NewWorker, devices: Sequence[str], engine: sa.Engine) -> None:
-    """Log which jobs a farm worker takes: builds, compilations, runs on its devices. Warn if a live worker has the same name."""
-    namesakes = [one for one in Workers(engine).known() if one.worker.name == itself.name and one.is_here]
-    for one in namesakes:
-        log.warning(
-            "another worker '%s' on host '%s' was seen at %s; if it still runs, give one of the two another --name",
-            *(itself.name, one.worker.host, f"{one.last_seen:%H:%M:%S} UTC"),
-        )
-    takes = ", ".join((*itself.capabilities, *devices)) or "nothing: this host has no device, and can neither build nor compile"
-    log.info("worker '%s' of quadbench %s takes jobs of %s for: %s", itself.name, itself.version, name_of(engine), takes)
-
-
-@contextmanager
-def _stop_on_signals(worker: "Worker") -> Iterator[None]:
-    """Make SIGTERM and Ctrl-C call the worker's `stop` while the `with` block runs."""
-    taken = {number: signal.signal(number, lambda *_: worker.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in taken.items():
-            signal.signal(number, handler)
-
-
-def _worker_name(text: str) -> str:
-    if not text.strip() or not text.isprintable() or len(text) > _MAX_NAME_LENGTH:
-        raise argparse.ArgumentTypeError(f"{quote(text)} is not a name; expected 1 to {_MAX_NAME_LENGTH} printable characters")
-    return text

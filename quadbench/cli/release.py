@@ -3,9 +3,9 @@
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
-from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.leases import Leases
-from quadbench.farm.overview import device_named, overview
+from quadbench.devices.lab.farm_file import expected_phones
+from quadbench.devices.lab.leases import Leases
+from quadbench.devices.lab.overview import device_named, overview
 from quadbench.host import user_and_host
 from quadbench.results.engine import open_db
 

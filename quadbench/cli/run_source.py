@@ -134,7 +134,7 @@ def add(actions: Subparsers) -> None:
         type=whole_number("priority", -100, 100),
         default=0,
         metavar="N",
-        help="from -100 to 100; each step counts like a day of waiting (default: 0)",
+        help="from -100 to 100; of your own waiting jobs, those with more start first (default: 0)",
     )
     fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch its results, and write its report")
     fetch.add_argument("run_id", metavar="RUN", help="the id of a submitted run")
@@ -204,10 +204,10 @@ def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
     """Wait until a farm run's jobs have ended. Fetch their results into the results folder, and return the RunOutcome."""
     from quadbench.dispatch.gathering import gathered, wait_for
     from quadbench.dispatch.submission import open_farm
-    from quadbench.farm.accounts import answers
+    from quadbench.farm.job_status import answers
 
     with open_farm(layout) as farm:
-        read = wait_for(run_id, farm.engine, observer)
+        read = wait_for(run_id, farm, observer)
         observer.stage_step("fetch", run_id)
         return gathered(run_id, read, answers(farm.engine, read.jobs), farm.store, layout)
 

@@ -1,5 +1,6 @@
 """The command `store`: show, send, fetch, check and garbage-collect artifacts in the store of $QUADBENCH_STORE."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
+from quadbench.farm.store.keys import OBJECTS, RUNS
 from quadbench.farm.store.opening import required_store
 from quadbench.results.bundles import frozen_digests
 from quadbench.results.engine import database_exists, database_of, open_db, open_for_reading
@@ -38,11 +40,13 @@ def add(commands: Subparsers) -> None:
 
 def run_status(options: Options) -> int:
     store = required_store()
-    status = collection.status(store)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(status.artifacts.items())) or "no artifacts"
-    size = f"{counted(status.objects, 'object')}, {_size(status.size_bytes)}"
-    text = f"{store.name} is reachable: {size}; {kinds}; launches: {status.launches}"
-    print_answer(options, {"store": store.name, **asdict(status)}, text)
+    objects, launches = store.place.listed(OBJECTS), len(store.place.listed(RUNS))
+    kinds = Counter(kind for kind, _ in artifacts.artifacts(store))
+    size_bytes = sum(file.size_bytes for file in objects)
+    answer = {"store": store.name, "objects": len(objects), "size_bytes": size_bytes, "artifacts": kinds, "launches": launches}
+    size = f"{counted(len(objects), 'object')}, {_size(size_bytes)}"
+    named = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no artifacts"
+    print_answer(options, answer, f"{store.name} is reachable: {size}; {named}; launches: {launches}")
     return 0
 
 
@@ -60,10 +64,10 @@ def run_send(options: Options) -> int:
 
 def run_fetch(options: Options) -> int:
     store = required_store()
-    name = artifacts.named(options.digest, store)
-    stored = artifacts.fetch(artifacts.KINDS[name.kind], name.digest, options.layout, store)
-    answer = {**asdict(name), "folder": str(stored.folder), "is_reused": stored.is_reused}
-    print_answer(options, answer, f"{name.kind} {name.digest} {'was' if stored.is_reused else 'is'} here: {stored.folder}")
+    kind, digest = artifacts.named(options.digest, store)
+    stored = artifacts.fetch(artifacts.KINDS[kind], digest, options.layout, store)
+    answer = {"kind": kind, "digest": digest, "folder": str(stored.folder), "is_reused": stored.is_reused}
+    print_answer(options, answer, f"{kind} {digest} {'was' if stored.is_reused else 'is'} here: {stored.folder}")
     return 0
 
 

@@ -12,6 +12,7 @@ virtual.py          virtual phones: sandbox, adbd, /data, emulators of arm64 and
 scenario.py         scenario files; simulated /system, dumpsys reports, clocks, memory
 scenario_player.py  scenario events: unplug, reboot, heat; slow link
 local.py            this machine as a device, without adb
+lab/                the phones of a lab and who may use them: names, health, leases and reservations
 process_marks.py    kills leftover processes, found by an environment variable
 """
 

@@ -1,6 +1,6 @@
-"""Execute one job that a worker has claimed, in a process of its own, and store the job's outcome.
+"""Execute one farm job that HTCondor has started at a slot of this host, and store the job's outcome.
 
-A separate process isolates each attempt: a crash, hang or leak affects no other, and all attempts end with their worker.
+A process of its own isolates each attempt: a crash, hang or leak affects no other.
 """
 
 import logging
@@ -10,93 +10,88 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import SCHEMA_VERSION
+from quadbench.devices.lab.leases import lease_time_s
 from quadbench.dispatch.duties import Host, do
-from quadbench.dispatch.log_lines import LogLines, LogObserver, log_to_stderr
+from quadbench.dispatch.log_lines import LogLines, LogObserver, log_attempt
 from quadbench.dispatch.orders import CompileAnswer, answer_of, as_json
-from quadbench.errors import AttemptOverError, DeviceError, QuadbenchError, StorageError
-from quadbench.farm.accounts import answers
-from quadbench.farm.fence import take_fence
-from quadbench.farm.job import Account, Job, JobKind
-from quadbench.farm.job_status import listed_jobs
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import lease_time_s
+from quadbench.errors import ArtifactError, AttemptOverError, DeviceError, QuadbenchError, StorageError, UnknownNameError
+from quadbench.farm.condor import read_ad
+from quadbench.farm.dag import JOB_DONE, JOB_FAILED, TRY_AGAIN
+from quadbench.farm.job import Account, Job, JobKind, JobState
+from quadbench.farm.job_status import answers, listed_jobs
+from quadbench.farm.jobs import FarmJobs, Start
 from quadbench.farm.store.opening import required_store
-from quadbench.host import background
-from quadbench.results.documents import read_document
-from quadbench.results.engine import begin_write, database_of, open_engine
+from quadbench.host import OWNER_VARIABLE, background
+from quadbench.results.engine import begin_write, open_db
 from quadbench.results.layout import Layout
+from quadbench.spec.variables import set_variable
 
 _PAUSE_S = 2.0  # between retries to store an attempt's outcome
 _TICK_S = 1.0  # between looks at the clock, which show that the process stood still
 _STOOD_STILL_S = 2.0
 _BEATS = 4  # looks at the database in a lease's time
+MACHINE_AD = ".machine.ad"  # HTCondor's name of the slot's ad, beside that of the job
+LOG_NAME = "farm.log"
 
 log = logging.getLogger(__name__)
-Ending = Callable[[Account], object]
+Ending = Callable[[Account], Job]
 Guard = Callable[[sa.Connection], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttemptOrder:
-    """The content of an attempt's order file: the job to execute, the device's address ("" if none) and the results folder.
-
-    The database and the store are those of the environment.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    job: Job
-    address: str
-    results: Path
-    logs_json: bool = False
-
-
 def make_attempt(path: str) -> int:
-    """Execute the job in the order file `path`. Return 0 even if the job fails, and a nonzero exit code if it cannot begin.
+    """Execute the job whose ad is the file `path`. Return 0 if it is done, 65 if it failed for good, 75 if it is tried again."""
+    try:
+        start, address, results = read_order(Path(path))
+        layout = Layout(results)
+        with open_db(layout) as engine:
+            job = FarmJobs(engine).begin(start)
+            lines = log_attempt(layout.root / LOG_NAME, job)
+            if job.state.is_end:
+                return exit_code(job)
+            set_variable(OWNER_VARIABLE, job.owner)
+            guard = guard_of(engine, job)
+            with stopped_when_over(engine, guard):
+                ending, answer = _made(job, address, layout, engine, guard)
+            return _end(ending, answer, lines)
+    except QuadbenchError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return JOB_FAILED if isinstance(error, UnknownNameError) else TRY_AGAIN  # its run was never submitted as a whole
+
+
+def read_order(path: Path) -> tuple[Start, str, Path]:
+    """Read a job's ad and, beside it, the ad of the slot where HTCondor has started the job. Return the start of the job, the
+    address of the slot's device ("" if it has none), and the host's results folder.
 
     Raises:
-        SystemExit: the database was unreachable for a lease's time when the outcome was to be stored.
+        ArtifactError: an ad cannot be read, or the slot does not serve the job: its device has changed since they were matched.
     """
-    with ExitStack() as stack:
-        try:
-            order = read_document(Path(path), AttemptOrder)
-            lines = log_to_stderr(order.job, as_json=order.logs_json)
-            layout = Layout(order.results)
-            engine = open_engine(database_of(layout))
-            stack.callback(engine.dispose)
-            guard = take_guard(engine, order.job)
-        except QuadbenchError as error:
-            sys.stderr.write(f"error: {error}\n")
-            return error.exit_code
-        with stopped_when_over(engine, guard):
-            ending, answer = _made(order, layout, engine, guard)
-        _end(ending, answer, lines)
-    return 0
+    job, slot = read_ad(path), read_ad(path.with_name(MACHINE_AD))
+    number, start, need = (job.get(name) for name in ("QuadbenchJob", "NumShadowStarts", "QuadbenchNeed"))
+    seat = slot.get("SlotDevice")
+    if not (isinstance(number, int) and isinstance(start, int) and isinstance(seat, str) and isinstance(need, str)):
+        raise ArtifactError(f"'{path}' is no ad of a farm job at a slot of quadbench")
+    if need not in str(slot.get("SlotServes")).split(","):
+        raise ArtifactError(f"slot '{slot.get('Name')}' has '{seat}' now, which does not serve '{unquote(need)}'")
+    results = Path(str(slot.get("QuadbenchResults") or "results"))
+    host = str(slot.get("Machine") or "unknown")
+    return Start(job=number, number=start, seat=seat, host=host), str(slot.get("SlotAddress") or ""), results
 
 
-def take_guard(engine: sa.Engine, job: Job) -> Guard:
-    """Record an attempt's start in the database. Return a function that takes a database connection and returns None.
-    The function raises AttemptOverError if the attempt is over, for example because a later attempt at the job has begun.
+def exit_code(job: Job) -> int:
+    """Return the exit code that tells HTCondor what came of a job: done, failed for good, or to be tried again."""
+    return JOB_DONE if job.state is JobState.DONE else JOB_FAILED if job.state.is_end else TRY_AGAIN
 
-    Raises:
-        StorageError, ArtifactError: the database cannot be used.
-    """
-    queue = JobQueue(engine)
-    with begin_write(engine) as connection:
-        queue.check(connection, job)  # an attempt that starts late takes no number from the one that runs
-        fence = take_fence(connection, f"{job.run_id}/{job.id}")
 
-    def guard(connection: sa.Connection) -> None:
-        queue.check(connection, job)
-        fence.check(connection)
-
-    return guard
+def guard_of(engine: sa.Engine, job: Job) -> Guard:
+    """Return a function that takes a database connection and raises AttemptOverError if this attempt at a job is over."""
+    return partial(FarmJobs(engine).check, attempt=job)
 
 
 @contextmanager
@@ -123,27 +118,22 @@ def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
         yield
 
 
-def _made(order: AttemptOrder, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:
+def _made(job: Job, address: str, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:
     """Execute a job. Return a pair: a function that stores the outcome, and the result as a JSON object (None if there is none).
-    The function takes an Account (a job's result and log). Its return value is unused.
+    The function takes an Account (a job's result and log) and returns the job.
     """
-    queue, job = JobQueue(engine), order.job
+    jobs = FarmJobs(engine)
     try:
         host = Host(layout=layout, store=required_store(), observer=LogObserver(), guard=guard)
-        answer = do(job, _compiled_for(job, engine), order.address, host)
+        answer = do(job, _compiled_for(job, engine), address, host)
     except QuadbenchError as error:
         log.warning("failed: %s", error)
-        reason, is_transient = str(error), may_pass(error)
-        return lambda account: queue.fail(job, reason, is_transient=is_transient, account=account), None
+        reason, is_transient = str(error), error.transient or isinstance(error, (DeviceError, StorageError))
+        return lambda account: jobs.fail(job, reason, is_transient=is_transient, account=account), None
     except KeyboardInterrupt:
         log.info("stopped")
-        return lambda account: queue.give_back(job, "its worker was told to stop", account=account), None
-    return lambda account: queue.finish(job, account), as_json(answer) if answer else None
-
-
-def may_pass(error: QuadbenchError) -> bool:
-    """Return True if a retry may help: the error is marked transient, or is a DeviceError or StorageError."""
-    return error.transient or isinstance(error, (DeviceError, StorageError))
+        return lambda account: jobs.give_back(job, "it was told to stop", account=account), None
+    return lambda account: jobs.finish(job, account), as_json(answer) if answer else None
 
 
 def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
@@ -152,19 +142,18 @@ def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
     return [answer_of(other, raw.get(other.id), CompileAnswer) for other in needed]
 
 
-def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> None:
-    """Store an attempt's outcome. If the database is unreachable, retry for one lease duration, then raise SystemExit."""
+def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> int:
+    """Store an attempt's outcome, and return its exit code. If the database is unreachable, retry for one lease duration."""
     deadline = time.monotonic() + lease_time_s()
     while True:
         try:
-            ending(Account(answer=answer, lines=lines.text()))
-            return
+            return exit_code(ending(Account(answer=answer, lines=lines.text())))
         except AttemptOverError as error:
             log.warning("%s", error)
-            return
+            return TRY_AGAIN
         except StorageError as error:
             if time.monotonic() > deadline:
                 log.error("the end of the attempt is not stored: %s", error)
-                raise SystemExit(error.exit_code) from error
+                return TRY_AGAIN
             log.warning("the end of the attempt is not stored yet: %s", error)
             time.sleep(_PAUSE_S)

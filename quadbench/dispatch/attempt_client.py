@@ -2,7 +2,7 @@
 
 The imports of an attempt cost two seconds of CPU, and the server has made them already. This program needs the standard library
 alone. It passes the server its order, folder, environment and standard streams, forwards signals, and ends as the attempt ends.
-If it is killed, the server kills the attempt. So whoever started it, such as a queue's worker, stops the attempt through it.
+If it is killed, the server kills the attempt. So whoever started it, such as HTCondor, stops the attempt through it.
 Without a server it makes the imports and the attempt itself.
 """
 
@@ -70,18 +70,17 @@ def peer_user(connection: socket.socket) -> int:
     return int(user)
 
 
-def _forward(connection: socket.socket, number: int) -> None:
-    with suppress(OSError):  # the attempt has ended, and its exit code is there to be read
-        connection.sendall(bytes([number]))
-
-
 def _await(connection: socket.socket, order: str) -> int:
+    def forward(number: int, _frame: object) -> None:
+        with suppress(OSError):  # the attempt has ended, and its exit code is there to be read
+            connection.sendall(bytes([number]))
+
     request = json.dumps({"order": order, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()  # noqa: PTH109
     try:
         socket.send_fds(connection, [LENGTH.pack(len(request))], [0, 1, 2])
         connection.sendall(request)
         for number in FORWARDED:
-            signal.signal(number, lambda received, _frame: _forward(connection, received))
+            signal.signal(number, forward)
         answer = connection.recv(STATUS.size, socket.MSG_WAITALL)
     except OSError:
         answer = b""

@@ -1,16 +1,17 @@
-"""Match --devices values with a farm's devices, and determine the compile jobs that a run on the matched devices needs."""
+"""Match --devices values with a farm's devices, and plan a run on them: its build, compile and measurement jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quadbench.devices.addresses import parse_address, unique_words, with_target
-from quadbench.dispatch.orders import CompileOrder, MeasureOrder
-from quadbench.dispatch.plan import Demand
+from quadbench.devices.lab.selection import Wish, chosen, parse_wish
+from quadbench.dispatch.orders import BuildOrder, CompareOrder, CompileOrder, MeasureOrder, Order, as_json
 from quadbench.errors import DeviceNotFoundError, UserError
-from quadbench.farm.need import device_need, wish_need
-from quadbench.farm.selection import Wish, chosen, parse_wish
-from quadbench.farm.workers import WorkerDevice
+from quadbench.farm.job import JobKind, NewJob
+from quadbench.farm.slots import Bay, capability_need, device_need, wish_need
 from quadbench.rollout.forecast import kind_at
+
+BUILD = "build"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +22,50 @@ class Asked:
     """
 
     needs: str
-    fit: tuple[WorkerDevice, ...]
+    fit: tuple[Bay, ...]
     target: str | None
     wish: Wish | None = None
 
 
-def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Asked]:
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A measurement or comparison job to plan: its payload, the required device, and the payloads of compile jobs before it."""
+
+    needs: str
+    order: MeasureOrder | CompareOrder
+    compiled: tuple[CompileOrder, ...]
+
+
+def compile_capability(key: str) -> str:
+    """Return the name that a host announces if it can compile for target `key`: `compile qnn-v79-69` for `qnn-v79-69`."""
+    return f"compile {key}"
+
+
+def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
+    """Return a farm run's jobs: first build jobs, then compile jobs, then one job to measure or compare for each Demand.
+
+    Each job lists the jobs that must finish before it.
+    """
+    jobs: list[NewJob] = []
+
+    def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:
+        kind, payload = JobKind(order.kind), as_json(order)
+        jobs.append(NewJob(kind=kind, needs=needs, payload=payload, after=tuple(after), priority=priority, affinity=affinity))
+        return len(jobs) - 1
+
+    built = {order.bundle: add(capability_need(BUILD), order, ()) for order in builds}
+    compiled: dict[tuple[str, str], int] = {}
+    for order in (order for demand in demands for order in demand.compiled):
+        if (order.bundle, order.key) not in compiled:
+            after = [built[order.bundle]] if order.bundle in built else []
+            compiled[order.bundle, order.key] = add(capability_need(compile_capability(order.key)), order, after)
+    for demand in demands:
+        after = [compiled[order.bundle, order.key] for order in demand.compiled]
+        add(demand.needs, demand.order, after, min(f"{order.bundle} {order.key}" for order in demand.compiled))
+    return jobs
+
+
+def asked_for(words: Sequence[str], devices: Sequence[Bay]) -> list[Asked]:
     """Match --devices values with a farm's devices. Return a list of one device request (Asked) per device: two for `s25*2`.
 
     A single wish stays open until a fitting device is free. If a run is for several devices, each wish is bound now to the first
@@ -51,20 +90,15 @@ def asked_for(words: Sequence[str], devices: Sequence[WorkerDevice]) -> list[Ask
     wishes = [one.wish for one in asked if one.wish]
     given = iter(chosen(wishes, {name: device.labels for name, device in others.items()}))
     settled = [(one, [others[name] for name in next(given)] if one.wish else one.fit) for one in asked]
-    _refuse_alike([device for _, fit in settled for device in fit])
-    return [Asked(needs=device_need(device.name), fit=(device,), target=one.target) for one, fit in settled for device in fit]
-
-
-def _refuse_alike(devices: Sequence[WorkerDevice]) -> None:
-    """Raise if two devices, such as `virtual:s25` on two hosts, would have the same name in a run's records."""
-    named: dict[tuple[str, str | None], str] = {}
-    for device in devices:
-        other = named.setdefault((device.address, device.labels.get("serial")), device.name)
-        if other != device.name:
+    alike: dict[tuple[str, str | None], str] = {}
+    for device in (device for _, fit in settled for device in fit):
+        other = alike.setdefault((device.address, device.labels.get("serial")), device.name)
+        if other != device.name:  # such as `virtual:s25` on two hosts
             raise UserError(
                 f"'{other}' and '{device.name}' are both '{device.address}' in records, and a run could not tell them apart",
                 hint="submit a run for each",
             )
+    return [Asked(needs=device_need(device.name), fit=(device,), target=one.target) for one, fit in settled for device in fit]
 
 
 def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
@@ -91,7 +125,7 @@ def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrd
     return tuple(orders.values())
 
 
-def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
+def only_device(word: str, devices: Sequence[Bay]) -> Asked:
     """Return the device request (Asked) for the only farm device that matches a --devices value. Raise if none or several match.
 
     Raises:
@@ -105,16 +139,7 @@ def only_device(word: str, devices: Sequence[WorkerDevice]) -> Asked:
     return replace(asked, needs=device_need(asked.fit[0].name))
 
 
-def _refuse_unlike(profile: str, word: str, device: WorkerDevice) -> None:
-    """Raise UserError if a device's profile is unknown, or if neither `profile` ("" fits all) nor `word` (name, serial) fits."""
-    is_of = device.labels.get("profile")
-    if is_of is None:
-        raise UserError(f"'{word}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")
-    if profile not in ("", is_of) and word not in (device.name, device.labels.get("serial")):
-        raise UserError(f"'{word}': the profile of the device is '{is_of}', not '{profile}'", hint=f"name it {device.name}")
-
-
-def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
+def _asked(word: str, devices: Sequence[Bay]) -> Asked:
     plain, _, options = word.partition("?")
     target = options.removeprefix("target=")
     if options and (target == options or not target or "&" in target):
@@ -122,8 +147,12 @@ def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
     profile, _, serial = plain.rpartition("@")
     exact = [device for device in devices if plain == device.name or serial == device.labels.get("serial")]
     if len(exact) == 1:
-        _refuse_unlike(profile, plain, exact[0])
-        return Asked(needs=device_need(exact[0].name), fit=tuple(exact), target=target or None)
+        is_of, name = exact[0].labels.get("profile"), exact[0].name
+        if is_of is None:
+            raise UserError(f"'{plain}': the device is of no profile that its host knows", hint="see docs/adding-a-device.md")
+        if profile not in ("", is_of) and plain not in (name, exact[0].labels.get("serial")):
+            raise UserError(f"'{plain}': the profile of the device is '{is_of}', not '{profile}'", hint=f"name it {name}")
+        return Asked(needs=device_need(name), fit=tuple(exact), target=target or None)
     keys = {key for device in devices for key in device.labels}
     wish = parse_wish(plain, tuple(keys)) or Wish(word=plain, key=None, value=plain, count=1)
     fit = tuple(device for device in devices if "profile" in device.labels and wish.fits(device.labels))
@@ -131,7 +160,6 @@ def _asked(word: str, devices: Sequence[WorkerDevice]) -> Asked:
         known = ", ".join(sorted(device.labels.get("name", device.name) for device in devices)) or "none"
         raise DeviceNotFoundError(
             f"the farm has {len(fit)} devices that fit '{word}'; expected at least {wish.count}",
-            hint=f"its devices are: {known}; a worker has to run where they are attached, and names them some seconds after "
-            "its start: quadbench farm status",
+            hint=f"its devices are: {known}; a host of the pool has to run where they are attached: quadbench farm status",
         )
     return Asked(needs=wish_need(wish), fit=fit, target=target or None, wish=wish)

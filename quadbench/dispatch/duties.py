@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
 
 import sqlalchemy as sa
 
@@ -70,8 +69,6 @@ def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) ->
             return _measure(order, job.run_id, compiled, parse_address(address), host)
         case CompareOrder() as order:
             return _compare(order, compiled, parse_address(address), host)
-        case other:
-            assert_never(other)
 
 
 def _build(order: BuildOrder, host: Host) -> None:

@@ -1,21 +1,22 @@
 """Collect the results of a farm's run into the local results folder, and write the run's report."""
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import sqlalchemy as sa
-
 from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, StoredBundle
 from quadbench.dispatch.orders import MeasureAnswer, MeasureOrder, answer_of, order_of
+from quadbench.dispatch.submission import Farm
 from quadbench.errors import ArtifactError, JobFailedError, QuadbenchError
+from quadbench.farm.dag import settle
 from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.artifacts import fetch
-from quadbench.farm.store.launches import FetchedRun, fetch_run
+from quadbench.farm.store.launches import fetch_run
 from quadbench.farm.store.objects import Store
 from quadbench.observer import Observer
 from quadbench.pipeline import RunOutcome
@@ -26,15 +27,22 @@ from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import RunFile, load_records, load_run, merge_parts, store_fetched
 
 _LOOK_S = 1.0
+_SETTLE_S = 20.0
 
 log = logging.getLogger(__name__)
 
 
-def wait_for(run_id: str, engine: sa.Engine, observer: Observer) -> ReadJobs:
+def wait_for(run_id: str, farm: Farm, observer: Observer) -> ReadJobs:
     """Wait until all jobs of a run have ended, and return them. Progress is reported to the observer."""
-    told = ""
+    told, looked_at = "", -math.inf
     while True:
-        read = listed_jobs(engine, run_id)
+        if time.monotonic() - looked_at > _SETTLE_S:
+            looked_at = time.monotonic()
+            try:
+                settle(farm.engine, farm.pool)
+            except QuadbenchError as error:
+                log.warning("whether all jobs are still in the pool's queue is not known: %s", error)
+        read = listed_jobs(farm.engine, run_id)
         jobs = read.jobs
         ended = sum(job.state.is_end for job in jobs)
         running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
@@ -56,12 +64,14 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     """
     measured = [job for job in read.jobs if job.kind is JobKind.MEASURE]
     parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
-    broken = {_name(job): job for job in measured if job.state is not JobState.DONE}
+    broken = {job.seat or job.needs: job for job in measured if job.state is not JobState.DONE}
     failures: dict[str, QuadbenchError] = {name: _failure(job) for name, job in broken.items()}
     failures |= {f"job {job_id}": ArtifactError(fault) for job_id, fault in read.faults.items()}
     if not parts:
-        raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement in the queue"))
-    bundles = {digest: fetch(Bundle, digest, layout, store) for digest in {one for job in measured for one in _bundles(job)}}
+        raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement"))
+    orders = [order for order in map(order_of, measured) if isinstance(order, MeasureOrder)]
+    digests = {digest for order in orders for digest in order.bundles.values()}
+    bundles = {digest: fetch(Bundle, digest, layout, store) for digest in digests}
     fetched = fetch_run(run_id, layout, store)
     records = load_records(layout, run_id) if broken else ()
     begun = {name: last for name, job in broken.items() if (last := _last_at(job, records)) and last.bundle_digest in bundles}
@@ -71,25 +81,11 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
     store_fetched(layout, replace(whole, is_ended=whole.is_ended and not failures, left_out=whole.left_out | reasons))
     result = load_run(layout, run_id)
     if fetched.refused:
-        failures[f"run {run_id}"] = _damaged(fetched)
+        count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
+        reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
+        hint = "its figures are whole; quadbench store check names all that is damaged"
+        failures[f"run {run_id}"] = ArtifactError(reason, hint=hint)
     return RunOutcome(result=result, report=write_report(result, layout), failures=failures)
-
-
-def _damaged(fetched: FetchedRun) -> ArtifactError:
-    """Return an ArtifactError that counts a run's launches with missing or damaged stored files, and quotes one error."""
-    count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
-    reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
-    return ArtifactError(reason, hint="its figures are whole; quadbench store check names all that is damaged")
-
-
-def _bundles(job: Job) -> Iterable[str]:
-    order = order_of(job)
-    return order.bundles.values() if isinstance(order, MeasureOrder) else ()
-
-
-def _name(job: Job) -> str:
-    """Return the name of the device that ran a job, or the job's requirement if it never ran."""
-    return job.seat or job.needs
 
 
 def _last_at(job: Job, records: Sequence[RunRecord]) -> RunRecord | None:

@@ -1,36 +1,20 @@
-"""Log an attempt at a job. Keep the last lines for the database, and write all lines to stderr as text or JSON."""
+"""Log an attempt at a job. Keep the last lines for the database, and append all lines to a file of the host."""
 
-import json
 import logging
-import sys
 from collections import deque
-from collections.abc import Mapping
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 
 from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
 from quadbench.artifacts.safe_text import one_line
+from quadbench.errors import StorageError
 from quadbench.farm.job import Job
 
 log = logging.getLogger(__name__)
 
 MOST_LINES = 400  # last lines that are kept of an attempt
 _MOST_CHARACTERS = 400  # limit for one line
-
-
-class JsonFormatter(logging.Formatter):
-    """A log formatter that writes one JSON object per line, with ids such as the job's and the run's."""
-
-    def __init__(self, ids: Mapping[str, object] | None = None) -> None:
-        super().__init__()
-        self._ids = dict(ids or {})
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return a log record as a JSON line."""
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {"at": at, "level": record.levelname.lower(), "logger": record.name, **self._ids, "message": record.getMessage()}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 class LogLines(logging.Handler):
@@ -50,13 +34,20 @@ class LogLines(logging.Handler):
         return "\n".join(self._lines)
 
 
-def log_to_stderr(job: Job | None = None, *, as_json: bool) -> LogLines:
-    """Send all log records to stderr, naming `job` if given. Return a LogLines, the handler that keeps the last 400 lines."""
-    ids = {"run": job.run_id, "job": job.id, "attempt": job.attempt, "seat": job.seat} if job else {}
-    text = logging.Formatter(f"%(asctime)s {f'job {job.id}: ' if job else ''}%(message)s")
-    errors, lines = logging.StreamHandler(sys.stderr), LogLines()
-    errors.setFormatter(JsonFormatter(ids) if as_json else text)
-    logging.basicConfig(level=logging.WARNING, handlers=[lines, errors], force=True)
+def log_attempt(path: Path, job: Job) -> LogLines:
+    """Append all log records to the file `path`, naming `job`. Return a LogLines, the handler that keeps the last 400 lines.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = WatchedFileHandler(path)  # goes on in a new file when this one is moved
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
+    lines = LogLines()
+    file.setFormatter(logging.Formatter(f"%(asctime)s job {job.id}, attempt {job.attempt}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines, file], force=True)
     logging.getLogger("quadbench").setLevel(logging.INFO)
     return lines
 

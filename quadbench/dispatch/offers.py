@@ -1,31 +1,85 @@
-"""List a farm worker's capabilities (build, compile) and devices: attached phones, virtual devices and the worker's machine."""
+"""Describe this host to the pool: its attached phones, given devices and capabilities, as ads of its slots.
+
+The startd of the host starts this program (`quadbench farm host`), and reads the ads from its output.
+"""
 
 import logging
 import platform
-import threading
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
+from quadbench.artifacts.safe_text import one_line
 from quadbench.compile.availability import availability, package_availability
 from quadbench.devices import list_devices
 from quadbench.devices.addresses import Address, LocalAddress, VirtualAddress, virtual_serial
-from quadbench.dispatch.plan import BUILD, compile_capability
-from quadbench.errors import QuadbenchError, UserError
-from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.health import Health
-from quadbench.farm.inventory import READY
-from quadbench.farm.leases import Leases, lease_name
-from quadbench.farm.overview import overview
-from quadbench.farm.workers import WorkerDevice
-from quadbench.host import host_name, user_and_host
-from quadbench.results.layout import Layout
+from quadbench.devices.lab.farm_file import ExpectedPhone, expected_phones
+from quadbench.devices.lab.health import Health
+from quadbench.devices.lab.inventory import READY, Inventory, InventoryPhone, Sighting
+from quadbench.devices.lab.lease import Claims
+from quadbench.devices.lab.leases import Leases, lease_name
+from quadbench.devices.lab.overview import FarmPhone, merged, sighting_of
+from quadbench.dispatch.attempt_server import serving_attempts
+from quadbench.dispatch.demands import BUILD, compile_capability
+from quadbench.errors import QuadbenchError, StorageError, UserError
+from quadbench.farm.job_status import last_jobs
+from quadbench.farm.slots import LONGEST_REST_S, USED_BY, Bay, Bays, capability_need, needs_served
+from quadbench.host import host_name
 from quadbench.target.profile import LOCAL_NAME, known_targets, load_profile, load_profiles
 
-_LOOK_S = 10.0  # interval of the device refresh
+_LOOK_S = 10.0  # interval of the ads
+_AWAY = "the farm's database does not answer"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostBays:
+    """The bays of this host: devices given by name, its attached phones, and its place for builds, if it can build or compile."""
+
+    given: Sequence[Bay]
+    capabilities: Sequence[str]
+    engine: sa.Engine
+
+    def now(self) -> list[Bay]:
+        """Return the host's bays as they are now, and record its phones in the inventory.
+
+        While the database does not answer, or farm.yaml is wrong, none of the bays is ready: its phones may be in quarantine.
+        """
+        here: list[Sighting] = []
+        inventory = Inventory(self.engine)
+        try:
+            here = [sighting_of(row, host_name()) for row in list_devices() if row.is_phone]
+            if here:
+                inventory.note_seen(here)
+            bays = self._bays(here, inventory.phones(), expected_phones())
+            standing = Leases(self.engine).standing()
+            last = last_jobs(self.engine, [bay.name for bay in bays])
+        except QuadbenchError as error:
+            log.warning("no slot of this host is ready: %s", error)
+            why_not = _AWAY if isinstance(error, StorageError) else one_line(error.message)
+            return [replace(bay, why_not=why_not) for bay in self._bays(here, (), ())]
+        return [_as_used(bay, standing.get(bay.name, Claims()), last) for bay in bays]
+
+    def _bays(
+        self, here: Sequence[Sighting], known: Sequence[InventoryPhone], expected: Sequence[ExpectedPhone]
+    ) -> Sequence[Bay]:
+        room = Bay(name=f"room@{host_name()}", address="", serves=frozenset(map(capability_need, self.capabilities)))
+        phones = [_bay_of(phone) for phone in merged(here, known, {}, expected, host_name()) if phone.is_here]
+        return [*self.given, *([room] if self.capabilities else []), *phones]
+
+
+def describe_host(host: HostBays, slots: int, version: str) -> None:
+    """Print the ads of this host's slots every ten seconds, until the startd ends this process. Meanwhile, serve attempts."""
+    bays = Bays(slots)
+    with serving_attempts() as server:
+        while True:
+            sys.stdout.write(bays.ads(host.now(), version, server))
+            sys.stdout.flush()
+            time.sleep(_LOOK_S)
 
 
 def capabilities() -> tuple[str, ...]:
@@ -35,77 +89,43 @@ def capabilities() -> tuple[str, ...]:
     return (*builds, *(compile_capability(target.key) for target in known if availability(target.target).is_ready))
 
 
-def given_device(address: Address) -> WorkerDevice:
-    """Return the WorkerDevice that a worker offers for an address: `local` (this machine) or `virtual:NAME` (virtual device).
+def given_bay(address: Address) -> Bay:
+    """Return the Bay of a device that a host is given by its address: `local` (this machine) or `virtual:NAME`.
 
     Raises:
         UserError: the address is not such a device.
         UnknownNameError, SpecError: the device profile does not exist, or is wrong.
     """
-    labels, owner = {"name": address.text, "host": host_name()}, user_and_host()
+    labels = {"name": address.text, "host": host_name()}
     match address:
         case LocalAddress():
             labels |= {"serial": LOCAL_NAME, "profile": LOCAL_NAME}
-            return WorkerDevice(name=lease_name("local", LOCAL_NAME), address=address.text, labels=labels, owner=owner)
-        case VirtualAddress(profile=name):
-            profile = load_profile(name)
+            name = lease_name("local", LOCAL_NAME)
+        case VirtualAddress(profile=profile_name):
+            profile = load_profile(profile_name)
             serial = virtual_serial(profile)
             labels |= {"serial": serial, "profile": profile.name, "chip": profile.soc.model}
-            return WorkerDevice(name=lease_name("virtual", serial), address=address.text, labels=labels, owner=owner)
-    raise UserError(
-        f"a worker cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
-        hint="attached phones are taken by themselves",
-    )
+            name = lease_name("virtual", serial)
+        case _:
+            raise UserError(
+                f"a host cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
+                hint="attached phones are taken by themselves",
+            )
+    return Bay(name=name, address=address.text, serves=needs_served(name, labels), labels=labels)
 
 
-class Offers:
-    """The devices that this host offers for jobs. A background thread keeps the list of attached phones current."""
-
-    def __init__(self, given: Iterable[WorkerDevice], engine: sa.Engine, layout: Layout) -> None:
-        self._given, self._engine, self._layout = tuple(given), engine, layout
-        self._attached: tuple[WorkerDevice, ...] = ()
-        self._ended = threading.Event()
-        self._looking = threading.Thread(target=self._look, name="quadbench-devices", daemon=True)
-
-    def __enter__(self) -> "Offers":
-        self._attached = attached(self._layout)
-        self._looking.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._looking.join()
-
-    @property
-    def present(self) -> tuple[WorkerDevice, ...]:
-        """Return all ready devices of this host, whether a job uses them or not."""
-        return (*self._given, *self._attached)
-
-    def free(self) -> Sequence[WorkerDevice]:
-        """Return this host's ready devices that no job uses. Leave out devices reserved by someone other than the worker's user.
-
-        Raises:
-            StorageError, ArtifactError: the database cannot be read.
-        """
-        standing, owner = Leases(self._engine).standing(), user_and_host()
-
-        def is_free(name: str) -> bool:
-            claims = standing.get(name)
-            return claims is None or (claims.job is None and (claims.reservation is None or claims.reservation.owner == owner))
-
-        return [device for device in self.present if is_free(device.name)]
-
-    def _look(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            with suppress(QuadbenchError):  # `overview` has logged a warning
-                self._attached = attached(self._layout)
+def _bay_of(phone: FarmPhone) -> Bay:
+    why_not = "" if phone.seen.state == READY else f"adb says: {phone.seen.state}"
+    if phone.condition.health is Health.QUARANTINED:
+        why_not = f"in quarantine: {phone.condition.reason}"
+    name, labels = phone.seen.device, phone.labels
+    return Bay(name=name, address=phone.seen.address, serves=needs_served(name, labels), labels=labels, why_not=why_not)
 
 
-def attached(layout: Layout) -> tuple[WorkerDevice, ...]:
-    """Return the phones attached to this host that are ready and not in quarantine."""
-    phones, owner = overview(list_devices(), expected_phones(), layout), user_and_host()
-    return tuple(
-        WorkerDevice(name=phone.seen.device, address=phone.seen.address, labels=phone.labels, owner=owner)
-        for phone in phones
-        if phone.is_here and phone.seen.state == READY and phone.condition.health is not Health.QUARANTINED
-    )
+def _as_used(bay: Bay, claims: Claims, last: Mapping[str, tuple[str, float]]) -> Bay:
+    """Return a bay with what the database says of its device: reservation, lease of a job outside of the farm, last files."""
+    loaded, rested_s = last.get(bay.name, ("", LONGEST_REST_S))
+    why_not, reserved_by = bay.why_not, claims.reservation.owner if claims.reservation else None
+    if claims.job and rested_s > 0 and not why_not:  # no job of the farm runs there
+        why_not = f"{USED_BY}{claims.job.owner}"
+    return replace(bay, why_not=why_not, reserved_by=reserved_by, loaded=loaded, rested_s=min(rested_s, LONGEST_REST_S))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from quadbench.artifacts import Variant
+from quadbench.artifacts.safe_text import Sha256
 from quadbench.errors import ArtifactError
 from quadbench.farm.job import Job
 from quadbench.pipeline import RunOptions
@@ -19,7 +20,6 @@ from quadbench.statistics import Looks
 from quadbench.study.comparison_side import Goal
 from quadbench.target.targets import Target
 
-Digest: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -29,7 +29,7 @@ class BuildOrder:
 
     kind: Literal["build"] = "build"
     recipe: str
-    bundle: Digest
+    bundle: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class CompileOrder:
     """The payload of a compile job. `htp_arch` is the oldest Qualcomm HTP version of the devices that will run the result."""
 
     kind: Literal["compile"] = "compile"
-    bundle: Digest
+    bundle: Sha256
     target: Target
     key: _Word
     htp_arch: _Word | None
@@ -52,7 +52,7 @@ class MeasureOrder:
 
     kind: Literal["measure"] = "measure"
     name: _Word
-    bundles: dict[_Word, Digest]
+    bundles: dict[_Word, Sha256]
     terms: RunSettings
     conduct: RunOptions
     target: _Word | None = None
@@ -63,9 +63,9 @@ class SideOrder:
     """One of the two builds in a comparison job's payload. `kit` is the digest of runtime libraries, or None for the default."""
 
     name: _Word
-    bundle: Digest
+    bundle: Sha256
     variant: Variant
-    kit: Digest | None
+    kit: Sha256 | None
     terms: RunSettings
 
 
@@ -93,9 +93,9 @@ class CompareOrder:
 class CompileAnswer:
     """The result of a compile job: digests of the source and the compiled bundle, and the compile target's name (`key`)."""
 
-    bundle: Digest
+    bundle: Sha256
     key: _Word
-    compiled: Digest
+    compiled: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Submit a run of a recipe or bundle to a farm: send needed artifacts to the store, and add the jobs to the queue."""
+"""Submit a run of a recipe or bundle to a farm: send needed artifacts to the store, and a DAG of jobs to the pool."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -9,23 +9,24 @@ import sqlalchemy as sa
 import yaml
 
 from quadbench.artifacts import Bundle, StoredBundle
-from quadbench.dispatch.demands import Asked, asked_for, demands_of
+from quadbench.dispatch.demands import Asked, asked_for, demands_of, planned
 from quadbench.dispatch.orders import BuildOrder, MeasureOrder
-from quadbench.dispatch.plan import planned
-from quadbench.errors import UserError
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import Leases
+from quadbench.errors import DeviceNotFoundError, QuadbenchError, ServiceError, UserError
+from quadbench.farm.condor import Condor, quoted, this_pool
+from quadbench.farm.dag import submit_dag
+from quadbench.farm.job import Job, NewJob
+from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.slots import Bay, read_slots, why_it_waits
 from quadbench.farm.store.artifacts import is_stored, send
 from quadbench.farm.store.objects import Store
 from quadbench.farm.store.opening import required_store
-from quadbench.farm.workers import WorkerDevice, Workers
 from quadbench.host import user_and_host
 from quadbench.observer import Observer
 from quadbench.pipeline import DEFAULT_RUN, RunOptions, work_of_bundle
 from quadbench.quad.cache import digests_of, find_bundle
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, RunSettings
-from quadbench.results.engine import database_of, open_engine, schema_of, source_name
+from quadbench.results.engine import database_of, open_db, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import new_id
 from quadbench.spec.spec_model import WHOLE_PATHS
@@ -33,17 +34,43 @@ from quadbench.spec.spec_model import WHOLE_PATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Farm:
-    """Access to a farm: a SQLAlchemy engine for the database that all hosts share, and the shared artifact store."""
+    """Access to a farm: a SQLAlchemy engine for the database that all hosts share, the artifact store, and the HTCondor pool."""
 
     engine: sa.Engine
     store: Store
+    pool: Condor
 
     @property
-    def devices(self) -> Sequence[WorkerDevice]:
-        """Return the devices of all live workers. Devices that no job or person has claimed come first."""
-        standing = Leases(self.engine).standing()
-        devices = [device for known in Workers(self.engine).known() if known.is_here for device in known.worker.devices]
-        return sorted(devices, key=lambda device: device.name in standing)
+    def devices(self) -> Sequence[Bay]:
+        """Return the devices of the pool that are present. Devices that are free and reserved by nobody come first."""
+        present = [slot for slot in read_slots(self.pool) if slot.bay.address and slot.is_present]
+        return [slot.bay for slot in sorted(present, key=lambda slot: bool(slot.why_not_for("")))]
+
+    def submit(self, run_id: str, jobs: Sequence[NewJob], *, may_wait: bool = False) -> list[Job]:
+        """Store a run's jobs and submit them to the pool as a DAG. Return them. If anything fails, nothing is stored.
+
+        With `may_wait`, jobs that no slot can run at present are accepted.
+
+        Raises:
+            DeviceNotFoundError: no slot of the pool can run one of the jobs.
+            QuadbenchError: the pool refuses this user, or pool or database do not answer.
+        """
+        current = version("quadbench")
+        slots = [] if may_wait else read_slots(self.pool)
+        for job in jobs:
+            if not (may_wait or any(slot.serves(job.needs, current) for slot in slots)):
+                why = why_it_waits(job.needs, current, user_and_host(), slots)
+                raise DeviceNotFoundError(f"the run needs '{job.needs}': {why}", hint="see: quadbench farm status")
+
+        def send(stored: Sequence[Job]) -> None:
+            try:
+                submit_dag(self.pool, run_id, stored)
+            except (ServiceError, KeyboardInterrupt):  # the pool may have the DAG all the same
+                with suppress(QuadbenchError):
+                    self.pool.remove(f"QuadbenchRun == {quoted(run_id)}", "its submission did not end")
+                raise
+
+        return FarmJobs(self.engine).submit(run_id, jobs, user_and_host(), current, send, self.pool.identity)
 
 
 @contextmanager
@@ -51,18 +78,14 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
     """Yield a Farm: the store in $QUADBENCH_STORE, the database in $QUADBENCH_DATABASE or by default in the results folder.
 
     Raises:
-        UserError: no store is named, or the database has no tables yet.
+        UserError: no store is named, no pool is configured, or the database has no tables yet.
         QuadbenchError: the database or the store cannot be reached.
     """
-    store, source = required_store(), database_of(layout)
+    store, source, pool = required_store(), database_of(layout), this_pool()
     if schema_of(source) is None:
-        hint = "begin it first: quadbench farm init, or on one host a worker: quadbench farm worker"
-        raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint=hint)
-    engine = open_engine(source)
-    try:
-        yield Farm(engine=engine, store=store)
-    finally:
-        engine.dispose()
+        raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint="begin it first: quadbench farm init")
+    with open_db(layout) as engine:
+        yield Farm(engine=engine, store=store, pool=pool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,36 +111,27 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
     digests = {profile: digests_of(own).bundle for profile, own in recipes.items()}
     unlike = {digests[profile]: own for profile, own in recipes.items()}
     builds = [order for digest, own in unlike.items() if (order := to_build(digest, own, farm.store, layout, observer))]
-    return _submitted(recipe.name, recipe.terms, asked, digests, builds, request, farm)
+    measure = MeasureOrder(name=recipe.name, bundles=digests, terms=recipe.terms, conduct=request.conduct)
+    return _submitted(builds, asked, measure, request, farm)
 
 
 def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
     """Send a bundle to a farm's store, submit a run that measures the bundle, and return the run's id.
 
     Raises:
-        DeviceNotFoundError: the farm has no such devices.
-        StorageError, ArtifactError: the store or the database fails; no job was submitted.
+        DeviceNotFoundError, StorageError, ArtifactError: as `submit`.
     """
     asked = asked_for(request.words, farm.devices)
     send(bundle, farm.store)
     work = work_of_bundle(bundle, terms)
     digests = dict.fromkeys(_profiles(asked), bundle.artifact.digest)
-    return _submitted(work.name, work.terms, asked, digests, (), request, farm)
+    measure = MeasureOrder(name=work.name, bundles=digests, terms=work.terms, conduct=request.conduct)
+    return _submitted((), asked, measure, request, farm)
 
 
-def _submitted(
-    name: str,
-    terms: RunSettings,
-    asked: Sequence[Asked],
-    digests: Mapping[str, str],
-    builds: Sequence[BuildOrder],
-    request: Request,
-    farm: Farm,
-) -> str:
+def _submitted(builds: Sequence[BuildOrder], asked: Sequence[Asked], measure: MeasureOrder, request: Request, farm: Farm) -> str:
     run_id = new_id()
-    order = MeasureOrder(name=name, bundles=dict(digests), terms=terms, conduct=request.conduct)
-    jobs = planned(builds, demands_of(asked, order), priority=request.priority)
-    JobQueue(farm.engine).submit(run_id, jobs, user_and_host(), version("quadbench"))
+    farm.submit(run_id, planned(builds, demands_of(asked, measure), priority=request.priority))
     return run_id
 
 

@@ -20,9 +20,9 @@ from quadbench.deploy import deploy
 from quadbench.devices import Device, list_devices
 from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
+from quadbench.devices.lab.held import leased
 from quadbench.doctor.checks import BringUp, DeviceCheck, ExaminedDevice, PlannedCheck, Result, failed, skipped, unknown
 from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
-from quadbench.farm.held import leased
 from quadbench.harness.installation import Installation
 from quadbench.harness.program import ensure_harness, find_harness
 from quadbench.harness.runtime_library import runtime_library

@@ -1,4 +1,4 @@
-"""Convert between jobs and rows of the queue's database tables, and update the rows when attempts end.
+"""Convert between farm jobs and rows of the database.
 
 SQLite accepts any value in any column, and users have the database's password, so every row is validated when read.
 """
@@ -13,18 +13,16 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from quadbench.errors import ArtifactError, quote
-from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, cancelled
-from quadbench.results.engine import name_of
-from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow, utc_text
+from quadbench.errors import quote
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, Job
+from quadbench.results.schema import JobNeedRow, JobRow, utc_text
 from quadbench.spec import first_problem
 
 _JOB = TypeAdapter(Job)
 _TABLE = cast(sa.Table, JobRow.__table__)
-_TIMES = ("submitted_at", "until", "not_before", "started_at", "ended_at")
+_TIMES = ("submitted_at", "started_at", "ended_at")
 _PLAIN = tuple(name for name in (field.name for field in fields(Job)) if name not in ("payload", "after", "is_stopping", *_TIMES))
-_CHANGING_TIMES = ("until", "not_before", "started_at", "ended_at")
-_CHANGING = ("attempt", "most_attempts", "state", "is_stopping", "worker", "seat", "reason", *_CHANGING_TIMES)
+_CHANGING = ("attempt", "most_attempts", "state", "is_stopping", "seat", "reason", "started_at", "ended_at")
 _STORED = (  # raw column values, and the payload cut at its limit
     *(sa.type_coerce(_TABLE.c[name], sa.types.NULLTYPE).label(name) for name in (*_PLAIN, "is_stopping", *_TIMES)),
     sa.func.substr(_TABLE.c.payload, 1, MOST_PAYLOAD_BYTES + 1).label("payload"),
@@ -63,23 +61,6 @@ def job_query(job_id: int) -> sa.Select[Any]:
     return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
 
 
-def locked_job(connection: sa.Connection, job_id: int) -> Job | None:
-    """Return a job with its row locked until the transaction ends, or None if it does not exist.
-
-    Raises:
-        ArtifactError: its row is damaged.
-    """
-    read = read_jobs(connection, job_query(job_id).with_for_update())
-    for fault in read.faults.values():
-        raise damage(connection, fault)
-    return next(iter(read.jobs), None)
-
-
-def damage(connection: sa.Connection, fault: str) -> ArtifactError:
-    """Return an ArtifactError for a damaged row of the job queue's database tables. The text `fault` says what is damaged."""
-    return ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job")
-
-
 def row_of(job: Job) -> dict[str, object]:
     """Convert a job to a dict from database column to value. The dict has all columns of the table of jobs except the id.
 
@@ -87,62 +68,15 @@ def row_of(job: Job) -> dict[str, object]:
         ValueError, TypeError: the payload is not JSON.
     """
     plain = {name: getattr(job, name) for name in (*_PLAIN, "is_stopping", *_TIMES) if name != "id"}
-    return plain | {
-        "kind": job.kind.value,
-        "state": job.state.value,
-        "payload": json.dumps(dict(job.payload), allow_nan=False, sort_keys=True),
-        "counts_from": job.counts_from,
-        "open_needs": len(set(job.after)),
-    }
+    payload = json.dumps(dict(job.payload), allow_nan=False, sort_keys=True)
+    return plain | {"kind": job.kind.value, "state": job.state.value, "payload": payload}
 
 
 def store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
     """Write changed jobs to their rows in the database. The caller has locked the rows."""
-    rows = [{"key": job.id, **{name: row_of(job)[name] for name in _CHANGING}} for job in jobs]
+    rows = [{"key": job.id, **{name: getattr(job, name) for name in _CHANGING}, "state": job.state.value} for job in jobs]
     if rows:
         connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
-
-
-def end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
-    """Store an attempt's end, result and log. If the job is done, unblock dependent jobs; if failed or cancelled, cancel them.
-
-    Rows are locked by ascending id to avoid deadlocks.
-    """
-    store_changes(connection, [job])
-    attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
-    left = {
-        "answer": None if account.answer is None else json.dumps(dict(account.answer), allow_nan=False),
-        "lines": account.lines,
-    }
-    connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(ended_at=now, reason=job.reason, **left))
-    if job.state is JobState.DONE:
-        _let_go_on(connection, job.id)
-    elif job.state.is_end:
-        cancel_behind(connection, job.id, f"{job.state.value}: {job.reason}", now)
-
-
-def cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
-    """Cancel waiting jobs that depend (even indirectly) on a job that cannot finish. Lock rows in id order to avoid deadlocks."""
-    behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
-    behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
-    query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
-    read = read_jobs(connection, query.order_by(JobRow.id).with_for_update())
-    store_changes(connection, [cancelled(job, f"it needs job {job_id}, which is {fate}", now) for job in read.jobs])
-
-
-def fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
-    """Mark jobs with damaged rows as failed, and cancel jobs that depend on them. The caller has locked the damaged rows."""
-    for job_id, fault in faults.items():
-        ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
-        connection.execute(sa.update(_TABLE).where(JobRow.id == job_id).values(ended))
-        cancel_behind(connection, job_id, "damaged", now)
-
-
-def _let_go_on(connection: sa.Connection, job_id: int) -> None:
-    """For each job that depends on the finished job `job_id`, reduce the stored number of unfinished dependencies by one."""
-    waiting = JobRow.id.in_(sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id))
-    connection.execute(sa.select(JobRow.id).where(waiting).order_by(JobRow.id).with_for_update())
-    connection.execute(sa.update(_TABLE).where(waiting).values(open_needs=JobRow.open_needs - 1))
 
 
 def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:

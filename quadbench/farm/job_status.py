@@ -1,29 +1,31 @@
-"""Queries that only read the farm's job queue: statistics, a run's jobs, a job's attempts, damaged or stuck jobs."""
+"""Queries that only read the farm's jobs: statistics, a run's jobs, a job's attempts, results, the last jobs of devices.
 
-from collections.abc import Iterable, Mapping, Sequence
+All raise StorageError if the database cannot be read, and ArtifactError if it is damaged.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
+from pydantic_core import from_json
 
-from quadbench.errors import UnknownNameError
-from quadbench.farm.job import JobState
+from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobState
 from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
-from quadbench.results.engine import begin_read, database_now
-from quadbench.results.schema import AttemptRow, JobNeedRow, JobRow
+from quadbench.results.engine import begin_read, database_now, name_of
+from quadbench.results.schema import AttemptRow, JobRow
 
 MOST_LISTED = 1000  # limit for a list of jobs
 _MOST_RUNS = 50  # limit for a list of open runs
 _MOST_LINES_CHARACTERS = 200_000  # limit for an attempt's log
-_MOST_CHECKED = 100_000  # limit on the dependencies that are searched for cycles
 _OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueueStatus:
-    """Job queue statistics: jobs by state, unfinished jobs by owner and state, longest wait in seconds, and error messages."""
+class JobCounts:
+    """Job statistics: jobs by state, unfinished jobs by owner and state, longest wait in seconds, and error messages."""
 
     states: Mapping[str, int]
     owners: Mapping[str, Mapping[str, int]]
@@ -33,10 +35,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class PastAttempt:
-    """An attempt at a job, perhaps still running: its worker, its times, why it ended, and its last log lines."""
+    """An attempt at a job, perhaps still running: its host and device, its times, why it ended, and its last log lines."""
 
     number: int
-    worker: str
+    host: str
     seat: str
     started_at: datetime | None
     ended_at: datetime | None
@@ -44,27 +46,23 @@ class PastAttempt:
     lines: str
 
 
-def queue_status(engine: sa.Engine) -> QueueStatus:
-    """Return statistics of the job queue. `faults` lists messages on damaged rows, unknown states and jobs that never start.
-
-    Raises:
-        StorageError, ArtifactError: as `begin_read`.
-    """
+def job_counts(engine: sa.Engine) -> JobCounts:
+    """Return statistics of the jobs. `faults` lists unknown states and errors of damaged rows of the 1000 oldest open jobs."""
     with begin_read(engine) as connection:
-        counting = sa.select(JobRow.state, sa.func.count().label("jobs")).group_by(JobRow.state)
-        states = {str(row.state): row.jobs for row in connection.execute(counting)}
-        owners: dict[str, dict[str, int]] = {}
-        by_owner = sa.select(JobRow.owner, JobRow.state, sa.func.count().label("jobs")).where(JobRow.state.in_(_OPEN))
-        for row in connection.execute(by_owner.group_by(JobRow.owner, JobRow.state).order_by(JobRow.owner, JobRow.state)):
-            owners.setdefault(str(row.owner), {})[str(row.state)] = row.jobs
+        states, owners = dict[str, int](), dict[str, dict[str, int]]()
+        counting = sa.select(JobRow.owner, JobRow.state, sa.func.count()).group_by(JobRow.owner, JobRow.state)
+        for owner, state, count in connection.execute(counting.order_by(JobRow.owner, JobRow.state)):
+            states[str(state)] = states.get(str(state), 0) + count
+            if state in _OPEN:
+                owners.setdefault(str(owner), {})[str(state)] = count
         waiting = sa.select(sa.type_coerce(sa.func.min(JobRow.submitted_at), sa.types.NULLTYPE))
         oldest = time_of(connection.scalar(waiting.where(JobRow.state == JobState.WAITING.value)))
-        return QueueStatus(
-            states=states,
-            owners=owners,
-            oldest_waits_s=(database_now(connection) - oldest).total_seconds() if oldest else None,
-            faults=[*_strange_states(states), *_stuck(connection), *_open_faults(connection)],
-        )
+        oldest_s = (database_now(connection) - oldest).total_seconds() if oldest else None
+        strange = states.keys() - {state.value for state in JobState}
+        faults = [f"{states[state]} jobs have state '{state}', which nobody looks at" for state in sorted(strange)]
+        open_jobs = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
+        faults += read_jobs(connection, open_jobs).faults.values()
+    return JobCounts(states=states, owners=owners, oldest_waits_s=oldest_s, faults=faults)
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
@@ -72,7 +70,6 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
     Raises:
         UnknownNameError: there is no such run.
-        StorageError, ArtifactError: as `begin_read`.
     """
     query = sa.select(JobRow).order_by(JobRow.id.desc()).limit(MOST_LISTED)
     if run_id is not None:
@@ -81,16 +78,12 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
         read = read_jobs(connection, query)
         if run_id is not None and not read.jobs and not read.faults:
             latest = sa.select(JobRow.run_id).order_by(JobRow.id.desc()).limit(MOST_LISTED)
-            raise UnknownNameError("run in the queue", run_id, sorted({str(name) for name in connection.scalars(latest)})[:20])
+            raise UnknownNameError("run of the farm", run_id, sorted({str(name) for name in connection.scalars(latest)})[:20])
     return read
 
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
-    """Count the jobs of up to 50 runs with waiting or running jobs. Return {run id: {state: number of jobs}}, latest run first.
-
-    Raises:
-        StorageError, ArtifactError: as `begin_read`.
-    """
+    """Count the jobs of the latest 50 runs with waiting or running jobs. Return {run id: {state: number}}, latest run first."""
     latest = sa.select(JobRow.run_id).where(JobRow.state.in_(_OPEN)).group_by(JobRow.run_id)
     latest = latest.order_by(sa.func.max(JobRow.id).desc()).limit(_MOST_RUNS)
     with begin_read(engine) as connection:
@@ -106,7 +99,6 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
 
     Raises:
         UnknownNameError: there is no such job.
-        StorageError, ArtifactError: as `begin_read`.
     """
     names = [column.key for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
     stored = [sa.type_coerce(AttemptRow.__table__.columns[name], sa.types.NULLTYPE).label(name) for name in names]
@@ -119,73 +111,43 @@ def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[Pa
         return read, [_past(row) for row in connection.execute(query).mappings()]
 
 
-def asked_to_stop(engine: sa.Engine, worker: str) -> frozenset[int]:
-    """Return the ids of a worker's running jobs that somebody has cancelled.
-
-    Raises:
-        StorageError, ArtifactError: as `begin_read`.
-    """
-    query = sa.select(JobRow.id).where(
-        JobRow.state == JobState.RUNNING.value, JobRow.worker == worker, JobRow.is_stopping.is_(True)
-    )
+def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
+    """Return a dict from the id of each finished job to its parsed JSON result. The value is None if no result was stored."""
+    done = {job.id: job for job in jobs if job.state is JobState.DONE}
+    columns = AttemptRow.job, AttemptRow.number, sa.func.substr(AttemptRow.answer, 1, MOST_ANSWER_BYTES + 1).label("answer")
     with begin_read(engine) as connection:
-        return frozenset(connection.scalars(query))
+        rows = connection.execute(sa.select(*columns).where(AttemptRow.job.in_(done))).all()
+        return {row.job: _answer(engine, row.job, row.answer) for row in rows if row.number == done[row.job].attempt}
 
 
-def in_circles(needs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the sorted ids of waiting jobs that can never start. They are in a dependency cycle, or depend on one.
-
-    `needs` has a pair of a waiting job and one of its open dependencies for each such dependency.
-    """
-    pairs = list(needs)
-    behind: dict[int, list[int]] = {}
-    open_needs: dict[int, int] = {}
-    for job, needed in pairs:
-        behind.setdefault(needed, []).append(job)
-        open_needs[job] = open_needs.get(job, 0) + 1
-    free = [needed for needed in behind if needed not in open_needs]
-    while free:
-        for job in behind.get(free.pop(), []):
-            open_needs[job] -= 1
-            if not open_needs[job]:
-                free.append(job)
-    return sorted(job for job, count in open_needs.items() if count)
+def last_jobs(engine: sa.Engine, seats: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Return a dict from device name to its last job's files (`affinity`) and the seconds since that job ended, 0 if it runs."""
+    latest = sa.select(JobRow.seat, sa.func.max(JobRow.started_at).label("started_at")).where(JobRow.seat.in_(seats))
+    last = latest.group_by(JobRow.seat).subquery()
+    columns = JobRow.seat, JobRow.affinity, sa.type_coerce(JobRow.ended_at, sa.types.NULLTYPE).label("ended_at")
+    query = sa.select(*columns).join(last, sa.and_(JobRow.seat == last.c.seat, JobRow.started_at == last.c.started_at))
+    with begin_read(engine) as connection:
+        now = database_now(connection)
+        rows = connection.execute(query).all()
+    ended = {str(row.seat): (str(row.affinity), time_of(row.ended_at)) for row in rows}
+    return {seat: (files, max(0.0, (now - at).total_seconds()) if at else 0.0) for seat, (files, at) in ended.items()}
 
 
-def _strange_states(states: Mapping[str, int]) -> list[str]:
-    known = {state.value for state in JobState}
-    return [f"{count} jobs have state '{state}', which nobody looks at" for state, count in states.items() if state not in known]
-
-
-def _stuck(connection: sa.Connection) -> list[str]:
-    """Return messages on jobs that never start: a dependency cycle blocks them, or they wait although all dependencies ended."""
-    job, needed = aliased(JobRow), aliased(JobRow)
-    is_open = job.state == JobState.WAITING.value, needed.state.in_(_OPEN)
-    pairs = sa.select(JobNeedRow.job, JobNeedRow.needed).join(job, job.id == JobNeedRow.job)
-    open_pairs = pairs.join(needed, needed.id == JobNeedRow.needed).where(*is_open).limit(_MOST_CHECKED)
-    needs = [(row.job, row.needed) for row in connection.execute(open_pairs)]
-    circle, idle = in_circles(needs), []
-    if len(needs) < _MOST_CHECKED:  # otherwise some dependencies were not read
-        behind = sa.select(JobRow.id).where(JobRow.state == JobState.WAITING.value, JobRow.open_needs != 0)
-        idle = sorted(set(connection.scalars(behind.limit(_MOST_CHECKED))) - {job_id for job_id, _ in needs})
-    why = ((circle, "need each other and never begin: cancel one"), (idle, "wait for none that is open: cancel them"))
-    return [f"jobs {_listed(ids)} {fault}" for ids, fault in why if ids]
-
-
-def _open_faults(connection: sa.Connection) -> list[str]:
-    """Check the 1000 oldest waiting or running jobs. Return one error message for each job whose database row is damaged."""
-    query = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
-    return list(read_jobs(connection, query).faults.values())
-
-
-def _listed(ids: Sequence[int]) -> str:
-    return ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
+def _answer(engine: sa.Engine, job: int, text: Any) -> Any:
+    if text is None:
+        return None
+    try:
+        if not isinstance(text, str) or len(text) > MOST_ANSWER_BYTES:
+            raise ValueError(f"expected a text of at most {MOST_ANSWER_BYTES} bytes")
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ArtifactError(f"{name_of(engine)} is damaged: the answer of job {job} cannot be read: {error}") from error
 
 
 def _past(row: Any) -> PastAttempt:
     return PastAttempt(
         number=row["number"],
-        worker=str(row["worker"]),
+        host=str(row["host"]),
         seat=str(row["seat"]),
         started_at=time_of(row["started_at"]),
         ended_at=time_of(row["ended_at"]),

@@ -1,272 +1,272 @@
-"""The farm's job queue in the database. At most one worker owns a job at any time.
+"""The farm's jobs in the database: what was ordered, each attempt, and what came of it. HTCondor decides when and where they run.
 
 All times are the database server's. Every change is one transaction with the job's row locked.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from quadbench.errors import AttemptOverError, UnknownNameError, UserError
-from quadbench.farm.claims import claim_within
-from quadbench.farm.job import (
-    MOST_PAYLOAD_BYTES,
-    NOTHING_LEFT,
-    Account,
-    Job,
-    JobState,
-    NewJob,
-    cancelled,
-    expired,
-    extended,
-    failed,
-    finished,
-    given_back,
-    is_held,
-)
-from quadbench.farm.job_rows import (
-    cancel_behind,
-    damage,
-    end_attempt,
-    fail_damaged,
-    job_query,
-    locked_job,
-    read_jobs,
-    row_of,
-    store_changes,
-)
-from quadbench.farm.leases import lease_time_s
-from quadbench.farm.scheduler import Seat
-from quadbench.results.engine import begin_read, begin_write, database_now
-from quadbench.results.schema import JobNeedRow, JobRow
+from quadbench.errors import ArtifactError, AttemptOverError, UnknownNameError, UserError
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, NewJob
+from quadbench.farm.job_rows import job_query, read_jobs, row_of, store_changes
+from quadbench.results.engine import begin_read, begin_write, database_now, name_of, upsert
+from quadbench.results.schema import AttemptRow, FenceRow, JobNeedRow, JobRow
 
-MOST_IN_BATCH = 100_000  # jobs
-_WAITING, _RUNNING = JobState.WAITING.value, JobState.RUNNING.value
+_OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
+_SETTLED_AFTER = timedelta(minutes=5)  # an answer of the pool is older than its jobs by less
+_LOST_HINT = "a host that stood still or was cut off loses its jobs; they are tried again"
+Send = Callable[[Sequence[Job]], object]
+_NO_SUCCESSOR = "the pool's queue has neither the job nor its run any more"
 
 
-class JobQueue:
-    """The job queue in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged."""
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A start of a job by HTCondor. `number` is higher for each later start of the same job; `seat` is the device or host.
+
+    `host` is the machine's name.
+    """
+
+    job: int
+    number: int
+    seat: str
+    host: str
+
+
+class FarmJobs:
+    """The farm's jobs in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged.
+
+    Methods that take an attempt, which is a running job, raise AttemptOverError if it is over: a later one may have begun.
+    Methods that take the id of a job or run raise UnknownNameError if there is none.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str) -> list[int]:
-        """Add a run's jobs in one transaction. Return their ids in the same order. Only workers of quadbench `version` run them.
+    def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str, send: Send, pool: str = "") -> list[Job]:
+        """Store a run's jobs, then call `send` with them, which submits them to the pool. If `send` raises, remove them again.
+
+        `pool` is the pool's identity. The database is not locked meanwhile. If this process dies meanwhile, `settle` ends the
+        jobs.
 
         Raises:
             UserError: a job is invalid, or the run has jobs already.
         """
-        _check_batch(jobs)
         with begin_write(self._engine) as connection:
             if connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UserError(f"run '{run_id}' has been submitted already", hint=f"see: quadbench farm jobs {run_id}")
             now = database_now(connection)
-            rows = [_row(f"job {n} of run '{run_id}'", new, run_id, owner, version, now) for n, new in enumerate(jobs)]
+            named = [(f"job {number} of run '{run_id}'", new) for number, new in enumerate(jobs)]
+            rows = [_row(name, new, run_id, owner, version, now) | {"pool": pool} for name, new in named]
             insert = sa.insert(JobRow).returning(JobRow.id, sort_by_parameter_order=True)
             ids = list(connection.scalars(insert, rows))
             needs = [{"job": ids[number], "needed": ids[place]} for number, new in enumerate(jobs) for place in set(new.after)]
             if needs:
                 connection.execute(sa.insert(JobNeedRow), needs)
-            return ids
+            query = sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id)
+            stored = read_jobs(connection, query).jobs
+        try:
+            send(stored)
+        except BaseException:
+            with suppress(ArtifactError), begin_write(self._engine) as connection:
+                connection.execute(sa.delete(JobRow).where(JobRow.run_id == run_id))
+            raise
+        return list(stored)
 
-    def claim(self, worker: str, version: str, seats: Sequence[Seat], lease_s: float | None = None) -> list[Job]:
-        """Start waiting jobs on `seats`, the free devices of a worker and, if free, its host. Return the jobs that were started.
+    def begin(self, start: Start) -> Job:
+        """Record a start of a job. From now on, earlier starts are refused. Return the job, which runs, or has ended before.
 
-        Raises:
-            ArtifactError: the database has another schema version.
-        """
-        self.expire()
-        with begin_write(self._engine) as connection:
-            return claim_within(connection, worker, version, seats, lease_time_s(lease_s))
-
-    def renew(self, attempt: Job, lease_s: float | None = None) -> Job:
-        """Record a heartbeat for an attempt. Return the job's current state, which tells the worker whether to stop the job.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        with begin_write(self._engine) as connection:
-            job, now = _held(connection, attempt)
-            renewed = extended(job, now, lease_time_s(lease_s))
-            store_changes(connection, [renewed])
-            return renewed
-
-    def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise AttemptOverError if a job's attempt is over. Otherwise lock the job's row until the end of the transaction.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        _held(connection, attempt)
-
-    def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """Mark a job as done, with its result and log. Jobs that depend on it may start now.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        with begin_write(self._engine) as connection:
-            self.finish_within(connection, attempt, account)
-
-    def finish_within(self, connection: sa.Connection, attempt: Job, account: Account = NOTHING_LEFT) -> None:
-        """Mark a job as done, with its result and log, in the caller's transaction. Jobs that depend on the job may start now.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        job, now = _held(connection, attempt)
-        end_attempt(connection, finished(job, now), now, account)
-
-    def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
-        """End a failed attempt. Return the job: cancelled if requested, waiting if a retry is allowed, otherwise failed.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        with begin_write(self._engine) as connection:
-            job, now = _held(connection, attempt)
-            ended = failed(job, reason, now, is_transient=is_transient)
-            end_attempt(connection, ended, now, account)
-            return ended
-
-    def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
-        """End an attempt whose worker stops. Return the job: cancelled if requested, otherwise waiting to be started again.
-
-        Raises:
-            AttemptOverError: the attempt is over.
-        """
-        with begin_write(self._engine) as connection:
-            job, now = _held(connection, attempt)
-            ended = given_back(job, reason, now)
-            end_attempt(connection, ended, now, account)
-            return ended
-
-    def cancel(self, job_id: int, reason: str) -> Job:
-        """Cancel a waiting job and all jobs that depend on it, or ask the worker of a running job to stop. Return the job.
+        An earlier attempt that has not ended is counted as lost. If it was the last one that the job may have, the job fails.
 
         Raises:
             UnknownNameError: there is no such job.
+            AttemptOverError: this start or a later one has been recorded before.
         """
         with begin_write(self._engine) as connection:
-            read = read_jobs(connection, job_query(job_id).with_for_update())
-            fail_damaged(connection, read.faults, database_now(connection))
+            job, now = _locked(connection, start.job), database_now(connection)
+            if job is None:
+                raise UnknownNameError("job", str(start.job))
+            _record_start(connection, job, start.number)
+            if job.state is JobState.RUNNING:
+                job = _without_attempt(job, now)
+                _end_attempt(connection, job, now)
+            if job.state is JobState.WAITING and job.attempt >= job.most_attempts:
+                job = job.failed(f"none of its {job.most_attempts} attempts is left", now, is_transient=True)
+                _end_attempt(connection, job, now)
+            if job.state is JobState.WAITING:
+                job = job.begun(start.seat, now)
+                store_changes(connection, [job])
+                attempt = {"job": job.id, "number": job.attempt, "host": start.host, "seat": start.seat, "started_at": now}
+                connection.execute(sa.insert(AttemptRow), [attempt])
+            return job
+
+    def check(self, connection: sa.Connection, attempt: Job) -> None:
+        """Raise AttemptOverError if a job's attempt is over. Otherwise lock the job's row until the end of the transaction."""
+        _held(connection, attempt)
+
+    def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> Job:
+        """Mark a job as done, with its result and log. Return the job."""
+        return self._end(attempt, Job.finished, account)
+
+    def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
+        """End a failed attempt. Return the job: cancelled if requested, waiting if a retry is allowed, otherwise failed."""
+        return self._end(attempt, lambda job, now: job.failed(reason, now, is_transient=is_transient), account)
+
+    def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
+        """End an attempt that was told to stop. Return the job: cancelled if requested, otherwise waiting to be started again."""
+        return self._end(attempt, lambda job, now: job.given_back(reason, now), account)
+
+    def cancel(self, job_id: int, reason: str) -> Job:
+        """Cancel a waiting job and all jobs that depend on it, or mark a running job as asked to stop. Return the job."""
+        with begin_write(self._engine) as connection:
+            read, now = read_jobs(connection, job_query(job_id).with_for_update()), database_now(connection)
+            _fail_damaged(connection, read.faults, now)
             for job in read.jobs:
-                return _cancel(connection, job, reason, database_now(connection))
+                return _cancel(connection, job, reason, now)
         for fault in read.faults.values():
-            raise damage(connection, f"{fault}; the job has failed now")
+            raise ArtifactError(f"{name_of(self._engine)} is damaged: {fault}; the job has failed now")
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
-        """Cancel a run's waiting jobs, and ask the workers of its running jobs to stop. Return all these jobs in their new state.
-
-        Raises:
-            UnknownNameError: there is no such run.
-        """
+        """Cancel a run's waiting jobs, and mark its running jobs as asked to stop. Return all these jobs in their new state."""
         with begin_write(self._engine) as connection:
-            open_jobs = JobRow.run_id == run_id, JobRow.state.in_((_WAITING, _RUNNING))
+            open_jobs = JobRow.run_id == run_id, JobRow.state.in_(_OPEN)
             read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
             if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
-                raise UnknownNameError("run in the queue", run_id)
+                raise UnknownNameError("run of the farm", run_id)
             now = database_now(connection)
-            fail_damaged(connection, read.faults, now)
+            _fail_damaged(connection, read.faults, now)
             return [_cancel(connection, job, reason, now) for job in read.jobs]
 
-    def expire(self) -> list[Job]:
-        """End all attempts whose workers have sent no heartbeat for too long, and return their jobs."""
-        jobs: list[Job] = []
-        while self._has_lost() and (ended := self._expire_one()) is not None:
-            jobs += ended
-        return jobs
+    def settle(self, queued_runs: Collection[str], unstarted: Collection[tuple[str, int]] = (), pool: str = "") -> list[Job]:
+        """Bring a pool's jobs up to date with its queue, which was read less than five minutes ago. Return the changed jobs.
 
-    def _has_lost(self) -> bool:
-        """Return True if any running attempt's lease has expired. Only read: in SQLite, write transactions block others."""
-        with begin_read(self._engine) as connection:
-            return connection.scalar(_lost(database_now(connection), JobRow.id)) is not None
-
-    def _expire_one(self) -> Sequence[Job] | None:
-        """End one attempt whose lease has expired, skipping jobs whose rows are locked. Return a list with the attempt's job, an
-        empty list if the job's row is damaged, or None if there was no attempt to end.
+        Open jobs of runs that are not in the queue end, as nothing will start them. `unstarted` are the run and id of jobs that
+        no slot runs. If such a job is running here, its attempt was lost with its host, and the job waits for another one.
         """
+        with begin_read(self._engine) as connection:
+            before = database_now(connection) - _SETTLED_AFTER
+            old = JobRow.state.in_(_OPEN), JobRow.submitted_at < before, JobRow.pool == pool
+            runs = set(connection.scalars(sa.select(JobRow.run_id).where(*old).distinct())) - set(queued_runs)
+            running = connection.execute(sa.select(JobRow.run_id, JobRow.id).where(*_begun_before(before)))
+            cut_off = {job_id for run_id, job_id in running if (run_id, job_id) in unstarted and run_id not in runs}
+        if not runs and not cut_off:
+            return []
         with begin_write(self._engine) as connection:
-            now = database_now(connection)
-            read = read_jobs(connection, _lost(now, JobRow).with_for_update(skip_locked=True))
-            fail_damaged(connection, read.faults, now)
-            ended = [expired(job, now) for job in read.jobs]
-            for job in ended:
-                end_attempt(connection, job, now)
-            return ended if read.jobs or read.faults else None
+            is_gone = sa.and_(JobRow.run_id.in_(runs), JobRow.state.in_(_OPEN))
+            is_cut_off = sa.and_(JobRow.id.in_(cut_off), *_begun_before(before))
+            query = sa.select(JobRow).where(is_gone | is_cut_off).order_by(JobRow.id)
+            read, now = read_jobs(connection, query.with_for_update()), database_now(connection)
+            changed = [job.lost(_NO_SUCCESSOR, now) if job.run_id in runs else _without_attempt(job, now) for job in read.jobs]
+            _fail_damaged(connection, read.faults, now)
+            for job in changed:
+                _end_attempt(connection, job, now)
+            return changed
 
-
-def _lost(now: datetime, what: Any) -> sa.Select[Any]:
-    return sa.select(what).where(JobRow.state == _RUNNING, JobRow.until <= now).order_by(JobRow.until).limit(1)
+    def _end(self, attempt: Job, decide: Callable[[Job, datetime], Job], account: Account) -> Job:
+        with begin_write(self._engine) as connection:
+            job, now = _held(connection, attempt)
+            ended = decide(job, now)
+            _end_attempt(connection, ended, now, account)
+            return ended
 
 
 def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
     """Lock an attempt's job row. Return (job, the database's current time). If the attempt is over, raise AttemptOverError."""
-    job, now = locked_job(connection, attempt.id), database_now(connection)
-    if job is not None and is_held(job, attempt.attempt, now):
-        return job, now
+    job = _locked(connection, attempt.id)
+    if job is not None and job.state is JobState.RUNNING and job.attempt == attempt.attempt:
+        return job, database_now(connection)
+    why = "the job is gone"
+    if job is not None:
+        why = f"'{job.seat}' has the job" if job.state is JobState.RUNNING else f"the job is {job.state}"
     raise AttemptOverError(
-        f"attempt {attempt.attempt} at job {attempt.id} is over: {_since(job, attempt)}; nothing of it is stored",
-        hint="a worker that stood still, or a database that was away, loses its jobs; they are tried again",
+        f"attempt {attempt.attempt} at job {attempt.id} is over: {why}; nothing of it is stored", hint=_LOST_HINT
     )
 
 
-def _since(job: Job | None, attempt: Job) -> str:
-    if job is None:
-        return "the job is gone"
-    if job.state is JobState.RUNNING and job.attempt == attempt.attempt:
-        return "its worker gave no sign of life for too long"
-    return f"worker '{job.worker}' has the job" if job.state is JobState.RUNNING else f"the job is {job.state.value}"
+def _record_start(connection: sa.Connection, job: Job, number: int) -> None:
+    """Store the number of a job's start. Raise AttemptOverError if it is not higher than that of an earlier start."""
+    name = f"{job.run_id}/{job.id}"
+    insert = upsert(connection, FenceRow).values(job=name, token=number)
+    raised = insert.on_conflict_do_update(index_elements=[FenceRow.job], set_={"token": number}, where=FenceRow.token < number)
+    if connection.scalars(raised.returning(FenceRow.token)).one_or_none() is None:
+        raise AttemptOverError(
+            f"this attempt at job {name} is over: a later one has begun; nothing of it is stored", hint=_LOST_HINT
+        )
+
+
+def _begun_before(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return JobRow.state == JobState.RUNNING.value, JobRow.started_at < at
+
+
+def _without_attempt(job: Job, now: datetime) -> Job:
+    """Return a running job after the loss of its attempt. It waits for another one, unless that was the last one."""
+    return job.failed(f"'{job.seat}' lost the attempt: its host died or was cut off", now, is_transient=True)
 
 
 def _cancel(connection: sa.Connection, job: Job, reason: str, now: datetime) -> Job:
-    after = cancelled(job, reason, now)
+    after = job.cancelled(reason, now)
     store_changes(connection, [after])
     if after.state is JobState.CANCELLED:
-        cancel_behind(connection, after.id, f"cancelled: {reason}", now)
+        _cancel_behind(connection, after.id, f"cancelled: {reason}", now)
     return after
 
 
-def _check_batch(jobs: Sequence[NewJob]) -> None:
-    if not 0 < len(jobs) <= MOST_IN_BATCH:
-        raise UserError(f"{len(jobs)} jobs cannot be submitted at once; expected 1 to {MOST_IN_BATCH}")
-    for number, new in enumerate(jobs):
-        if wrong := [place for place in new.after if not 0 <= place < number]:
-            raise UserError(f"job {number} of a batch needs number {wrong[0]}; expected one before it, from 0")
-
-
 def check_job(new: NewJob) -> None:
-    """Check the fields of a new job without submitting the job. Raise UserError if one is invalid.
-
-    Raises:
-        UserError: says why.
-    """
+    """Check the fields of a new job without submitting the job. Raise UserError, which says why, if one is invalid."""
     _row(f"a job to {new.kind}", new, "any", "anybody", "any", datetime.now(UTC))
 
 
 def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
     """Check a new job, called `name` in errors. Return its row as {column: value}, or raise UserError if the job is invalid."""
     try:
-        job = Job(
-            id=0,
-            run_id=run_id,
-            version=version,
-            kind=new.kind,
-            needs=new.needs,
-            owner=owner,
-            submitted_at=now,
-            payload=new.payload,
-            after=new.after,
-            priority=new.priority,
-            affinity=new.affinity,
-            most_attempts=new.most_attempts,
-        )
-        row = row_of(job)
+        row = row_of(Job(**vars(new), id=0, run_id=run_id, owner=owner, version=version, submitted_at=now))
+        if (size := len(str(row["payload"]))) > MOST_PAYLOAD_BYTES:
+            raise ValueError(f"payload: {size} bytes, expected at most {MOST_PAYLOAD_BYTES}")
+        return row
     except (ValueError, TypeError) as error:
         raise UserError(f"{name} cannot be submitted: {error}") from error
-    if (size := len(str(row["payload"]))) > MOST_PAYLOAD_BYTES:
-        raise UserError(f"{name} has a payload of {size} bytes; expected at most {MOST_PAYLOAD_BYTES}")
-    return row
+
+
+def _locked(connection: sa.Connection, job_id: int) -> Job | None:
+    """Lock a job's row until the transaction ends. Return the job, or None if there is none. Raise ArtifactError if the row is
+    damaged.
+    """
+    read = read_jobs(connection, job_query(job_id).with_for_update())
+    for fault in read.faults.values():
+        raise ArtifactError(
+            f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job"
+        )
+    return next(iter(read.jobs), None)
+
+
+def _end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
+    """Store an attempt's end, result and log. If the job has failed or was cancelled, cancel the jobs that depend on it."""
+    store_changes(connection, [job])
+    attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
+    answer = None if account.answer is None else json.dumps(dict(account.answer), allow_nan=False)
+    left = {"ended_at": now, "reason": job.reason, "answer": answer, "lines": account.lines}
+    connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(left))
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        _cancel_behind(connection, job.id, f"{job.state.value}: {job.reason}", now)
+
+
+def _cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datetime) -> None:
+    """Cancel waiting jobs that depend (even indirectly) on a job that cannot finish. Lock rows in id order to avoid deadlocks."""
+    behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
+    behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
+    query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
+    read = read_jobs(connection, query.order_by(JobRow.id).with_for_update())
+    store_changes(connection, [job.cancelled(f"it needs job {job_id}, which is {fate}", now) for job in read.jobs])
+
+
+def _fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
+    """Mark jobs with damaged rows as failed, and cancel jobs that depend on them. The caller has locked the damaged rows."""
+    for job_id, fault in faults.items():
+        ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
+        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(ended))
+        _cancel_behind(connection, job_id, "damaged", now)

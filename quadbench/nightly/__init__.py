@@ -4,7 +4,8 @@ night_file.py       the model of night.yaml: cases, devices, limits, blocks, tim
 night_plan.py       night.yaml read and checked: sources, reference bundles (yardsticks), device names
 perform.py          one night: measuring, image scores, confirming launches, stored verdicts, resuming
 launcher.py         comparisons on this machine's devices, the retry of failed ones, their stored measurements
-farm_launcher.py    comparisons as jobs on a farm, cancelled without time or worker
+farm_launcher.py    comparisons as jobs on a farm, cancelled without time or a fitting slot
+pool_watch.py       what a farm's pool serves; patience while it does not answer
 series.py           scales and limits of changes, usual nights (the baseline), last good files
 verdicts.py         suspected changes, rules that turn them into verdicts, effect of acknowledgements
 night_report.py     a night's exit code, false alarm rates, drift, probation of doubtful phones

@@ -1,40 +1,36 @@
-"""Launcher of nightly comparisons on a device farm. It submits jobs to the farm's queue and collects the jobs' results.
+"""Launcher of nightly comparisons on a device farm. It submits jobs as DAGs to the farm's pool and collects their results.
 
-The first jobs of a night have the night's id in the queue; later ones have that id with a number. A restarted night finds its
-jobs by payload and waits for them.
+The first jobs of a night have the night's id as their run; later ones have that id with a number. A restarted night finds its
+jobs by payload and waits for them. What one case lacks costs no other case, and a silent pool or database costs only time.
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
 from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.artifacts.safe_text import check_file_name
-from quadbench.dispatch.demands import compile_orders, only_device
+from quadbench.dispatch.demands import Demand, compile_orders, only_device, planned
 from quadbench.dispatch.orders import BuildOrder, CompareAnswer, CompareOrder, SideOrder, answer_of, as_json
-from quadbench.dispatch.plan import Demand, planned
 from quadbench.dispatch.submission import Farm, to_build
 from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
-from quadbench.farm.accounts import answers
+from quadbench.farm.dag import remove_jobs
 from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_rows import ReadJobs
-from quadbench.farm.job_status import listed_jobs
-from quadbench.farm.jobs import JobQueue, check_job
-from quadbench.farm.lease import Claims
-from quadbench.farm.leases import Leases
-from quadbench.farm.need import capability_need, needs_served
+from quadbench.farm.job_status import answers, listed_jobs
+from quadbench.farm.jobs import FarmJobs, check_job
+from quadbench.farm.slots import Bay
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.launches import fetch_run
-from quadbench.farm.workers import Workers
-from quadbench.host import user_and_host
 from quadbench.kits.store import find_kit
 from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult
+from quadbench.nightly.pool_watch import AWAY, LOOK_S, Patience, ServedNeeds
 from quadbench.observer import Observer
 from quadbench.pipeline import RunOptions
 from quadbench.quad.cache import digests_of
@@ -43,14 +39,10 @@ from quadbench.report.run_line import write_comparison
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import store_fetched
-from quadbench.rollout.recovery import WAIT_S
 from quadbench.study.comparison_side import SideSpec, measure_for
 
-_LOOK_S = 1.0
-_UNREAD = "is not in the queue, or cannot be read there"
+_UNREAD = "is not in the database, or cannot be read there"
 _IN_A_BATCH = 300  # comparisons per batch, few enough to list with the jobs that they need
-
-_Need = tuple[str, str]  # a need of a job, and the quadbench version that it requires
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +58,7 @@ class _FarmComparison:
 
     @property
     def payload_text(self) -> str:
-        """Return the payload of the farm job as JSON text. A restarted nightly run finds jobs in the queue by payload text."""
+        """Return the payload of the farm job as JSON text. A restarted nightly run finds its jobs by payload text."""
         return _as_text(as_json(self.demand.order))
 
 
@@ -78,7 +70,6 @@ class FarmLauncher:
     farm: Farm
     layout: Layout
     observer: Observer
-    _gone_since: dict[_Need, float] = field(default_factory=dict)  # monotonic time since which no worker serves a need
 
     def bundle(self, digest: str) -> StoredBundle:
         """Return the bundle with this digest, from the results folder or from the farm's store."""
@@ -86,32 +77,40 @@ class FarmLauncher:
 
     def launch(self, requests: Sequence[CaseRequest], budget: Budget | None) -> Iterator[CaseResult]:
         """Run comparisons as farm jobs and yield CaseResults. Reuse the night's jobs, except failed or cancelled jobs."""
-        work = list[_FarmComparison]()
+        patience = Patience(budget)
+        try:
+            devices, known = patience.ask(lambda: self.farm.devices), patience.ask(self._comparisons)
+        except AWAY as error:
+            yield from (CaseResult.failed(one.case, word, error) for one in requests for word in one.words)
+            return
+        work, pending = list[_FarmComparison](), dict[int, _FarmComparison]()
         for asked in requests:
-            for done in self._work_of(asked):
+            for done in self._work_of(asked, devices):
                 if isinstance(done, CaseResult):
                     yield done
-                else:
+                elif (job := known.get(done.payload_text)) and (job.state is JobState.DONE or not job.state.is_end):
+                    pending[job.id] = done
+                else:  # failed and cancelled jobs give no result
                     work.append(done)
-        there = {
-            payload_text: job
-            for payload_text, job in self._comparisons().items()
-            if job.state is JobState.DONE or not job.state.is_end  # failed and cancelled jobs give no result
-        }
-        self._submit([one for one in work if one.payload_text not in there])
-        there, pending = self._comparisons(), dict[int, _FarmComparison]()
-        for one in work:
-            if job := there.get(one.payload_text):
-                pending[job.id] = one
-            else:
-                yield CaseResult(case=one.case, word=one.word, reason=f"its job {_UNREAD}")
+        for start in range(0, len(work), _IN_A_BATCH):
+            batch = work[start : start + _IN_A_BATCH]
+            try:
+                new = patience.ask(partial(self._submit, batch))
+            except QuadbenchError as error:
+                yield from (replace(CaseResult.failed(one.case, one.word, error), is_transient=True) for one in batch)
+                continue
+            pending |= {new[one.payload_text].id: one for one in batch if one.payload_text in new}
+            lost = [one for one in batch if one.payload_text not in new]
+            yield from (CaseResult(case=one.case, word=one.word, reason=f"its job {_UNREAD}") for one in lost)
+        watch = ServedNeeds(self.farm)
         while pending:
-            for job_id, ended in self._wait_for_jobs(set(pending), budget).items():
+            for job_id, ended in self._wait_for_jobs(set(pending), watch, budget).items():
                 yield self._job_result(job_id, ended, pending.pop(job_id))
+        self._cancel_left_over()
 
-    def _work_of(self, requests: CaseRequest) -> Iterator[_FarmComparison | CaseResult]:
+    def _work_of(self, requests: CaseRequest, devices: Sequence[Bay]) -> Iterator[_FarmComparison | CaseResult]:
         """Yield a _FarmComparison (planned farm job) for each requested device, or a failed CaseResult if planning fails."""
-        devices, sides = self.farm.devices, dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
+        sides = dict[tuple[str, str], tuple[SideOrder, BuildOrder | None]]()
         for word in requests.words:
             try:
                 asked = only_device(word, devices)
@@ -161,11 +160,10 @@ class FarmLauncher:
 
     def _comparisons(self) -> dict[str, Job]:
         """Return the night's comparison jobs as a dict from payload text to Job. Of jobs with equal payloads, keep the latest."""
-        jobs = [job for listed in self._read_jobs() for job in listed.jobs]
-        return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
+        return _comparisons_of([job for listed in self._read_jobs() for job in listed.jobs])
 
     def _read_jobs(self) -> Iterator[ReadJobs]:
-        """Read the night's jobs from the queue. Per submitted batch, yield a ReadJobs: jobs, and errors of damaged rows."""
+        """Read the night's jobs from the database. Per submitted batch, yield a ReadJobs: jobs, and errors of damaged rows."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -175,73 +173,58 @@ class FarmLauncher:
     def _run_id(self, number: int) -> str:
         return self.night_id if number == 1 else f"{self.night_id}.{number}"
 
-    def _submit(self, work: Sequence[_FarmComparison]) -> None:
-        queue, owner, there = JobQueue(self.farm.engine), user_and_host(), len(list(self._read_jobs()))
-        for start in range(0, len(work), _IN_A_BATCH):
-            batch, number = work[start : start + _IN_A_BATCH], there + start // _IN_A_BATCH + 1
-            builds = {build.bundle: build for one in batch for build in one.builds}
-            jobs = planned(list(builds.values()), [one.demand for one in batch])
-            queue.submit(self._run_id(number), jobs, owner, version("quadbench"))
+    def _submit(self, batch: Sequence[_FarmComparison]) -> dict[str, Job]:
+        """Submit a batch of comparisons as one DAG. Return a dict from payload text to the job of the comparison."""
+        builds = {build.bundle: build for one in batch for build in one.builds}
+        jobs = planned(list(builds.values()), [one.demand for one in batch])
+        run_id = self._run_id(len(list(self._read_jobs())) + 1)
+        return _comparisons_of(self.farm.submit(run_id, jobs, may_wait=True))
 
-    def _wait_for_jobs(self, pending: set[int], budget: Budget | None) -> dict[int, Job | None]:
-        """Wait a second. Cancel waiting jobs if the time budget is over or no worker has fitted them for minutes. Return a dict
-        from job id to the ended Job, or to None if the queue no longer lists the job.
+    def _wait_for_jobs(self, pending: set[int], watch: ServedNeeds, budget: Budget | None) -> dict[int, Job | None]:
+        """Wait two seconds. Cancel waiting jobs if the time budget is over or no slot has fitted them for minutes. Return a dict
+        from job id to the ended Job, or to None if the database no longer has the job.
         """
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
+        watch.look()
         try:
             night = {job.id: job for listed in self._read_jobs() for job in listed.jobs}
-            jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
-            served = self._served_needs()
         except StorageError as error:
-            log.warning("the queue cannot be reached: %s", error)
+            log.warning("the farm's database does not answer: %s", error)
             return {}
-        for job in jobs:
-            why = self._cancel_reason(job, night, served, budget) if job.state is JobState.WAITING else None
-            if why and not self._cancel(job, why):
-                del night[job.id]
+        jobs = [night[job_id] for job_id in sorted(pending & night.keys())]
+        waiting = [job for job in jobs if job.state is JobState.WAITING]
+        lost = self._cancel({job.id: why for job in waiting if (why := _cancel_reason(job, night, watch, budget))})
         running = ", ".join(f"{job.payload.get('case')} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         self.observer.stage_step("farm", f"{len(jobs)} comparisons left; running: {running or 'none'}")
-        return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys(pending - night.keys())
+        return {job.id: job for job in jobs if job.state.is_end} | dict.fromkeys((pending - night.keys()) | lost)
 
-    def _cancel(self, job: Job, why: str) -> bool:
-        """Cancel a farm job. Return False if the job's row is missing or damaged, else True, even if the queue is unreachable."""
+    def _cancel(self, reasons: Mapping[int, str]) -> set[int]:
+        """Cancel jobs, each for its reason, here and in the pool. Return the ids of jobs whose rows are missing or damaged."""
+        jobs, lost, cancelled = FarmJobs(self.farm.engine), set[int](), list[Job]()
+        for job_id, why in reasons.items():
+            try:
+                cancelled.append(jobs.cancel(job_id, why))
+            except StorageError as error:
+                log.warning("jobs are cancelled later: %s", error)
+                break
+            except (ArtifactError, UnknownNameError) as error:
+                log.warning("job %d could not be cancelled: %s", job_id, error)
+                lost.add(job_id)
         try:
-            JobQueue(self.farm.engine).cancel(job.id, why)
-        except (ArtifactError, UnknownNameError) as error:
-            log.warning("job %d could not be cancelled: %s", job.id, error)
-            return isinstance(error, StorageError)
-        return True
+            remove_jobs(self.farm.pool, cancelled, f"night {self.night_id} cancelled it")
+        except QuadbenchError as error:  # a slot that starts such a job ends it at once
+            log.warning("cancelled jobs stay in the pool's queue: %s", error)
+        return lost
 
-    def _cancel_reason(self, job: Job, night: Mapping[int, Job], served: Set[_Need], budget: Budget | None) -> str | None:
-        """Return why a waiting job must be cancelled (time is over, or no worker fits); None if it may keep waiting."""
-        if budget and budget.left_s <= 0:
-            return f"{NO_TIME} it"
-        now, behind, waiting = time.monotonic(), [job], dict[int, Job]()  # the job and its dependencies that still wait
-        while behind:
-            one = behind.pop()
-            if one.id not in waiting and one.state is JobState.WAITING:
-                waiting[one.id] = one
-                behind += [night[job_id] for job_id in one.after if job_id in night]
-        for needs in sorted({(one.needs, one.version) for one in waiting.values()} - served):
-            if now - self._gone_since.setdefault(needs, now) > WAIT_S:
-                return f"no worker with quadbench {needs[1]} has had the {needs[0]} for {WAIT_S / 60:g} minutes"
-        return None
-
-    def _served_needs(self) -> set[_Need]:
-        """Return the job needs that active workers can serve, as a set of (need such as `device NAME`, quadbench version). Skip a
-        device reserved by anyone but its worker's user and host. Delete the served pairs from `_gone_since` (unserved pairs).
-        """
-        standing, served = Leases(self.farm.engine).standing(), set[_Need]()
-        for worker in (known.worker for known in Workers(self.farm.engine).known() if known.is_here):
-            needs = set(map(capability_need, worker.capabilities))
-            for device in worker.devices:
-                reservation = standing.get(device.name, Claims()).reservation
-                if reservation is None or reservation.owner == device.owner:
-                    needs |= needs_served(device.name, device.labels)
-            served |= {(need, worker.version) for need in needs}
-        for there in served:
-            self._gone_since.pop(there, None)
-        return served
+    def _cancel_left_over(self) -> None:
+        """Cancel the night's builds that still wait although no comparison needs them any more. They would stay in the pool."""
+        try:
+            jobs = {job.id: job for listed in self._read_jobs() for job in listed.jobs if job.state is JobState.WAITING}
+        except ArtifactError as error:
+            log.warning("builds that nobody needs may be left in the pool: %s", error)
+            return
+        needed = {one.id for job in jobs.values() if job.kind is JobKind.COMPARE for one in _waits_for(job, jobs)}
+        self._cancel(dict.fromkeys(jobs.keys() - needed, "no comparison needs it any more"))
 
     def _job_result(self, job_id: int, job: Job | None, work: _FarmComparison) -> CaseResult:
         """Fetch a farm job's runs into the results folder, and return the job's CaseResult. On failure, `reason` says why."""
@@ -265,6 +248,28 @@ class FarmLauncher:
             return replace(came, reason=why, is_transient=is_unstored, is_storage_failure=is_unstored)
         runs = answer.runs[0].run_id, answer.runs[1].run_id
         return replace(came, device=job.seat, versus=device, comparison=versus.comparison_id, runs=runs)
+
+
+def _cancel_reason(job: Job, night: Mapping[int, Job], watch: ServedNeeds, budget: Budget | None) -> str | None:
+    """Return why a waiting job must be cancelled (time is over, or no slot fits); None if it may keep waiting."""
+    if budget and budget.left_s <= 0:
+        return f"{NO_TIME} it"
+    return watch.unserved_reason({(one.needs, one.version) for one in _waits_for(job, night)})
+
+
+def _waits_for(job: Job, night: Mapping[int, Job]) -> list[Job]:
+    """Return a waiting job, and those of its direct and indirect dependencies that still wait."""
+    behind, waiting = [job], dict[int, Job]()
+    while behind:
+        one = behind.pop()
+        if one.id not in waiting and one.state is JobState.WAITING:
+            waiting[one.id] = one
+            behind += [night[job_id] for job_id in one.after if job_id in night]
+    return list(waiting.values())
+
+
+def _comparisons_of(jobs: Sequence[Job]) -> dict[str, Job]:
+    return {_as_text(job.payload): job for job in jobs if job.kind is JobKind.COMPARE}
 
 
 def _as_text(payload: Mapping[str, Any]) -> str:

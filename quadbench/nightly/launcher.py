@@ -7,9 +7,9 @@ from typing import Protocol, Self
 from quadbench.artifacts import Bundle, RunRecord, Status, StoredBundle
 from quadbench.artifacts.night_record import Measurement, Point, Subject, differing_values, fingerprint
 from quadbench.devices.addresses import parse_addresses
+from quadbench.devices.lab.leases import lease_name
+from quadbench.devices.lab.wishes import addresses_for
 from quadbench.errors import ArtifactError, DeviceError, MissingDependencyError, QuadbenchError, StorageError, UserError
-from quadbench.farm.leases import lease_name
-from quadbench.farm.wishes import addresses_for
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer
 from quadbench.pipeline import RunOptions

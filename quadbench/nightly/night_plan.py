@@ -7,10 +7,10 @@ from pathlib import Path
 
 from quadbench.artifacts.night_record import Measurement
 from quadbench.devices.addresses import parse_address
+from quadbench.devices.lab.farm_file import ExpectedPhone, expected_phones
+from quadbench.devices.lab.leases import leased_name
+from quadbench.devices.lab.selection import parse_wish
 from quadbench.errors import QuadbenchError, SpecError, UnknownNameError, UserError
-from quadbench.farm.farm_file import ExpectedPhone, expected_phones
-from quadbench.farm.leases import leased_name
-from quadbench.farm.selection import parse_wish
 from quadbench.kits.store import find_kit
 from quadbench.nightly.night_file import Case, Limits, NightFile
 from quadbench.results.bundles import frozen_bundle

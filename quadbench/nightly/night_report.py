@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Self
 
 from quadbench.artifacts.night_record import Measurement, Night, Ruling, RulingKind
-from quadbench.farm.health import put_on_probation
-from quadbench.farm.inventory import Inventory
+from quadbench.devices.lab.health import put_on_probation
+from quadbench.devices.lab.inventory import Inventory
 from quadbench.nightly.series import change_text, yardstick_values
 from quadbench.report.night import WORST_FIRST, AlarmRate, NightView, Series, night_view
 from quadbench.report.versus import PRIMARY

@@ -11,9 +11,9 @@ from importlib.metadata import version
 
 from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
+from quadbench.devices.lab.farm_file import expected_phones
+from quadbench.devices.lab.inventory import Inventory
 from quadbench.errors import ArtifactError, QuadbenchError, UserError, requires_extra
-from quadbench.farm.farm_file import expected_phones
-from quadbench.farm.inventory import Inventory
 from quadbench.host import file_lock, user_and_host
 from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult, Launcher, launch_with_retry, measurement_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quadbench.errors import UserError, quote
-from quadbench.farm.unit import one_line, unit_command, user_name
+from quadbench.farm.pool_setup import user_name
 
 ENVIRONMENT_FILE = Path("/etc/quadbench/night.env")  # a webhook address is a secret, so it is not in the command
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
@@ -81,3 +81,20 @@ def cron_line(command: Sequence[str], folder: Path, at: str) -> str:
     words = shlex.join(map(one_line, command))
     line = f"cd {shlex.quote(one_line(str(folder)))} && {words}"
     return f"{int(minute)} {int(hour)} * * * " + line.replace("%", "\\%") + "\n"  # cron reads `%` as a line end
+
+
+def unit_command(words: Sequence[str]) -> str:
+    """Return a systemd command line: a program and its arguments, each quoted. `%` is escaped everywhere, `$` only in arguments.
+
+    Raises:
+        UserError: as `one_line`.
+    """
+    program, *arguments = (one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") for word in words)
+    return " ".join(f'"{word}"' for word in (program, *(word.replace("$", "$$") for word in arguments)))
+
+
+def one_line(text: str) -> str:
+    """Return the text unchanged if it is printable and on one line; raise UserError if not."""
+    if not text.isprintable():
+        raise UserError(f"{quote(text)} cannot stand in a unit or a crontab; expected printable characters")
+    return text

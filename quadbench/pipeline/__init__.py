@@ -17,8 +17,8 @@ from quadbench.artifacts import Bundle, Deployment, StoredBundle, StoredCompiled
 from quadbench.artifacts.run_record import file_refs, own_graph_tasks
 from quadbench.compile.availability import require
 from quadbench.devices import Address, connections, parse_addresses
+from quadbench.devices.lab.held import leased
 from quadbench.errors import QuadbenchError, requires_extra
-from quadbench.farm.held import leased
 from quadbench.observer import Observer
 from quadbench.pipeline.run_options import DEFAULT_RUN, RecordHooks, RunOptions, RunPlan, bundles_of, resumable_bundle
 from quadbench.pipeline.session import RunSession, require_devices, run_session

@@ -14,9 +14,9 @@ from quadbench.compile.availability import require
 from quadbench.devices import Address, Device
 from quadbench.devices.addresses import HostedAddress
 from quadbench.devices.connections import HostedPhone, connect, hosted_phone
+from quadbench.devices.lab.held import Held, held, require_any
+from quadbench.devices.lab.inventory import Inventory
 from quadbench.errors import ArtifactError, QuadbenchError, RunInterrupted
-from quadbench.farm.held import Held, held, require_any
-from quadbench.farm.inventory import Inventory
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import Budget
 from quadbench.observer import Observer

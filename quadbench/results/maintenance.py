@@ -73,7 +73,7 @@ def old_runs(layout: Layout, keep_s: float) -> OldRuns:
 def remove_run(records: RecordStore, layout: Layout, run_id: str) -> int:
     """Remove a run's report, folder and launch records; return how many records were removed. If interrupted, call it again.
 
-    If a worker measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
+    If this host measured the run for a farm whose database lies elsewhere, the records stay there, as another results folder
     keeps the run.
 
     Raises:
@@ -134,7 +134,7 @@ def _run_file(layout: Layout, run_id: str) -> RunFile | None:
 
 
 def _is_kept_elsewhere(layout: Layout, run_id: str) -> bool:
-    """Return whether another results folder keeps a run: a farm worker measured it here, for a database outside this folder."""
+    """Return whether another results folder keeps a run: it was measured here for a farm with a database elsewhere."""
     return is_external(layout) and (run := _run_file(layout, run_id)) is not None and run.is_part
 
 

@@ -138,7 +138,7 @@ class LeaseRow(Table):
 
 
 class FenceRow(Table):
-    """Table `fences`: the number of the latest attempt for each farm job. Results of a job's earlier attempts are refused."""
+    """Table `fences`: the number of the latest start of each farm job. Results of a job's earlier attempts are refused."""
 
     __tablename__ = "fences"
 
@@ -177,14 +177,10 @@ class PhoneRow(Table):
 
 
 class JobRow(Table):
-    """Table `jobs`: one row per farm job. Time `counts_from` orders a user's jobs. `open_needs` counts jobs to wait for."""
+    """Table `jobs`: one row per farm job: what it needs and does, the number of its attempts so far, and what came of it."""
 
     __tablename__ = "jobs"
-    __table_args__ = (
-        sa.Index("ix_jobs_line", "state", "open_needs", "version", "needs", "owner", "counts_from", "id"),
-        sa.Index("ix_jobs_served", "needs", "owner", "started_at"),
-        sa.Index("ix_jobs_lost", "state", "until"),
-    )
+    __table_args__ = (sa.Index("ix_jobs_state", "state", "submitted_at"),)
 
     id: Mapped[int] = mapped_column(BIG, primary_key=True)
     run_id: Mapped[str] = mapped_column(index=True)
@@ -196,19 +192,15 @@ class JobRow(Table):
     payload: Mapped[str] = mapped_column(sa.Text)
     priority: Mapped[int]
     affinity: Mapped[str]
+    pool: Mapped[str] = mapped_column(server_default="")
     most_attempts: Mapped[int]
     attempt: Mapped[int]
     state: Mapped[str]
     is_stopping: Mapped[bool]
-    worker: Mapped[str | None]
-    seat: Mapped[str | None]
-    until: Mapped[datetime | None]
-    not_before: Mapped[datetime | None]
+    seat: Mapped[str | None] = mapped_column(index=True)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(sa.Text)
-    counts_from: Mapped[datetime]
-    open_needs: Mapped[int]
 
 
 class JobNeedRow(Table):
@@ -221,35 +213,19 @@ class JobNeedRow(Table):
 
 
 class AttemptRow(Table):
-    """Table `attempts`: one row for each attempt to run a farm job, with times, the worker's JSON answer and last log lines."""
+    """Table `attempts`: one row for each attempt at a farm job, with its times, its JSON answer and its last log lines."""
 
     __tablename__ = "attempts"
 
     job: Mapped[int] = mapped_column(BIG, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    worker: Mapped[str]
+    host: Mapped[str]
     seat: Mapped[str]
     started_at: Mapped[datetime]
-    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(sa.Text)
     answer: Mapped[str | None] = mapped_column(sa.Text)
     lines: Mapped[str | None] = mapped_column(sa.Text)
-
-
-class WorkerRow(Table):
-    """Table `workers`: one row for each worker process that takes jobs from the farm's queue."""
-
-    __tablename__ = "workers"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    host: Mapped[str]
-    version: Mapped[str]
-    capabilities: Mapped[str] = mapped_column(sa.Text)
-    devices: Mapped[str] = mapped_column(sa.Text)
-    started_at: Mapped[datetime]
-    last_seen: Mapped[datetime]
-    is_draining: Mapped[bool]
 
 
 class NightRow(Table):

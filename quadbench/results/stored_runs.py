@@ -46,7 +46,7 @@ class RunFile:
     bundle's folder name. `planned` is the number of launches per variant on a device; it is empty for runs of a comparison.
     `recipe` is the recipe's text, and `swept` has the values that a sweep set in it. The settings, the `devices`, and the
     addresses `hosted` at AI Hub are stored for resuming. `contents` has the digest of each bundle's files. `has_own_report`:
-    no user requested the report, so the run and its report may be removed. `is_part`: a farm worker measured the run for
+    no user requested the report, so the run and its report may be removed. `is_part`: a farm's host measured the run for
     another results folder, which keeps it. `retries` are devices that were lost and came back; `left_out` maps an address to
     the reason of missing launches.
     """
@@ -350,7 +350,7 @@ def keep_run(layout: Layout, run_id: str) -> None:
 
 
 def store_fetched(layout: Layout, run: RunFile) -> None:
-    """Merge a RunFile fetched from farm workers into run.json, or create the file. Clear `is_part`, which marks a worker's copy.
+    """Merge a RunFile fetched from a farm into run.json, or create the file. Clear `is_part`, which marks a host's copy.
 
     Raises:
         StorageError, ArtifactError: as for `change_run`.

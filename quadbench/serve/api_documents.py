@@ -1,5 +1,6 @@
 """Define the web API's documents on running commands, the device farm and nightly runs. Create result documents' JSON schemas."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +11,15 @@ from pydantic import TypeAdapter
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.night_record import RulingKind
-from quadbench.farm.farm_file import ExpectedPhone
-from quadbench.farm.inventory import READY, Inventory
+from quadbench.artifacts.safe_text import one_line
+from quadbench.devices.lab.farm_file import ExpectedPhone
+from quadbench.devices.lab.inventory import READY, Inventory
+from quadbench.devices.lab.lease import Claim, Claims
+from quadbench.devices.lab.leases import Leases
+from quadbench.devices.lab.overview import GONE, MISSING, FarmPhone, merged
 from quadbench.farm.job import Job, JobState
-from quadbench.farm.job_status import listed_jobs, open_runs, queue_status
-from quadbench.farm.lease import Claim, Claims
-from quadbench.farm.leases import Leases
-from quadbench.farm.overview import GONE, MISSING, FarmPhone, merged
-from quadbench.farm.workers import KnownWorker, Workers
+from quadbench.farm.job_status import job_counts, listed_jobs, open_runs
+from quadbench.farm.slots import Slot, is_silent, why_not_started
 from quadbench.nightly.history_formats import CaseDocument
 from quadbench.report.night import WORST_FIRST
 from quadbench.report.night_formats import NightDocument
@@ -31,7 +33,11 @@ from quadbench.results.progress import DeviceProgress, Progress, Stage, active_w
 SCHEMA_VERSION = 1
 DocumentT = TypeVar("DocumentT")
 _MAX_JOBS = 100
+_MAX_REASON = 500  # characters of the reason why a job waits
 _RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # order of jobs; ended ones come last, each group latest first
+FREE = "free"
+"""The state of a device outside the inventory whose slot can start a job now."""
+
 _NOBODY = "here"  # stands for no host: a phone's state is that of the host that saw it last
 
 
@@ -77,7 +83,7 @@ class FarmClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmDevice:
-    """A farm device, known from inventory, farm.yaml, a lease, a reservation or a worker. Unknown values are empty or None."""
+    """A farm device, known from inventory, farm.yaml, a lease, a reservation or a slot. Unknown values are empty or None."""
 
     name: str
     model: str
@@ -103,15 +109,13 @@ class FarmDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FarmWorker:
-    """A farm worker in state ready, draining or lost. `takes` lists the capabilities and device addresses whose jobs it runs."""
+class FarmHost:
+    """A host of the pool. `takes` lists the devices and capabilities of its slots; `state` is ready, draining or silent."""
 
-    name: str
     host: str
     version: str
     takes: tuple[str, ...]
     state: str
-    last_seen: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ class FarmRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmJob:
-    """A job in the farm's queue: the device or capability that it needs, its owner and its state."""
+    """A farm job: the device or capability that it needs, its owner and its state. `waits` says why it has not started."""
 
     id: int
     run_id: str
@@ -143,15 +147,21 @@ class FarmJob:
     seat: str | None
     submitted_at: datetime
     reason: str | None
+    waits: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FarmNow:
-    """The farm's state: devices, workers, unfinished runs, job counts by state, up to 100 jobs, and messages on queue errors."""
+    """The farm's state: devices, hosts, unfinished runs, job counts by state, up to 100 jobs, and error messages.
+
+    `shares` counts the slots that each user's jobs occupy now. `faults` has messages on damaged jobs and on a pool that does not
+    answer.
+    """
 
     schema_version: int = SCHEMA_VERSION
     devices: tuple[FarmDevice, ...]
-    workers: tuple[FarmWorker, ...]
+    hosts: tuple[FarmHost, ...]
+    shares: Mapping[str, int]
     runs: tuple[FarmRun, ...]
     states: Mapping[str, int]
     oldest_waits_s: float | None
@@ -212,27 +222,31 @@ def activity_text(device: DeviceProgress) -> str:
             return f"all {device.launches} launches done" if device.launches != 1 else "the launch is done"
 
 
-def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the farm's state as FarmNow, from the database and farm.yaml. Do not run adb, which could disturb measurements."""
-    claims, workers, queue = Leases(engine).standing(), Workers(engine).known(), queue_status(engine)
+def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone], slots: Sequence[Slot]) -> FarmNow:
+    """Return the farm's state as FarmNow, from the database, farm.yaml and the pool's slots. Do not run adb, which could disturb
+    measurements.
+    """
+    claims, counts = Leases(engine).standing(), job_counts(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
-    jobs = listed_jobs(engine).jobs
+    latest = listed_jobs(engine).jobs
+    jobs = sorted(latest, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MAX_JOBS]
     return FarmNow(
-        devices=(*map(_phone, phones), *_others(phones, claims, workers)),
-        workers=tuple(map(_worker, workers)),
+        devices=(*map(_phone, phones), *_others(phones, claims, slots)),
+        hosts=_hosts(slots),
+        shares=Counter(slot.used_by for slot in slots if slot.used_by),
         runs=tuple(FarmRun(run_id=run_id, jobs=states) for run_id, states in open_runs(engine).items()),
-        states=queue.states,
-        oldest_waits_s=queue.oldest_waits_s,
-        jobs=tuple(map(_job, sorted(jobs, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MAX_JOBS])),
-        faults=tuple(queue.faults),
+        states=counts.states,
+        oldest_waits_s=counts.oldest_waits_s,
+        jobs=tuple(_job(job, latest, slots) for job in jobs),
+        faults=tuple(counts.faults),
     )
 
 
 def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
-    """Return the state of a farm that has no database yet: a FarmNow with farm.yaml's phones, but no workers, runs or jobs."""
+    """Return the state of a farm that has no database yet: a FarmNow with farm.yaml's phones, but no hosts, runs or jobs."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
-    return FarmNow(devices=devices, workers=(), runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
+    return FarmNow(devices=devices, hosts=(), shares={}, runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
 
 
 def _phone(phone: FarmPhone) -> FarmDevice:
@@ -250,25 +264,24 @@ def _phone(phone: FarmPhone) -> FarmDevice:
     )
 
 
-def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Sequence[KnownWorker]) -> list[FarmDevice]:
-    """Return a FarmDevice for each device outside `phones` that is leased, reserved or served by a worker, sorted by name."""
+def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], slots: Sequence[Slot]) -> list[FarmDevice]:
+    """Return a FarmDevice for each device outside `phones` that is leased, reserved or has a slot, sorted by name."""
     known = {phone.seen.device for phone in phones}
-    served = {device.name: (device, each) for each in workers if each.is_here for device in each.worker.devices}
+    served = {slot.bay.name: slot for slot in slots if slot.bay.address}
     others = []
     for name in sorted({*claims, *served} - known):
-        device, worker = served.get(name, (None, None))
-        claimed = claims.get(name, Claims())
+        slot, claimed = served.get(name), claims.get(name, Claims())
         others.append(
             FarmDevice(
-                name=device.address if device else name,
+                name=slot.bay.address if slot else name,
                 model="",
-                profile=device.labels.get("profile", "") if device else "",
-                host=worker.worker.host if worker else name.partition("@")[2],
-                state="served by a worker" if worker else "leased",
+                profile=slot.bay.labels.get("profile", "") if slot else "",
+                host=slot.host if slot else name.partition("@")[2],
+                state=(slot.why_not_for(slot.bay.reserved_by or "") or FREE) if slot else "leased",
                 health=None,
                 reason=None,
                 is_missing=False,
-                last_seen=worker.last_seen if worker else None,
+                last_seen=None,
                 job=_claim(claimed.job),
                 reservation=_claim(claimed.reservation),
             )
@@ -276,19 +289,31 @@ def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], workers: Seq
     return others
 
 
+def _hosts(slots: Sequence[Slot]) -> tuple[FarmHost, ...]:
+    by_host: dict[str, list[Slot]] = {}
+    for slot in slots:
+        by_host.setdefault(slot.host, []).append(slot)
+    return tuple(_host(host, own) for host, own in by_host.items())
+
+
+def _host(host: str, slots: Sequence[Slot]) -> FarmHost:
+    """Return the FarmHost with these slots. It is silent if none of them was described lately."""
+    is_draining = any(slot.state == "draining" for slot in slots)
+    state = "silent" if all(map(is_silent, slots)) else "draining" if is_draining else "ready"
+    versions = sorted({slot.version for slot in slots if slot.version})
+    offers = sorted((bool(slot.bay.address), offer) for slot in slots for offer in slot.bay.offers)
+    return FarmHost(host=host, version=", ".join(versions), takes=tuple(offer for _, offer in offers), state=state)
+
+
 def _claim(claim: Claim | None) -> FarmClaim | None:
     return None if claim is None else document_from(FarmClaim, claim)
 
 
-def _worker(known: KnownWorker) -> FarmWorker:
-    takes = (*known.worker.capabilities, *(device.address for device in known.worker.devices))
-    state = "lost" if not known.is_here else "draining" if known.is_draining else "ready"
-    return document_from(FarmWorker, known.worker, takes=takes, state=state, last_seen=known.last_seen)
-
-
-def _job(job: Job) -> FarmJob:
+def _job(job: Job, latest: Sequence[Job], slots: Sequence[Slot]) -> FarmJob:
     state = "asked to stop" if job.is_stopping and not job.state.is_end else job.state.value
-    return document_from(FarmJob, job, kind=job.kind.value, state=state)
+    has_reason = job.state is JobState.WAITING and slots  # without slots, the pool is not known
+    waits = one_line(why_not_started(job, latest, slots), _MAX_REASON) if has_reason else None
+    return document_from(FarmJob, job, kind=job.kind.value, state=state, waits=waits)
 
 
 _DOCUMENTS: dict[str, type[Any]] = {

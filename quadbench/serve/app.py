@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
+from quadbench.farm.condor import Condor, this_pool
 from quadbench.nightly.history_formats import CaseDocument, CaseList
 from quadbench.report.night_formats import NightDocument, night_json
 from quadbench.report.run_line import RunList
@@ -34,9 +36,12 @@ _PATIENCE_S = 1  # seconds for open requests when the server ends
 log = logging.getLogger(__name__)
 
 
-def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False) -> ASGIApp:
-    """Return the live page's ASGI application for a results folder. With `is_secure`, browsers send the cookie only over TLS."""
-    queries = ResultsQueries(layout)
+def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False, pool: Callable[[], Condor] = this_pool) -> ASGIApp:
+    """Return the live page's ASGI application for a results folder. With `is_secure`, browsers send the cookie only over TLS.
+
+    `pool` returns the HTCondor pool that the farm's page shows, or raises UserError if there is none.
+    """
+    queries = ResultsQueries(layout, pool)
     pages = Pages(queries)
     app = FastAPI(
         title="quadbench",
@@ -107,7 +112,7 @@ def api_routes(queries: ResultsQueries) -> APIRouter:
     def work() -> Response:
         return _json(ActiveWork, queries.work())
 
-    @router.get("/farm", response_model=FarmNow, summary="The current devices, workers and jobs")
+    @router.get("/farm", response_model=FarmNow, summary="The current devices, hosts and jobs")
     def farm() -> Response:
         return _json(FarmNow, queries.farm())
 

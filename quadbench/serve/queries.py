@@ -1,5 +1,6 @@
 """The queries by which web pages read the results folder and its database. Answers are cached up to 60 s for all viewers."""
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -15,8 +16,10 @@ import sqlalchemy as sa
 from quadbench.artifacts import MIB
 from quadbench.artifacts.pixels import png_size
 from quadbench.artifacts.safe_text import check_file_name
+from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
-from quadbench.farm.farm_file import expected_phones
+from quadbench.farm.condor import Condor, this_pool
+from quadbench.farm.slots import Slot, read_slots
 from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, case_lines, history_view, read_cases
 from quadbench.nightly.night_report import NightResult
 from quadbench.report.html import render_study, render_view
@@ -42,9 +45,12 @@ _LINE_NIGHTS = 40  # per case, to find since when its level is stable
 _MAX_NIGHTS = 1000  # per case, in its history
 _MAX_DEVICES = 20  # per case
 _MAX_PICTURE_BYTES = 16 * 2**20
+_POOL_PATIENCE_S = 2.0
 T = TypeVar("T")
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
+
+log = logging.getLogger(__name__)
 
 
 class AnswerCache(Generic[KeyT, ValueT]):
@@ -67,6 +73,62 @@ class AnswerCache(Generic[KeyT, ValueT]):
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
             return known[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolState:
+    """The slots that a pool had at `read_at`, its last answer, or none if it never answered. `fault` is set if it fails now."""
+
+    slots: tuple[Slot, ...] = ()
+    read_at: datetime | None = None
+    fault: str | None = None
+
+    @property
+    def as_failed(self) -> "PoolState":
+        """Return a copy for a pool that does not answer now."""
+        then = f"; its hosts are shown as they were at {self.read_at:%H:%M:%S} UTC" if self.read_at else ""
+        return replace(self, fault=f"The pool does not answer{then}. See the log of quadbench serve.")
+
+
+class SlotWatch:
+    """The state of a pool. A thread of its own reads it, because a pool that hangs does so for up to a minute."""
+
+    def __init__(self, pool: Callable[[], Condor], patience_s: float = _POOL_PATIENCE_S) -> None:
+        self._pool, self._patience_s = pool, patience_s
+        self._known = PoolState()
+        self._reader: threading.Thread | None = None
+        self._began = 0.0
+        self._said = ""
+        self._lock = threading.Lock()
+
+    def __call__(self) -> PoolState:
+        """Return the pool's state, newly read. If that takes longer than `patience_s`, return the state of the last answer."""
+        with self._lock:
+            if self._reader is None or not self._reader.is_alive():
+                self._reader = threading.Thread(target=self._read, name="quadbench-pool", daemon=True)
+                self._began = time.monotonic()
+                self._reader.start()
+            self._reader.join(max(0.0, self._began + self._patience_s - time.monotonic()))
+            return self._known.as_failed if self._reader.is_alive() else self._known
+
+    def _read(self) -> None:
+        state = self._known.as_failed
+        try:
+            state = self._answer()
+            self._said = ""
+        except QuadbenchError as error:
+            if str(error) != self._said:
+                log.warning("the pool's slots are not known: %s", error)
+            self._said = str(error)
+        finally:
+            self._known = state
+
+    def _answer(self) -> PoolState:
+        try:
+            pool = self._pool()
+        except UserError:  # this user has no pool
+            return PoolState()
+        return PoolState(slots=tuple(read_slots(pool)), read_at=datetime.now(UTC))
 
 
 def picture_bytes(view: ReportView, number: int, layout: Layout) -> bytes:
@@ -107,9 +169,10 @@ class CasePage:
 
 
 class ResultsQueries:
-    """The queries that web pages run on one results folder and its database. Read errors propagate to the caller."""
+    """The queries that web pages run on one results folder, its database and the pool. Read errors propagate to the caller."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, pool: Callable[[], Condor] = this_pool) -> None:
+        self._pool = SlotWatch(pool)
         self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path
         self._is_empty = _single_answer(lambda: _is_empty(database_of(layout)), age_s=2)
         self.work: Callable[[], ActiveWork] = _single_answer(lambda: read_work(layout), age_s=1)
@@ -166,7 +229,9 @@ class ResultsQueries:
         if self.is_empty:
             return farm_without_notes(expected_phones())
         with self._database() as engine:
-            return read_farm(engine, expected_phones())
+            pool = self._pool()
+            farm = read_farm(engine, expected_phones(), pool.slots)
+        return replace(farm, faults=(pool.fault, *farm.faults)) if pool.fault else farm
 
     def at_work(self) -> frozenset[str]:
         """Return the set of ids of runs in progress on this host or the phone farm. Caches of runs use the set in their keys."""

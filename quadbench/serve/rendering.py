@@ -15,11 +15,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from quadbench.devices.lab.inventory import READY
 from quadbench.report.page import page_environment
-from quadbench.serve.api_documents import FarmDevice
+from quadbench.serve.api_documents import FREE, FarmDevice
 
 _HERE = Path(__file__).parent
-_FATES = {"done": "ok", "failed": "failed", "cancelled": "failed", "running": "busy"}  # CSS class for each state of a job
+_FATES = {  # CSS class for each state of a job or host
+    "done": "ok",
+    "failed": "failed",
+    "cancelled": "failed",
+    "running": "busy",
+    "ready": "ok",
+    "silent": "failed",
+}
 MAX_VIEWERS = 100
 _PERIOD_S = 2.0
 _SIGN_OF_LIFE_S = 15.0  # interval of comments, as proxies and browsers drop silent connections
@@ -85,7 +93,7 @@ def device_status(device: FarmDevice) -> str:
         return "busy"
     if device.reservation:
         return "reserved"
-    return "free" if device.state in ("device", "served by a worker") else device.state
+    return FREE if device.state == READY else device.state
 
 
 def device_status_class(device: FarmDevice) -> str:
@@ -94,7 +102,7 @@ def device_status_class(device: FarmDevice) -> str:
         return "bad"
     if device.is_broken:
         return "doubt"
-    return "busy" if device.job else "good" if device_status(device) == "free" else "none"
+    return "busy" if device.job else "good" if device_status(device) == FREE else "none"
 
 
 @dataclass

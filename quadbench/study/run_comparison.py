@@ -10,8 +10,8 @@ from quadbench.artifacts import DeviceFacts, LaunchPlan, Retry, RunResult, TaskA
 from quadbench.artifacts.night_record import differing_values, environment_differences, workload
 from quadbench.artifacts.run_record import file_refs, item_counts
 from quadbench.devices import Address, Device
+from quadbench.devices.lab.held import require_any
 from quadbench.errors import DeviceLostError, QuadbenchError, UserError
-from quadbench.farm.held import require_any
 from quadbench.harness.installation import Installation
 from quadbench.measure.launch_schedule import InterleavedSchedule, PairedBlock, SideLaunch, measurement_sequence
 from quadbench.measure.parallel_launches import DeviceQueue, measure_launches

@@ -29,21 +29,26 @@ def devices(count: int) -> list[dict[str, str]]:
     return [{"PhoneSerial": f"R{number}", "PhoneChip": CHIPS[number % len(CHIPS)]} for number in range(count)]
 
 
-def need_of(number: int, count: int) -> str:
-    """Return what the job with this number requires of its slot, or an empty text."""
+def need_of(number: int, count: int) -> dict[str, str]:
+    """Return the attribute that the job with this number requires of its slot, or nothing."""
     match number % 10:
         case 5 | 6 | 7 | 8:
-            return f'PhoneChip == "{CHIPS[(number // 10 + number) % len(CHIPS)]}"'
+            return {"PhoneChip": CHIPS[(number // 10 + number) % len(CHIPS)]}
         case 9:
-            return f'PhoneSerial == "R{number // 10 % count}"'
-    return ""
+            return {"PhoneSerial": f"R{number // 10 % count}"}
+    return {}
+
+
+def expression(need: dict[str, str]) -> str:
+    """Return the requirement of a job on its slot as an expression."""
+    return " && ".join(f'{name} == "{value}"' for name, value in need.items()) or "True"
 
 
 def ideal_s(jobs: int, owners: int, count: int, seconds: float) -> float:
     """Return the least time of all jobs: whole rounds at all devices, at those of the chip in most demand, and at one device."""
-    needs = Counter(need_of(number, count) for number in range(jobs) for _ in range(owners))
-    serve = Counter(f'PhoneChip == "{device["PhoneChip"]}"' for device in devices(count))
-    rounds = [-(-asking // serve.get(need, 1)) for need, asking in needs.items() if need]
+    needs = Counter(expression(need) for number in range(jobs) for _ in range(owners) if (need := need_of(number, count)))
+    serve = Counter(expression({"PhoneChip": device["PhoneChip"]}) for device in devices(count))
+    rounds = [-(-asking // serve.get(need, 1)) for need, asking in needs.items()]
     return max([-(-owners * jobs // count), *rounds]) * seconds
 
 

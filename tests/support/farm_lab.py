@@ -1,19 +1,31 @@
-"""Farm lab: a lab, PostgreSQL and S3 on its switch -> a farm: on each host a worker with a results folder of its own."""
+"""Farm lab: a lab, PostgreSQL and S3 on its switch -> a farm: a pool with its head there, a results folder on each host."""
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pytest
+
+from quadbench.farm.dag import submit_dag
+from quadbench.farm.job import Job, JobKind, NewJob
+from quadbench.farm.jobs import FarmJobs
+from quadbench.host import python_module
+from quadbench.results.documents import document_text
 from quadbench.results.engine import open_engine
-from support.lab import Host, Lab
+from support.lab import Host, Lab, inside
+from support.lab_pool import LabPool, lab_pool
 from support.postgresql_server import PostgresqlServer
 from support.s3_server import S3Server
+from support.scripted_host import VERSION
+from support.scripted_jobs import SCRIPT, Script
 from support.stored_records import query
 
 LEASE_S = 4.0  # that of a lab is thirty times as short as a farm's, and so are the times after which a connection counts as lost
@@ -40,45 +52,68 @@ class FarmLab:
     database: str
     store: str
     folder: Path
-    environment: Mapping[str, str]
-    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    pool: LabPool
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return self.pool.environment
 
     def results(self, host: Host) -> Path:
         return self.folder / host.name
 
     def log(self, host: Host) -> str:
-        return (self.folder / f"{host.name}.log").read_text()
+        """Return what a host's programs and attempts have logged."""
+        logs = (self.results(host) / "farm.log", self.pool.condor(host).configuration.parent / "log" / "HostLog")
+        return "".join(path.read_text() for path in (*logs, self.folder / f"{host.name}.log") if path.exists())
 
-    def start_worker(self, host: Host, devices: str) -> subprocess.Popen[bytes]:
-        """Start a real worker for these devices."""
-        return self._started(host, "quadbench", "farm", "worker", "--devices", devices, "--results", self.results(host))
+    def start_host(self, host: Host, devices: str) -> subprocess.Popen[bytes]:
+        """Start a host of the pool with these devices."""
+        self.pool.set_up(host, "--devices", devices)
+        return self.pool.start(host)
+
+    def start_scripted(self, host: Host, count: int, seconds: float, version: str = VERSION) -> subprocess.Popen[bytes]:
+        """Start a host of the pool with so many phones, which does scripted jobs of so many seconds."""
+        program = self.folder / f"{host.name}-slots"
+        command = shlex.join(python_module("support.scripted_host", str(count), version))
+        program.write_text(f"#!/bin/sh\nexec {command} 2>>{self.folder / host.name}.log\n")
+        program.chmod(0o700)
+        self.pool.set_up(host, "--slots", str(count), settings={"STARTD_CRON_QUADBENCH_EXECUTABLE": str(program)})
+        return self.pool.start(host, {SCRIPT: document_text(Script(seconds=seconds))})
 
     def start_quadbench(self, host: Host, *words: object, results: Path) -> subprocess.Popen[bytes]:
-        """Start a command of quadbench on a host; what it says is in the log of the host's worker."""
+        """Start a command of quadbench on a host."""
         command = sys.executable, "-m", "quadbench", *words, "--results", results
-        return self.lab.start(host, *command, log=self.folder / f"{host.name}.log", environment=self.environment)
+        settings = self.pool.settings_of_desk(host)
+        return self.lab.start(host, *command, log=self.folder / f"{host.name}.log", environment=settings)
 
-    def start_scripted(self, host: Host, *words: object) -> subprocess.Popen[bytes]:
-        """Start a worker that does scripted jobs; the words are those of `scripted_worker`."""
-        return self._started(host, "support.scripted_worker", *words)
+    def submit(self, count: int, needs: str, run_id: str = "run", version: str = VERSION) -> list[int]:
+        """Submit so many scripted jobs from the first host."""
+        engine = open_engine(self.database)
+        desk = self.lab.hosts[0]
+        new = [NewJob(kind=JobKind.MEASURE, needs=needs, most_attempts=100)] * count
 
-    def _started(self, host: Host, module: str, *words: object) -> subprocess.Popen[bytes]:
-        log = self.folder / f"{host.name}.log"
-        worker = self.lab.start(host, sys.executable, "-m", module, *words, log=log, environment=self.environment)
-        self.workers[host.name] = worker
-        return worker
+        def send(jobs: Sequence[Job]) -> None:
+            inside(self.lab.switch, lambda: submit_dag(self.pool.condor(self.lab.switch), run_id, jobs))
 
-    def stop_workers(self) -> None:
-        """Tell all workers to drain, and wait until they have."""
-        for worker in self.workers.values():
-            worker.terminate()
-        for worker in self.workers.values():
-            worker.wait(_PATIENCE_S)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("QUADBENCH_LEASE_S", self.environment["QUADBENCH_LEASE_S"])
+                return [job.id for job in FarmJobs(engine).submit(run_id, new, f"ana@{desk.name}", version, send)]
+        finally:
+            engine.dispose()
+
+    def stop_hosts(self) -> None:
+        """Tell all hosts to end their jobs, and wait until they have."""
+        for host in self.lab.hosts:
+            if master := self.pool.masters.pop(host.name, None):
+                for pid in self.pool.daemons(host, "condor_master"):
+                    os.kill(pid, signal.SIGTERM)
+                master.wait(_PATIENCE_S)
 
     def run(self, host: Host, *words: object, results: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command of quadbench on a host, in the results folder of its worker or another, and return what came of it."""
+        """Run a command of quadbench on a host, in its results folder or another, and return what came of it."""
         command = host.command(sys.executable, "-m", "quadbench", *words, "--results", results or self.results(host))
-        settings = {**os.environ, **self.environment}
+        settings = {**os.environ, **self.pool.settings_of_desk(host)}
         return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=RUN_S)
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
@@ -95,23 +130,29 @@ class FarmLab:
         """Wait until an attempt has a device, so that it is under way and not only claimed."""
         self.wait_until(lambda: self.number("SELECT count(*) FROM leases WHERE job_owner IS NOT NULL") > 0)
 
-    def wait_for_workers(self, count: int) -> None:
-        self.wait_until(lambda: self.number("SELECT count(*) FROM workers") >= count)
+    def wait_for_slots(self, count: int) -> None:
+        """Wait until so many devices and places for builds are ready."""
+        self.wait_until(lambda: self.pool.slot_count() >= count)
 
     def hurry(self) -> None:
         """End the pauses after failed attempts, which are made for things that take their time to mend."""
-        self.query("UPDATE jobs SET not_before = NULL WHERE not_before IS NOT NULL")
+        held = "JobStatus == 5 && QuadbenchJob =!= undefined"
+        self.pool.tool("condor_release", "-name", "quadbench@", "-constraint", held, is_owner=True)
 
     def wait_until(self, is_so: Callable[[], bool], *, is_hurried: bool = False, patience_s: float = _PATIENCE_S) -> None:
         deadline = time.monotonic() + patience_s
         while not is_so():
-            assert time.monotonic() < deadline, "\n".join(self.log(host)[-3000:] for host in self.lab.hosts if self._log(host))
+            assert time.monotonic() < deadline, self._state()
             if is_hurried:
                 self.hurry()
-            time.sleep(0.1)
+            time.sleep(0.2)
 
-    def _log(self, host: Host) -> bool:
-        return (self.folder / f"{host.name}.log").exists()
+    def _state(self) -> str:
+        """Return what explains why something has not happened: logs, queue, slots and jobs."""
+        logs = "\n".join(self.log(host)[-3000:] for host in self.lab.hosts)
+        queue = self.pool.tool("condor_q", "-name", "quadbench@", "-allusers", "-nobatch", "-wide")
+        slots = self.pool.tool("condor_status", "-af:h", "Name", "State", "Activity", "SlotDevice", "SlotReady", "SlotWhyNot")
+        return f"{logs}\n{queue}\n{slots}\n{self.query('SELECT id, kind, state, attempt, seat, reason FROM jobs')}"
 
 
 @contextmanager
@@ -130,9 +171,9 @@ def farm_lab(
         "QUADBENCH_LEASE_S": str(lease_s),
         "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)]),
     }
-    built = FarmLab(lab=lab, server=server, database=database, store=place, folder=folder, environment=environment)
     try:
-        yield built
+        with lab_pool(lab, folder, environment) as pool:
+            yield FarmLab(lab=lab, server=server, database=database, store=place, folder=folder, pool=pool)
     finally:
         for host in lab.hosts:
             host.mend()

@@ -11,7 +11,7 @@ from typing import Self
 
 _PATIENCE_S = 120.0
 _PRELOADED = (
-    "__main__", "quadbench.cli.report", "quadbench.cli.run", "quadbench.farm.held", "quadbench.farm.store.artifacts",
+    "__main__", "quadbench.cli.report", "quadbench.cli.run", "quadbench.devices.lab.held", "quadbench.farm.store.artifacts",
     "quadbench.farm.store.opening", "quadbench.kits.store", "quadbench.measure.launch", "quadbench.report.html",
 )  # fmt: skip
 

@@ -121,6 +121,12 @@ def lab(*names: str) -> Iterator[Lab]:
             _ip("-n", switch.space, "link", "set", host.space, "master", "bridge", "up")
             _ip("-n", host.space, "address", "add", f"{host.address}/24", "dev", "eth0")
             host.mend()
+        names_of_lab = "".join(f"{host.address} {host.name}\n" for host in (switch, *hosts))
+        for host in (switch, *hosts):
+            names_file = Path("/etc/netns", host.space, "hosts")  # `ip netns exec` puts it at /etc/hosts
+            names_file.parent.mkdir(parents=True)
+            stack.callback(shutil.rmtree, names_file.parent)
+            names_file.write_text(f"127.0.0.1 localhost\n{names_of_lab}")
         _ip("-n", switch.space, "address", "add", f"{switch.address}/24", "dev", "bridge")
         _ip("-n", switch.space, "link", "set", "bridge", "up")
         built = Lab(switch=switch, hosts=hosts)

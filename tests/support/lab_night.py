@@ -1,4 +1,4 @@
-"""Lab night: a desk's recipe, a farm and fates -> nights of a team with four devices, to which these happen, on three workers."""
+"""Lab night: a desk's recipe, a farm and fates -> nights of a team with four devices, to which these happen, on three hosts."""
 
 import json
 import shutil
@@ -46,12 +46,12 @@ class LabTeam:
         text = self.recipe.read_text()
         self.recipe.write_text(text.replace("{scheme: olss, steps: 4}", "{scheme: olss, steps: 12}"))
 
-    def start_workers(self, *shares: tuple[str, ...]) -> None:
-        """Start a worker on each host, with its share of the devices by their names; `local` is this machine."""
+    def start_hosts(self, *shares: tuple[str, ...]) -> None:
+        """Start HTCondor on each host, with its share of the devices by their names; `local` is this machine."""
         for host, names in zip(self.farm.lab.hosts, shares, strict=True):
             addresses = [f"virtual:{name}?scenario={self._scenario(name)}" if name in _PHONES else name for name in names]
-            self.farm.start_worker(host, ",".join(addresses))
-        self.farm.wait_for_workers(len(shares))
+            self.farm.start_host(host, ",".join(addresses))
+        self.farm.wait_for_slots(sum(map(len, shares)) + len(shares))
 
     def perform(self, night: str) -> int:
         """Perform a night, or go on with it, and return the exit code. What failed is tried again without pauses."""

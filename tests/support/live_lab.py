@@ -1,8 +1,9 @@
 """Live lab: a results folder -> the same with runs, nights, a farm and work under way, in which people's words are any text."""
 
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Bundle, Caveat, FileRef, RunRecord, TaskItem
 from quadbench.artifacts.night_record import Acknowledgement
-from quadbench.farm.health import quarantined
-from quadbench.farm.inventory import Inventory, Sighting
+from quadbench.devices.lab.health import quarantined
+from quadbench.devices.lab.inventory import Inventory, Sighting
+from quadbench.devices.lab.leases import Leases
+from quadbench.farm.condor import Ad
 from quadbench.farm.job import JobKind, NewJob
-from quadbench.farm.jobs import JobQueue
-from quadbench.farm.leases import Leases
-from quadbench.farm.workers import NewWorker, WorkerDevice, Workers
+from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.slots import SILENT_S, Bay, capability_need, device_need, needs_served
 from quadbench.host import process_identity
 from quadbench.results.digests import sha256_of
 from quadbench.results.engine import database_of, open_engine
@@ -26,6 +28,7 @@ from quadbench.results.progress import DeviceProgress, Progress, Stage, save_pro
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, save_run
 from support.night_samples import FIRST, NIGHTS, measurement, night_id, sample_night
+from support.scripted_pool import ScriptedPool
 from support.synthetic_run import S25, TABS11, failed, make_run
 
 RUN = "20260102-030405-quickstart"
@@ -37,6 +40,42 @@ Words = Callable[[str], str]
 
 def plain(text: str) -> str:
     return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabPool(ScriptedPool):
+    """A pool in which jobs run, and hosts are silent or drain. `users` is a dict from a device's name to whose job it does."""
+
+    users: dict[str, str] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+    draining: tuple[str, ...] = ()
+
+    def slots(self, *attributes: str, constraint: str = "") -> list[Ad]:
+        return [self._used(ad) for ad in super().slots(*attributes, constraint=constraint)]
+
+    def _used(self, ad: Ad) -> Ad:
+        user, host = self.users.get(ad["SlotDevice"]), ad["Machine"]
+        seen = int(time.time()) - (2 * SILENT_S if host in self.silent else 0)
+        state = {"State": "Drained"} if host in self.draining else {"RemoteOwner": f"{user}@quadbench"} if user else {}
+        return {**ad, **state, "SlotSeen": seen}
+
+
+def pool_of_lab(words: Words = plain) -> LabPool:
+    """A pool of three hosts: one builds and has four devices, one drains, one is silent."""
+    room = Bay(name="room@lab-1", address="", serves=frozenset({capability_need(words("build"))}))
+    phone = _bay("R5CX1", words("s25"), reserved_by=words("ana@lab"))
+    quarantined_phone = _bay("R5CX2", words("tabs11"), why_not=words("in quarantine: 3 jobs in a row failed"))
+    local, virtual = _bay("local@lab-1", words("local")), _bay("virtual-s25@lab-1", words("virtual:s25"))
+    hosts = {words("lab-1"): [room, phone, quarantined_phone, local, virtual]}
+    others = {name: [replace(room, name=f"room@{name}")] for name in ("lab-2", "lab-3")}
+    users = {"virtual-s25@lab-1": words("ben")}
+    return LabPool(hosts=hosts | others, version=words("0.1.0"), users=users, silent=("lab-3",), draining=("lab-2",))
+
+
+def _bay(name: str, address: str, *, why_not: str = "", reserved_by: str | None = None) -> Bay:
+    labels = {"name": address, "profile": address}
+    serves = needs_served(name, labels)
+    return Bay(name=name, address=address, serves=serves, labels=labels, why_not=why_not, reserved_by=reserved_by)
 
 
 def fill(layout: Layout, words: Words = plain, *, with_run: bool = True) -> None:
@@ -159,12 +198,12 @@ def _fill_farm(engine: sa.Engine, words: Words) -> None:
     inventory.change("R5CX2", lambda _: quarantined(words("3 jobs in a row failed")))
     Leases(engine).reserve("R5CX1", words("ana@lab"), words("profiling"), 3600.0)
     Leases(engine).take("virtual-s25@lab-1", words("ben@lab"), words("run of quickstart"))
-    device = WorkerDevice(name="local@lab-1", address=words("local"), labels={"profile": words("local")})
-    name, version = words("lab-1"), words("0.1.0")
-    worker = NewWorker(name=name, host=words("lab-1"), version=version, capabilities=(words("build"),), devices=(device,))
-    Workers(engine).note(worker)
-    jobs = [NewJob(kind=JobKind.BUILD, needs="build"), NewJob(kind=JobKind.MEASURE, needs="s25", after=(0,))]
-    JobQueue(engine).submit(OF_FARM, jobs, "ana@lab", "0.1.0")
+    jobs = [
+        NewJob(kind=JobKind.BUILD, needs=capability_need("build")),
+        NewJob(kind=JobKind.MEASURE, needs=device_need("R5CX1"), after=(0,)),
+        NewJob(kind=JobKind.MEASURE, needs=device_need("R5CX2")),
+    ]
+    FarmJobs(engine).submit(OF_FARM, jobs, "ana@lab", "0.1.0", lambda _: None)
 
 
 def _fill_nights(nights: NightStore, words: Words) -> None:

@@ -3,7 +3,7 @@
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from quadbench.farm.condor import Condor, this_pool
 from quadbench.results.layout import Layout
 from quadbench.serve.app import listen, live_page, server_of
 from quadbench.serve.auth import AccessRules
@@ -79,9 +80,9 @@ def _events(answer: http.client.HTTPResponse) -> Iterator[str]:
 
 
 @contextmanager
-def served(layout: Layout, access: AccessRules | None = None) -> Iterator[Site]:
-    """Serve a results folder for as long as the block runs."""
-    with serving(live_page(layout, access or AccessRules())) as site:
+def served(layout: Layout, access: AccessRules | None = None, pool: Callable[[], Condor] = this_pool) -> Iterator[Site]:
+    """Serve a results folder, and the farm of a pool, for as long as the block runs."""
+    with serving(live_page(layout, access or AccessRules(), pool=pool)) as site:
         yield site
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import SequenceMatcher
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ _CHANGING = (
     (r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?: UTC|Z|[+-]\d\d:\d\d)?", "DATE"),
     (r"\b\d\d:\d\d(?::\d\d)?(?: UTC|Z)?(?![\d:])", "TIME"),
     (r"(127\.0\.0\.\d+|localhost|\[::1\]):\d+", r"\1:PORT"),
+    (r"\bbucket\d+\b", "BUCKET"),
     (r"\b(port|pid|process) \d+", r"\1 N"),
     (r"\b0, 1(?:, \d+)*\b", "CORES"),
     (r"\b0x[0-9a-f]+\b|\b[0-9a-f]{12,64}\b|\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,11}\b", "HEX"),
@@ -158,7 +158,7 @@ _running: list[_Snapshots] = []
 
 def steady(text: str) -> str:
     """Return a text with words in place of what differs from run to run and from machine to machine."""
-    for own, stands_for in _own():
+    for own, stands_for in _OWN:
         text = text.replace(own, stands_for)
     for pattern, stands_for in _CHANGING:
         text = re.sub(pattern, stands_for, text)
@@ -214,7 +214,6 @@ def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-@cache
 def _own() -> tuple[tuple[str, str], ...]:
     """Names of this machine and its folders, long enough to be no part of a word."""
     names = {
@@ -222,3 +221,6 @@ def _own() -> tuple[tuple[str, str], ...]:
         f"{getpass.getuser()}@{socket.gethostname()}": "USER@HOST", socket.gethostname(): "HOST", platform.machine(): "MACHINE",
     }  # fmt: skip
     return tuple((name, stands_for) for name, stands_for in names.items() if len(name) > 3)
+
+
+_OWN = _own()  # before any test gives itself another home or user

@@ -1,13 +1,13 @@
-"""Send bundles, compiled bundles and runtime kits to a store, and fetch them into a results folder."""
+"""Send bundles, compiled bundles and runtime kits to a store, and fetch them into a results folder.
+
+All functions that use a store raise StorageError if it cannot be reached or refuses.
+"""
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from pydantic_core import from_json
 
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
@@ -15,11 +15,9 @@ from quadbench.artifacts.run_record import file_refs
 from quadbench.artifacts.safe_text import check_sha256
 from quadbench.errors import ArtifactError, NotStoredError, UserError, quote
 from quadbench.farm.store.keys import ARTIFACTS, artifact_key
-from quadbench.farm.store.objects import ArtifactEntry, Sending, Sent, Store, checked_files
+from quadbench.farm.store.objects import ArtifactEntry, Sent, Store, checked_files, is_whole, parsed
 from quadbench.host import folder_lock
-from quadbench.results.digests import sha256_of
 from quadbench.results.disk import storage_errors
-from quadbench.results.documents import document_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import (
     CHECKSUM,
@@ -39,36 +37,19 @@ _PLACES = {Bundle: Layout.bundle, CompiledBundle: Layout.compiled_bundle, Kit: L
 _AGAIN = "send it from a host that has it: quadbench store send BUNDLE_DIR"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtifactName:
-    """The kind and digest of an artifact in a store."""
-
-    kind: str
-    digest: str
-
-
 def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
     """Send an artifact's files to a store, unless already stored, then write its entry. Return counts of files and bytes sent.
 
     Raises:
-        ArtifactError: a local file does not match its manifest, or the artifact has no valid digest.
-        StorageError: the store cannot be reached, is full, or refuses.
+        ArtifactError: a local file does not match its manifest.
     """
-    artifact = stored.artifact
-    try:
-        check_sha256(artifact.digest)
-    except ValueError as error:
-        raise ArtifactError(f"'{stored.folder}' cannot be sent: {error}") from error
-    files = checked_files(file_refs(artifact), f"'{stored.folder}'")
+    kind, digest = stored.artifact.kind, stored.artifact.digest
+    files = checked_files(file_refs(stored.artifact), f"'{stored.folder}'")
     check_contents(stored, files)
     manifest = file_ref(stored.folder, stored.folder / MANIFEST)
-    sending = Sending(store)
-    for file in (*files, manifest):
-        sending.file(stored.path(file), file)
-    store.write(
-        artifact_key(artifact.kind, artifact.digest), ArtifactEntry(kind=artifact.kind, digest=artifact.digest, manifest=manifest)
-    )
-    return sending.sent
+    sent = store.send((stored.path(file), file) for file in (*files, manifest))
+    store.write(artifact_key(kind, digest), ArtifactEntry(kind=kind, digest=digest, manifest=manifest))
+    return sent
 
 
 def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> StoredArtifact[ArtifactT]:
@@ -88,91 +69,68 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
     with storage_errors(layout.root):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(layout.root):
-            if stored := _whole(folder, kind, digest):
-                return stored
-            artifact = described(entry_of(_word(kind), digest, store), store)
+            with suppress(ArtifactError):
+                stored = read_checked(folder, kind)
+                if stored.artifact.digest == digest:
+                    return stored
+            _, artifact = described(kind.kind, digest, store)
             return publish(folder, partial(_fill, artifact, layout, store))
 
 
-def named(beginning: str, store: Store) -> ArtifactName:
+def named(beginning: str, store: Store) -> tuple[str, str]:
     """Return the kind and digest of the only stored artifact whose digest begins with `beginning`. Raise NotStoredError if
     there is none, UserError if there are several.
     """
-    every = [one for one in artifacts(store) if beginning and one.digest.startswith(beginning)]
+    every = [(kind, digest) for kind, digest in artifacts(store) if beginning and digest.startswith(beginning)]
     if not every:
         raise NotStoredError(f"the store '{store.name}' has no artifact whose digest begins with {quote(beginning)}", hint=_AGAIN)
     if len(every) > 1:
-        names = ", ".join(sorted(f"{one.kind} {one.digest}" for one in every))
+        names = ", ".join(sorted(f"{kind} {digest}" for kind, digest in every))
         raise UserError(f"several artifacts begin with {quote(beginning)}: {names}", hint="give more of it")
     return every[0]
 
 
-def artifacts(store: Store) -> Iterator[ArtifactName]:
-    """Yield kind and digest of each artifact in a store; raise StorageError if the store cannot be reached or refuses."""
+def artifacts(store: Store) -> Iterator[tuple[str, str]]:
+    """Yield kind and digest of each artifact in a store, such as `bundle` and 64 hex digits."""
     for listed in store.place.listed(ARTIFACTS):
-        _, _, name = listed.key.partition("/")
-        kind, _, file = name.partition("/")
-        digest = file.removesuffix(".json")
-        if kind in KINDS and listed.key == artifact_key(kind, digest):
-            with suppress(ValueError):
-                yield ArtifactName(kind=kind, digest=check_sha256(digest))
-
-
-def entry_of(kind: str, digest: str, store: Store) -> ArtifactEntry:
-    """Read an artifact's entry from the store. The entry is a JSON file that refers to the artifact's manifest.
-
-    Raises:
-        NotStoredError: there is none.
-        ArtifactError: the entry is damaged, or belongs to another artifact.
-    """
-    key = artifact_key(kind, digest)
-    entry = store.document(key, ArtifactEntry)
-    if entry is None:
-        raise NotStoredError(f"the store '{store.name}' has no {kind} {digest}", hint=_AGAIN)
-    if (entry.kind, entry.digest) != (kind, digest):
-        raise ArtifactError(f"'{key}' in the store '{store.name}' is that of {quote(entry.kind)} {entry.digest}", hint=_AGAIN)
-    return entry
+        match listed.key.removesuffix(".json").split("/"):
+            case [_, kind, digest] if kind in KINDS and listed.key == artifact_key(kind, digest):
+                with suppress(ValueError):
+                    yield kind, check_sha256(digest)
 
 
 def is_stored(kind: type[ArtifactT], digest: str, store: Store) -> bool:
-    """Return True if the store has this artifact and the artifact is not marked for removal.
+    """Return True if the store has this artifact and the artifact is not marked for removal. Raise ArtifactError if its entry is
+    damaged.
+    """
+    key = artifact_key(kind.kind, digest)
+    return store.document(key, ArtifactEntry) is not None and key not in store.condemned()
+
+
+def described(kind: str, digest: str, store: Store) -> tuple[FileRef, Any]:
+    """Read an artifact's entry and manifest from the store. Return the manifest's FileRef and the artifact: a Bundle,
+    CompiledBundle or Kit. The contents of its files are unchecked.
 
     Raises:
-        ArtifactError: its entry is damaged.
-        StorageError: the store cannot be reached, or refuses.
+        NotStoredError: the store does not have the artifact.
+        ArtifactError: the entry or the manifest is damaged, or the manifest is missing or describes another artifact.
     """
-    try:
-        entry_of(_word(kind), digest, store)
-    except NotStoredError:
-        return False
-    return artifact_key(_word(kind), digest) not in store.condemned().keys
-
-
-def described(entry: ArtifactEntry, store: Store) -> Any:
-    """Read the manifest that a store entry refers to. Return a Bundle, CompiledBundle or Kit. Its files' contents are unchecked.
-
-    Raises:
-        ArtifactError: the manifest is missing, damaged, or describes another artifact.
-    """
-    name = f"the manifest of {entry.kind} {entry.digest} in the store '{store.name}'"
-    try:
-        raw = from_json(store.content(entry.manifest), allow_inf_nan=False)
-    except ValueError as error:
-        raise ArtifactError(f"{name} is not JSON: {error}", hint=_AGAIN) from error
-    artifact = document_of(raw, KINDS[entry.kind], name=name, hint=_AGAIN)
-    if (artifact.kind, artifact.digest) != (entry.kind, entry.digest):
+    entry = store.document(artifact_key(kind, digest), ArtifactEntry)
+    if entry is None:
+        raise NotStoredError(f"the store '{store.name}' has no {kind} {digest}", hint=_AGAIN)
+    name = f"the manifest of {kind} {digest} in the store '{store.name}'"
+    artifact = parsed(store.content(entry.manifest), KINDS[kind], name=name, hint=_AGAIN)
+    if (artifact.kind, artifact.digest) != (kind, digest):
         raise ArtifactError(f"{name} is that of {quote(artifact.kind)} {quote(artifact.digest)}", hint=_AGAIN)
     for file in checked_files(file_refs(artifact), name):
         if file.path in (MANIFEST, CHECKSUM):
             raise ArtifactError(f"{name} names itself as a file, '{file.path}'", hint=_AGAIN)
-    return artifact
+    return entry.manifest, artifact
 
 
 def read_any(folder: Path) -> StoredArtifact[Any]:
-    """Read a bundle, compiled bundle or runtime kit from its local folder. Return it with its folder as a StoredArtifact.
-
-    Raises:
-        ArtifactError: as `read_manifest`.
+    """Read a bundle, compiled bundle or runtime kit from its local folder. Return it with its folder as a StoredArtifact. Raise
+    ArtifactError as `read_manifest` does.
     """
     raw = read_json(folder / MANIFEST, fault=ArtifactError, hint="give the folder of a bundle, compiled bundle or kit")
     kind = raw.get("kind") if isinstance(raw, dict) else None
@@ -181,39 +139,17 @@ def read_any(folder: Path) -> StoredArtifact[Any]:
     return read_manifest(folder, KINDS[kind])
 
 
-def _word(kind: type[ArtifactT]) -> str:
-    return next(word for word, known in KINDS.items() if known is kind)
-
-
-def _whole(folder: Path, kind: type[ArtifactT], digest: str) -> StoredArtifact[ArtifactT] | None:
-    """Return the artifact in a local folder. If it is absent, damaged or its digest is not `digest`, return None."""
-    if not folder.exists():
-        return None
-    with suppress(ArtifactError):
-        stored = read_checked(folder, kind)
-        return stored if stored.artifact.digest == digest else None
-    return None
-
-
 def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> ArtifactT:
+    """Put an artifact's files into a folder: files of other local artifacts as links, all others from the store."""
     here = dict(_files_here(layout))
     for file in dict.fromkeys(file_refs(artifact)):
         target = folder / file.path
-        if not _linked(here.get(file.sha256), file, target):
+        if source := here.get(file.sha256):
+            with suppress(OSError):
+                link_file(source, target)
+        if not is_whole(target, file):
             store.fetch(file, target)
     return artifact
-
-
-def _linked(source: Path | None, file: FileRef, target: Path) -> bool:
-    """Hard-link a local file to the target path. If the file is missing or its content wrong, leave no link and return False."""
-    if source is None:
-        return False
-    with suppress(OSError):
-        link_file(source, target)
-        if sha256_of(target) == file.sha256:
-            return True
-    target.unlink(missing_ok=True)
-    return False
 
 
 def _files_here(layout: Layout) -> Iterator[tuple[str, Path]]:

@@ -3,9 +3,10 @@
 A sender may rely on an object that no entry refers to yet, so garbage is first only marked (condemned). Senders send condemned
 objects again, which renews their age. A file is removed if it is old, was condemned for a day and is still unreferenced. Host
 clocks may differ by less than that day. Unfinished uploads are removed when they are a day old.
+
+All functions raise StorageError if the store cannot be reached or refuses.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from quadbench.artifacts import FileRef
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError
-from quadbench.farm.store.artifacts import KINDS, artifacts, described, entry_of
+from quadbench.farm.store.artifacts import KINDS, described
 from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, object_key
 from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
 from quadbench.farm.store.place import Listed
@@ -48,18 +49,16 @@ def collect(
 
     Raises:
         ArtifactError: a damaged entry hides what it refers to; nothing was removed.
-        StorageError: the store cannot be reached, or refuses.
     """
     now = datetime.now(UTC)
     listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS) for file in store.place.listed(prefix)]
-    named = set(
-        _named(store, [file.key for file in listed if _is_kept(file, now - timedelta(seconds=keep_s), tuple(keep), referred)])
-    )
+    old = now - timedelta(seconds=keep_s)
+    named = set(_named(store, [file.key for file in listed if _is_kept(file, old, tuple(keep), referred)]))
     grace = timedelta(seconds=grace_s)
     garbage = [file for file in listed if file.key not in named and now - file.modified_at >= grace][:_MOST_CONDEMNED]
-    before = store.condemned().keys
-    since = {file.key: before[file.key] if _is_condemned(file, before) else now for file in garbage}
-    ripe = [file for file in garbage if _is_condemned(file, before) and now - since[file.key] >= grace]
+    before = store.condemned()
+    since = {file.key: at for file in garbage if (at := before.get(file.key)) and file.modified_at <= at}  # not sent again
+    ripe = [file for file in garbage if file.key in since and now - since[file.key] >= grace]
     cut_off = [file for file in store.place.cut_off() if now - file.modified_at >= grace]
     if not is_dry_run:
         ripe = [file for file in ripe if _removed(file, store)]
@@ -68,37 +67,13 @@ def collect(
     gone = {file.key for file in ripe}
     left = [file for file in garbage if file.key not in gone]
     if not is_dry_run and (left or before):
-        store.write(CONDEMNED, Condemned(keys={file.key: since[file.key] for file in left}))
+        store.write(CONDEMNED, Condemned(keys={file.key: since.get(file.key, now) for file in left}))
     removed = [*ripe, *cut_off]
     return Collected(
         removed=tuple(file.key for file in removed),
         removed_bytes=sum(file.size_bytes for file in removed),
         condemned=tuple(file.key for file in left),
         condemned_bytes=sum(file.size_bytes for file in left),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holdings:
-    """Counts of what a store holds: objects with their total bytes, artifacts by kind, and launches."""
-
-    objects: int
-    size_bytes: int
-    artifacts: dict[str, int]
-    launches: int
-
-
-def status(store: Store) -> Holdings:
-    """Count the objects, artifacts and launches in a store. Return the counts as a Holdings object.
-
-    Raises:
-        StorageError: the store cannot be reached, or refuses.
-    """
-    objects = store.place.listed(OBJECTS)
-    kinds = Counter(artifact.kind for artifact in artifacts(store))
-    launches = len(store.place.listed(RUNS))
-    return Holdings(
-        objects=len(objects), size_bytes=sum(file.size_bytes for file in objects), artifacts=dict(kinds), launches=launches
     )
 
 
@@ -116,9 +91,6 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
     """Hash all objects (file contents) in a store; find artifacts and runs that lack objects. Return a Verified (counts, errors).
 
     With `is_removing`, remove damaged objects, so that they can be sent again.
-
-    Raises:
-        StorageError: the store cannot be reached, or refuses.
     """
     objects = store.place.listed(OBJECTS)
     damaged = {file.key: fault for file in objects if (fault := _fault(file, store))}
@@ -162,19 +134,15 @@ def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
     """For each artifact's or launch's key, yield the key, then its objects' keys. Raise ArtifactError if an entry is damaged."""
     for key in keys:
         yield key
-        for file in _contents(key, store):
-            yield object_key(file.sha256)
-
-
-def _contents(key: str, store: Store) -> Iterator[FileRef]:
-    match key.split("/"):
-        case ["artifacts", kind, name] if kind in KINDS:
-            entry = entry_of(kind, name.removesuffix(".json"), store)
-            yield entry.manifest
-            yield from file_refs(described(entry, store))
-        case ["runs", *_]:
-            launch = store.document(key, LaunchEntry)
-            yield from launch.files if launch else ()
+        files: Iterable[FileRef] = ()
+        match key.split("/"):
+            case ["artifacts", kind, name] if kind in KINDS:
+                manifest, artifact = described(kind, name.removesuffix(".json"), store)
+                files = (manifest, *file_refs(artifact))
+            case ["runs", *_]:
+                launch = store.document(key, LaunchEntry)
+                files = launch.files if launch else ()
+        yield from (object_key(file.sha256) for file in files)
 
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
@@ -183,11 +151,6 @@ def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[s
         case ["artifacts", _, name] | ["runs", name, *_]:
             return file.modified_at > old or name in referred or name.startswith(keep)
     return False
-
-
-def _is_condemned(file: Listed, before: dict[str, datetime]) -> bool:
-    """Return True if a file is marked for removal (in `before`) and was not uploaded again after it was marked."""
-    return file.key in before and file.modified_at <= before[file.key]
 
 
 def _removed(file: Listed, store: Store) -> bool:

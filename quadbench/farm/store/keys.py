@@ -1,4 +1,4 @@
-"""The keys (relative paths) of all files in a store. No other module builds such keys."""
+"""The keys (relative paths) of files in a store. A launch's key is the path of its folder in a results folder, and `.json`."""
 
 MARKER = "store.json"  # identifies a folder as a store and holds its version
 CONDEMNED = "condemned.json"
@@ -14,13 +14,3 @@ def object_key(sha256: str) -> str:
 def artifact_key(kind: str, digest: str) -> str:
     """Return the key of an artifact's entry in a store."""
     return f"{ARTIFACTS}/{kind}/{digest}.json"
-
-
-def launch_key(folder: str) -> str:
-    """Return the key of a launch's entry in a store. `folder` is the launch's path, `runs/<run>/<device>/<variant>-<launch>`."""
-    return f"{folder}.json"
-
-
-def run_prefix(run_id: str) -> str:
-    """Return the key prefix that all entries of a run's launches in a store share."""
-    return f"{RUNS}/{run_id}/"

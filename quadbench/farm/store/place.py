@@ -58,7 +58,8 @@ class Place:
         if self._folder is None:
             return None
         with self._told():
-            return min((path.name for path in self._folder.iterdir() if not _may_be_empty_with(path.name)), default=None)
+            names = [path.name for path in self._folder.iterdir() if not _UNFINISHED.search(path.name)]
+        return min((name for name in names if name not in (INCOMING, "lost+found") and not name.startswith(".")), default=None)
 
     def look(self, key: str) -> Listed | None:
         """Return a Listed (key, size in bytes, modification time) for the file at a key, or None if no file is at the key."""
@@ -125,22 +126,19 @@ class Place:
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of obstore's Rust code
                 raise
-            hint = self._hint(_number(error))
+            hint = self._hint(error)
             raise StorageError(f"the store '{self.name}' cannot be used: {_reason(error)}", hint=hint) from error
 
-    def _hint(self, number: int | None) -> str:
+    def _hint(self, error: BaseException) -> str:
         if self._folder is None:
             return "see that $QUADBENCH_STORE is right, and the credentials and the region in the service's own variables"
+        said = re.search(r"\(os error ([0-9]+)\)", str(error))  # as obstore says
+        number = getattr(error, "errno", None) or (int(said[1]) if said else None)
         if number in _FULL:
             return "make room there; quadbench store collect removes what nobody needs any more"
         if number == errno.ENOENT and not os.path.exists(self._folder):  # noqa: PTH110  (it raises nothing)
             return "make it, or mount it"
         return "see that $QUADBENCH_STORE is right, and that this user may use it"
-
-
-def _may_be_empty_with(name: str) -> bool:
-    """Return True for the name of a file that an empty store folder may contain: hidden, lost+found or an unfinished upload."""
-    return name in (INCOMING, "lost+found") or name.startswith(".") or bool(_UNFINISHED.search(name))
 
 
 def _listed(facts: "ObjectMeta") -> Listed:
@@ -151,14 +149,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(_PART_BYTES):
             yield block
-
-
-def _number(error: BaseException) -> int | None:
-    """Return an error's errno, or else the number after `os error` in its message. Return None if the error has neither."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    number = re.search(r"\(os error ([0-9]+)\)", str(error))
-    return int(number[1]) if number else None
 
 
 def _reason(error: BaseException) -> str:
