@@ -113,7 +113,7 @@ def attempt(job: Job, launch: int, records: RecordStore, times: Times) -> None:
     """Make an attempt at a job as a host does, but for the time at the device."""
     jobs, leases = FarmJobs(records.engine), Leases(records.engine)
     device = job.needs.removeprefix("device ")
-    begun = times.of("begin", lambda: jobs.begin(Start(job=job.id, number=1, seat=device, host="bench")))
+    begun = times.of("begin", lambda: jobs.begin(Start(job=job.id, run=job.run_id, number=1, seat=device, host="bench")))
     lease = times.of("lease", lambda: leases.take(device, job.owner, "a bench"))
     mine = replace(record(f"{RUN}-{job.id}"), run_id=RUN, launch=launch)
     times.of("record", lambda: records.store(mine, lambda connection: jobs.check(connection, begun)))

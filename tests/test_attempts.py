@@ -275,7 +275,7 @@ def submit(engine: sa.Engine, most_attempts: int = 3) -> Job:
 def write_ads(folder: Path, job: int, start: int, *, serves: str = encoded(NEED), seat: str = '"phone"') -> Path:
     """Write the ads of a job and its slot as HTCondor does, and return the path of the job's."""
     needed = f'QuadbenchNeed = "{encoded(NEED)}"\nRequirements = QuadbenchJob > 0\n'
-    (folder / ".job.ad").write_text(f"QuadbenchJob = {job}\nNumShadowStarts = {start}\n{needed}")
+    (folder / ".job.ad").write_text(f'QuadbenchJob = {job}\nQuadbenchRun = "run"\nNumShadowStarts = {start}\n{needed}')
     results = f'QuadbenchResults = "{folder}/results"\nMachine = "lab-1"\n'
     slot = f'SlotDevice = {seat}\nSlotServes = "other,{serves}"\nSlotAddress = "s25@phone"\nName = "slot1@lab-1"\n'
     (folder / attempt.MACHINE_AD).write_text(results + slot)
@@ -283,7 +283,7 @@ def write_ads(folder: Path, job: int, start: int, *, serves: str = encoded(NEED)
 
 
 def test_an_attempt_knows_its_job_its_start_and_its_device_from_the_ads(tmp_path: Path) -> None:
-    start = Start(job=7, number=2, seat="phone", host="lab-1")
+    start = Start(job=7, run="run", number=2, seat="phone", host="lab-1")
     assert attempt.read_order(write_ads(tmp_path, 7, 2)) == (start, "s25@phone", tmp_path / "results")
 
 
@@ -300,7 +300,7 @@ def test_a_slot_without_a_device_is_refused(tmp_path: Path, seat: str) -> None:
 
 def test_an_attempt_that_begins_late_takes_no_number_from_the_one_that_runs(engine: sa.Engine) -> None:
     jobs, new = FarmJobs(engine), submit(engine)
-    start = Start(job=new.id, number=2, seat="phone", host="lab-1")
+    start = Start(job=new.id, run="run", number=2, seat="phone", host="lab-1")
     current = attempt.guard_of(engine, jobs.begin(start))
     for number in (1, 2):
         with raising(AttemptOverError, "run/1", snapshot=False):
@@ -348,7 +348,7 @@ def test_a_program_whose_folder_is_gone_says_so(attempts: Served, tmp_path: Path
 def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_second(
     attempts: Served, database: Source, engine: sa.Engine, tmp_path: Path
 ) -> None:
-    start = Start(job=submit(engine).id, number=1, seat="phone", host="lab-1")
+    start = Start(job=submit(engine).id, run="run", number=1, seat="phone", host="lab-1")
     code = f"""
 import time
 from quadbench.dispatch.attempt import guard_of, stopped_when_over

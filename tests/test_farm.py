@@ -61,7 +61,7 @@ def submit(engine: sa.Engine, *batch: NewJob, run_id: str = "run-a", pool: str =
 
 
 def begin(engine: sa.Engine, job: int, number: int = 1) -> None:
-    FarmJobs(engine).begin(Start(job=job, number=number, seat="host-1", host="lab-1"))
+    FarmJobs(engine).begin(Start(job=job, run="run-a", number=number, seat="host-1", host="lab-1"))
 
 
 def has_line(text: str, *words: str) -> bool:
@@ -122,7 +122,7 @@ def test_the_status_says_why_a_job_waits(
 def test_the_status_says_which_jobs_a_job_waits_for_and_that_it_failed_before(engine: sa.Engine, said: Said) -> None:
     first, second = submit(engine, of("R3CX"), NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
     begin(engine, first)
-    job = FarmJobs(engine).begin(Start(job=first, number=2, seat="host-1", host="lab-1"))
+    job = FarmJobs(engine).begin(Start(job=first, run="run-a", number=2, seat="host-1", host="lab-1"))
     FarmJobs(engine).fail(job, "the \x1b[2J disk", is_transient=True)
     waits = json.loads(said("status", "--json")[1])["waits"]
     says(waits[str(first)], 2, snapshot=False)
@@ -181,7 +181,7 @@ def test_the_status_ends_the_jobs_of_a_run_that_has_left_the_pool_and_none_of_an
 
 def test_jobs_are_listed_and_a_job_tells_of_its_attempts(engine: sa.Engine, said: Said) -> None:
     first, second = submit(engine, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
-    job = FarmJobs(engine).begin(Start(job=first, number=1, seat="host-1", host="lab-1"))
+    job = FarmJobs(engine).begin(Start(job=first, run="run-a", number=1, seat="host-1", host="lab-1"))
     FarmJobs(engine).fail(job, "the \x1b[2J disk", is_transient=True)
     _, out, _ = said("jobs", "run-a")
     says(out, "waiting", snapshot=False)

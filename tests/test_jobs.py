@@ -32,7 +32,7 @@ def submit(jobs: FarmJobs, *batch: NewJob, run_id: str = "run-a") -> list[int]:
 
 
 def begin(jobs: FarmJobs, job: int, number: int = 1, seat: str = "R3CX") -> Job:
-    return jobs.begin(Start(job=job, number=number, seat=seat, host="lab-1"))
+    return jobs.begin(Start(job=job, run="run-a", number=number, seat=seat, host="lab-1"))
 
 
 def states(database: Source) -> list[str]:
@@ -143,7 +143,7 @@ def test_of_starts_at_once_one_with_each_number_begins_and_the_last_goes_on(data
 
 def test_a_lost_attempt_counts_and_changes_nothing_any_more(database: Source, engine: sa.Engine, jobs: FarmJobs) -> None:
     (job,) = submit(jobs)
-    zombie = jobs.begin(Start(job=job, number=1, seat="one", host="lab-1"))
+    zombie = jobs.begin(Start(job=job, run="run-a", number=1, seat="one", host="lab-1"))
     later = begin(jobs, job, 2, seat="two")
     assert (later.attempt, later.seat) == (2, "two")
     ((_, _, is_ended, told), (_, _, goes_on, _)) = attempts(database)
@@ -203,7 +203,7 @@ def test_a_job_that_has_ended_is_not_begun_again(database: Source, jobs: FarmJob
 
 def test_what_is_checked_holds_until_the_transaction_ends(database: Source, engine: sa.Engine, jobs: FarmJobs) -> None:
     (job,) = submit(jobs)
-    attempt = jobs.begin(Start(job=job, number=1, seat="one", host="lab-1"))
+    attempt = jobs.begin(Start(job=job, run="run-a", number=1, seat="one", host="lab-1"))
     later = threading.Thread(target=begin, args=(jobs, job, 2))
     with begin_write(engine) as connection:
         jobs.check(connection, attempt)

@@ -51,8 +51,8 @@ def submit(jobs: FarmJobs, *batch: NewJob, run_id: str = "run-a") -> list[int]:
     return [job.id for job in jobs.submit(run_id, batch, "ana@lab-1", "0.1.0", lambda _: None)]
 
 
-def begin(jobs: FarmJobs, job: int, number: int = 1, seat: str = "R3CX") -> Job:
-    return jobs.begin(Start(job=job, number=number, seat=seat, host="lab-1"))
+def begin(jobs: FarmJobs, job: int, number: int = 1, seat: str = "R3CX", run: str = "run-a") -> Job:
+    return jobs.begin(Start(job=job, run=run, number=number, seat=seat, host="lab-1"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=[reason.partition(",")[0].replace(" ", "-") for _, reason in DAMAGES])
@@ -65,7 +65,7 @@ def test_a_damaged_row_is_named_and_not_begun_and_cancel_fails_it_with_what_need
     query(database, f"UPDATE jobs SET {change} WHERE id = {damaged}")
     with raising(ArtifactError, damaged, reason, "quadbench farm cancel"):
         begin(jobs, damaged)
-    assert begin(jobs, good).attempt == 1
+    assert begin(jobs, good, run="run-b").attempt == 1
     fault = listed_jobs(engine).faults[damaged]
     says(fault, damaged, reason)
     assert job_counts(engine).faults == [fault]

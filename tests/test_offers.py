@@ -70,7 +70,7 @@ def a_job(engine: sa.Engine, affinity: str = "b-1", seat: str = SERIAL) -> Itera
     jobs, leases = FarmJobs(engine), Leases(engine)
     new = NewJob(kind=JobKind.MEASURE, needs=device_need(seat), affinity=affinity)
     (stored,) = jobs.submit(f"run-{affinity}", [new], "ana@lab-1", "0.1.0", lambda _: None)
-    job = jobs.begin(Start(job=stored.id, number=1, seat=seat, host="lab-1"))
+    job = jobs.begin(Start(job=stored.id, run=stored.run_id, number=1, seat=seat, host="lab-1"))
     lease = leases.take(seat, job.owner, "a run")
     yield job
     leases.end(lease)

@@ -20,7 +20,7 @@ from quadbench.errors import ArtifactError, QuadbenchError, UserError, requires_
 from quadbench.farm.condor import Ad, pool_folder, this_pool
 from quadbench.farm.dag import cancel_job, cancel_run, settle
 from quadbench.farm.job import Job, JobState
-from quadbench.farm.job_status import MOST_LISTED, job_counts, job_with_attempts, listed_jobs
+from quadbench.farm.job_status import MOST_LISTED, job_counts, job_with_attempts, listed_jobs, open_farm_database
 from quadbench.farm.pool_check import check_pool
 from quadbench.farm.pool_setup import (
     CONFIGURATION,
@@ -35,6 +35,7 @@ from quadbench.farm.pool_setup import (
     check_person,
     make_token,
     remaining_steps,
+    require_fit_machine,
     roles_of,
     systemd_unit,
     write_pool,
@@ -140,9 +141,10 @@ def run_init(options: Options) -> int:
             f"${DATABASE_VARIABLE} is not set, and hosts cannot share the database of a results folder",
             hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
         )
-    pool = write_pool(pool_folder(), settings)
+    require_fit_machine()
     database, tables = _prepared(options)
     store = required_store().name if variable(STORE_VARIABLE) else None
+    pool = write_pool(pool_folder(), settings)
     steps = remaining_steps(pool, settings)
     if options.json:
         configuration = str(pool.configuration)
@@ -177,7 +179,7 @@ def _prepared(options: Options) -> tuple[str, str]:
 
 
 def run_status(options: Options) -> int:
-    with open_db(options.layout) as engine:
+    with open_farm_database(options.layout) as engine:
         slots, shares, problem = _asked_pool(engine)
         counts, jobs = job_counts(engine), listed_jobs(engine).jobs
     waiting = [job for job in jobs if job.state is JobState.WAITING][:_MOST_WAITING]
@@ -241,7 +243,7 @@ def run_logs(options: Options) -> int:
         if job.reason:
             print_text(one_line(job.reason))
         if job.state is JobState.WAITING and job.after:
-            print_text(f"job {job.id} waits for {', '.join(f'job {needed}' for needed in job.after)}")
+            print_text(f"job {job.id} begins after {', '.join(f'job {needed}' for needed in job.after)}")
     rows = [
         (str(past.number), past.host, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
         for past in attempts
@@ -257,7 +259,7 @@ def run_cancel(options: Options) -> int:
     why = f"cancelled by {user_and_host()}" + (f": {options.why}" if options.why else "")
     is_job = options.what.isdecimal() and len(options.what) < _MOST_DIGITS
     pool = this_pool()
-    with open_db(options.layout) as engine:
+    with open_farm_database(options.layout) as engine:
         job = int(options.what) if is_job else 0
         jobs = [cancel_job(engine, pool, job, why)] if is_job else cancel_run(engine, pool, options.what, why)
     stopping = [str(job.id) for job in jobs if job.is_stopping and not job.state.is_end]

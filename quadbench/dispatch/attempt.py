@@ -73,15 +73,15 @@ def read_order(path: Path) -> tuple[Start, str, Path]:
         ArtifactError: an ad cannot be read, or the slot does not serve the job: its device has changed since they were matched.
     """
     job, slot = read_ad(path), read_ad(path.with_name(MACHINE_AD))
-    number, start, need = (job.get(name) for name in ("QuadbenchJob", "NumShadowStarts", "QuadbenchNeed"))
-    seat = slot.get("SlotDevice")
-    if not (isinstance(number, int) and isinstance(start, int) and isinstance(seat, str) and isinstance(need, str)):
+    number, start = job.get("QuadbenchJob"), job.get("NumShadowStarts")
+    run, need, seat = job.get("QuadbenchRun"), job.get("QuadbenchNeed"), slot.get("SlotDevice")
+    if not (isinstance(number, int) and isinstance(start, int)) or not all(isinstance(text, str) for text in (run, need, seat)):
         raise ArtifactError(f"'{path}' is no ad of a farm job at a slot of quadbench")
     if need not in str(slot.get("SlotServes")).split(","):
-        raise ArtifactError(f"slot '{slot.get('Name')}' has '{seat}' now, which does not serve '{unquote(need)}'")
+        raise ArtifactError(f"slot '{slot.get('Name')}' has '{seat}' now, which does not serve '{unquote(str(need))}'")
     results = Path(str(slot.get("QuadbenchResults") or "results"))
     host = str(slot.get("Machine") or "unknown")
-    return Start(job=number, number=start, seat=seat, host=host), str(slot.get("SlotAddress") or ""), results
+    return Start(job=number, run=str(run), number=start, seat=str(seat), host=host), str(slot.get("SlotAddress") or ""), results
 
 
 def exit_code(job: Job) -> int:

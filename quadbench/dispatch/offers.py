@@ -71,13 +71,21 @@ class HostBays:
         phones = [_bay_of(phone) for phone in merged(here, known, {}, expected, host_name()) if phone.is_here]
         return [*self.given, *([room] if self.capabilities else []), *phones]
 
+    @property
+    def database(self) -> str:
+        """Return the unique name of the farm's database, or an empty text while it does not answer."""
+        try:
+            return Leases(self.engine).database_name()
+        except QuadbenchError:
+            return ""
+
 
 def describe_host(host: HostBays, slots: int, version: str) -> None:
     """Print the ads of this host's slots every ten seconds, until the startd ends this process. Meanwhile, serve attempts."""
     bays = Bays(slots)
     with serving_attempts() as server:
         while True:
-            sys.stdout.write(bays.ads(host.now(), version, server))
+            sys.stdout.write(bays.ads(host.now(), version, server, host.database))
             sys.stdout.flush()
             time.sleep(_LOOK_S)
 

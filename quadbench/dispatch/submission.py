@@ -9,12 +9,14 @@ import sqlalchemy as sa
 import yaml
 
 from quadbench.artifacts import Bundle, StoredBundle
+from quadbench.devices.lab.leases import Leases
 from quadbench.dispatch.demands import Asked, asked_for, demands_of, planned
 from quadbench.dispatch.orders import BuildOrder, MeasureOrder
 from quadbench.errors import DeviceNotFoundError, QuadbenchError, ServiceError, UserError
 from quadbench.farm.condor import Condor, quoted, this_pool
 from quadbench.farm.dag import submit_dag
 from quadbench.farm.job import Job, NewJob
+from quadbench.farm.job_status import open_farm_database
 from quadbench.farm.jobs import FarmJobs
 from quadbench.farm.slots import Bay, read_slots, why_it_waits
 from quadbench.farm.store.artifacts import is_stored, send
@@ -26,7 +28,7 @@ from quadbench.pipeline import DEFAULT_RUN, RunOptions, work_of_bundle
 from quadbench.quad.cache import digests_of, find_bundle
 from quadbench.quad.inputs import check_devices
 from quadbench.recipe import Recipe, RunSettings
-from quadbench.results.engine import database_of, open_db, schema_of, source_name
+from quadbench.results.engine import name_of
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import new_id
 from quadbench.spec.spec_model import WHOLE_PATHS
@@ -56,7 +58,11 @@ class Farm:
             QuadbenchError: the pool refuses this user, or pool or database do not answer.
         """
         current = version("quadbench")
-        slots = [] if may_wait else read_slots(self.pool)
+        slots = read_slots(self.pool)
+        known, mine = {slot.database for slot in slots} - {""}, Leases(self.engine).database_name()
+        if known and mine not in known:
+            hint = "submit with the $QUADBENCH_DATABASE, or the results folder, that the hosts have"
+            raise UserError(f"the hosts of the pool use another database than {name_of(self.engine)}", hint=hint)
         for job in jobs:
             if not (may_wait or any(slot.serves(job.needs, current) for slot in slots)):
                 why = why_it_waits(job.needs, current, user_and_host(), slots)
@@ -81,10 +87,8 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
         UserError: no store is named, no pool is configured, or the database has no tables yet.
         QuadbenchError: the database or the store cannot be reached.
     """
-    store, source, pool = required_store(), database_of(layout), this_pool()
-    if schema_of(source) is None:
-        raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint="begin it first: quadbench farm init")
-    with open_db(layout) as engine:
+    store, pool = required_store(), this_pool()
+    with open_farm_database(layout) as engine:
         yield Farm(engine=engine, store=store, pool=pool)
 
 

@@ -3,7 +3,8 @@
 All raise StorageError if the database cannot be read, and ArtifactError if it is damaged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import from_json
 
-from quadbench.errors import ArtifactError, UnknownNameError
+from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobState
 from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
-from quadbench.results.engine import begin_read, database_now, name_of
+from quadbench.results.engine import begin_read, database_now, database_of, name_of, open_db, schema_of, source_name
+from quadbench.results.layout import Layout
 from quadbench.results.schema import AttemptRow, JobRow
 
 MOST_LISTED = 1000  # limit for a list of jobs
@@ -44,6 +46,16 @@ class PastAttempt:
     ended_at: datetime | None
     reason: str | None
     lines: str
+
+
+@contextmanager
+def open_farm_database(layout: Layout) -> Iterator[sa.Engine]:
+    """Yield an engine of the farm's database, which has tables already. Raise UserError if it has none: it is no farm's."""
+    source = database_of(layout)
+    if schema_of(source) is None:
+        raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint="begin it first: quadbench farm init")
+    with open_db(layout) as engine:
+        yield engine
 
 
 def job_counts(engine: sa.Engine) -> JobCounts:

@@ -28,10 +28,11 @@ _NO_SUCCESSOR = "the pool's queue has neither the job nor its run any more"
 class Start:
     """A start of a job by HTCondor. `number` is higher for each later start of the same job; `seat` is the device or host.
 
-    `host` is the machine's name.
+    `run` is the id of the job's run, and `host` the machine's name.
     """
 
     job: int
+    run: str
     number: int
     seat: str
     host: str
@@ -88,8 +89,8 @@ class FarmJobs:
         """
         with begin_write(self._engine) as connection:
             job, now = _locked(connection, start.job), database_now(connection)
-            if job is None:
-                raise UnknownNameError("job", str(start.job))
+            if job is None or job.run_id != start.run:  # the run was submitted with another database
+                raise UnknownNameError("job", f"{start.job} of run {start.run}")
             _record_start(connection, job, start.number)
             if job.state is JobState.RUNNING:
                 job = _without_attempt(job, now)

@@ -85,7 +85,7 @@ def write_pool(folder: Path, settings: PoolSettings) -> Condor:
     Raises:
         UserError: this user is root, or a setting cannot stand in a configuration.
     """
-    _require_fit_machine()
+    require_fit_machine()
     text, user, key = _configuration(folder, settings), current_user(), folder / "keys" / "POOL"
     if PoolRole.HEAD in settings.roles or key.exists():
         check_person(user)
@@ -133,7 +133,7 @@ def check_person(name: str) -> None:
         raise UserError(f"{quote(name)} cannot be a person's name in a pool; expected up to 64 letters, digits, '.', '-', '_'")
 
 
-def _require_fit_machine() -> None:
+def require_fit_machine() -> None:
     """Raise UserError if this user is root, whose jobs HTCondor refuses, or if this host's own name has no address. HTCondor's
     tools would wait a minute for the address.
     """

@@ -41,8 +41,9 @@ START = (
 """The expression by which a slot starts a job. Ready means present, and not in quarantine."""
 
 _READ = (
-    *("Name", "Machine", "State", "Activity", "RemoteOwner", "QuadbenchVersion", "SlotDevice", "SlotSeen", "SlotReady"),
-    *("SlotWhyNot", "SlotAddress", "SlotServes", "SlotReservedBy", "SlotLabels", "SlotLoaded", "SlotRestedS", "SlotProblem"),
+    *("Name", "Machine", "State", "Activity", "RemoteOwner", "QuadbenchVersion", "QuadbenchDatabase"),
+    *("SlotDevice", "SlotSeen", "SlotReady", "SlotWhyNot", "SlotAddress", "SlotServes", "SlotReservedBy", "SlotLabels"),
+    *("SlotLoaded", "SlotRestedS", "SlotProblem"),
 )
 
 
@@ -72,7 +73,10 @@ class Bay:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """A slot of the pool. `state` is free, busy or draining; `used_by` is whose job it runs; `problem` is its host's, or ""."""
+    """A slot of the pool. `state` is free, busy or draining; `used_by` is whose job it runs; `problem` is its host's, or "".
+
+    `database` is the unique name of the database that its host uses, or "" if it is not known.
+    """
 
     slot: str
     host: str
@@ -81,6 +85,7 @@ class Slot:
     used_by: str | None
     bay: Bay
     problem: str = ""
+    database: str = ""
 
     @property
     def is_present(self) -> bool:
@@ -109,10 +114,11 @@ class Bays:
         self._count = count
         self._names: dict[int, str] = {}
 
-    def ads(self, bays: Iterable[Bay], version: str, server: str) -> str:
+    def ads(self, bays: Iterable[Bay], version: str, server: str, database: str = "") -> str:
         """Return the ads of all slots, in the form that startd cron jobs print. A slot without a device starts no job.
 
-        `server` is the name of the host's attempt server. If there are more devices than slots, the ads name those without one.
+        `server` is the name of the host's attempt server, and `database` that of the farm's database. If there are more devices
+        than slots, the ads name those without one.
         """
         by_name = {bay.name: bay for bay in bays}
         new = sorted(by_name.keys() - set(self._names.values()))
@@ -128,6 +134,7 @@ class Bays:
             name = self._names.get(number, "")
             gone = Bay(name=name, address="", serves=frozenset(), why_not=f"{name} is gone" if name else "it has no device")
             host = {"QuadbenchVersion": one_line(version), "QuadbenchServer": one_line(server), "SlotProblem": problem}
+            host["QuadbenchDatabase"] = one_line(database) or None
             lines = {"SlotId": number, "SlotSeen": int(time.time()), **host, **_ad(by_name.get(name, gone))}
             ads.append("".join(f"{key} = {_literal(value)}\n" for key, value in lines.items()) + f"- slot{number}\n")
         return "".join(ads)
@@ -244,6 +251,7 @@ def _slot(ad: Ad) -> Slot | None:
             used_by=user.partition("@")[0] or None,
             bay=bay,
             problem=_text(ad, "SlotProblem"),
+            database=_text(ad, "QuadbenchDatabase"),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None

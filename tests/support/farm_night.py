@@ -91,5 +91,5 @@ def comparison() -> NewJob:
 
 def begun(launcher: FarmLauncher, job: Job) -> Job:
     """Have a slot start a job."""
-    start = Start(job=job.id, number=job.attempt + 1, seat=PHONE.name, host=HOST)
+    start = Start(job=job.id, run=job.run_id, number=job.attempt + 1, seat=PHONE.name, host=HOST)
     return FarmJobs(launcher.farm.engine).begin(start)
