@@ -49,7 +49,8 @@ def main() -> None:
         (Path(folder) / "store").mkdir()
         started = ordered(layout, Path(folder) / "execute", 2 * times + 1)
         name = secrets.token_hex(8)
-        server = start_child(python_module("quadbench.dispatch.attempt_server", name), stdout=subprocess.PIPE)
+        command = python_module("quadbench.dispatch.attempt_server", name)
+        server = start_child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert server.stdout is not None
         assert server.stdout.readline(), "the attempt server does not start"
         served = {**os.environ, SERVER_VARIABLE: name}

@@ -31,6 +31,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join((TESTS, str(Path(TESTS).parent), os.e
 
 from support.condor_attempts import (  # noqa: E402
     attempt_server,
+    cpu_file,
     failures,
     farm_need,
     pool_settings,
@@ -140,11 +141,11 @@ def measured(cell: Cell) -> dict[str, Any]:
         )
         run = Run(cell, pool, database, name)
         if cell.kind == "attempt":
-            run.server_pid = stack.enter_context(attempt_server(pool, name)).pid
+            stack.enter_context(attempt_server(pool, name))
             wait_for_slots(pool, cell.slots)
         others = others_busy()
         figures = run.figures()
-        busy = others()
+        busy = others(run.attempts_cpu_s)
     load = {"load_average_before": load_before, "others_before": others_before, "others_during": round(busy, 2)}
     return {"valid": busy <= MOST_OTHERS, **load, **figures}
 
@@ -155,7 +156,6 @@ class Run:
     def __init__(self, cell: Cell, pool: CondorPool, database: str, name: str) -> None:
         self.cell, self.pool, self.database = cell, pool, database
         self.run_ids = [f"{name}-{owner}" for owner in range(cell.owners)]
-        self.server_pid: int | None = None
         self._times = pool.folder / "times"
         self._times.touch()
         self._errors = pool.folder / "errors"
@@ -240,11 +240,16 @@ class Run:
         return sums
 
     def _cpu(self) -> dict[str, float]:
-        """Return the CPU seconds of each daemon and of the attempt server, with their ended children."""
+        """Return the CPU seconds of each daemon, with its ended children, and of attempts."""
         sums: dict[str, float] = {}
         for daemon in self.pool.daemons():
             sums[daemon.name] = sums.get(daemon.name, 0.0) + daemon.cpu_s
-        return sums | ({"attempts": cpu_under(self.server_pid)} if self.server_pid else {})
+        return sums | ({"attempts": self.attempts_cpu_s} if self.cell.kind == "attempt" else {})
+
+    @property
+    def attempts_cpu_s(self) -> float:
+        """Return the CPU seconds that attempts have told: their server does not wait for them, so its own time has not theirs."""
+        return sum(map(float, cpu_file(self._times).read_text().split())) if cpu_file(self._times).exists() else 0.0
 
     def _stays(self) -> list[Stay]:
         rows = map(str.split, self._times.read_text().splitlines())
@@ -279,8 +284,11 @@ def others_runnable() -> float:
     return round(sum(counts) / len(counts), 2)
 
 
-def others_busy() -> Callable[[], float]:
-    """Begin to watch. The result returns how many processors have been busy since, on the average, with programs of others."""
+def others_busy() -> Callable[..., float]:
+    """Begin to watch. The result returns how many processors have been busy since, on the average, with programs of others.
+
+    It takes CPU seconds of own programs that are not children of this one.
+    """
 
     def now() -> tuple[float, float, float]:
         user, nice, system, _, _, interrupts, soft, *_ = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
@@ -289,9 +297,9 @@ def others_busy() -> Callable[[], float]:
 
     began, busy_before_s, own_before_s = now()
 
-    def since() -> float:
+    def since(besides_s: float = 0.0) -> float:
         at, busy_s, own_s = now()
-        return max(0.0, busy_s - busy_before_s - (own_s - own_before_s)) / (at - began)
+        return max(0.0, busy_s - busy_before_s - (own_s - own_before_s) - besides_s) / (at - began)
 
     return since
 

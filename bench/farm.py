@@ -29,7 +29,7 @@ from quadbench.devices.lab.leases import Leases
 from quadbench.farm.dag import dag_text
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_status import job_counts, listed_jobs
-from quadbench.farm.jobs import FarmJobs, Start
+from quadbench.farm.jobs import FarmJobs, Start, locked_attempt
 from quadbench.farm.slots import Bay, Bays, device_need, read_slots
 from quadbench.host import peak_memory_bytes
 from quadbench.results.engine import Source, open_engine
@@ -98,7 +98,7 @@ def worked_off(database: Source, bays: Sequence[Bay], count: int, times: Times) 
     with ThreadPoolExecutor(len(bays)) as threads:
         working = [threads.submit(work, own) for own in by_device]
         for _ in range(_LOOKS):
-            times.of("settle", lambda: jobs.settle({RUN}))
+            times.of("settle", lambda: jobs.settle({RUN: ()}))
             times.of("status", lambda: (job_counts(engine), listed_jobs(engine)))
         for one in working:
             one.result()
@@ -116,7 +116,7 @@ def attempt(job: Job, launch: int, records: RecordStore, times: Times) -> None:
     begun = times.of("begin", lambda: jobs.begin(Start(job=job.id, run=job.run_id, number=1, seat=device, host="bench")))
     lease = times.of("lease", lambda: leases.take(device, job.owner, "a bench"))
     mine = replace(record(f"{RUN}-{job.id}"), run_id=RUN, launch=launch)
-    times.of("record", lambda: records.store(mine, lambda connection: jobs.check(connection, begun)))
+    times.of("record", lambda: records.store(mine, lambda connection: locked_attempt(connection, begun)))
     times.of("end of lease", lambda: leases.end(lease))
     times.of("finish", lambda: jobs.finish(begun))
 

@@ -24,7 +24,7 @@ from quadbench.errors import ArtifactError, AttemptOverError
 from quadbench.farm.dag import JOB_DONE, JOB_FAILED, TRY_AGAIN
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_status import job_with_attempts
-from quadbench.farm.jobs import FarmJobs, Start
+from quadbench.farm.jobs import FarmJobs, Start, locked_attempt
 from quadbench.farm.slots import device_need, encoded
 from quadbench.host import OWNER_VARIABLE, python_module, user_and_host
 from quadbench.results.engine import Source, begin_write
@@ -301,15 +301,15 @@ def test_a_slot_without_a_device_is_refused(tmp_path: Path, seat: str) -> None:
 def test_an_attempt_that_begins_late_takes_no_number_from_the_one_that_runs(engine: sa.Engine) -> None:
     jobs, new = FarmJobs(engine), submit(engine)
     start = Start(job=new.id, run="run", number=2, seat="phone", host="lab-1")
-    current = attempt.guard_of(engine, jobs.begin(start))
+    current = jobs.begin(start)
     for number in (1, 2):
         with raising(AttemptOverError, "run/1", snapshot=False):
             jobs.begin(replace(start, number=number))
     with begin_write(engine) as connection:
-        current(connection)
+        locked_attempt(connection, current)
     jobs.begin(replace(start, number=3))
     with raising(AttemptOverError, 1, snapshot=False), begin_write(engine) as connection:
-        current(connection)
+        locked_attempt(connection, current)
 
 
 def test_the_exit_code_says_what_came_of_a_job_also_to_a_start_after_its_end(
@@ -351,13 +351,14 @@ def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_secon
     start = Start(job=submit(engine).id, run="run", number=1, seat="phone", host="lab-1")
     code = f"""
 import time
-from quadbench.dispatch.attempt import guard_of, stopped_when_over
-from quadbench.farm.jobs import FarmJobs, Start
+from functools import partial
+from quadbench.dispatch.attempt import stopped_when_over
+from quadbench.farm.jobs import FarmJobs, Start, locked_attempt
 from quadbench.results.engine import open_engine
 import os
 from pathlib import Path
 engine = open_engine({str(database)!r} if "://" in {str(database)!r} else Path({str(database)!r}))
-with stopped_when_over(engine, guard_of(engine, FarmJobs(engine).begin({start}))):
+with stopped_when_over(engine, partial(locked_attempt, attempt=FarmJobs(engine).begin({start}))):
     print(os.getpid(), flush=True)
     time.sleep(60)
 """

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from quadbench.cli import main
 from quadbench.cli.commands import COMMANDS, GROUPS
 from quadbench.cli.console import print_json, print_text, stdout_console
 from quadbench.cli.options import sentence
+from quadbench.farm.job import JobKind, NewJob
+from quadbench.farm.jobs import FarmJobs
 from quadbench.recipe.recipe import load_recipe
+from quadbench.results.engine import DATABASE_VARIABLE, open_engine
 from quadbench.zoo import adapter_folder
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
@@ -253,9 +257,14 @@ def test_no_command_at_all_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 def _imported_by(*words: str) -> set[str]:
     """Return the modules that a fresh `quadbench` has imported when it ends with exit code 0."""
+    return _imported_by_all([words])
+
+
+def _imported_by_all(commands: Sequence[Sequence[str]]) -> set[str]:
+    """Return the modules that a fresh `quadbench` has imported after all of these commands."""
     code = (
-        "import sys\nfrom quadbench.cli import main\n"
-        f"try:\n    main({list(words)!r})\nexcept SystemExit as ended:\n    assert ended.code in (0, None)\n"
+        f"import sys\nfrom quadbench.cli import main\nfor words in {[list(words) for words in commands]!r}:\n"
+        "    try:\n        main(words)\n    except SystemExit as ended:\n        assert ended.code in (0, None)\n"
         "print('\\nmodules:', *sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -273,6 +282,32 @@ def test_what_all_commands_share_imports_nothing_large() -> None:
     imported = _imported_by("harness", "--help")
     assert {"quadbench.cli.harness", "quadbench.cli.options", "quadbench.results.layout"} <= imported
     assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pydantic", "sqlalchemy", "jinja2"}
+
+
+def test_a_look_at_a_farm_imports_nothing_that_runs_or_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(DATABASE_VARIABLE, str(tmp_path / "farm.sqlite"))
+    monkeypatch.delenv("CONDOR_CONFIG", raising=False)
+    engine = open_engine(tmp_path / "farm.sqlite")
+    FarmJobs(engine).submit("run-a", [NewJob(kind=JobKind.BUILD, needs="x")], "ana", "0.1.0", lambda _: None)
+    engine.dispose()
+    words = [("status",), ("jobs",), ("logs", "1"), ("check",), ("cancel", "1"), ("drain", "lab-1"), ("token", "ana")]
+    imported = _imported_by_all([("farm", *some) for some in words])
+    assert {"quadbench.cli.farm", "quadbench.farm.dag", "sqlalchemy.dialects.sqlite"} <= imported
+    assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pandas", "PIL", "alembic", "jinja2", "psycopg"}
+    assert not {name for name in imported if name.startswith(("quadbench.pipeline", "quadbench.devices", "quadbench.quad"))}
+
+
+def test_plugins_of_other_packages_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugged-1.0.dist-info").mkdir()
+    (tmp_path / "plugged-1.0.dist-info" / "entry_points.txt").write_text("[pydantic]\nown = plugged:own\n")
+    (tmp_path / "plugged-1.0.dist-info" / "METADATA").write_text("Name: plugged\nVersion: 1.0\n")
+    (tmp_path / "plugged.py").write_text("own = None\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.delenv("PYDANTIC_DISABLE_PLUGINS", raising=False)
+    imported = _imported_by("recipe", "schema")
+    assert "pydantic" in imported
+    assert "plugged" not in imported
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import socket
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from support.scripted_pool import ScriptedPool, use_pool
 from support.sentences import raising, says
 from support.shared_files import flip, keys, write_launch, write_shared_bundle
@@ -22,14 +20,12 @@ from quadbench.cli import main
 from quadbench.cli.run_source import farm_command, submit_run
 from quadbench.devices.addresses import parse_address, parse_addresses, with_target
 from quadbench.dispatch import submission
-from quadbench.dispatch.demands import Asked, asked_for, demands_of, planned
+from quadbench.dispatch.demands import Asked, Demand, asked_for, planned
 from quadbench.dispatch.gathering import gathered
-from quadbench.dispatch.metrics import FarmMetrics, serve
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_rows import ReadJobs
-from quadbench.farm.jobs import FarmJobs
 from quadbench.farm.slots import Bay, needs_served
 from quadbench.farm.store.artifacts import send
 from quadbench.farm.store.launches import send_launch
@@ -39,7 +35,6 @@ from quadbench.pipeline.run_options import bundles_of
 from quadbench.recipe import RunSettings
 from quadbench.recipe.recipe import load_recipe
 from quadbench.report.headline import missing_figures
-from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run_file, merge_parts, new_run_file
@@ -55,6 +50,10 @@ def device(number: int, profile: str = "s25", **labels: str) -> Bay:
 
 FARM = [device(1), device(2, rack="one"), device(3), device(1, "tabs11")]
 ORDER = MeasureOrder(name="mine", bundles={"s25": DIGEST, "tabs11": "b" * 64}, terms=RunSettings(), conduct=DEFAULT_RUN)
+
+
+def demands(*words: str) -> list[Demand]:
+    return [(asked, ORDER) for asked in asked_for(words, FARM)]
 
 
 def needs(asked: list[Asked]) -> list[str]:
@@ -127,8 +126,7 @@ def test_a_devices_address_keeps_its_options_where_another_target_is_asked_for(a
 
 
 def test_a_run_builds_and_compiles_once_what_several_devices_need() -> None:
-    demands = demands_of(asked_for(["s25*2", "tabs11"], FARM), ORDER)
-    jobs = planned([BuildOrder(recipe="", bundle=DIGEST)], demands)
+    jobs = planned([BuildOrder(recipe="", bundle=DIGEST)], demands("s25*2", "tabs11"))
     assert [job.kind for job in jobs] == [JobKind.BUILD, *[JobKind.COMPILE] * 2, *[JobKind.MEASURE] * 3]
     assert [job.after for job in jobs] == [(), (0,), (), (1,), (1,), (2,)]
     assert jobs[3].affinity == jobs[4].affinity != jobs[5].affinity
@@ -144,7 +142,7 @@ def job_of(new: NewJob, payload: Mapping[str, object] | None = None) -> Job:
 
 
 def test_an_order_comes_back_as_it_was_given() -> None:
-    (compiled, measured) = planned([], demands_of(asked_for(["s25-1"], FARM), ORDER))
+    (compiled, measured) = planned([], demands("s25-1"))
     assert order_of(job_of(measured)) == replace(ORDER, target=None)
     assert as_json(order_of(job_of(compiled))) == compiled.payload
 
@@ -153,14 +151,14 @@ def test_an_order_comes_back_as_it_was_given() -> None:
     "payload", [{}, {"kind": "measure"}, {"kind": "dig"}, {"kind": "build", "recipe": "x", "bundle": "../../x"}]
 )
 def test_a_payload_that_is_no_order_is_refused(payload: Mapping[str, object]) -> None:
-    (_, measured) = planned([], demands_of(asked_for(["s25-1"], FARM), ORDER))
+    (_, measured) = planned([], demands("s25-1"))
     with raising(ArtifactError, 7):
         order_of(job_of(measured, payload))
 
 
 @pytest.mark.parametrize("answer", [None, [], {"bundle": DIGEST, "key": "k", "compiled": "../x"}])
 def test_an_answer_that_is_none_is_refused(answer: object) -> None:
-    (compiled, _) = planned([], demands_of(asked_for(["s25-1"], FARM), ORDER))
+    (compiled, _) = planned([], demands("s25-1"))
     with raising(ArtifactError, 7):
         answer_of(job_of(compiled), answer, CompileAnswer)
 
@@ -243,7 +241,7 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
             send_launch(stored, here, store)
             records.store(replace(stored, record_id=f"r{launch}", bundle_digest=bundle.artifact.digest, images={}))
     for key in set(keys(store)).difference(before):
-        if store.place.look(key).size_bytes:  # type: ignore[union-attr]
+        if store.place.look(key)["size"]:  # type: ignore[index]
             flip(store, key)
     order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=DEFAULT_RUN)
     job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
@@ -254,25 +252,6 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
     (failure,) = outcome.failures.values()
     assert "3 of 3 launches" in str(failure)
     assert caplog.text == ""
-
-
-def test_metrics_count_jobs_and_without_a_database_say_only_that_it_is_away(tmp_path: Path) -> None:
-    engine = open_engine(tmp_path / "farm.sqlite")
-    build = NewJob(kind=JobKind.BUILD, needs="capability build")
-    FarmJobs(engine).submit("run", [build, build], "ana@lab", "1", lambda _: None)
-    up, jobs, *_ = FarmMetrics(engine).collect()
-    assert [sample.value for sample in up.samples] == [1]
-    assert {sample.labels["state"]: sample.value for sample in jobs.samples if sample.value} == {"waiting": 2}
-    engine.dispose()
-    away = sa.create_engine(f"sqlite:///{tmp_path}/gone/farm.sqlite")
-    (only,) = FarmMetrics(away).collect()
-    assert [(sample.name, sample.value) for sample in only.samples] == [("quadbench_database_up", 0)]
-    away.dispose()
-
-
-def test_a_port_for_metrics_that_is_taken_is_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, raising(UserError, "Address already in use"):
-        serve(taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,29 @@ def test_the_status_says_which_jobs_a_job_waits_for_and_that_it_failed_before(en
     assert "\x1b" not in said("status")[1]
 
 
+def test_the_status_names_the_latest_jobs_that_wait_and_counts_the_others(engine: sa.Engine, said: Said) -> None:
+    submit(engine, *[BUILD] * 20)
+    assert "more waiting" not in said("status")[1]
+    submit(engine, *[BUILD] * 3, run_id="run-b")
+    assert "and 3 more waiting jobs: quadbench farm jobs\n" in said("status")[1]
+
+
+def test_a_job_that_no_slot_runs_any_more_is_told_from_those_that_run(engine: sa.Engine, pool: ScriptedPool, said: Said) -> None:
+    killed, running, _ = submit(engine, BUILD, BUILD, BUILD)
+    for job in (killed, running):
+        begin(engine, job)
+    pool.unstarted.add(("run-b", running))
+    assert "lost" not in said("jobs", "run-a")[1]
+    pool.unstarted.update({("run-a", killed)})
+    out = said("jobs", "run-a")[1]
+    assert has_line(out, str(killed), "lost, waits")
+    assert has_line(out, str(running), "running")
+    assert "is lost, waits" in said("logs", str(killed))[1].splitlines()[0]
+    pool.broken["queue"] = AWAY
+    assert said("jobs", "run-a")[0] == 0
+    assert "lost" not in said("jobs", "run-a")[1]
+
+
 def test_an_ad_with_markup_and_control_characters_is_shown_as_text(pool: ScriptedPool, said: Said) -> None:
     pool.changes["R3CX"] = {"SlotWhyNot": "[red]hot[/red] \x1b[2J\nR9 free", "SlotReady": False, "RemoteOwner": 7}
     pool.changes["R5CY"] = {"SlotLabels": "no json", "SlotServes": 5}

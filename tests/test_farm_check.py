@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted_pool import ScriptedPool, phone, pool_with_token, use_pool
+from support.scripted_pool import ScriptedPool, phone, pool_with_token, token, use_pool
 from support.sentences import says
 
 from quadbench.cli import main
@@ -22,15 +22,6 @@ VERSION = "0.1.0"
 ROOM = Bay(name="room@lab-1", address="", serves=frozenset({capability_need("build")}))
 AWAY = ServiceError("the pool does not answer: condor_status: no route", transient=True)
 REFUSED = UserError("the pool refuses this user: condor_ping: DENIED")
-
-
-def token(**claims: object) -> str:
-    """Return a token as HTCondor makes it, with a signature that nobody checks here."""
-    content = {"sub": "ana@quadbench", "iss": "quadbench", "iat": 1, **claims}
-    head, body = (
-        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({"alg": "HS256"}, content)
-    )
-    return f"{head}.{body}.c2lnbmF0dXJl\n"
 
 
 @pytest.fixture

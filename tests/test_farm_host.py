@@ -12,13 +12,19 @@ from support.sentences import says
 
 from quadbench.cli import main
 from quadbench.errors import ServiceError, UserError
+from quadbench.farm.store.opening import STORE_VARIABLE
 from quadbench.host import host_name
 from quadbench.results.engine import DATABASE_VARIABLE
 
 
 def described(tmp_path: Path, *words: str) -> tuple[list[dict[str, str]], subprocess.Popen[str]]:
     """Start the command, and return the slots that it describes first, and the process."""
-    environment = {**os.environ, DATABASE_VARIABLE: f"sqlite:///{tmp_path}/farm.sqlite", "ANDROID_ADB_SERVER_PORT": "5099"}
+    own = {
+        DATABASE_VARIABLE: f"sqlite:///{tmp_path}/farm.sqlite",
+        STORE_VARIABLE: "s3://lab/q",
+        "ANDROID_ADB_SERVER_PORT": "5099",
+    }
+    environment = {**os.environ, **own}
     command = [sys.executable, "-m", "quadbench", "farm", "host", *words, "--results", str(tmp_path / "results")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout
@@ -44,6 +50,7 @@ def test_a_host_describes_every_slot_and_which_jobs_each_may_start(tmp_path: Pat
         assert "wish%20profile%3Ds25" in virtual["SlotServes"]
         assert virtual["Label_profile"] == '"s25"'
         assert len({slot["QuadbenchServer"] for slot in slots}) == 1
+        assert {slot["QuadbenchStore"] for slot in slots} == {'"s3://lab/q"'}  # which is not opened
         unused = devices["undefined"]
         assert (unused["SlotReady"], unused["SlotServes"]) == ("false", '""')
         assert process.poll() is None

@@ -156,14 +156,15 @@ def test_a_pool_that_was_begun_without_htcondor_gets_its_tokens_later(said: Said
         ("--devices", "local\nvirtual:s25"),
         ("--devices", "R3CX"),
         ("--devices", "virtual:none"),
+        ("--devices", "local,local"),
+        ("--devices", "virtual:s25,virtual:s25?target=litert"),
         ("--slots", "0"),
         ("--slots", "1001"),
         ("--port", "65536"),
-        ("--metrics", "0"),
         ("--role", "head"),
         ("--role", "desk"),
         (*LAB, "--role", "desk", "--devices", "local"),
-        (*LAB, "--role", "head", "--metrics", "9000"),
+        (*LAB, "--role", "head", "--devices", "local"),
         (*LAB, "--role", "worker"),
     ],
 )
@@ -183,6 +184,9 @@ def test_a_setting_that_no_pool_can_have_is_refused_before_anything_is_written(w
         (("--results", "/a folder"), "/a folder"),
         (("--role", "desk"), "--head HOST"),
         (("--devices", "R3CX"), "R3CX"),
+        (("--devices", "local*1000000"), "local*1000000"),
+        (("--devices", "local,local"), "local"),
+        (("--devices", "virtual:s25,virtual:s25?target=litert"), "virtual-s25"),
         ((*LAB, "--role", "desk", "--devices", "local"), "--role host"),
     ],
 )
@@ -190,12 +194,39 @@ def test_a_refused_setting_is_named_with_what_is_expected(words: tuple[str, ...]
     says(said("init", *words)[2], name)
 
 
+@pytest.mark.parametrize(("option", "most"), [("--slots", 1000), ("--port", 65_535)])
+def test_a_number_out_of_its_range_is_refused_with_the_range(
+    option: str, most: int, said: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        said("init", option, "0")
+    assert f"argument {option}: '0' is not a whole number from 1 to {most}\n" in capsys.readouterr().err
+
+
+@needs_condor
+def test_a_host_s_results_are_moved_only_on_demand(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "results", tmp_path / "elsewhere" / "results"
+    second.parent.mkdir()
+    said("init")
+    monkeypatch.chdir(second.parent)
+    code, _, err = said("init", "--results", "results")  # the default
+    assert code == UserError.exit_code
+    says(err, first, second)
+    assert setting("QuadbenchResults") == f'"{first}"'
+    assert str(first) not in said("init", *LAB, "--role", "head", "--results", "results")[1]  # a head keeps no results
+    said("init")
+    moved = said("init", "--results", str(second))[1]
+    assert f"the results folder was {first}, and is {second} " in moved
+    assert setting("QuadbenchResults") == f'"{second}"'
+    assert "results folder" not in said("init", "--results", "results")[1]
+
+
 @needs_condor
 def test_devices_that_are_given_are_described_by_the_program_that_the_startd_runs(said: Said, tmp_path: Path) -> None:
-    said("init", "--devices", " local, virtual:s25", "--slots", "3", "--metrics", "9100")
+    said("init", "--devices", " local, virtual:s25", "--slots", "3")
     words = shlex.split((pool_folder() / "describe-slots").read_text().splitlines()[-1])
     assert words[0] == "exec"
-    given = ["--slots", "3", "--devices", "local,virtual:s25", "--metrics", "9100"]
+    given = ["--slots", "3", "--devices", "local,virtual:s25"]
     assert words[words.index("farm") :][: len(given) + 2] == ["farm", "host", *given]
     assert str(tmp_path / "results") in words
 

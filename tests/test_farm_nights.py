@@ -8,7 +8,7 @@ from support.scripted_pool import phone
 from support.sentences import raising
 
 from quadbench.artifacts import Variant
-from quadbench.dispatch.demands import Demand, compile_orders, only_device, planned
+from quadbench.dispatch.demands import only_device, planned
 from quadbench.dispatch.orders import CompareOrder, SideOrder, as_json, order_of
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, NewJob
@@ -35,9 +35,7 @@ FARM = [phone(f"s25-{number}") for number in (1, 2)]
 def jobs() -> list[NewJob]:
     """Two cases on the same phone beside the same yardstick."""
     asked = only_device("s25-1", FARM)
-    compiled = tuple(one for side in (ORDER.a, ORDER.b) for one in compile_orders(asked, {"s25": side.bundle}))
-    demands = [Demand(needs=asked.needs, order=replace(ORDER, case=case), compiled=compiled) for case in ("restyle", "sticker")]
-    return planned([], demands)
+    return planned([], [(asked, replace(ORDER, case=case)) for case in ("restyle", "sticker")])
 
 
 def job_of(new: NewJob) -> Job:

@@ -17,6 +17,7 @@ from quadbench.farm.condor import Condor
 from quadbench.farm.dag import settle
 from quadbench.farm.job import JobState
 from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.store.opening import STORE_VARIABLE, store_name
 from quadbench.nightly.farm_launcher import FarmLauncher
 from quadbench.results.engine import begin_write
 from quadbench.results.schema import JobNeedRow
@@ -113,6 +114,24 @@ def test_what_no_host_serves_is_refused_unless_it_may_wait(launcher: FarmLaunche
     assert launcher.farm.submit(NIGHT, [absent], may_wait=True)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "variable"), [("QuadbenchDatabase", "$QUADBENCH_DATABASE"), ("QuadbenchStore", "$QUADBENCH_STORE")]
+)
+def test_a_database_or_store_that_the_hosts_do_not_have_is_refused(
+    attribute: str, variable: str, launcher: FarmLauncher, pool: ScriptedPool
+) -> None:
+    pool.changes[PHONE.name] = {attribute: "/another"}
+    with raising(UserError, variable):
+        launcher.farm.submit(NIGHT, [comparison()], may_wait=True)
+    assert pool.dags == []
+
+
+def test_a_store_that_a_host_has_is_accepted(launcher: FarmLauncher, pool: ScriptedPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORE_VARIABLE, f"{launcher.farm.store.name}/")
+    pool.changes[PHONE.name] = {"QuadbenchStore": store_name()}
+    assert launcher.farm.submit(NIGHT, [comparison()])
+
+
 def test_a_device_in_use_is_one_of_the_farm_s_after_those_that_are_free(launcher: FarmLauncher, pool: ScriptedPool) -> None:
     used, gone = replace(PHONE, name="a", why_not="used by ana@h2"), replace(PHONE, name="b", why_not="adb says: offline")
     pool.hosts[HOST] = [used, gone, PHONE]
@@ -175,7 +194,7 @@ def test_the_name_of_the_schedd_is_asked_once() -> None:
 
 
 def test_jobs_that_no_slot_runs_are_those_that_are_idle_or_held() -> None:
-    ads = [{"QuadbenchRun": "r", "QuadbenchJob": 1}, {"QuadbenchRun": "r", "QuadbenchJob": "<b>"}, {"QuadbenchRun": "r"}]
+    jobs: list[tuple[object, object]] = [(1, 1), (2, 5), (3, 2), ("<b>", 1), (None, 1), (4, "1"), (5, None)]
+    ads = [{"QuadbenchRun": "r", "QuadbenchJob": job, "JobStatus": status} for job, status in jobs]
     pool = ToldCondor(printed={"condor_status": [{"Name": "head@"}], "condor_q": ads})
-    assert pool.unstarted_jobs() == {("r", 1)}
-    assert "(JobStatus == 1 || JobStatus == 5)" in " ".join(pool.calls[-1])
+    assert pool.queued_runs() == {"r": {1, 2}}

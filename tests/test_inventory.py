@@ -61,6 +61,8 @@ def test_a_phone_stays_known_with_its_health_wherever_it_goes(inventory: Invento
     assert first.condition == quarantined("swollen battery")
     assert second.condition == PhoneCondition()
     assert abs(datetime.now(UTC) - first.last_seen) < timedelta(minutes=1)
+    assert inventory.phones(["Z9", "nobody's"]) == [second]
+    assert inventory.phones([]) == []
 
 
 def test_a_phone_that_does_not_answer_stays_known_as_it_was(inventory: Inventory) -> None:

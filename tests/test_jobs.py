@@ -10,9 +10,9 @@ from support.sentences import raising, reads
 from support.stored_records import query, record
 
 from quadbench.errors import AttemptOverError, QuadbenchError, ServiceError, UnknownNameError, UserError
-from quadbench.farm.job import MOST_ATTEMPTS, Account, Job, JobKind, JobState, NewJob
+from quadbench.farm.job import MOST_ATTEMPTS, Job, JobKind, JobState, NewJob
 from quadbench.farm.job_status import answers, job_with_attempts, last_jobs
-from quadbench.farm.jobs import FarmJobs, Start, check_job
+from quadbench.farm.jobs import FarmJobs, Start, check_job, locked_attempt
 from quadbench.farm.slots import capability_need, device_need
 from quadbench.results.engine import Source, begin_write
 from quadbench.results.records import RecordStore
@@ -60,7 +60,7 @@ def test_a_job_is_stored_sent_begun_and_done(database: Source, engine: sa.Engine
     attempt = begin(jobs, first.id, seat="room@lab-1")
     assert (attempt.state, attempt.attempt, attempt.seat, attempt.needs) == (JobState.RUNNING, 1, "room@lab-1", BUILD.needs)
     assert states(database) == ["running", "waiting"]
-    done = jobs.finish(attempt, Account(answer={"bundle": "b"}, lines="it went well"))
+    done = jobs.finish(attempt, {"bundle": "b"}, "it went well")
     assert (done.state, done.reason, states(database)) == (JobState.DONE, None, ["done", "waiting"])
     (past,) = job_with_attempts(engine, first.id)[1]
     assert (past.number, past.host, past.seat, past.lines) == (1, "lab-1", "room@lab-1", "it went well")
@@ -151,16 +151,16 @@ def test_a_lost_attempt_counts_and_changes_nothing_any_more(database: Source, en
     reads(told, "one")
     records = RecordStore(engine)
     for act in (
-        lambda: jobs.finish(zombie, Account(answer={"a": 1}, lines="late")),
+        lambda: jobs.finish(zombie, {"a": 1}, "late"),
         lambda: jobs.fail(zombie, "late", is_transient=False),
         lambda: jobs.give_back(zombie, "late"),
-        lambda: records.store(record(), lambda connection: jobs.check(connection, zombie)),
+        lambda: records.store(record(), lambda connection: locked_attempt(connection, zombie)),
     ):
         with raising(AttemptOverError, "two"):
             act()
     assert records.run_ids() == []
     assert query(database, "SELECT answer, lines FROM attempts WHERE number = 1") == [(None, "")]
-    assert records.store(record(), lambda connection: jobs.check(connection, later))
+    assert records.store(record(), lambda connection: locked_attempt(connection, later))
     assert jobs.finish(later).state is JobState.DONE
 
 
@@ -206,11 +206,11 @@ def test_what_is_checked_holds_until_the_transaction_ends(database: Source, engi
     attempt = jobs.begin(Start(job=job, run="run-a", number=1, seat="one", host="lab-1"))
     later = threading.Thread(target=begin, args=(jobs, job, 2))
     with begin_write(engine) as connection:
-        jobs.check(connection, attempt)
+        locked_attempt(connection, attempt)
         later.start()
         later.join(0.3)
         assert later.is_alive()
-        jobs.check(connection, attempt)
+        locked_attempt(connection, attempt)
     later.join(30)
     assert [number for _, number, _, _ in attempts(database)] == [1, 2]
 
@@ -281,10 +281,10 @@ def test_jobs_whose_run_has_left_the_pool_are_ended(database: Source, jobs: Farm
     begin(jobs, stopping)
     jobs.cancel(stopping, "no longer wanted")
     submit(jobs, run_id="run-b")
-    assert jobs.settle([]) == []  # they are new: the pool may not have them yet
+    assert jobs.settle({}) == []  # they are new: the pool may not have them yet
     grow_old(database)
-    assert jobs.settle(["run-a", "run-b"]) == []
-    ended = {job.id: job for job in jobs.settle({"run-b"})}
+    assert jobs.settle({"run-a": (), "run-b": ()}) == []
+    ended = {job.id: job for job in jobs.settle({"run-b": ()})}
     assert states(database) == ["failed", "cancelled", "cancelled", "cancelled", "waiting"]
     assert [job.state.value for job in ended.values()] == states(database)[:4]
     reads(ended[running].reason, "queue")
@@ -298,7 +298,7 @@ def test_what_is_not_stored_is_not_done(database: Source, engine: sa.Engine, job
     attempt = begin(jobs, job)
 
     def full(connection: sa.Connection) -> None:
-        jobs.check(connection, attempt)
+        locked_attempt(connection, attempt)
         raise QuadbenchError("no room")
 
     with pytest.raises(QuadbenchError):
@@ -326,14 +326,17 @@ def test_a_device_s_last_job_is_the_one_that_it_began_last(database: Source, eng
     assert (files, 0 <= rested_s < 60) == ("b-0", True)
 
 
-def test_answers_are_those_of_the_last_attempts_at_jobs_that_are_done(engine: sa.Engine, jobs: FarmJobs) -> None:
+def test_answers_are_those_of_the_last_attempts_at_jobs_that_are_done(
+    database: Source, engine: sa.Engine, jobs: FarmJobs
+) -> None:
     again, silent, bad, waiting = submit(jobs, BUILD, BUILD, BUILD, BUILD)
-    jobs.fail(begin(jobs, again), "the cable", is_transient=True, account=Account(answer={"attempt": 1}))
+    jobs.fail(begin(jobs, again), "the cable", is_transient=True)
     ended = [
-        jobs.finish(begin(jobs, again, 2), Account(answer={"attempt": 2})),
+        jobs.finish(begin(jobs, again, 2), {"attempt": 2}),
         jobs.finish(begin(jobs, silent)),
-        jobs.fail(begin(jobs, bad), "no", is_transient=False, account=Account(answer={"attempt": 1})),
+        jobs.fail(begin(jobs, bad), "no", is_transient=False),
         begin(jobs, waiting),
     ]
+    query(database, "UPDATE attempts SET answer = '1' WHERE reason IS NOT NULL")
     assert answers(engine, ended) == {again: {"attempt": 2}, silent: None}
     assert answers(engine, []) == {}

@@ -12,7 +12,7 @@ from support.sentences import raising, reads, says
 from support.stored_records import query
 
 from quadbench.errors import ArtifactError, QuadbenchError
-from quadbench.farm.job import MOST_ANSWER_BYTES, Account, Job, JobKind, NewJob
+from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobKind, NewJob
 from quadbench.farm.job_status import answers, job_counts, job_with_attempts, last_jobs, listed_jobs, open_runs
 from quadbench.farm.jobs import FarmJobs, Start
 from quadbench.farm.slots import capability_need
@@ -82,7 +82,7 @@ def test_a_damaged_row_fails_with_its_run_and_keeps_no_other_job_of_it_open(data
     damaged, *_ = submit(jobs, BUILD, BEHIND, BUILD)
     query(database, f"UPDATE jobs SET payload = 'x' WHERE id = {damaged}")
     query(database, "UPDATE jobs SET submitted_at = '2020-01-01 00:00:00.000000'")
-    ended = jobs.settle([]) if act == "settle" else jobs.cancel_run("run-a", "over")
+    ended = jobs.settle({}) if act == "settle" else jobs.cancel_run("run-a", "over")
     assert damaged not in [job.id for job in ended]
     assert [state for (state,) in query(database, "SELECT state FROM jobs ORDER BY id")] == ["failed", "cancelled", "cancelled"]
 
@@ -106,7 +106,7 @@ def test_a_state_that_nobody_knows_is_told(database: Source, engine: sa.Engine, 
     submit(jobs, BUILD)
     query(database, "UPDATE jobs SET state = 'sleeping'")
     reads(job_counts(engine).faults, "sleeping")
-    assert jobs.settle([]) == []
+    assert jobs.settle({}) == []
 
 
 def test_jobs_that_need_each_other_are_cancelled_like_others(database: Source, jobs: FarmJobs) -> None:
@@ -121,7 +121,7 @@ def test_an_answer_that_cannot_be_read_is_refused_by_its_job(
     database: Source, engine: sa.Engine, jobs: FarmJobs, answer: str
 ) -> None:
     (job,) = submit(jobs, BUILD)
-    done = jobs.finish(begin(jobs, job), Account(answer={}))
+    done = jobs.finish(begin(jobs, job), {})
     query(database, f"UPDATE attempts SET answer = '{answer}'")
     with raising(ArtifactError, f"the answer of job {job}"):
         answers(engine, [done])
@@ -137,7 +137,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = open_engine(path)
     jobs = FarmJobs(engine)
     done, bad, running, _ = submit(jobs, *[BUILD] * 4)
-    jobs.finish(begin(jobs, done), Account(answer={"a": 1}, lines="went well"))
+    jobs.finish(begin(jobs, done), {"a": 1}, "went well")
     jobs.fail(begin(jobs, bad), "no", is_transient=False)
     begin(jobs, running)
     submit(jobs, BUILD, BEHIND, run_id="run-b")
@@ -172,8 +172,8 @@ def test_any_value_in_any_column_is_refused_by_name_and_costs_no_other_job_its_t
 def _use(jobs: FarmJobs, engine: sa.Engine) -> None:
     """Begin and finish a good job; whatever is asked of the others is answered, or refused by name."""
     good, bad = submit(jobs, BUILD, BUILD, run_id="run-c")
-    jobs.finish(begin(jobs, good, seat="Z9"))
-    assert jobs.fail(begin(jobs, bad), "a fault", is_transient=True).attempt == 1
+    jobs.finish(begin(jobs, good, seat="Z9", run="run-c"))
+    assert jobs.fail(begin(jobs, bad, run="run-c"), "a fault", is_transient=True).attempt == 1
     with _refused_by_name():
         assert set(last_jobs(engine, ["R3CX", "Z9"])) >= {"Z9"}
     for job in range(1, 7):
@@ -188,7 +188,7 @@ def _use(jobs: FarmJobs, engine: sa.Engine) -> None:
         lambda: listed_jobs(engine, "run-a"),
         lambda: jobs.cancel(5, "over"),
         lambda: jobs.cancel_run("run-b", "over"),
-        lambda: jobs.settle(["run-c"]),
+        lambda: jobs.settle({"run-c": ()}),
     ):
         with _refused_by_name():
             ask()

@@ -90,6 +90,14 @@ def test_people_reserve_devices_and_release_their_own(leases: Leases) -> None:
         leases.release(PHONE, ANA)
 
 
+def test_of_some_devices_only_their_own_claims_are_told(leases: Leases) -> None:
+    for device in (PHONE, "R4", "R5"):
+        leases.reserve(device, ANA, "a demo", 3600)
+    assert list(leases.standing([PHONE, "R5", "nobody's"])) == sorted([PHONE, "R5"])
+    assert leases.standing([]) == {}
+    assert len(leases.standing()) == 3
+
+
 def test_what_is_taken_away_by_force_is_lost_to_the_job(leases: Leases) -> None:
     job = leases.take(PHONE, ANA, "run")
     leases.release(PHONE, BEN, force=True)

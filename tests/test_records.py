@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from support.forked import Forked
 from support.sentences import raising
 from support.stored_records import DEVICE, LATEST, STARTED, query, record, sample
@@ -25,7 +27,7 @@ from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.results.engine import Source, begin_read, begin_write, open_engine
 from quadbench.results.records import RecordStore, open_records, read_records
-from quadbench.results.schema import Table
+from quadbench.results.schema import Table, known_revisions
 from quadbench.results.sql_dialects import require_database_file
 
 
@@ -204,6 +206,14 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: So
     assert [process.communicate()[1] for process in processes] == ["", "", ""]
     assert query(database, "SELECT COUNT(*) FROM records") == [(60,)]
     assert query(database, "SELECT version_num FROM alembic_version") == [(LATEST,)]
+
+
+def test_the_revisions_that_files_name_are_those_of_alembic() -> None:
+    config = Config()
+    config.set_main_option("script_location", "quadbench.results:migrations")
+    migrations = ScriptDirectory.from_config(config).walk_revisions()
+    assert known_revisions() == [migration.revision for migration in migrations]
+    assert known_revisions()[0] == LATEST
 
 
 def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: RecordStore, database: Source) -> None:

@@ -10,7 +10,7 @@ from support.sentences import raising
 
 from quadbench.devices.lab.selection import Wish, chosen, parse_wish
 from quadbench.devices.lab.wishes import addresses_for
-from quadbench.errors import DeviceNotFoundError
+from quadbench.errors import DeviceNotFoundError, UserError
 from quadbench.results.layout import Layout
 
 DEVICES = {
@@ -29,7 +29,7 @@ def wishes(text: str) -> list[Wish]:
 @pytest.mark.parametrize(
     "address",
     ["s25", "s25@A", "local", "virtual:s25", "virtual:s25?target=qnn", "s25?target=xnnpack", "hub:s25", "R3*", "*2",
-     "s25*0", "a/b*2", "virtual:s25?scenario=hot&data_mb=64", "rock=left", "chip="],
+     "a/b*2", "a/b*0", "virtual:s25?scenario=hot&data_mb=64", "rock=left", "chip="],
 )  # fmt: skip
 def test_an_address_is_no_wish(address: str) -> None:
     assert parse_wish(address, ["rack"]) is None
@@ -51,6 +51,14 @@ def test_devices_are_given_out_so_that_all_are_served(text: str, expected: list[
 def test_too_few_devices_are_refused_with_those_that_fit() -> None:
     with raising(DeviceNotFoundError, "s25*4", 3, "s25@A", "s25@B", "s25@C"):
         chosen(wishes("s25*4"), DEVICES)
+
+
+@pytest.mark.parametrize("word", ["s25*0", "local*1000000", "chip=sm8750*10000", f"s25*{'9' * 5000}"])
+def test_a_number_of_devices_that_no_farm_has_is_refused_at_bounded_length(word: str) -> None:
+    with raising(UserError, word[:20], 1, 9999, snapshot=False) as caught:
+        parse_wish(word, [])
+    assert len(str(caught.value)) < 200
+    assert wishes("s25*9999")[0].count == 9999
 
 
 CHIPS, NAMES = st.sampled_from("xy"), st.sampled_from("abc")

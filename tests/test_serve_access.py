@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-@pytest.mark.parametrize("path", ["/api/work", "/api/openapi.json", "/live/now"])
+@pytest.mark.parametrize("path", ["/api/work", "/api/openapi.json", "/live/now", "/metrics"])
 def test_a_program_without_the_token_is_refused(site: Site, path: str) -> None:
     answer = site.ask(path)
     assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")

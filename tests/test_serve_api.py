@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.live_lab import NIGHT, RUN, work
 from support.live_site import Site, served
 from support.sentences import says
@@ -72,6 +74,29 @@ def test_a_run_that_the_farm_is_at_work_on_is_under_way(own_lab: Layout) -> None
     with served(own_lab) as site:
         assert [run["status"] for run in site.ask("/api/runs").json["runs"]] == ["under way"]
         says(site.ask("/runs").text)
+
+
+def test_metrics_count_jobs_leases_and_phones(site: Site) -> None:
+    families = {one.name: one for one in text_string_to_metric_families(site.ask("/metrics").text)}
+    counts = {
+        name: {tuple(one.labels.values()): one.value for one in family.samples if one.value} for name, family in families.items()
+    }
+    assert counts == {
+        "quadbench_database_up": {(): 1},
+        "quadbench_jobs": {("waiting",): 3},
+        "quadbench_leases": {("job",): 1, ("person",): 1},
+        "quadbench_phones": {("healthy", "device"): 1, ("quarantined", "device"): 1},
+    }
+
+
+def test_metrics_of_a_damaged_database_say_only_that_it_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layout = Layout(tmp_path)
+    layout.database.write_text("no database " * 100)
+    with served(layout) as site:
+        answer = site.ask("/metrics")
+    (only,) = text_string_to_metric_families(answer.text)
+    assert (answer.status, [(one.name, one.value) for one in only.samples]) == (200, [("quadbench_database_up", 0)])
+    assert str(layout.database) in caplog.text
 
 
 def test_what_is_answered_is_json_without_infinities(site: Site) -> None:

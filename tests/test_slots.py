@@ -103,7 +103,6 @@ def hostile(text: str) -> Bay:
 def texts(of: Slot) -> list[str]:
     bay = of.bay
     named = [
-        of.slot,
         of.host,
         of.version,
         of.used_by or "",
@@ -265,7 +264,7 @@ WRONG: list[Any] = [
 @pytest.mark.parametrize("name", slots._READ)
 def test_an_ad_with_any_value_is_read_as_one_line_texts_or_left_out(name: str) -> None:
     for value in WRONG:
-        others = [slot for slot in read_slots(AdPool(ad(Name="slot2@lab-1"), ad(**{name: value}))) if slot.slot != "slot2@lab-1"]
+        others = [slot for slot in read_slots(AdPool(ad(Machine="lab-2"), ad(**{name: value}))) if slot.host != "lab-2"]
         for read in others:
             assert all(is_one_line(one) and len(one) < 1100 for one in texts(read)), value
             assert 0 <= read.bay.rested_s <= 1e9

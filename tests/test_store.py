@@ -14,8 +14,7 @@ from quadbench.artifacts.kit import Kit
 from quadbench.errors import ArtifactError, NotStoredError, UserError
 from quadbench.farm.store import artifacts
 from quadbench.farm.store.artifacts import fetch, named, send
-from quadbench.farm.store.keys import artifact_key, object_key
-from quadbench.farm.store.objects import ArtifactEntry, Store
+from quadbench.farm.store.objects import ArtifactEntry, Store, artifact_key, object_key
 from quadbench.kits import store as kits
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
@@ -128,6 +127,18 @@ def test_a_file_that_was_changed_here_is_not_sent(store: Store, here: Layout) ->
     with raising(ArtifactError, "profile.json"):
         send(bundle, store)
     assert keys(store, "") == []
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"kind": []}', '{"kind": "cake"}'])
+def test_a_folder_of_no_kind_of_artifact_is_refused_and_keeps_no_other_from_being_fetched(
+    manifest: str, store: Store, here: Layout, there: Layout
+) -> None:
+    send(write_shared_bundle(here), store)
+    (damaged := there.bundle("0" * 64)).mkdir(parents=True)
+    (damaged / "manifest.json").write_text(manifest)
+    with raising(ArtifactError, str(damaged), snapshot=False):
+        artifacts.read_any(damaged)
+    assert fetch(Bundle, ONE, there, store).artifact.digest == ONE
 
 
 def test_what_was_not_sent_is_said_not_to_be_there(store: Store, here: Layout, there: Layout) -> None:

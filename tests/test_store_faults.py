@@ -21,8 +21,7 @@ from quadbench.errors import ArtifactError, MissingDependencyError, NotStoredErr
 from quadbench.farm.store import opening
 from quadbench.farm.store.artifacts import fetch, send
 from quadbench.farm.store.collection import collect
-from quadbench.farm.store.keys import object_key
-from quadbench.farm.store.objects import Store
+from quadbench.farm.store.objects import Store, object_key
 from quadbench.farm.store.opening import STORE_VARIABLE, open_store, required_store
 from quadbench.results.layout import Layout
 
@@ -238,7 +237,7 @@ def test_a_store_that_is_full_keeps_what_is_whole_and_says_so(tmp_path: Path) ->
         "    send(write_shared_bundle(Layout(disk.parent / 'here'), contents=contents), store)\n"
         "except StorageError as error:\n"
         "    print(error)\n"
-        "print([size.size_bytes for size in store.place.listed('objects')], store.place.cut_off(), keys(store, 'artifacts'))\n"
+        "print([listed['size'] for listed in store.place.listed('objects')], store.place.cut_off(), keys(store, 'artifacts'))\n"
     )
     said = on_small_disk(tmp_path / "disk", code)
     says(said, "/disk", "No space left on device", "quadbench store collect")
@@ -315,8 +314,8 @@ def test_a_sender_that_is_killed_within_a_file_leaves_no_object_and_collection_t
     sender = Forked(killed_by_the_kernel + SEND, store.name, bundle.folder)
     sender.communicate()
     assert sender.returncode == -signal.SIGXFSZ
-    assert [listed.size_bytes for listed in store.place.cut_off()] == [2**20]
-    assert all(listed.size_bytes == 2 for listed in store.place.listed("objects"))
+    assert [listed["size"] for listed in store.place.cut_off()] == [2**20]
+    assert all(listed["size"] == 2 for listed in store.place.listed("objects"))
     assert send(bundle, store).files >= 2
     (tmp_path / "store/incoming").mkdir()
     (tmp_path / "store/incoming/0123").write_bytes(b"of a store that was written without obstore")

@@ -15,9 +15,8 @@ from quadbench.cli import main
 from quadbench.errors import ArtifactError, NotStoredError, UserError
 from quadbench.farm.store.artifacts import fetch, is_stored, send
 from quadbench.farm.store.collection import check, collect
-from quadbench.farm.store.keys import CONDEMNED, object_key
 from quadbench.farm.store.launches import fetch_run, send_launch
-from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
+from quadbench.farm.store.objects import CONDEMNED, Condemned, LaunchEntry, Store, object_key
 from quadbench.farm.store.opening import STORE_VARIABLE, open_store
 from quadbench.results.layout import Layout
 

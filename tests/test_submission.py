@@ -14,8 +14,8 @@ from support.sentences import raising, says
 from support.shared_files import keys, write_shared_bundle
 
 from quadbench.cli import main
+from quadbench.dispatch.attempt import LogObserver
 from quadbench.dispatch.demands import BUILD, asked_for, compile_capability
-from quadbench.dispatch.log_lines import LogObserver
 from quadbench.dispatch.submission import Farm, Request, submit, submit_bundle
 from quadbench.errors import DeviceNotFoundError, QuadbenchError, ServiceError, UserError
 from quadbench.farm.condor import Ad
@@ -64,7 +64,7 @@ def test_a_run_is_stored_with_its_owner_and_sent_as_one_dag(farm: Farm, pool: Sc
     (values,) = [line for line in dag.splitlines() if line.startswith(f"VARS job{measure.id} ")]
     for word in (f'job="{measure.id}"', 'run="run-a"', 'need="device%20R1"', 'loads="b-1"', 'urgency="7"', user_and_host()):
         assert word in values
-    assert pool.queued_runs() == {"run-a"}
+    assert set(pool.queued_runs()) == {"run-a"}
 
 
 def without_token(pool: ScriptedPool) -> None:
@@ -154,6 +154,13 @@ def test_a_run_is_not_submitted_twice(farm: Farm, pool: ScriptedPool) -> None:
     assert len(pool.dags) == len(stored(farm.engine)) == 1
 
 
+def test_who_submits_before_a_host_has_reported_its_devices_is_told_to_wait() -> None:
+    with raising(DeviceNotFoundError, "none", "some seconds", "quadbench farm status"):
+        asked_for(["local"], [])
+    with raising(UserError, "local*1000000", 9999):
+        asked_for(["local*1000000"], [])
+
+
 def test_devices_that_are_free_come_first_and_those_that_no_run_can_have_are_left_out(farm: Farm, pool: ScriptedPool) -> None:
     serials = ("busy", "free", "kept", "sick", "silent", "used")
     pool.hosts["lab-1"][:] = [phone(serial) for serial in serials] + [room(BUILD)]
@@ -225,7 +232,7 @@ def test_the_command_says_how_to_fetch_the_run(
     use_pool(pool, monkeypatch)
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert pool.queued_runs() == {told["run_id"]}
+    assert set(pool.queued_runs()) == {told["run_id"]}
     assert f"farm fetch {told['run_id']}" in told["next"]
 
 

@@ -90,6 +90,10 @@ class Deployment:
     seconds: float
 
 
+RETRIES = 2  # by default, for each device that a run loses
+WAIT_S = 300.0  # each time: enough for a phone to restart or for a person to plug it in
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retry:
     """A record of a device that was lost in a run and came back after `away_s` seconds. `reason` explains the loss."""

@@ -4,7 +4,7 @@ commands.py        names, groups and one-line descriptions of all commands
 options.py         common options such as --results; durations, numbers, output files
 console.py         live progress, JSON output, table layout, a closed or full stdout
 device_options.py  --devices, -s, --retries, --budget, --keep-going; waiting for busy devices
-run_source.py      recipe, bundle or interrupted run; farm submit, farm fetch and --farm
+run_source.py      recipe, bundle or interrupted run; runs on a farm and --farm
 result.py          printed figures of runs and studies; --fail-if and --baseline
 run.py             run a recipe or bundle, --resume, --dry-run
 compare.py         launch two recipes or builds in turn
@@ -28,7 +28,8 @@ sensitivity.py     quantization error of each adapter, choice of the anchor
 devices.py         list of devices; quarantine, release and forget phones
 reserve.py         reservation of a device for a person
 release.py         end of a reservation
-farm.py            farm set-up, tokens, check, status, jobs, logs, cancel, drain, systemd unit
+farm.py            farm submit, fetch, status, jobs, logs, cancel
+farm_pool.py       farm set-up, tokens, check, drain, systemd unit; actions that HTCondor starts
 who.py             leases and reservations of devices
 targets.py         compile targets, and what each lacks
 doctor.py          printed checks of this machine or of one device
@@ -60,6 +61,7 @@ _QUIET_LIBRARIES = {
 # All inputs of a recipe are local files, so a library that uses the network has missed one.
 _OFFLINE_LIBRARIES = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")  # read by ONNX Runtime when it is loaded
+_NO_PLUGINS = ("PYDANTIC_DISABLE_PLUGINS", "__all__")  # pydantic would look for some in all installed packages
 _PURPOSE = "One quantized base and many LoRAs on phones: build, deploy, measure, report."
 _AFTERWORD = """\
 exit codes:
@@ -141,6 +143,7 @@ def _interrupt_exit_code(received: Sequence[signal.Signals]) -> int:
 
 def _main(words: Sequence[str], received: Sequence[signal.Signals]) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
+    os.environ.setdefault(*_NO_PLUGINS)
     try:
         options = build_parser([command] if command else ()).parse_args(words)
 

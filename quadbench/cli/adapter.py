@@ -60,7 +60,7 @@ def add(commands: Subparsers) -> None:
     convert = add_action(actions, "convert", run_convert, "convert a LoHa, LoKr or full difference to a LoRA, with its error")
     convert.add_argument(
         "--rank",
-        type=whole_number("rank", 1, MAX_RANK),
+        type=whole_number(1, MAX_RANK),
         required=True,
         metavar="N",
         help="the greatest rank of any site, 1 to 1024",

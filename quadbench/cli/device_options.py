@@ -3,17 +3,18 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from quadbench.artifacts.run_record import RETRIES, WAIT_S
 from quadbench.cli.options import Options, duration_s, split_list, whole_number
-from quadbench.devices.addresses import Address, LocalAddress, parse_addresses
-from quadbench.devices.connections import SERIAL_VARIABLE
-from quadbench.devices.lab.wishes import addresses_for
 from quadbench.errors import DeviceInUseError, UserError
 from quadbench.observer import Observer
-from quadbench.pipeline import DEFAULT_RUN, RunOptions
 from quadbench.results.layout import Layout
 from quadbench.spec import variable
+
+if TYPE_CHECKING:
+    from quadbench.devices import Address
+    from quadbench.pipeline import RunOptions
 
 _LOCAL_DEVICES = (
     "addresses: s25, s25@SERIAL, SERIAL, virtual:s25, hub:s25, local (default: $ANDROID_SERIAL, else local); or wishes"
@@ -39,11 +40,15 @@ def listed_devices(devices: str | None) -> Sequence[str]:
     return listed
 
 
-def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> Sequence[Address]:
+def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> "Sequence[Address]":
     """Return the addresses of the devices to run on. If `serial` picks a phone by adb serial, `devices` may name only one device.
 
     Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
+    from quadbench.devices.addresses import LocalAddress, parse_addresses
+    from quadbench.devices.connections import SERIAL_VARIABLE
+    from quadbench.devices.lab.wishes import addresses_for
+
     listed = parse_addresses(_with_serial(addresses_for(listed_devices(devices), layout), serial))
     return listed or ([] if variable(SERIAL_VARIABLE) else [LocalAddress()])
 
@@ -70,10 +75,10 @@ def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume m
     """Add the options --retries, --budget and --keep-going to `parser`. Append the text `later` to the help of --budget."""
     parser.add_argument(
         "--retries",
-        type=whole_number("number of retries", 0, _MAX_RETRIES),
-        default=DEFAULT_RUN.retries,
+        type=whole_number(0, _MAX_RETRIES),
+        default=RETRIES,
         metavar="N",
-        help=f"how often to wait for a lost device, up to {DEFAULT_RUN.wait_s / 60:g} minutes each time (default: %(default)s)",
+        help=f"how often to wait for a lost device, up to {WAIT_S / 60:g} minutes each time (default: %(default)s)",
     )
     parser.add_argument(
         "--budget", type=duration_s, metavar="TIME", help=f"start only launches that end within this, such as 2h; {later}"
@@ -83,8 +88,10 @@ def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume m
     )
 
 
-def run_options_from(options: Options) -> RunOptions:
+def run_options_from(options: Options) -> "RunOptions":
     """Return a RunOptions with the command line's number of retries, time budget in seconds, and flag `--keep-going`."""
+    from quadbench.pipeline import RunOptions
+
     return RunOptions(retries=options.retries, budget_s=options.budget, keep_going=options.keep_going)
 
 

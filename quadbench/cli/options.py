@@ -64,6 +64,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a YAML file, or the name of a recipe that comes with quadbench")
 
 
+def add_full(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--full", action="store_true", help="print every figure, not only the most important ones")
+
+
 def next_command(options: Options, *words: str) -> str:
     """Return a quadbench shell command with the arguments `words`, for the current command's results folder."""
     layout: Layout = options.layout
@@ -108,12 +112,12 @@ def duration_s(text: str) -> float:
     return int(match[1]) * _UNITS_S[match[2]]
 
 
-def whole_number(noun: str, low: int, high: int) -> Callable[[str], int]:
-    """Return a function that parses text as an integer from `low` to `high`. Its error message calls the value `noun`."""
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a function that parses text as an integer from `low` to `high`."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{quote(text)} is not a {noun}; expected {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{quote(text)} is not a whole number from {low} to {high}")
         return int(text)
 
     return read

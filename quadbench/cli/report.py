@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from quadbench.cli import result
 from quadbench.cli.console import print_text, print_text_table, stdout_console
-from quadbench.cli.options import Options, Subparsers, add_command
+from quadbench.cli.options import Options, Subparsers, add_command, add_full
 from quadbench.errors import UserError
 from quadbench.report.formats import to_html, to_latex, to_markdown
 from quadbench.report.formatting import FigureTable, TextTable, to_csv
@@ -25,7 +25,7 @@ _FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
 def add(commands: Subparsers) -> None:
     parser = add_command(commands, "report", run)
     parser.add_argument("run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest finished run)")
-    result.add_full(parser)
+    add_full(parser)
     result.add_fail_if(parser)
     result.add_baseline(parser)
     parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="the output format of the figures")

@@ -30,10 +30,6 @@ from quadbench.report.view import ReportView, RunSummary, run_summary
 from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
 
 
-def add_full(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--full", action="store_true", help="print every figure, not only the most important ones")
-
-
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
     """Print a run's values as tables or JSON, and its report's path. Return 8 if a `--fail-if` condition is true, else 0."""
     summary = run_summary(view, str(path) if path else None, conditions)

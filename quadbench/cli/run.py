@@ -7,8 +7,8 @@ from quadbench import pipeline
 from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
 from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, retry_when_free, run_options_from
-from quadbench.cli.options import Options, Subparsers, add_command, refuse_given
-from quadbench.cli.result import add_baseline, add_fail_if, add_full, baseline_of, conditions_of, later_run_of, print_result
+from quadbench.cli.options import Options, Subparsers, add_command, add_full, refuse_given
+from quadbench.cli.result import add_baseline, add_fail_if, baseline_of, conditions_of, later_run_of, print_result
 from quadbench.cli.run_source import BundleSource, RecipeSource, RunSource, Source, add_farm, find_source, run_on_farm, use_farm
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.report.html import write_view

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.cli.console import RunConsole, print_answer, print_error
-from quadbench.cli.device_options import add_devices, add_run_options, device_words, run_options_from
-from quadbench.cli.options import Options, Subparsers, add_action, next_command, whole_number
-from quadbench.cli.result import add_full, print_result
+from quadbench.cli.device_options import device_words, run_options_from
+from quadbench.cli.options import Options, next_command
+from quadbench.cli.result import print_result
 from quadbench.devices.addresses import Address
 from quadbench.errors import FarmWaitInterrupted, UnknownNameError, UserError
 from quadbench.observer import Observer
@@ -122,23 +122,6 @@ def find_source(text: str, bundle: Path | None, layout: Layout) -> RecipeSource 
     if not bundle:
         return RecipeSource(recipe=recipe, file=recipe_file(text))
     return BundleSource(bundle=fitting_bundle(bundle, recipe, layout), terms=recipe.terms)
-
-
-def add(actions: Subparsers) -> None:
-    submit = add_action(actions, "submit", run_submit, "submit a recipe or bundle to the farm, without waiting for its results")
-    submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
-    add_devices(submit, of_farm=True)
-    add_run_options(submit, later="counted from each device's start")
-    submit.add_argument(
-        "--priority",
-        type=whole_number("priority", -100, 100),
-        default=0,
-        metavar="N",
-        help="from -100 to 100; of your own waiting jobs, those with more start first (default: 0)",
-    )
-    fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch its results, and write its report")
-    fetch.add_argument("run_id", metavar="RUN", help="the id of a submitted run")
-    add_full(fetch)
 
 
 def add_farm(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "runs", run)
     parser.add_argument(
         "--limit",
-        type=whole_number("number of runs", 1, 10_000),
+        type=whole_number(1, 10_000),
         default=_SHOWN,
         metavar="N",
         help="how many runs to list, latest first (default: %(default)s)",

@@ -24,7 +24,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--port",
-        type=whole_number("port", 0, 65_535),
+        type=whole_number(0, 65_535),
         default=_PORT,
         help="the port, or 0 for any free one (default: %(default)s)",
     )

@@ -1,7 +1,7 @@
 """The command `show`: print again the measured values of a stored run, sweep or comparison. It writes no file."""
 
-from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.cli.result import add_baseline, add_full, baseline_of, later_run_of, print_result, print_study, study_of
+from quadbench.cli.options import Options, Subparsers, add_command, add_full
+from quadbench.cli.result import add_baseline, baseline_of, later_run_of, print_result, print_study, study_of
 from quadbench.report.view import report_view
 from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, find_run
 

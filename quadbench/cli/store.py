@@ -10,7 +10,7 @@ from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted, duration_s
 from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
-from quadbench.farm.store.keys import OBJECTS, RUNS
+from quadbench.farm.store.objects import OBJECTS, RUNS
 from quadbench.farm.store.opening import required_store
 from quadbench.results.bundles import frozen_digests
 from quadbench.results.engine import database_exists, database_of, open_db, open_for_reading
@@ -42,7 +42,7 @@ def run_status(options: Options) -> int:
     store = required_store()
     objects, launches = store.place.listed(OBJECTS), len(store.place.listed(RUNS))
     kinds = Counter(kind for kind, _ in artifacts.artifacts(store))
-    size_bytes = sum(file.size_bytes for file in objects)
+    size_bytes = sum(file["size"] for file in objects)
     answer = {"store": store.name, "objects": len(objects), "size_bytes": size_bytes, "artifacts": kinds, "launches": launches}
     size = f"{counted(len(objects), 'object')}, {_size(size_bytes)}"
     named = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no artifacts"

@@ -2,8 +2,8 @@
 
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, run_options_from
-from quadbench.cli.options import Options, Subparsers, add_command, add_recipe
-from quadbench.cli.result import add_full, print_study
+from quadbench.cli.options import Options, Subparsers, add_command, add_full, add_recipe
+from quadbench.cli.result import print_study
 from quadbench.errors import HarnessError, NoTimeError
 from quadbench.study.run_sweep import parse_axis, sweep
 

@@ -6,9 +6,7 @@ orders.py          payloads and results of jobs as JSON
 offers.py          devices and capabilities of a host, described to the pool
 attempt_client.py  `farm attempt ORDER`: signals forwarded, exit code passed on
 attempt_server.py  process with all imports loaded, from which attempts are forked
-attempt.py         one attempt: begun, executed, outcome stored; frozen attempts stopped
+attempt.py         one attempt: begun, executed, logged, outcome stored; frozen attempts stopped
 duties.py          what a job does: build, compile, measure, compare
 gathering.py       results of a farm's run collected, and its report
-log_lines.py       log of an attempt
-metrics.py         Prometheus metrics
 """

@@ -1,6 +1,7 @@
 """Execute one farm job that HTCondor has started at a slot of this host, and store the job's outcome.
 
-A process of its own isolates each attempt: a crash, hang or leak affects no other.
+A process of its own isolates each attempt: a crash, hang or leak affects no other. The last lines of its log go to the database,
+and all lines to a file of the host.
 """
 
 import logging
@@ -9,28 +10,33 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from urllib.parse import unquote
 
 import sqlalchemy as sa
 
+from quadbench.artifacts import Bundle, Deployment, LaunchPlan, RunRecord
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.lab.leases import lease_time_s
 from quadbench.dispatch.duties import Host, do
-from quadbench.dispatch.log_lines import LogLines, LogObserver, log_attempt
 from quadbench.dispatch.orders import CompileAnswer, answer_of, as_json
 from quadbench.errors import ArtifactError, AttemptOverError, DeviceError, QuadbenchError, StorageError, UnknownNameError
 from quadbench.farm.condor import read_ad
 from quadbench.farm.dag import JOB_DONE, JOB_FAILED, TRY_AGAIN
-from quadbench.farm.job import Account, Job, JobKind, JobState
+from quadbench.farm.job import Job, JobKind, JobState
 from quadbench.farm.job_status import answers, listed_jobs
-from quadbench.farm.jobs import FarmJobs, Start
+from quadbench.farm.jobs import FarmJobs, Start, locked_attempt
 from quadbench.farm.store.opening import required_store
 from quadbench.host import OWNER_VARIABLE, background
 from quadbench.results.engine import begin_write, open_db
 from quadbench.results.layout import Layout
+from quadbench.results.records import Guard
 from quadbench.spec.variables import set_variable
 
 _PAUSE_S = 2.0  # between retries to store an attempt's outcome
@@ -39,10 +45,10 @@ _STOOD_STILL_S = 2.0
 _BEATS = 4  # looks at the database in a lease's time
 MACHINE_AD = ".machine.ad"  # HTCondor's name of the slot's ad, beside that of the job
 LOG_NAME = "farm.log"
+_MOST_LINES = 400  # last lines of the log that are kept of an attempt
+_MOST_CHARACTERS = 400  # limit for one line
 
 log = logging.getLogger(__name__)
-Ending = Callable[[Account], Job]
-Guard = Callable[[sa.Connection], None]
 
 
 def make_attempt(path: str) -> int:
@@ -56,10 +62,10 @@ def make_attempt(path: str) -> int:
             if job.state.is_end:
                 return exit_code(job)
             set_variable(OWNER_VARIABLE, job.owner)
-            guard = guard_of(engine, job)
+            guard = partial(locked_attempt, attempt=job)
             with stopped_when_over(engine, guard):
-                ending, answer = _made(job, address, layout, engine, guard)
-            return _end(ending, answer, lines)
+                ending = _made(job, address, layout, engine, guard)
+            return _end(ending, lines)
     except QuadbenchError as error:
         sys.stderr.write(f"error: {error}\n")
         return JOB_FAILED if isinstance(error, UnknownNameError) else TRY_AGAIN  # its run was never submitted as a whole
@@ -89,9 +95,37 @@ def exit_code(job: Job) -> int:
     return JOB_DONE if job.state is JobState.DONE else JOB_FAILED if job.state.is_end else TRY_AGAIN
 
 
-def guard_of(engine: sa.Engine, job: Job) -> Guard:
-    """Return a function that takes a database connection and raises AttemptOverError if this attempt at a job is over."""
-    return partial(FarmJobs(engine).check, attempt=job)
+class LogLines(logging.Handler):
+    """A log handler that keeps the last lines of the log in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._lines: deque[str] = deque(maxlen=_MOST_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a log record to the kept lines, with the time of day in UTC. Above 400 lines, drop the oldest line."""
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        self._lines.append(f"{at} {one_line(record.getMessage())[:_MOST_CHARACTERS]}")
+
+    def text(self) -> str:
+        """Return the log's last lines, which this handler keeps, as one text."""
+        return "\n".join(self._lines)
+
+
+def log_attempt(path: Path, job: Job) -> LogLines:
+    """Append all log records to the file `path`, naming `job`. Return a LogLines, the handler that keeps the last 400 lines.
+    Raise StorageError if the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = WatchedFileHandler(path)  # goes on in a new file when this one is moved
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error.strerror}") from error
+    lines = LogLines()
+    file.setFormatter(logging.Formatter(f"%(asctime)s job {job.id}, attempt {job.attempt}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines, file], force=True)
+    logging.getLogger("quadbench").setLevel(logging.INFO)
+    return lines
 
 
 @contextmanager
@@ -118,36 +152,31 @@ def stopped_when_over(engine: sa.Engine, guard: Guard) -> Iterator[None]:
         yield
 
 
-def _made(job: Job, address: str, layout: Layout, engine: sa.Engine, guard: Guard) -> tuple[Ending, dict[str, object] | None]:
-    """Execute a job. Return a pair: a function that stores the outcome, and the result as a JSON object (None if there is none).
-    The function takes an Account (a job's result and log) and returns the job.
-    """
+def _made(job: Job, address: str, layout: Layout, engine: sa.Engine, guard: Guard) -> Callable[..., Job]:
+    """Execute a job. Return a function that stores its outcome, and the `lines` of its log, and returns the job."""
     jobs = FarmJobs(engine)
     try:
         host = Host(layout=layout, store=required_store(), observer=LogObserver(), guard=guard)
-        answer = do(job, _compiled_for(job, engine), address, host)
+        run = listed_jobs(engine, job.run_id).jobs
+        needed = [other for other in run if other.id in job.after and other.kind is JobKind.COMPILE]
+        raw = answers(engine, needed)
+        answer = do(job, [answer_of(other, raw.get(other.id), CompileAnswer) for other in needed], address, host)
     except QuadbenchError as error:
         log.warning("failed: %s", error)
-        reason, is_transient = str(error), error.transient or isinstance(error, (DeviceError, StorageError))
-        return lambda account: jobs.fail(job, reason, is_transient=is_transient, account=account), None
+        is_transient = error.transient or isinstance(error, (DeviceError, StorageError))
+        return partial(jobs.fail, job, str(error), is_transient=is_transient)
     except KeyboardInterrupt:
         log.info("stopped")
-        return lambda account: jobs.give_back(job, "it was told to stop", account=account), None
-    return lambda account: jobs.finish(job, account), as_json(answer) if answer else None
+        return partial(jobs.give_back, job, "it was told to stop")
+    return partial(jobs.finish, job, as_json(answer) if answer else None)
 
 
-def _compiled_for(job: Job, engine: sa.Engine) -> list[CompileAnswer]:
-    needed = [other for other in listed_jobs(engine, job.run_id).jobs if other.id in job.after and other.kind is JobKind.COMPILE]
-    raw = answers(engine, needed)
-    return [answer_of(other, raw.get(other.id), CompileAnswer) for other in needed]
-
-
-def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> int:
+def _end(ending: Callable[..., Job], lines: LogLines) -> int:
     """Store an attempt's outcome, and return its exit code. If the database is unreachable, retry for one lease duration."""
     deadline = time.monotonic() + lease_time_s()
     while True:
         try:
-            return exit_code(ending(Account(answer=answer, lines=lines.text())))
+            return exit_code(ending(lines=lines.text()))
         except AttemptOverError as error:
             log.warning("%s", error)
             return TRY_AGAIN
@@ -157,3 +186,37 @@ def _end(ending: Ending, answer: dict[str, object] | None, lines: LogLines) -> i
                 return TRY_AGAIN
             log.warning("the end of the attempt is not stored yet: %s", error)
             time.sleep(_PAUSE_S)
+
+
+class LogObserver:
+    """An observer that writes the progress events of a job to the log."""
+
+    def stage_step(self, stage: str, detail: str, share: float | None = None) -> None:
+        log.info("%s %s", stage, detail)
+
+    def bundle_built(self, bundle: Bundle) -> None:
+        log.info("built %s", bundle.digest)
+
+    def artifact_reused(self, stage: str, digest: str) -> None:
+        log.info("%s %s is there", stage, digest[:12])
+
+    def bytes_sent(self, device: str, sent_bytes: int, total_bytes: int) -> None:
+        """Ignore the progress of a push to the device. When the push has ended, `deploy_done` logs how many bytes were sent."""
+
+    def deploy_done(self, deployment: Deployment) -> None:
+        log.info("%s: %d bytes sent in %.1f s", deployment.device.address, deployment.sent_bytes, deployment.seconds)
+
+    def launch_started(self, device: str, launch: LaunchPlan, number: int, total: int) -> None:
+        log.info("%s: launch %d of %d, %s %d", device, number, total, launch.variant, launch.launch)
+
+    def image_done(self, device: str, task: str, images: int) -> None:
+        """Ignore the event that an image is done, because a launch generates hundreds of images, which would fill the log."""
+
+    def device_lost(self, device: str, reason: str, wait_s: float) -> None:
+        log.warning("%s: %s; it is waited for, at most %g s", device, reason, wait_s)
+
+    def device_back(self, device: str, away_s: float) -> None:
+        log.info("%s: it is back after %.1f s", device, away_s)
+
+    def record_stored(self, record: RunRecord) -> None:
+        log.info("%s: %s %d is %s", record.device.address, record.variant, record.launch, record.status)

@@ -1,10 +1,10 @@
 """The attempt server of a host: a process with all imports loaded, from which each attempt at a farm job is forked.
 
-`python -m quadbench.dispatch.attempt_server NAME [MODULE:FUNCTION [DESCRIPTOR]]` serves this user's programs (`attempt_client`).
+`python -m quadbench.dispatch.attempt_server NAME [MODULE:FUNCTION]` serves this user's programs (`attempt_client`).
 The function gets an order's path and returns an exit code. For each program, the server forks a process that forks the attempt,
 passes it the program's signals, and returns its exit code. If the server is killed, its attempts are killed with it.
 
-DESCRIPTOR is an end of a pipe. When the other end is closed, the server accepts no more programs, and ends with its last attempt.
+Its standard input is a pipe. When the other end is closed, the server accepts no more programs, and ends with its last attempt.
 HTCondor ends the program that started the server first when a host is shut down, and the current launches may still end.
 """
 
@@ -35,21 +35,19 @@ log = logging.getLogger(__name__)
 Runner = Callable[[str], int]
 
 
-def serve(listener: socket.socket, runner: Runner, parent: int | None = None) -> None:
-    """Serve programs. Return when the pipe `parent` was closed at its other end and no attempt is left.
+def serve(listener: socket.socket, runner: Runner) -> None:
+    """Serve programs. Return when standard input was closed at its other end and no attempt is left.
 
     `runner` is called with the path of a job's file in a process of its own, which exits with the returned exit code.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # a signal that comes as soon as an attempt is forked waits for it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that no process has to be waited for
-    pipes = () if parent is None else (parent,)
-    while parent not in select.select([listener.fileno(), *pipes], [], [])[0]:
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         with suppress(OSError):  # the program has gone, or the host has no room for another process
             client, _ = listener.accept()
             with client:
                 if os.fork() == 0:
-                    for mine in (listener.detach(), *pipes):
-                        os.close(mine)
+                    listener.close()
                     _supervise(client, runner)
     listener.close()
     with suppress(ChildProcessError):
@@ -72,7 +70,9 @@ def _supervise(client: socket.socket, runner: Runner) -> NoReturn:
             os.close(descriptor)
         ended = os.pidfd_open(pid)
         while ended not in select.select([client.fileno(), ended], [], [])[0]:
-            numbers = _signals(client)
+            numbers = b""
+            with suppress(OSError):  # nothing comes of a program that has ended
+                numbers = client.recv(16)
             for number in numbers:
                 if number in FORWARDED:
                     os.kill(pid, number)
@@ -83,14 +83,6 @@ def _supervise(client: socket.socket, runner: Runner) -> NoReturn:
         _, status = os.waitpid(pid, 0)
         client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
-
-
-def _signals(client: socket.socket) -> bytes:
-    """Return the numbers of signals that a program has sent, or nothing if the program has ended."""
-    try:
-        return client.recv(16)
-    except OSError:
-        return b""
 
 
 def _become(request: dict[str, Any], streams: Sequence[int], runner: Runner) -> NoReturn:
@@ -140,7 +132,7 @@ def _received(client: socket.socket) -> tuple[dict[str, Any], Sequence[int]]:
     return request, streams
 
 
-def main(name: str, runner: str = _RUNNER, parent: str = "") -> None:
+def main(name: str, runner: str = _RUNNER) -> None:
     """Run the attempt server: load the modules, database mappers and schema revisions that attempts need, then serve programs."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(server_address(name))
@@ -158,7 +150,7 @@ def main(name: str, runner: str = _RUNNER, parent: str = "") -> None:
         import psycopg  # noqa: F401
     gc.collect()
     gc.freeze()  # so that a collection in an attempt copies no pages of what is loaded
-    serve(listener, attempt, int(parent) if parent else None)
+    serve(listener, attempt)
 
 
 @contextmanager
@@ -168,17 +160,16 @@ def serving_attempts(runner: str = _RUNNER) -> Iterator[str]:
     Attempts that run at the end of the block, or when this process is killed, may end.
     """
     name = secrets.token_hex(8)
-    reading, writing = os.pipe()
-    command = python_module("quadbench.dispatch.attempt_server", name, runner, str(reading))
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[reading], start_new_session=True)
-    os.close(reading)
+    command = python_module("quadbench.dispatch.attempt_server", name, runner)
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert server.stdin is not None
     assert server.stdout is not None
     try:
         if not server.stdout.readline():
             log.warning("the attempt server did not start: each attempt makes its imports itself, which takes seconds")
         yield name
     finally:
-        os.close(writing)
+        server.stdin.close()
         server.stdout.close()
         threading.Thread(target=server.wait, daemon=True).start()  # it ends with its last attempt
 

@@ -1,12 +1,13 @@
 """Match --devices values with a farm's devices, and plan a run on them: its build, compile and measurement jobs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from quadbench.devices.addresses import parse_address, unique_words, with_target
 from quadbench.devices.lab.selection import Wish, chosen, parse_wish
 from quadbench.dispatch.orders import BuildOrder, CompareOrder, CompileOrder, MeasureOrder, Order, as_json
-from quadbench.errors import DeviceNotFoundError, UserError
+from quadbench.errors import DeviceNotFoundError, UserError, quote
 from quadbench.farm.job import JobKind, NewJob
 from quadbench.farm.slots import Bay, capability_need, device_need, wish_need
 from quadbench.rollout.forecast import kind_at
@@ -27,13 +28,8 @@ class Asked:
     wish: Wish | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """A measurement or comparison job to plan: its payload, the required device, and the payloads of compile jobs before it."""
-
-    needs: str
-    order: MeasureOrder | CompareOrder
-    compiled: tuple[CompileOrder, ...]
+Demand: TypeAlias = tuple[Asked, MeasureOrder | CompareOrder]
+"""A measurement or comparison job to plan: the device that is asked for, and the job's payload."""
 
 
 def compile_capability(key: str) -> str:
@@ -44,7 +40,7 @@ def compile_capability(key: str) -> str:
 def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
     """Return a farm run's jobs: first build jobs, then compile jobs, then one job to measure or compare for each Demand.
 
-    Each job lists the jobs that must finish before it.
+    Each job lists the jobs that must finish before it. A compile target that a request names becomes that of its job.
     """
     jobs: list[NewJob] = []
 
@@ -55,13 +51,14 @@ def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority
 
     built = {order.bundle: add(capability_need(BUILD), order, ()) for order in builds}
     compiled: dict[tuple[str, str], int] = {}
-    for order in (order for demand in demands for order in demand.compiled):
-        if (order.bundle, order.key) not in compiled:
-            after = [built[order.bundle]] if order.bundle in built else []
-            compiled[order.bundle, order.key] = add(capability_need(compile_capability(order.key)), order, after)
-    for demand in demands:
-        after = [compiled[order.bundle, order.key] for order in demand.compiled]
-        add(demand.needs, demand.order, after, min(f"{order.bundle} {order.key}" for order in demand.compiled))
+    before = [_compile_orders(asked, order) for asked, order in demands]
+    for one in (one for needed in before for one in needed):
+        if (one.bundle, one.key) not in compiled:
+            after = [built[one.bundle]] if one.bundle in built else []
+            compiled[one.bundle, one.key] = add(capability_need(compile_capability(one.key)), one, after)
+    for (asked, order), needed in zip(demands, before, strict=True):
+        after = [compiled[one.bundle, one.key] for one in needed]
+        add(asked.needs, replace(order, target=asked.target), after, min(f"{one.bundle} {one.key}" for one in needed))
     return jobs
 
 
@@ -76,9 +73,8 @@ def asked_for(words: Sequence[str], devices: Sequence[Bay]) -> list[Asked]:
         DeviceNotFoundError: too few devices of the farm fit a selector.
     """
     if not words:
-        raise UserError(
-            "a run on a farm takes no device by itself", hint="name some, as --devices s25; see: quadbench farm status"
-        )
+        hint = "name some, as --devices s25; see: quadbench farm status"
+        raise UserError("a run on a farm takes no device by itself", hint=hint)
     asked = [_asked(word, devices) for word in unique_words(words)]
     if sum(one.wish.count if one.wish else 1 for one in asked) == 1:
         return asked
@@ -94,35 +90,22 @@ def asked_for(words: Sequence[str], devices: Sequence[Bay]) -> list[Asked]:
     for device in (device for _, fit in settled for device in fit):
         other = alike.setdefault((device.address, device.labels.get("serial")), device.name)
         if other != device.name:  # such as `virtual:s25` on two hosts
-            raise UserError(
-                f"'{other}' and '{device.name}' are both '{device.address}' in records, and a run could not tell them apart",
-                hint="submit a run for each",
-            )
+            problem = f"are both '{device.address}' in records, and a run could not tell them apart"
+            raise UserError(f"'{other}' and '{device.name}' {problem}", hint="submit a run for each")
     return [Asked(needs=device_need(device.name), fit=(device,), target=one.target) for one, fit in settled for device in fit]
 
 
-def demands_of(asked: Iterable[Asked], order: MeasureOrder) -> list[Demand]:
-    """Return a list of Demands (a run's work on one device), one per device request. Each contains `order` and compile jobs."""
-    return [
-        Demand(needs=one.needs, order=replace(order, target=one.target), compiled=compile_orders(one, order.bundles))
-        for one in asked
-    ]
-
-
-def compile_orders(asked: Asked, bundles: Mapping[str, str]) -> tuple[CompileOrder, ...]:
-    """Return a tuple of compile job payloads, one per bundle and compile target that the devices matching a request need."""
+def _compile_orders(asked: Asked, order: MeasureOrder | CompareOrder) -> list[CompileOrder]:
+    """Return the payloads of the compile jobs before an order, one per bundle and compile target of the matching devices."""
     kinds = [kind_at(with_target(parse_address(device.address), asked.target)) for device in asked.fit]
-    orders = {}
+    before = dict[tuple[str, str], CompileOrder]()
     for kind in kinds:
         alike = [other.profile.soc.htp_arch for other in kinds if other.key == kind.key]
-        order = CompileOrder(
-            bundle=bundles[kind.profile.name],
-            target=kind.target,
-            key=kind.key,
-            htp_arch=min((arch for arch in alike if arch), default=None),
-        )
-        orders[order.bundle, order.key] = order
-    return tuple(orders.values())
+        oldest = min((arch for arch in alike if arch), default=None)
+        bundles = [order.bundles[kind.profile.name]] if isinstance(order, MeasureOrder) else [order.a.bundle, order.b.bundle]
+        for bundle in bundles:
+            before[bundle, kind.key] = CompileOrder(bundle=bundle, target=kind.target, key=kind.key, htp_arch=oldest)
+    return list(before.values())
 
 
 def only_device(word: str, devices: Sequence[Bay]) -> Asked:
@@ -158,8 +141,7 @@ def _asked(word: str, devices: Sequence[Bay]) -> Asked:
     fit = tuple(device for device in devices if "profile" in device.labels and wish.fits(device.labels))
     if len(fit) < wish.count:
         known = ", ".join(sorted(device.labels.get("name", device.name) for device in devices)) or "none"
-        raise DeviceNotFoundError(
-            f"the farm has {len(fit)} devices that fit '{word}'; expected at least {wish.count}",
-            hint=f"its devices are: {known}; a host of the pool has to run where they are attached: quadbench farm status",
-        )
+        hint = f"its devices are: {known}; a host tells of its own some seconds after its start: quadbench farm status"
+        few = f"the farm has {len(fit)} devices that fit {quote(word)}; expected at least {wish.count}"
+        raise DeviceNotFoundError(few, hint=hint)
     return Asked(needs=wish_need(wish), fit=fit, target=target or None, wish=wish)

@@ -1,27 +1,14 @@
 """Execute each kind of farm job on this host (build, compile, measure or compare), and send its output to the store."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-import sqlalchemy as sa
 
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, CompiledBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
 from quadbench.devices.addresses import Address, parse_address, with_target
-from quadbench.dispatch.orders import (
-    Answer,
-    BuildOrder,
-    CompareAnswer,
-    CompareOrder,
-    CompileAnswer,
-    CompileOrder,
-    MeasureAnswer,
-    MeasureOrder,
-    SideOrder,
-    order_of,
-)
+from quadbench.dispatch import orders
 from quadbench.errors import BuildError, DeviceError
 from quadbench.farm.job import Job
 from quadbench.farm.store.artifacts import fetch, send
@@ -31,12 +18,15 @@ from quadbench.observer import Observer
 from quadbench.quad.cache import digests_of
 from quadbench.recipe import Recipe
 from quadbench.results.layout import Layout
+from quadbench.results.records import Guard
 from quadbench.results.stored_runs import load_run_file, part_for
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Overrides
 from quadbench.spec.spec_model import load_text
 from quadbench.study.comparison_side import CompareOptions, SideSpec
 from quadbench.study.run_comparison import compare
+
+Compiled = Mapping[tuple[str, str], StoredCompiled]  # by bundle digest and target key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,52 +39,51 @@ class Host:
     layout: Layout
     store: Store
     observer: Observer
-    guard: Callable[[sa.Connection], object]
+    guard: Guard
 
 
-def do(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> Answer | None:
-    """Execute a farm job, given the CompileAnswers of earlier compile jobs. Return the job's Answer, or None for a build job.
+def do(job: Job, compiled: Sequence[orders.CompileAnswer], address: str, host: Host) -> orders.Answer | None:
+    """Execute a farm job, given the answers of earlier compile jobs. Return the job's answer, or None for a build job.
 
     Raises:
         QuadbenchError: the job fails, for good or for now.
         RunInterrupted: it was asked to stop; what was measured is stored.
     """
-    match order_of(job):
-        case BuildOrder() as order:
+    graphs = {(one.bundle, one.key): fetch(CompiledBundle, one.compiled, host.layout, host.store) for one in compiled}
+    match orders.order_of(job):
+        case orders.BuildOrder() as order:
             _build(order, host)
             return None
-        case CompileOrder() as order:
+        case orders.CompileOrder() as order:
             return _compile(order, host)
-        case MeasureOrder() as order:
-            return _measure(order, job.run_id, compiled, parse_address(address), host)
-        case CompareOrder() as order:
-            return _compare(order, compiled, parse_address(address), host)
+        case orders.MeasureOrder() as order:
+            return _measure(order, job.run_id, graphs, parse_address(address), host)
+        case orders.CompareOrder() as order:
+            return _compare(order, graphs, parse_address(address), host)
 
 
-def _build(order: BuildOrder, host: Host) -> None:
+def _build(order: orders.BuildOrder, host: Host) -> None:
     recipe = load_text(order.recipe, f"recipe of bundle {order.bundle[:12]}", Recipe)
     digest = digests_of(recipe).bundle
     if digest != order.bundle:
-        raise BuildError(
-            f"recipe '{recipe.name}' would give bundle {digest[:12]} here, not {order.bundle[:12]}",
-            hint="its files, the packages or quadbench itself are others here than where it was submitted",
-        )
+        hint = "its files, the packages or quadbench itself are others here than where it was submitted"
+        raise BuildError(f"recipe '{recipe.name}' would give bundle {digest[:12]} here, not {order.bundle[:12]}", hint=hint)
     send(pipeline.ensure_bundle(recipe, layout=host.layout, observer=host.observer), host.store)
 
 
-def _compile(order: CompileOrder, host: Host) -> CompileAnswer:
+def _compile(order: orders.CompileOrder, host: Host) -> orders.CompileAnswer:
     bundle = fetch(Bundle, order.bundle, host.layout, host.store)
     product = compile_for(bundle, order.target, order.key, order.htp_arch, layout=host.layout, observer=host.observer)
     send(product, host.store)
-    return CompileAnswer(bundle=order.bundle, key=order.key, compiled=product.artifact.digest)
+    return orders.CompileAnswer(bundle=order.bundle, key=order.key, compiled=product.artifact.digest)
 
 
-def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> MeasureAnswer:
+def _measure(order: orders.MeasureOrder, run_id: str, graphs: Compiled, address: Address, host: Host) -> orders.MeasureAnswer:
     work = pipeline.RunPlan(
         name=order.name,
         terms=order.terms,
         run_id=run_id,
-        overrides=Overrides(compiled=_fetched(compiled, host)),
+        overrides=Overrides(compiled=graphs),
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
         is_part=True,
@@ -105,16 +94,16 @@ def _measure(order: MeasureOrder, run_id: str, compiled: Sequence[CompileAnswer]
         failures = pipeline.run_stages(own, session)
     for error in failures.values():
         raise error
-    return MeasureAnswer(part=part_for(load_run_file(host.layout, run_id), where.text))
+    return orders.MeasureAnswer(part=part_for(load_run_file(host.layout, run_id), where.text))
 
 
-def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Address, host: Host) -> CompareAnswer:
+def _compare(order: orders.CompareOrder, graphs: Compiled, address: Address, host: Host) -> orders.CompareAnswer:
     options = CompareOptions(
         looks=order.looks,
         goals=order.goals,
         tasks=order.tasks,
         run_options=order.conduct,
-        compiled=_fetched(compiled, host),
+        compiled=graphs,
         keep_files=partial(send_launch, layout=host.layout, store=host.store),
         guard=host.guard,
         is_part=True,
@@ -125,15 +114,11 @@ def _compare(order: CompareOrder, compiled: Sequence[CompileAnswer], address: Ad
         if device.broken:
             raise DeviceError(f"device '{address}': {device.broken}")
     runs = load_run_file(host.layout, versus.a.run_id), load_run_file(host.layout, versus.b.run_id)
-    return CompareAnswer(versus=versus, runs=runs)
+    return orders.CompareAnswer(versus=versus, runs=runs)
 
 
-def _side(side: SideOrder, host: Host) -> SideSpec:
+def _side(side: orders.SideOrder, host: Host) -> SideSpec:
     bundle = fetch(Bundle, side.bundle, host.layout, host.store)
     if side.kit:
         fetch(Kit, side.kit, host.layout, host.store)
     return SideSpec(source=side.name, changes={}, bundle=bundle, variant=side.variant, kit=side.kit, terms=side.terms)
-
-
-def _fetched(compiled: Sequence[CompileAnswer], host: Host) -> dict[tuple[str, str], StoredCompiled]:
-    return {(one.bundle, one.key): fetch(CompiledBundle, one.compiled, host.layout, host.store) for one in compiled}

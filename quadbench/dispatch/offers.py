@@ -7,7 +7,7 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -16,9 +16,9 @@ from quadbench.artifacts.safe_text import one_line
 from quadbench.compile.availability import availability, package_availability
 from quadbench.devices import list_devices
 from quadbench.devices.addresses import Address, LocalAddress, VirtualAddress, virtual_serial
-from quadbench.devices.lab.farm_file import ExpectedPhone, expected_phones
+from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.devices.lab.health import Health
-from quadbench.devices.lab.inventory import READY, Inventory, InventoryPhone, Sighting
+from quadbench.devices.lab.inventory import READY, Inventory, Sighting
 from quadbench.devices.lab.lease import Claims
 from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.devices.lab.overview import FarmPhone, merged, sighting_of
@@ -27,6 +27,7 @@ from quadbench.dispatch.demands import BUILD, compile_capability
 from quadbench.errors import QuadbenchError, StorageError, UserError
 from quadbench.farm.job_status import last_jobs
 from quadbench.farm.slots import LONGEST_REST_S, USED_BY, Bay, Bays, capability_need, needs_served
+from quadbench.farm.store.opening import store_name
 from quadbench.host import host_name
 from quadbench.target.profile import LOCAL_NAME, known_targets, load_profile, load_profiles
 
@@ -55,21 +56,20 @@ class HostBays:
             here = [sighting_of(row, host_name()) for row in list_devices() if row.is_phone]
             if here:
                 inventory.note_seen(here)
-            bays = self._bays(here, inventory.phones(), expected_phones())
-            standing = Leases(self.engine).standing()
-            last = last_jobs(self.engine, [bay.name for bay in bays])
+            known = inventory.phones([one.device for one in here])
+            bays = self._bays(merged(here, known, {}, expected_phones(), host_name()))
+            names = [bay.name for bay in bays]
+            standing, last = Leases(self.engine).standing(names), last_jobs(self.engine, names)
         except QuadbenchError as error:
             log.warning("no slot of this host is ready: %s", error)
             why_not = _AWAY if isinstance(error, StorageError) else one_line(error.message)
-            return [replace(bay, why_not=why_not) for bay in self._bays(here, (), ())]
+            return [replace(bay, why_not=why_not) for bay in self._bays(merged(here, (), {}, (), host_name()))]
         return [_as_used(bay, standing.get(bay.name, Claims()), last) for bay in bays]
 
-    def _bays(
-        self, here: Sequence[Sighting], known: Sequence[InventoryPhone], expected: Sequence[ExpectedPhone]
-    ) -> Sequence[Bay]:
+    def _bays(self, phones: Iterable[FarmPhone]) -> list[Bay]:
         room = Bay(name=f"room@{host_name()}", address="", serves=frozenset(map(capability_need, self.capabilities)))
-        phones = [_bay_of(phone) for phone in merged(here, known, {}, expected, host_name()) if phone.is_here]
-        return [*self.given, *([room] if self.capabilities else []), *phones]
+        rooms = [room] if self.capabilities else []
+        return [*self.given, *rooms, *(_bay_of(phone) for phone in phones if phone.is_here)]
 
     @property
     def database(self) -> str:
@@ -85,7 +85,7 @@ def describe_host(host: HostBays, slots: int, version: str) -> None:
     bays = Bays(slots)
     with serving_attempts() as server:
         while True:
-            sys.stdout.write(bays.ads(host.now(), version, server, host.database))
+            sys.stdout.write(bays.ads(host.now(), version, server, host.database, store_name()))
             sys.stdout.flush()
             time.sleep(_LOOK_S)
 
@@ -115,10 +115,8 @@ def given_bay(address: Address) -> Bay:
             labels |= {"serial": serial, "profile": profile.name, "chip": profile.soc.model}
             name = lease_name("virtual", serial)
         case _:
-            raise UserError(
-                f"a host cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME",
-                hint="attached phones are taken by themselves",
-            )
+            hint = "attached phones are taken by themselves"
+            raise UserError(f"a host cannot be given '{address}'; expected {LOCAL_NAME} or virtual:NAME", hint=hint)
     return Bay(name=name, address=address.text, serves=needs_served(name, labels), labels=labels)
 
 

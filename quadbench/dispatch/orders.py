@@ -1,4 +1,4 @@
-"""The JSON payloads and results of farm jobs, validated when they are read."""
+"""The JSON payloads and results of farm jobs, validated when they are read: an invalid one is an ArtifactError."""
 
 import json
 from dataclasses import dataclass
@@ -126,11 +126,7 @@ def as_json(value: Order | Answer) -> dict[str, Any]:
 
 
 def order_of(job: Job) -> Order:
-    """Parse the JSON payload of a job. Return it as an object of the class for the job's kind, such as BuildOrder.
-
-    Raises:
-        ArtifactError: the payload is invalid.
-    """
+    """Parse the JSON payload of a job. Return it as an object of the class for the job's kind, such as BuildOrder."""
     try:
         return _ORDER.validate_json(json.dumps(dict(job.payload)))
     except ValidationError as error:
@@ -138,11 +134,7 @@ def order_of(job: Job) -> Order:
 
 
 def answer_of(job: Job, raw: Any, kind: type[AnswerT]) -> AnswerT:
-    """Parse the JSON result `raw` of a finished job. Return an object of the class `kind`, such as MeasureAnswer.
-
-    Raises:
-        ArtifactError: the result is invalid.
-    """
+    """Parse the JSON result `raw` of a finished job. Return an object of the class `kind`, such as MeasureAnswer."""
     try:
         return TypeAdapter(kind).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 import yaml
 
 from quadbench.artifacts import Bundle, StoredBundle
+from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.lab.leases import Leases
-from quadbench.dispatch.demands import Asked, asked_for, demands_of, planned
+from quadbench.dispatch.demands import Asked, asked_for, planned
 from quadbench.dispatch.orders import BuildOrder, MeasureOrder
 from quadbench.errors import DeviceNotFoundError, QuadbenchError, ServiceError, UserError
 from quadbench.farm.condor import Condor, quoted, this_pool
@@ -63,6 +64,10 @@ class Farm:
         if known and mine not in known:
             hint = "submit with the $QUADBENCH_DATABASE, or the results folder, that the hosts have"
             raise UserError(f"the hosts of the pool use another database than {name_of(self.engine)}", hint=hint)
+        stores = {slot.store for slot in slots} - {""}
+        if stores and one_line(self.store.name) not in stores:
+            hint = "submit with the $QUADBENCH_STORE that the hosts have"
+            raise UserError(f"the hosts of the pool use the store '{min(stores)}', not '{self.store.name}'", hint=hint)
         for job in jobs:
             if not (may_wait or any(slot.serves(job.needs, current) for slot in slots)):
                 why = why_it_waits(job.needs, current, user_and_host(), slots)
@@ -120,11 +125,7 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
 
 
 def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
-    """Send a bundle to a farm's store, submit a run that measures the bundle, and return the run's id.
-
-    Raises:
-        DeviceNotFoundError, StorageError, ArtifactError: as `submit`.
-    """
+    """Send a bundle to a farm's store, submit a run that measures the bundle, and return the run's id. Raise as `submit`."""
     asked = asked_for(request.words, farm.devices)
     send(bundle, farm.store)
     work = work_of_bundle(bundle, terms)
@@ -135,7 +136,7 @@ def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, fa
 
 def _submitted(builds: Sequence[BuildOrder], asked: Sequence[Asked], measure: MeasureOrder, request: Request, farm: Farm) -> str:
     run_id = new_id()
-    farm.submit(run_id, planned(builds, demands_of(asked, measure), priority=request.priority))
+    farm.submit(run_id, planned(builds, [(one, measure) for one in asked], priority=request.priority))
     return run_id
 
 

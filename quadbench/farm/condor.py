@@ -4,7 +4,6 @@ The tools always have the version of the daemons, say why an authentication fail
 named by its configuration file: $CONDOR_CONFIG, else the file that `quadbench farm init` wrote for this user.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -15,9 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, QuadbenchError, ServiceError, UnknownNameError, UserError
+from quadbench.farm.tokens import NEW_TOKEN, why_refused
 from quadbench.host import find_program
+from quadbench.spec import first_problem
 from quadbench.spec.variables import path_variable
 
 Ad = Mapping[str, Any]
@@ -30,16 +33,17 @@ _MOST_OUTPUT_BYTES = 256 * 2**20
 _MOST_AD_CHARACTERS = 2**20
 _MOST_SAID = 500  # characters of a tool's error
 _NO_ROOT = re.compile(r'job owner to "root"|Tried to start as root', re.IGNORECASE)
-_REFUSED = re.compile(r"AUTHENTICATE:100[34]|SECMAN:20\d\d:.*DENIED|not authorized|Permission denied", re.IGNORECASE)
-_NO_TOKEN = re.compile(r"SECMAN:2002")
+_REFUSED = re.compile(r"AUTHENTICATE:100[34]|SECMAN:2002|SECMAN:20\d\d:.*DENIED|not authorized|Permission denied", re.IGNORECASE)
+_NO_TOKEN = re.compile(r"SECMAN:2002|AUTHENTICATE:100[34]|condor@password")  # who has the key is condor without a token
 _UNREACHABLE = re.compile(
     r"CEDAR:6001|SECMAN:2007|Can't find address|cannot get address|condor_schedd is not running|Couldn't (locate|contact)"
     r"|Failed to connect|communication error|Unable to locate|Can't connect|condor_\w+: \(null\)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _IN_QUEUE = "JobStatus != 3 && JobStatus != 4"  # neither removed nor completed
-_ENDS_TEXT = re.compile(r'(?<!\\)"')
+_AT_NO_SLOT = (1, 5)  # idle or held
+_ATTRIBUTE = re.compile(r'^([^=\n]*) = (?:"((?:\\"|[^"\n])*)"|(-?[0-9]{1,18}))$', re.MULTILINE)  # a text or a whole number
+_ADS = TypeAdapter(list[Ad])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +78,15 @@ class Condor:
         words = "-name", self._schedd_name, "-allusers", *_where(constraint)
         return self._ads("condor_q", *words, attributes=attributes)
 
-    def queued_runs(self) -> set[str]:
-        """Return the ids of the runs that have a DAG or a job in the queue."""
-        ads = self.queue("QuadbenchRun", constraint=f"QuadbenchRun =!= undefined && {_IN_QUEUE}")
-        return {str(ad.get("QuadbenchRun")) for ad in ads}
-
-    def unstarted_jobs(self) -> set[tuple[str, int]]:
-        """Return the run and the id of each farm job in the queue that no slot runs: it is idle or held."""
-        constraint = "QuadbenchJob =!= undefined && (JobStatus == 1 || JobStatus == 5)"
-        ads = self.queue("QuadbenchRun", "QuadbenchJob", constraint=constraint)
-        return {(str(ad.get("QuadbenchRun")), job) for ad in ads if isinstance(job := ad.get("QuadbenchJob"), int)}
+    def queued_runs(self) -> dict[str, set[int]]:
+        """Return the runs that have a DAG or a job in the queue: a dict from run id to the ids of its jobs that no slot runs."""
+        runs = dict[str, set[int]]()
+        constraint = f"QuadbenchRun =!= undefined && {_IN_QUEUE}"
+        for ad in self.queue("QuadbenchRun", "QuadbenchJob", "JobStatus", constraint=constraint):
+            unstarted = runs.setdefault(str(ad.get("QuadbenchRun")), set())
+            if ad.get("JobStatus") in _AT_NO_SLOT and isinstance(job := ad.get("QuadbenchJob"), int):
+                unstarted.add(job)
+        return runs
 
     def submit(self, folder: Path, description: str) -> None:
         """Submit the job of a submit description, a file in `folder`, with the files that it names, to the pool's head."""
@@ -151,16 +154,12 @@ class Condor:
         if len(done.stdout) > _MOST_OUTPUT_BYTES:
             raise ArtifactError(f"{tool} printed {len(done.stdout)} bytes; expected at most {_MOST_OUTPUT_BYTES}")
         if done.returncode != 0:
-            raise _failure(tool, (done.stderr or done.stdout).decode(errors="replace"))
+            raise _failure(tool, (done.stderr or done.stdout).decode(errors="replace"), None if as_host else self)
         return done.stdout.decode(errors="replace")
 
     @cached_property
     def identity(self) -> str:
-        """Return what tells the pool from others: its head, and the path of its configuration there.
-
-        Raises:
-            QuadbenchError: as `schedd`.
-        """
+        """Return what tells the pool from others: its head, and the path of its configuration there."""
         head = self.schedd()
         return one_line(f"{head.get('Machine')}:{head.get('QuadbenchConfiguration')}")
 
@@ -174,16 +173,11 @@ class Condor:
 
     def _ads(self, tool: str, *words: str, attributes: Sequence[str]) -> list[Ad]:
         chosen = ("-attributes", ",".join(attributes)) if attributes else ()
-        text = self.run(tool, *words, "-json", *chosen)
-        if not text.strip():  # no result is no text at all
-            return []
+        text = self.run(tool, *words, "-json", *chosen).strip() or "[]"  # no result is no text at all
         try:
-            ads = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{tool} printed no JSON: {error}") from error
-        if not isinstance(ads, list) or not all(isinstance(ad, dict) for ad in ads):
-            raise ArtifactError(f"{tool} printed JSON that is no list of ads")
-        return ads
+            return _ADS.validate_json(text)
+        except ValidationError as error:
+            raise ArtifactError(f"{tool} printed no list of ads: {first_problem(error)}") from error
 
 
 def pool_folder() -> Path:
@@ -192,11 +186,7 @@ def pool_folder() -> Path:
 
 
 def this_pool() -> Condor:
-    """Return the pool that this user belongs to.
-
-    Raises:
-        UserError: no pool is configured, the variable is not a path, or the named file is missing.
-    """
+    """Return the pool that this user belongs to. Raise UserError if none is configured, or its configuration is not a file."""
     named = path_variable(CONFIG_VARIABLE)
     path = named or pool_folder() / "condor_config"
     if not path.is_file():
@@ -207,22 +197,14 @@ def this_pool() -> Condor:
 
 def read_ad(path: Path) -> dict[str, str | int]:
     """Read the ad that HTCondor puts into a job's folder. Return its whole numbers and texts; other values are left out.
-
-    Raises:
-        ArtifactError: the file cannot be read.
+    Raise ArtifactError if the file cannot be read.
     """
     try:
         with path.open(errors="replace", newline="\n") as file:
-            lines = file.read(_MOST_AD_CHARACTERS).split("\n")
+            attributes = _ATTRIBUTE.findall(file.read(_MOST_AD_CHARACTERS))
     except OSError as error:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror}", hint="HTCondor starts this command") from error
-    ad: dict[str, str | int] = {}
-    for name, equals, value in (line.partition(" = ") for line in lines):
-        if equals and len(value) > 1 and value[:1] == value[-1:] == '"' and not _ENDS_TEXT.search(value[1:-1]):
-            ad[name] = value[1:-1].replace('\\"', '"')
-        elif equals and _NUMBER.fullmatch(value):
-            ad[name] = int(value)
-    return ad
+    return {name: int(number) if number else text.replace('\\"', '"') for name, text, number in attributes}
 
 
 def quoted(text: str) -> str:
@@ -237,15 +219,21 @@ def _where(constraint: str) -> Sequence[str]:
     return ("-constraint", constraint) if constraint else ()
 
 
-def _failure(tool: str, text: str) -> QuadbenchError:
+def _failure(tool: str, text: str, pool: Condor | None) -> QuadbenchError:
+    """Return the error of a tool by what it printed. `pool` is given if this user's tokens should have been accepted."""
     said = one_line(text.strip().removeprefix(f"{tool}: "), _MOST_SAID).rstrip(" .") or "it said nothing"
     text = " ".join(text.split())  # the tools break lines within sentences
     if _NO_ROOT.search(text):
         hint = "use a token of a person: quadbench farm token NAME, at the head; see docs/farm.md"
         return UserError("the pool takes no jobs of root, and the token here is root's", hint=hint)
-    if _NO_TOKEN.search(text):
-        hint = "get one: quadbench farm token NAME, at the head; see quadbench farm check"
-        return UserError(f"this user has no token of the pool that HTCondor reads: {tool}: {said}", hint=hint)
+    if _NO_TOKEN.search(text) and pool:
+        why = "HTCondor read none"
+        with suppress(QuadbenchError):
+            why = why_refused(pool.tokens(), pool.configuration.parent / "keys" / "POOL")
+        return UserError(
+            f"the pool accepts no token of this user: {why} ({tool}: {said})",
+            hint=f"make one: {NEW_TOKEN}; see quadbench farm check",
+        )
     if _REFUSED.search(text):
         return UserError(f"the pool refuses this user: {tool}: {said}", hint="which token is needed: quadbench farm check")
     if _UNREACHABLE.search(text):

@@ -1,6 +1,9 @@
 """A farm run as a DAG for HTCondor's DAGMan: one node for each job, with edges from the jobs that it needs.
 
 What a job does lies in the database. Its node has the job's id, the requirement on its slot, and the rules for another try.
+
+If the pool or the database does not answer, functions raise a QuadbenchError and change nothing. They raise UserError if the pool
+refuses this user or the jobs belong to somebody else, and UnknownNameError if there is no such job or run.
 """
 
 import re
@@ -11,7 +14,6 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from quadbench.devices.lab.leases import lease_time_s
 from quadbench.errors import UserError, quote
 from quadbench.farm.condor import Condor, quoted
 from quadbench.farm.job import Job
@@ -33,16 +35,13 @@ _PLAIN = re.compile(r"(?:[^\W_]|[ $+,./:@_~-]){1,500}")  # a path or a version t
 
 def submit_dag(pool: Condor, run_id: str, jobs: Sequence[Job]) -> None:
     """Submit a run's jobs to the pool as a DAG, with this user's tokens, by which DAGMan submits the jobs at the head.
-
-    Raises:
-        UserError: the run's id has special characters, this user has no token, or the pool refuses it.
-        ServiceError: the pool does not answer.
+    Raise UserError also if the run's id has special characters, or this user has no token.
     """
     if encoded(run_id) != run_id:
         raise UserError(f"a run of the farm cannot be called {quote(run_id)}; expected letters, digits, '-' and '_'")
     schedd = pool.schedd()
     configuration, version = schedd.get("QuadbenchConfiguration"), schedd.get("CondorVersion")
-    if not (_is_plain(configuration) and _is_plain(version)):
+    if not all(isinstance(text, str) and _PLAIN.fullmatch(text) for text in (configuration, version)):
         raise UserError("the pool's head was not set up by quadbench", hint="quadbench farm init, at the head")
     with tempfile.TemporaryDirectory(prefix="quadbench-dag-") as name:
         folder = Path(name)
@@ -53,13 +52,7 @@ def submit_dag(pool: Condor, run_id: str, jobs: Sequence[Job]) -> None:
 
 
 def cancel_job(engine: sa.Engine, pool: Condor, job_id: int, why: str) -> Job:
-    """Cancel a job and those that depend on it, or ask the attempt that runs it to stop. Return the job.
-
-    Raises:
-        UnknownNameError: there is no such job.
-        UserError: the job belongs to somebody else.
-        QuadbenchError: the pool or the database does not answer. Nothing has changed.
-    """
+    """Cancel a job and those that depend on it, or ask the attempt that runs it to stop. Return the job."""
     with begin_read(engine) as connection:
         run_id = connection.scalar(job_query(job_id).with_only_columns(JobRow.run_id))
     if run_id is not None:
@@ -68,24 +61,14 @@ def cancel_job(engine: sa.Engine, pool: Condor, job_id: int, why: str) -> Job:
 
 
 def cancel_run(engine: sa.Engine, pool: Condor, run_id: str, why: str) -> list[Job]:
-    """Cancel a run's waiting jobs, and ask the attempts at its running ones to stop. Return these jobs.
-
-    Raises:
-        UnknownNameError: there is no such run.
-        UserError: the run belongs to somebody else.
-        QuadbenchError: the pool or the database does not answer. Nothing has changed.
-    """
+    """Cancel a run's waiting jobs, and ask the attempts at its running ones to stop. Return these jobs."""
     listed_jobs(engine, run_id)  # a run that the database does not know is left alone
     pool.remove(_of_run(run_id), why)
     return FarmJobs(engine).cancel_run(run_id, why)
 
 
 def remove_jobs(pool: Condor, jobs: Sequence[Job], why: str) -> None:
-    """Remove jobs that are cancelled, or asked to stop, from the pool's queue, by two of HTCondor's programs for all of them.
-
-    Raises:
-        QuadbenchError: the pool does not answer, or refuses.
-    """
+    """Remove jobs that are cancelled, or asked to stop, from the pool's queue, by two of HTCondor's programs for all of them."""
     ids = dict[str, list[str]]()
     for job in jobs:
         ids.setdefault(job.run_id, []).append(str(job.id))
@@ -95,21 +78,14 @@ def remove_jobs(pool: Condor, jobs: Sequence[Job], why: str) -> None:
 
 
 def settle(engine: sa.Engine, pool: Condor) -> list[Job]:
-    """End the pool's open jobs whose runs have left its queue, such as by condor_rm, and attempts lost with their hosts.
+    """End the pool's open jobs whose runs have left its queue, such as by condor_rm, and lost attempts.
     Return the changed jobs. Jobs that were submitted to another pool stay as they are.
-
-    Raises:
-        QuadbenchError: the pool or the database does not answer.
     """
-    return FarmJobs(engine).settle(pool.queued_runs(), pool.unstarted_jobs(), pool.identity)
+    return FarmJobs(engine).settle(pool.queued_runs(), pool.identity)
 
 
 def _of_run(run_id: str) -> str:
     return f"QuadbenchRun == {quoted(encoded(run_id))}"
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str) and bool(_PLAIN.fullmatch(value))
 
 
 def _copy_tokens(tokens: Path, folder: Path) -> None:
@@ -125,6 +101,8 @@ def _copy_tokens(tokens: Path, folder: Path) -> None:
 
 def dag_text(jobs: Sequence[Job]) -> str:
     """Return the DAG of a run's jobs. All texts in it are ids, or encoded."""
+    from quadbench.devices.lab.leases import lease_time_s
+
     lines = [filled("attempt.sub.j2", job_done=JOB_DONE, job_failed=JOB_FAILED, try_again=TRY_AGAIN)]
     for job in jobs:
         values = {

@@ -41,7 +41,10 @@ class JobState(StrEnum):
     @property
     def is_end(self) -> bool:
         """Return True if the state is final: done, failed or cancelled."""
-        return self not in (JobState.WAITING, JobState.RUNNING)
+        return self.value not in OPEN
+
+
+OPEN = (JobState.WAITING.value, JobState.RUNNING.value)  # states in which a job is open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +62,6 @@ class NewJob:
     priority: int = 0
     affinity: str = ""
     most_attempts: int = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """The output that a job attempt stores. `answer` is the result as JSON data or None; `lines` is the end of the log."""
-
-    answer: Mapping[str, Any] | None = None
-    lines: str = ""
-
-
-NOTHING_LEFT = Account()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +86,7 @@ class Job(NewJob):
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the texts and numbers of the job are within their limits.
-
-        Raises:
-            ValueError: names the field, its value and what was expected.
-        """
+        """Raise ValueError, which names field, value and limits, if a text or number of the job is outside its limits."""
         check_file_name(self.run_id)
         texts = {"version": self.version, "needs": self.needs, "owner": self.owner, "seat": self.seat}
         for name, text in texts.items():

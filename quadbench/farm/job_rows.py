@@ -50,9 +50,8 @@ def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> ReadJobs:
             jobs.append(_job(row, after.get(row["id"], [])))
         except (ValueError, TypeError) as error:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
-            faults[int(row["id"])] = (
-                f"job {row['id']} of run {quote(str(row['run_id']))} holds what quadbench does not write: {problem}"
-            )
+            name = f"job {row['id']} of run {quote(str(row['run_id']))}"
+            faults[int(row["id"])] = f"{name} holds what quadbench does not write: {problem}"
     return ReadJobs(jobs=jobs, faults=faults)
 
 
@@ -63,9 +62,7 @@ def job_query(job_id: int) -> sa.Select[Any]:
 
 def row_of(job: Job) -> dict[str, object]:
     """Convert a job to a dict from database column to value. The dict has all columns of the table of jobs except the id.
-
-    Raises:
-        ValueError, TypeError: the payload is not JSON.
+    Raise ValueError or TypeError if the payload is not JSON.
     """
     plain = {name: getattr(job, name) for name in (*_PLAIN, "is_stopping", *_TIMES) if name != "id"}
     payload = json.dumps(dict(job.payload), allow_nan=False, sort_keys=True)
@@ -91,28 +88,29 @@ def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int
 
 def _job(row: sa.RowMapping, after: Iterable[int]) -> Job:
     """Convert a row of the jobs table to a Job. `after` holds the ids of the jobs that must finish before it starts.
-
-    Raises:
-        ValueError, TypeError: a column has an invalid value.
+    Raise ValueError or TypeError if a column has an invalid value.
     """
     content = {
         **{name: row[name] for name in _PLAIN},
         **{name: utc_text(row[name]) for name in _TIMES},
         "is_stopping": _BOOLS.get(row["is_stopping"], row["is_stopping"]),
-        "payload": _payload(row["payload"]),
+        "payload": json_of("payload", row["payload"], MOST_PAYLOAD_BYTES),
         "after": list(after),
     }
     # A blob, which JSON lacks, becomes a list, which fails validation as text or number.
     return _JOB.validate_json(json.dumps(content, default=lambda _: []), strict=True)
 
 
-def _payload(text: Any) -> Any:
-    if not isinstance(text, str) or len(text) > MOST_PAYLOAD_BYTES:
-        raise TypeError(f"payload: expected JSON of at most {MOST_PAYLOAD_BYTES} bytes")
+def json_of(name: str, text: Any, most_bytes: int) -> Any:
+    """Parse a JSON text, or NULL, from the database. Raise ValueError, which begins with `name`, if it is none or too long."""
+    if text is None:
+        return None
     try:
+        if not isinstance(text, str) or len(text) > most_bytes:
+            raise ValueError(f"expected JSON of at most {most_bytes} bytes")
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise ValueError(f"payload: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def time_of(value: Any) -> datetime | None:

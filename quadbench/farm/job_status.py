@@ -1,6 +1,7 @@
 """Queries that only read the farm's jobs: statistics, a run's jobs, a job's attempts, results, the last jobs of devices.
 
-All raise StorageError if the database cannot be read, and ArtifactError if it is damaged.
+All raise StorageError if the database cannot be read, and ArtifactError if it is damaged. Those that take the id of a run or job
+raise UnknownNameError if there is none.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic_core import from_json
 
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.farm.job import MOST_ANSWER_BYTES, Job, JobState
-from quadbench.farm.job_rows import ReadJobs, job_query, read_jobs, time_of
+from quadbench.farm.job import MOST_ANSWER_BYTES, OPEN, Job, JobState
+from quadbench.farm.job_rows import ReadJobs, job_query, json_of, read_jobs, time_of
 from quadbench.results.engine import begin_read, database_now, database_of, name_of, open_db, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.schema import AttemptRow, JobRow
@@ -22,7 +22,6 @@ from quadbench.results.schema import AttemptRow, JobRow
 MOST_LISTED = 1000  # limit for a list of jobs
 _MOST_RUNS = 50  # limit for a list of open runs
 _MOST_LINES_CHARACTERS = 200_000  # limit for an attempt's log
-_OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +64,22 @@ def job_counts(engine: sa.Engine) -> JobCounts:
         counting = sa.select(JobRow.owner, JobRow.state, sa.func.count()).group_by(JobRow.owner, JobRow.state)
         for owner, state, count in connection.execute(counting.order_by(JobRow.owner, JobRow.state)):
             states[str(state)] = states.get(str(state), 0) + count
-            if state in _OPEN:
+            if state in OPEN:
                 owners.setdefault(str(owner), {})[str(state)] = count
         waiting = sa.select(sa.type_coerce(sa.func.min(JobRow.submitted_at), sa.types.NULLTYPE))
         oldest = time_of(connection.scalar(waiting.where(JobRow.state == JobState.WAITING.value)))
         oldest_s = (database_now(connection) - oldest).total_seconds() if oldest else None
         strange = states.keys() - {state.value for state in JobState}
         faults = [f"{states[state]} jobs have state '{state}', which nobody looks at" for state in sorted(strange)]
-        open_jobs = sa.select(JobRow).where(JobRow.state.in_(_OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
+        open_jobs = sa.select(JobRow).where(JobRow.state.in_(OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
         faults += read_jobs(connection, open_jobs).faults.values()
     return JobCounts(states=states, owners=owners, oldest_waits_s=oldest_s, faults=faults)
 
 
 def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
-    """Return a run's first 1000 jobs in order of id. If `run_id` is None, return the last 1000 jobs of all runs, latest first.
-
-    Raises:
-        UnknownNameError: there is no such run.
-    """
-    query = sa.select(JobRow).order_by(JobRow.id.desc()).limit(MOST_LISTED)
-    if run_id is not None:
-        query = sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id).limit(MOST_LISTED)
+    """Return a run's first 1000 jobs in order of id. If `run_id` is None, return the last 1000 jobs of all runs, latest first."""
+    query = sa.select(JobRow).limit(MOST_LISTED)
+    query = query.order_by(JobRow.id.desc()) if run_id is None else query.where(JobRow.run_id == run_id).order_by(JobRow.id)
     with begin_read(engine) as connection:
         read = read_jobs(connection, query)
         if run_id is not None and not read.jobs and not read.faults:
@@ -96,7 +90,7 @@ def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
     """Count the jobs of the latest 50 runs with waiting or running jobs. Return {run id: {state: number}}, latest run first."""
-    latest = sa.select(JobRow.run_id).where(JobRow.state.in_(_OPEN)).group_by(JobRow.run_id)
+    latest = sa.select(JobRow.run_id).where(JobRow.state.in_(OPEN)).group_by(JobRow.run_id)
     latest = latest.order_by(sa.func.max(JobRow.id).desc()).limit(_MOST_RUNS)
     with begin_read(engine) as connection:
         runs: dict[str, dict[str, int]] = {str(name): {} for name in connection.scalars(latest)}
@@ -107,13 +101,9 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
 
 
 def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job (as ReadJobs) and its attempts, oldest first. If the job is damaged, ReadJobs has a message instead of it.
-
-    Raises:
-        UnknownNameError: there is no such job.
-    """
-    names = [column.key for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
-    stored = [sa.type_coerce(AttemptRow.__table__.columns[name], sa.types.NULLTYPE).label(name) for name in names]
+    """Return a job (as ReadJobs) and its attempts, oldest first. If the job is damaged, ReadJobs has a message instead of it."""
+    columns = [column for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
+    stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns]
     stored.append(sa.func.substr(AttemptRow.lines, 1, _MOST_LINES_CHARACTERS).label("lines"))
     with begin_read(engine) as connection:
         read = read_jobs(connection, job_query(job_id))
@@ -129,7 +119,11 @@ def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
     columns = AttemptRow.job, AttemptRow.number, sa.func.substr(AttemptRow.answer, 1, MOST_ANSWER_BYTES + 1).label("answer")
     with begin_read(engine) as connection:
         rows = connection.execute(sa.select(*columns).where(AttemptRow.job.in_(done))).all()
-        return {row.job: _answer(engine, row.job, row.answer) for row in rows if row.number == done[row.job].attempt}
+        texts = {row.job: row.answer for row in rows if row.number == done[row.job].attempt}
+    try:
+        return {job: json_of(f"the answer of job {job}", text, MOST_ANSWER_BYTES) for job, text in texts.items()}
+    except ValueError as error:
+        raise ArtifactError(f"{name_of(engine)} is damaged: {error}") from error
 
 
 def last_jobs(engine: sa.Engine, seats: Sequence[str]) -> dict[str, tuple[str, float]]:
@@ -143,17 +137,6 @@ def last_jobs(engine: sa.Engine, seats: Sequence[str]) -> dict[str, tuple[str, f
         rows = connection.execute(query).all()
     ended = {str(row.seat): (str(row.affinity), time_of(row.ended_at)) for row in rows}
     return {seat: (files, max(0.0, (now - at).total_seconds()) if at else 0.0) for seat, (files, at) in ended.items()}
-
-
-def _answer(engine: sa.Engine, job: int, text: Any) -> Any:
-    if text is None:
-        return None
-    try:
-        if not isinstance(text, str) or len(text) > MOST_ANSWER_BYTES:
-            raise ValueError(f"expected a text of at most {MOST_ANSWER_BYTES} bytes")
-        return from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise ArtifactError(f"{name_of(engine)} is damaged: the answer of job {job} cannot be read: {error}") from error
 
 
 def _past(row: Any) -> PastAttempt:

@@ -12,12 +12,11 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, AttemptOverError, UnknownNameError, UserError
-from quadbench.farm.job import MOST_PAYLOAD_BYTES, NOTHING_LEFT, Account, Job, JobState, NewJob
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, OPEN, Job, JobState, NewJob
 from quadbench.farm.job_rows import job_query, read_jobs, row_of, store_changes
 from quadbench.results.engine import begin_read, begin_write, database_now, name_of, upsert
 from quadbench.results.schema import AttemptRow, FenceRow, JobNeedRow, JobRow
 
-_OPEN = (JobState.WAITING.value, JobState.RUNNING.value)
 _SETTLED_AFTER = timedelta(minutes=5)  # an answer of the pool is older than its jobs by less
 _LOST_HINT = "a host that stood still or was cut off loses its jobs; they are tried again"
 Send = Callable[[Sequence[Job]], object]
@@ -42,7 +41,7 @@ class FarmJobs:
     """The farm's jobs in a database. Methods raise StorageError if it cannot be accessed, ArtifactError if it is damaged.
 
     Methods that take an attempt, which is a running job, raise AttemptOverError if it is over: a later one may have begun.
-    Methods that take the id of a job or run raise UnknownNameError if there is none.
+    `lines` are the last lines of its log. Methods that take the id of a job or run raise UnknownNameError if there is none.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -51,8 +50,7 @@ class FarmJobs:
     def submit(self, run_id: str, jobs: Sequence[NewJob], owner: str, version: str, send: Send, pool: str = "") -> list[Job]:
         """Store a run's jobs, then call `send` with them, which submits them to the pool. If `send` raises, remove them again.
 
-        `pool` is the pool's identity. The database is not locked meanwhile. If this process dies meanwhile, `settle` ends the
-        jobs.
+        `pool` is the pool's identity. The database is not locked meanwhile. If this process dies then, `settle` ends the jobs.
 
         Raises:
             UserError: a job is invalid, or the run has jobs already.
@@ -68,8 +66,7 @@ class FarmJobs:
             needs = [{"job": ids[number], "needed": ids[place]} for number, new in enumerate(jobs) for place in set(new.after)]
             if needs:
                 connection.execute(sa.insert(JobNeedRow), needs)
-            query = sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id)
-            stored = read_jobs(connection, query).jobs
+            stored = read_jobs(connection, sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id)).jobs
         try:
             send(stored)
         except BaseException:
@@ -105,21 +102,17 @@ class FarmJobs:
                 connection.execute(sa.insert(AttemptRow), [attempt])
             return job
 
-    def check(self, connection: sa.Connection, attempt: Job) -> None:
-        """Raise AttemptOverError if a job's attempt is over. Otherwise lock the job's row until the end of the transaction."""
-        _held(connection, attempt)
+    def finish(self, attempt: Job, answer: object = None, lines: str = "") -> Job:
+        """Mark a job as done. `answer` is its result as JSON data, or None. Return the job."""
+        return self._end(attempt, Job.finished, lines, answer)
 
-    def finish(self, attempt: Job, account: Account = NOTHING_LEFT) -> Job:
-        """Mark a job as done, with its result and log. Return the job."""
-        return self._end(attempt, Job.finished, account)
-
-    def fail(self, attempt: Job, reason: str, *, is_transient: bool, account: Account = NOTHING_LEFT) -> Job:
+    def fail(self, attempt: Job, reason: str, *, is_transient: bool, lines: str = "") -> Job:
         """End a failed attempt. Return the job: cancelled if requested, waiting if a retry is allowed, otherwise failed."""
-        return self._end(attempt, lambda job, now: job.failed(reason, now, is_transient=is_transient), account)
+        return self._end(attempt, lambda job, now: job.failed(reason, now, is_transient=is_transient), lines)
 
-    def give_back(self, attempt: Job, reason: str, account: Account = NOTHING_LEFT) -> Job:
+    def give_back(self, attempt: Job, reason: str, lines: str = "") -> Job:
         """End an attempt that was told to stop. Return the job: cancelled if requested, otherwise waiting to be started again."""
-        return self._end(attempt, lambda job, now: job.given_back(reason, now), account)
+        return self._end(attempt, lambda job, now: job.given_back(reason, now), lines)
 
     def cancel(self, job_id: int, reason: str) -> Job:
         """Cancel a waiting job and all jobs that depend on it, or mark a running job as asked to stop. Return the job."""
@@ -135,7 +128,7 @@ class FarmJobs:
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
         """Cancel a run's waiting jobs, and mark its running jobs as asked to stop. Return all these jobs in their new state."""
         with begin_write(self._engine) as connection:
-            open_jobs = JobRow.run_id == run_id, JobRow.state.in_(_OPEN)
+            open_jobs = JobRow.run_id == run_id, JobRow.state.in_(OPEN)
             read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
             if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UnknownNameError("run of the farm", run_id)
@@ -143,22 +136,22 @@ class FarmJobs:
             _fail_damaged(connection, read.faults, now)
             return [_cancel(connection, job, reason, now) for job in read.jobs]
 
-    def settle(self, queued_runs: Collection[str], unstarted: Collection[tuple[str, int]] = (), pool: str = "") -> list[Job]:
+    def settle(self, queued_runs: Mapping[str, Collection[int]], pool: str = "") -> list[Job]:
         """Bring a pool's jobs up to date with its queue, which was read less than five minutes ago. Return the changed jobs.
 
-        Open jobs of runs that are not in the queue end, as nothing will start them. `unstarted` are the run and id of jobs that
-        no slot runs. If such a job is running here, its attempt was lost with its host, and the job waits for another one.
+        `queued_runs` maps the runs in the queue to the ids of their jobs that no slot runs. If such a job is running here, its
+        attempt was lost, and the job waits for another one. Open jobs of other runs end: nothing will start them.
         """
         with begin_read(self._engine) as connection:
             before = database_now(connection) - _SETTLED_AFTER
-            old = JobRow.state.in_(_OPEN), JobRow.submitted_at < before, JobRow.pool == pool
-            runs = set(connection.scalars(sa.select(JobRow.run_id).where(*old).distinct())) - set(queued_runs)
+            old = JobRow.state.in_(OPEN), JobRow.submitted_at < before, JobRow.pool == pool
+            runs = set(connection.scalars(sa.select(JobRow.run_id).where(*old).distinct())) - queued_runs.keys()
             running = connection.execute(sa.select(JobRow.run_id, JobRow.id).where(*_begun_before(before)))
-            cut_off = {job_id for run_id, job_id in running if (run_id, job_id) in unstarted and run_id not in runs}
+            cut_off = {job_id for run_id, job_id in running if job_id in queued_runs.get(run_id, ())}
         if not runs and not cut_off:
             return []
         with begin_write(self._engine) as connection:
-            is_gone = sa.and_(JobRow.run_id.in_(runs), JobRow.state.in_(_OPEN))
+            is_gone = sa.and_(JobRow.run_id.in_(runs), JobRow.state.in_(OPEN))
             is_cut_off = sa.and_(JobRow.id.in_(cut_off), *_begun_before(before))
             query = sa.select(JobRow).where(is_gone | is_cut_off).order_by(JobRow.id)
             read, now = read_jobs(connection, query.with_for_update()), database_now(connection)
@@ -168,25 +161,24 @@ class FarmJobs:
                 _end_attempt(connection, job, now)
             return changed
 
-    def _end(self, attempt: Job, decide: Callable[[Job, datetime], Job], account: Account) -> Job:
+    def _end(self, attempt: Job, decide: Callable[[Job, datetime], Job], lines: str, answer: object = None) -> Job:
         with begin_write(self._engine) as connection:
-            job, now = _held(connection, attempt)
+            job, now = locked_attempt(connection, attempt), database_now(connection)
             ended = decide(job, now)
-            _end_attempt(connection, ended, now, account)
+            _end_attempt(connection, ended, now, lines, answer)
             return ended
 
 
-def _held(connection: sa.Connection, attempt: Job) -> tuple[Job, datetime]:
-    """Lock an attempt's job row. Return (job, the database's current time). If the attempt is over, raise AttemptOverError."""
+def locked_attempt(connection: sa.Connection, attempt: Job) -> Job:
+    """Return the job of an attempt, with its row locked until the transaction ends. Raise AttemptOverError if it is over."""
     job = _locked(connection, attempt.id)
     if job is not None and job.state is JobState.RUNNING and job.attempt == attempt.attempt:
-        return job, database_now(connection)
+        return job
     why = "the job is gone"
     if job is not None:
         why = f"'{job.seat}' has the job" if job.state is JobState.RUNNING else f"the job is {job.state}"
-    raise AttemptOverError(
-        f"attempt {attempt.attempt} at job {attempt.id} is over: {why}; nothing of it is stored", hint=_LOST_HINT
-    )
+    what = f"attempt {attempt.attempt} at job {attempt.id}"
+    raise AttemptOverError(f"{what} is over: {why}; nothing of it is stored", hint=_LOST_HINT)
 
 
 def _record_start(connection: sa.Connection, job: Job, number: int) -> None:
@@ -195,9 +187,8 @@ def _record_start(connection: sa.Connection, job: Job, number: int) -> None:
     insert = upsert(connection, FenceRow).values(job=name, token=number)
     raised = insert.on_conflict_do_update(index_elements=[FenceRow.job], set_={"token": number}, where=FenceRow.token < number)
     if connection.scalars(raised.returning(FenceRow.token)).one_or_none() is None:
-        raise AttemptOverError(
-            f"this attempt at job {name} is over: a later one has begun; nothing of it is stored", hint=_LOST_HINT
-        )
+        why = "a later one has begun"
+        raise AttemptOverError(f"this attempt at job {name} is over: {why}; nothing of it is stored", hint=_LOST_HINT)
 
 
 def _begun_before(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
@@ -206,7 +197,7 @@ def _begun_before(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _without_attempt(job: Job, now: datetime) -> Job:
     """Return a running job after the loss of its attempt. It waits for another one, unless that was the last one."""
-    return job.failed(f"'{job.seat}' lost the attempt: its host died or was cut off", now, is_transient=True)
+    return job.failed(f"'{job.seat}' lost the attempt: it was killed, or its host died or was cut off", now, is_transient=True)
 
 
 def _cancel(connection: sa.Connection, job: Job, reason: str, now: datetime) -> Job:
@@ -239,18 +230,17 @@ def _locked(connection: sa.Connection, job_id: int) -> Job | None:
     """
     read = read_jobs(connection, job_query(job_id).with_for_update())
     for fault in read.faults.values():
-        raise ArtifactError(
-            f"{name_of(connection.engine)} is damaged: {fault}", hint="quadbench farm cancel JOB fails such a job"
-        )
+        hint = "quadbench farm cancel JOB fails such a job"
+        raise ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint=hint)
     return next(iter(read.jobs), None)
 
 
-def _end_attempt(connection: sa.Connection, job: Job, now: datetime, account: Account = NOTHING_LEFT) -> None:
+def _end_attempt(connection: sa.Connection, job: Job, now: datetime, lines: str = "", answer: object = None) -> None:
     """Store an attempt's end, result and log. If the job has failed or was cancelled, cancel the jobs that depend on it."""
     store_changes(connection, [job])
     attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
-    answer = None if account.answer is None else json.dumps(dict(account.answer), allow_nan=False)
-    left = {"ended_at": now, "reason": job.reason, "answer": answer, "lines": account.lines}
+    result = None if answer is None else json.dumps(answer, allow_nan=False)
+    left = {"ended_at": now, "reason": job.reason, "answer": result, "lines": lines}
     connection.execute(attempt.where(AttemptRow.ended_at.is_(None)).values(left))
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         _cancel_behind(connection, job.id, f"{job.state.value}: {job.reason}", now)

@@ -1,25 +1,15 @@
 """Check a pool from this machine: programs, configuration, tokens, daemons, slots, versions. Each problem comes with a cure."""
 
-import base64
-import os
-import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from pydantic_core import from_json
-
-from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import QuadbenchError, UserError
 from quadbench.farm.condor import PACKAGE, Condor, this_pool
-from quadbench.farm.pool_setup import DOMAIN, HOST_IDENTITY
 from quadbench.farm.slots import Slot, capability_need, is_silent, read_slots
+from quadbench.farm.tokens import NEW_TOKEN, read_tokens
 from quadbench.host import find_program
 
 _TOOLS = ("condor_master", "condor_submit", "condor_q", "condor_status", "condor_token_create", "condor_dagman")
-_MOST_TOKENS, _MOST_TOKEN_BYTES, _MOST_NAME = 50, 65_536, 100
-_NEW_TOKEN = "quadbench farm token NAME, at the head"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +47,7 @@ def check_pool(version: str) -> Iterator[PoolFinding]:
             yield PoolFinding(what=what, state=act())
         except QuadbenchError as error:
             is_refused = isinstance(error, UserError)
-            yield PoolFinding(what=what, problem=error.message, cure=f"get a token: {_NEW_TOKEN}" if is_refused else cure)
+            yield PoolFinding(what=what, problem=error.message, cure=f"get a token: {NEW_TOKEN}" if is_refused else cure)
             return
     yield from _slots(read_slots(pool), version)
 
@@ -66,49 +56,17 @@ def _tokens(pool: Condor) -> Iterator[PoolFinding]:
     """Yield a finding for each token in this user's folder, and one if there is none."""
     try:
         folder = pool.tokens()
-        files = sorted(folder.iterdir())[:_MOST_TOKENS]
+        tokens = read_tokens(folder)
     except QuadbenchError as error:
         yield PoolFinding(what="tokens", problem=error.message, cure=error.hint or "")
         return
     except OSError as error:
         yield PoolFinding(what="tokens", problem=f"'{folder}' cannot be read: {error.strerror}", cure="quadbench farm init")
         return
-    if not files:
-        yield PoolFinding(what="tokens", problem=f"none in '{folder}'", cure=f"get one: {_NEW_TOKEN}")
-    for file in files:
-        yield _token(file)
-
-
-def _token(file: Path) -> PoolFinding:
-    """Return a finding on one token of this user: the name that it is of, or what is wrong with it."""
-    what, renew = f"token {one_line(file.name, _MOST_NAME)}", f"make another one: {_NEW_TOKEN}"
-    try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return PoolFinding(what=what, problem="it is no file", cure=f"remove '{file}'")
-        if status.st_uid != os.geteuid():
-            return PoolFinding(what=what, problem="it belongs to another user, so HTCondor does not read it", cure=renew)
-        if status.st_mode & 0o077:
-            return PoolFinding(what=what, problem="other users can read it, so HTCondor does not", cure=f"chmod 600 '{file}'")
-        with file.open("rb") as opened:
-            part = opened.read(_MOST_TOKEN_BYTES).split(b".")[1]
-        claims = from_json(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)), allow_inf_nan=False)
-        name, issuer = (one_line(str(claims[key]), _MOST_NAME) for key in ("sub", "iss"))
-        ends_at = float(claims.get("exp", "inf"))
-    except OSError as error:
-        return PoolFinding(what=what, problem=f"it cannot be read: {error.strerror}", cure=renew)
-    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
-        return PoolFinding(what=what, problem="it is no token", cure=renew)
-    person = name.partition("@")[0]
-    if issuer != DOMAIN:
-        problem = f"it is of another pool, '{issuer}'"
-    elif ends_at < time.time():
-        problem = f"the token of {name} expired {(time.time() - ends_at) / 3600:.0f} h ago"
-    elif person == "root":
-        problem = "it is of root, whose jobs HTCondor refuses"
-    else:
-        problem = "it is a host's, and no person's" if person == HOST_IDENTITY else ""
-    return PoolFinding(what=what, problem=problem, cure=renew) if problem else PoolFinding(what=what, state=name)
+    if not tokens:
+        yield PoolFinding(what="tokens", problem=f"none in '{folder}'", cure=f"get one: {NEW_TOKEN}")
+    for one in tokens:
+        yield PoolFinding(what=f"token {one.file}", state=one.owner, problem=one.problem, cure=one.cure)
 
 
 def _permission(pool: Condor) -> str:

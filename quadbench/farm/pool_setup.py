@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from quadbench.errors import UserError, quote
 from quadbench.farm.condor import Condor
 from quadbench.farm.slots import START
 from quadbench.farm.store.opening import STORE_VARIABLE
+from quadbench.farm.tokens import DOMAIN, HOST_IDENTITY
 from quadbench.host import current_user, host_name, python_module
 from quadbench.results.engine import DATABASE_VARIABLE
 
@@ -28,8 +27,6 @@ MASTER = "/usr/sbin/condor_master"  # not on the PATH of Debian's ordinary users
 ENVIRONMENT_FILE = Path("/etc/quadbench/farm.env")  # of the systemd unit, as are the next two
 CONFIGURATION = Path("/var/lib/quadbench/.quadbench/pool/condor_config")
 DRAIN_S = 3600  # more than most jobs take; a killed job loses one attempt
-DOMAIN = "quadbench"  # the part after @ in the names of tokens
-HOST_IDENTITY = "condor"  # the name by which the daemons of a pool know each other
 LOOPBACK = "127.0.0.1"
 PORT = 9618  # HTCondor's
 SLOTS = 16
@@ -40,6 +37,7 @@ _PROGRAM = "describe-slots"
 _HEAD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_RESULTS = re.compile(r'^QuadbenchResults = "(.+)"$', re.MULTILINE)
 _MEANT = re.compile(r"[\s\"'\\$,]")  # characters with a meaning in HTCondor's configuration
 
 
@@ -65,9 +63,7 @@ class PoolSettings:
 
 def roles_of(words: Collection[str], head: str | None) -> tuple[PoolRole, ...]:
     """Return the roles of this machine by their names. Without names, it is a host, or the whole pool if there is no head.
-
-    Raises:
-        UserError: the machine is not the whole pool, and no head is named.
+    Raise UserError if the machine is not the whole pool, and no head is named.
     """
     whole = {PoolRole.HEAD.value, PoolRole.HOST.value}
     names = set(words) or ({PoolRole.HOST.value} if head else whole)
@@ -75,6 +71,15 @@ def roles_of(words: Collection[str], head: str | None) -> tuple[PoolRole, ...]:
         hint = "name the head as others reach it, on the head too: quadbench farm init --head HOST --role ROLE"
         raise UserError("a pool of several machines needs --head", hint=hint)
     return tuple(role for role in PoolRole if role.value in names)
+
+
+def results_of(folder: Path) -> Path | None:
+    """Return the results folder of the host that was set up in `folder`, or None if none was."""
+    try:
+        setting = _RESULTS.search((folder / "condor_config").read_text(errors="replace"))
+    except OSError:
+        return None
+    return Path(setting[1]) if setting else None
 
 
 def write_pool(folder: Path, settings: PoolSettings) -> Condor:
@@ -97,8 +102,10 @@ def write_pool(folder: Path, settings: PoolSettings) -> Condor:
     pool = Condor(configuration=folder / "condor_config")
     pool.configuration.write_text(text)
     if PoolRole.HOST in settings.roles:
+        words = "farm", "host", "--slots", str(settings.slots), *settings.words, "--results", str(settings.results)
+        command = shlex.join(python_module("quadbench", *words))  # Python that HTCondor itself starts would not find its venv
         program = folder / _PROGRAM
-        program.write_text(_program(folder, settings))
+        program.write_text(f"#!/bin/sh\nexec {command} 2>>{shlex.quote(str(folder / 'log' / 'HostLog'))}\n")
         program.chmod(0o700)
     if key.exists():
         for place, name in (("host-tokens.d/head", HOST_IDENTITY), (f"tokens.d/{user}", user)):
@@ -170,20 +177,11 @@ def remaining_steps(pool: Condor, settings: PoolSettings) -> list[str]:
     return [*steps, "see what is wrong or missing: quadbench farm check"]
 
 
-def _program(folder: Path, settings: PoolSettings) -> str:
-    """Return a shell script that runs `quadbench farm host`. Python started by HTCondor itself would not find its venv."""
-    words = "farm", "host", "--slots", str(settings.slots), *settings.words, "--results", str(settings.results)
-    return f"#!/bin/sh\nexec {shlex.join(python_module('quadbench', *words))} 2>>{shlex.quote(str(folder / 'log' / 'HostLog'))}\n"
-
-
 def systemd_unit(user: str, drain_s: int = DRAIN_S) -> str:
     """Return the text of a systemd unit that runs HTCondor's daemons as the Unix user `user`, whose home is /var/lib/quadbench.
 
     SIGTERM goes to the master only: its host takes no new jobs, and exits when its jobs have ended. After `drain_s` seconds,
-    systemd kills the remaining jobs, and HTCondor starts them elsewhere.
-
-    Raises:
-        UserError: the user name is invalid.
+    systemd kills the remaining jobs, and HTCondor starts them elsewhere. Raise UserError if the user's name is invalid.
     """
     return filled(
         "pool.service.j2",
@@ -225,5 +223,7 @@ def _configuration(folder: Path, settings: PoolSettings) -> str:
 
 def filled(template: str, **values: object) -> str:
     """Return the text of a template of this package, filled with values."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     loader = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True).get_template(template).render(values)

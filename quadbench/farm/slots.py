@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as percent_encoded
 from urllib.parse import unquote
 
 from quadbench.artifacts.safe_text import MAX_CHARACTERS, one_line
-from quadbench.devices.lab.selection import NAME_KEYS, Wish
 from quadbench.farm.condor import Ad, Condor, quoted
 from quadbench.farm.job import Job, JobState
 
@@ -27,6 +26,9 @@ LONGEST_REST_S = 1e9  # also of a device that had no job yet
 USED_BY = "used by "  # begins the reason of a device that is in use outside of the farm
 _SILENT = "its host has not described it lately"
 _MOST_LABELS, _LONGEST_LABEL, _MOST_NEEDS = 100, 200, 1000
+
+if TYPE_CHECKING:
+    from quadbench.devices.lab.selection import Wish
 
 _CAPABILITY = "capability "
 _MOST_NEEDED = 5  # jobs that are named
@@ -41,7 +43,7 @@ START = (
 """The expression by which a slot starts a job. Ready means present, and not in quarantine."""
 
 _READ = (
-    *("Name", "Machine", "State", "Activity", "RemoteOwner", "QuadbenchVersion", "QuadbenchDatabase"),
+    *("Machine", "State", "Activity", "RemoteOwner", "QuadbenchVersion", "QuadbenchDatabase", "QuadbenchStore"),
     *("SlotDevice", "SlotSeen", "SlotReady", "SlotWhyNot", "SlotAddress", "SlotServes", "SlotReservedBy", "SlotLabels"),
     *("SlotLoaded", "SlotRestedS", "SlotProblem"),
 )
@@ -75,10 +77,9 @@ class Bay:
 class Slot:
     """A slot of the pool. `state` is free, busy or draining; `used_by` is whose job it runs; `problem` is its host's, or "".
 
-    `database` is the unique name of the database that its host uses, or "" if it is not known.
+    `database` is the unique name of the database that its host uses, and `store` its store's name, each "" if not known.
     """
 
-    slot: str
     host: str
     version: str
     state: str
@@ -86,6 +87,7 @@ class Slot:
     bay: Bay
     problem: str = ""
     database: str = ""
+    store: str = ""
 
     @property
     def is_present(self) -> bool:
@@ -114,10 +116,10 @@ class Bays:
         self._count = count
         self._names: dict[int, str] = {}
 
-    def ads(self, bays: Iterable[Bay], version: str, server: str, database: str = "") -> str:
+    def ads(self, bays: Iterable[Bay], version: str, server: str, database: str = "", store: str = "") -> str:
         """Return the ads of all slots, in the form that startd cron jobs print. A slot without a device starts no job.
 
-        `server` is the name of the host's attempt server, and `database` that of the farm's database. If there are more devices
+        `server`, `database` and `store` are the names of the host's attempt server, database and store. If there are more devices
         than slots, the ads name those without one.
         """
         by_name = {bay.name: bay for bay in bays}
@@ -134,7 +136,7 @@ class Bays:
             name = self._names.get(number, "")
             gone = Bay(name=name, address="", serves=frozenset(), why_not=f"{name} is gone" if name else "it has no device")
             host = {"QuadbenchVersion": one_line(version), "QuadbenchServer": one_line(server), "SlotProblem": problem}
-            host["QuadbenchDatabase"] = one_line(database) or None
+            host |= {"QuadbenchDatabase": one_line(database) or None, "QuadbenchStore": one_line(store) or None}
             lines = {"SlotId": number, "SlotSeen": int(time.time()), **host, **_ad(by_name.get(name, gone))}
             ads.append("".join(f"{key} = {_literal(value)}\n" for key, value in lines.items()) + f"- slot{number}\n")
         return "".join(ads)
@@ -150,13 +152,15 @@ def device_need(device: str) -> str:
     return f"device {device}"
 
 
-def wish_need(wish: Wish) -> str:
+def wish_need(wish: "Wish") -> str:
     """Return a requirement string such as `wish chip=sm8750`, for a job that any device with the wished label can run."""
     return _wished(wish.key or "", wish.value)
 
 
 def needs_served(device: str, labels: Mapping[str, str]) -> frozenset[str]:
     """Return all requirement strings that a device meets. `device` is its name in leases; `labels` maps label keys to values."""
+    from quadbench.devices.lab.selection import NAME_KEYS
+
     named = {_wished("", labels[key]) for key in NAME_KEYS if key in labels}
     return frozenset({device_need(device), *named, *(_wished(key, value) for key, value in labels.items())})
 
@@ -244,7 +248,6 @@ def _slot(ad: Ad) -> Slot | None:
         user = _text(ad, "RemoteOwner")
         is_draining = ad.get("State") == "Drained" or ad.get("Activity") == "Retiring"
         return Slot(
-            slot=_text(ad, "Name"),
             host=_text(ad, "Machine"),
             version=_text(ad, "QuadbenchVersion"),
             state="draining" if is_draining else "busy" if user else "free",
@@ -252,6 +255,7 @@ def _slot(ad: Ad) -> Slot | None:
             bay=bay,
             problem=_text(ad, "SlotProblem"),
             database=_text(ad, "QuadbenchDatabase"),
+            store=_text(ad, "QuadbenchStore"),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.artifacts.safe_text import check_file_name
-from quadbench.dispatch.demands import Demand, compile_orders, only_device, planned
+from quadbench.dispatch.demands import Asked, only_device, planned
 from quadbench.dispatch.orders import BuildOrder, CompareAnswer, CompareOrder, SideOrder, answer_of, as_json
 from quadbench.dispatch.submission import Farm, to_build
 from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
@@ -53,13 +53,14 @@ class _FarmComparison:
 
     case: str
     word: str
-    demand: Demand
+    asked: Asked
+    order: CompareOrder
     builds: tuple[BuildOrder, ...]
 
     @property
     def payload_text(self) -> str:
         """Return the payload of the farm job as JSON text. A restarted nightly run finds its jobs by payload text."""
-        return _as_text(as_json(self.demand.order))
+        return _as_text(as_json(self.order))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +131,10 @@ class FarmLauncher:
                     conduct=RunOptions(),
                     target=asked.target,
                 )
-                compiled = dict.fromkeys(one for side in (a, b) for one in compile_orders(asked, {profile: side.bundle}))
-                demand = Demand(needs=asked.needs, order=order, compiled=tuple(compiled))
                 builds = tuple(build for build in (build_a, build_b) if build)
-                for new in planned(builds, [demand]):
+                for new in planned(builds, [(asked, order)]):
                     check_job(new)
-                yield _FarmComparison(case=requests.case, word=word, demand=demand, builds=builds)
+                yield _FarmComparison(case=requests.case, word=word, asked=asked, order=order, builds=builds)
             except QuadbenchError as error:
                 may_pass = isinstance(error, StorageError | DeviceNotFoundError)
                 yield replace(CaseResult.failed(requests.case, word, error), is_transient=may_pass)
@@ -176,7 +175,7 @@ class FarmLauncher:
     def _submit(self, batch: Sequence[_FarmComparison]) -> dict[str, Job]:
         """Submit a batch of comparisons as one DAG. Return a dict from payload text to the job of the comparison."""
         builds = {build.bundle: build for one in batch for build in one.builds}
-        jobs = planned(list(builds.values()), [one.demand for one in batch])
+        jobs = planned(list(builds.values()), [(one.asked, one.order) for one in batch])
         run_id = self._run_id(len(list(self._read_jobs())) + 1)
         return _comparisons_of(self.farm.submit(run_id, jobs, may_wait=True))
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Set
 from typing import TypeVar
 
+from quadbench.artifacts.run_record import WAIT_S
 from quadbench.dispatch.submission import Farm
 from quadbench.errors import QuadbenchError, ServiceError, StorageError
 from quadbench.farm.dag import settle
 from quadbench.farm.slots import Slot, read_slots
 from quadbench.host import user_and_host
 from quadbench.measure.launch_schedule import Budget
-from quadbench.rollout.recovery import WAIT_S
 
 LOOK_S = 2.0  # between looks at the database
 POOL_LOOK_S = 20.0  # between looks at the pool, each of which starts three of HTCondor's programs

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, StoredBundle
+from quadbench.artifacts import Bundle, DeviceFacts, RunRecord, StoredBundle, run_record
 from quadbench.devices import Address, Device
 from quadbench.errors import ArtifactError, DeviceError, UserError
 from quadbench.measure.launch_schedule import Budget
@@ -17,7 +17,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, load_run_file
-from quadbench.rollout import equipment, recovery
+from quadbench.rollout import equipment
 
 _BEGIN_ANEW = "start a new run of the recipe; existing records stay stored"
 
@@ -29,8 +29,8 @@ class RunOptions:
     With `keep_going`, unreachable or leased devices are left out; otherwise the run does not start without them.
     """
 
-    retries: int = recovery.RETRIES
-    wait_s: float = recovery.WAIT_S
+    retries: int = run_record.RETRIES
+    wait_s: float = run_record.WAIT_S
     budget_s: float | None = None
     keep_going: bool = False
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from quadbench.errors import ArtifactError, UserError, quote
 from quadbench.results import schema, sql_dialects
@@ -177,8 +177,10 @@ def clock_offset(engine: sa.Engine) -> timedelta:
         return there - (before + (datetime.now(UTC) - before) / 2)
 
 
-def upsert(connection: sa.Connection, table: type[schema.Table]) -> sqlite.Insert | postgresql.Insert:
+def upsert(connection: sa.Connection, table: type[schema.Table]) -> Any:
     """Return SQLAlchemy's Insert for a table, in the connection's SQL dialect. The caller adds values and ON CONFLICT."""
+    from sqlalchemy.dialects import postgresql, sqlite  # a command that only reads needs one of them
+
     return sqlite.insert(table) if _is_file(connection.engine) else postgresql.insert(table)
 
 

@@ -29,7 +29,7 @@ _TOLERATED = timedelta(seconds=3)  # tolerated difference between a host's clock
 
 log = logging.getLogger(__name__)
 
-Guard = Callable[[sa.Connection], None]
+Guard = Callable[[sa.Connection], object]
 
 
 def open_records(source: Source) -> "RecordStore":

@@ -7,14 +7,10 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from quadbench.errors import ArtifactError
@@ -333,7 +329,13 @@ def upgrade(connection: sa.Connection, name: str) -> bool:
     """Create or migrate the schema in the open transaction. Return False if it is up to date. `name` is for error messages."""
     if is_current(connection, name):
         return False
-    config = _config()
+    from alembic import command  # takes a quarter of a second to import, so only if there is something to do
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "quadbench.results:migrations")
     if revision(connection, name) is None:
         Table.metadata.create_all(connection, checkfirst=False)
         connection.execute(sa.text(_KPIS))
@@ -398,20 +400,17 @@ def is_current(connection: sa.Connection, name: str) -> bool:
 
 def revision(connection: sa.Connection, name: str) -> str | None:
     """Return the schema revision of the database; None if the database has no quadbench tables."""
-    try:
-        return MigrationContext.configure(connection).get_current_revision()
-    except CommandError as error:
-        raise ArtifactError(
-            f"{name} is damaged: its schema cannot be read: {error}", hint="restore it from a backup, or use another database"
-        ) from error
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revisions = connection.scalars(sa.text("SELECT version_num FROM alembic_version")).all()
+    if len(revisions) > 1:
+        hint = "restore it from a backup, or use another database"
+        raise ArtifactError(f"{name} is damaged: its table alembic_version has {len(revisions)} rows, expected one", hint=hint)
+    return revisions[0] if revisions else None
 
 
 @cache
 def known_revisions() -> Sequence[str]:
-    return [migration.revision for migration in ScriptDirectory.from_config(_config()).walk_revisions()]
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", "quadbench.results:migrations")
-    return config
+    """Return the revisions of the schema, latest first. Their files begin with them."""
+    files = (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")
+    return sorted((file.name.partition("_")[0] for file in files), reverse=True)

@@ -13,8 +13,6 @@ from quadbench.errors import DeviceError, DeviceLostError
 from quadbench.measure.launch import StopFlag
 from quadbench.observer import Observer
 
-RETRIES = 2  # for each device in a run
-WAIT_S = 300.0  # each time: enough for a phone to restart or for a person to plug it in
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0
 _IDENTITY = ("ro.serialno", "ro.build.fingerprint", "ro.product.model", "ro.soc.model")  # a profile is recognised by these
 

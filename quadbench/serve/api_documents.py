@@ -1,12 +1,14 @@
 """Define the web API's documents on running commands, the device farm and nightly runs. Create result documents' JSON schemas."""
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import TypeAdapter
 
 from quadbench.artifacts import MIB
@@ -17,6 +19,7 @@ from quadbench.devices.lab.inventory import READY, Inventory
 from quadbench.devices.lab.lease import Claim, Claims
 from quadbench.devices.lab.leases import Leases
 from quadbench.devices.lab.overview import GONE, MISSING, FarmPhone, merged
+from quadbench.errors import QuadbenchError
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import job_counts, listed_jobs, open_runs
 from quadbench.farm.slots import Slot, is_silent, why_not_started
@@ -38,6 +41,7 @@ _RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # order of jobs; ended ones
 FREE = "free"
 """The state of a device outside the inventory whose slot can start a job now."""
 
+log = logging.getLogger(__name__)
 _NOBODY = "here"  # stands for no host: a phone's state is that of the host that saw it last
 
 
@@ -247,6 +251,29 @@ def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
     return FarmNow(devices=devices, hosts=(), shares={}, runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
+
+
+def farm_metrics(read: Callable[[], FarmNow]) -> bytes:
+    """Return metrics in Prometheus' text format. If `read` raises QuadbenchError, `quadbench_database_up` (0) is the only one."""
+    registry = CollectorRegistry()
+    up = Gauge("quadbench_database_up", "1 where the farm's database is read, otherwise 0.", registry=registry)
+    try:
+        farm = read()
+    except QuadbenchError as error:
+        log.warning("no metrics of the farm: %s", error)
+        return generate_latest(registry)
+    up.set(1)
+    jobs = Gauge("quadbench_jobs", "Jobs of the farm.", ["state"], registry=registry)
+    for one in JobState:
+        jobs.labels(one.value).set(farm.states.get(one.value, 0))
+    leases = Gauge("quadbench_leases", "Devices that a job or a person has.", ["holder"], registry=registry)
+    leases.labels("job").set(sum(device.job is not None for device in farm.devices))
+    leases.labels("person").set(sum(device.reservation is not None for device in farm.devices))
+    phones = Gauge("quadbench_phones", "Phones that were ever seen.", ["health", "state"], registry=registry)
+    seen = Counter((device.health, device.state) for device in farm.devices if device.health)
+    for (health, state), count in seen.items():
+        phones.labels(health, state).set(count)
+    return generate_latest(registry)
 
 
 def _phone(phone: FarmPhone) -> FarmDevice:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import uvicorn
 from fastapi import APIRouter, FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -23,7 +24,7 @@ from quadbench.report.run_line import RunList
 from quadbench.report.view import RunSummary, run_summary
 from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
-from quadbench.serve.api_documents import ActiveWork, FarmNow, NightList
+from quadbench.serve.api_documents import ActiveWork, FarmNow, NightList, farm_metrics
 from quadbench.serve.auth import COOKIE, MAX_HEAD_BYTES, SIGN_IN, AccessRules, AuthMiddleware, request_target
 from quadbench.serve.pages import Pages
 from quadbench.serve.queries import MAX_PAGES, ResultsQueries
@@ -53,7 +54,8 @@ def live_page(layout: Layout, access: AccessRules, *, is_secure: bool = False, p
         redirect_slashes=False,
     )
     app.include_router(api_routes(queries))
-    app.router.routes.extend([*pages.routes, *_sign_in_routes(access, is_secure=is_secure)])
+    metrics = Route("/metrics", lambda _: Response(farm_metrics(queries.farm), media_type=CONTENT_TYPE_LATEST))
+    app.router.routes.extend([metrics, *pages.routes, *_sign_in_routes(access, is_secure=is_secure)])
 
     def problem(request: Request, error: Exception) -> Response:
         is_program = request.url.path.startswith("/api/")

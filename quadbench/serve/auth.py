@@ -25,7 +25,7 @@ _MAX_FORM_BYTES = 4096
 MAX_HEAD_BYTES = 16_384  # uvicorn itself checks this only for heads that arrive in parts
 PIECE_BYTES = 65_536  # largest piece of a response that is sent at once
 _ENDLESS = "/live/"
-_FOR_PROGRAMS = ("/api/", _ENDLESS)
+_FOR_PROGRAMS = ("/api/", "/metrics", _ENDLESS)
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -36,6 +36,7 @@ VERSION = "1"  # of quadbench, in ads and jobs
 PROFILE = "s25"
 _BEATS = 4  # signs of life in the time of a lease, as a run gives them
 _LOOK_S = 10.0  # interval of the ads, as a host's
+_stayed: list[Path] = []  # the file of times, once this process has been at its device
 _OF_ROLES = "# The head matches"  # begins the settings of roles in a configuration
 
 
@@ -114,7 +115,7 @@ def stored_launches(database: str, run_id: str) -> Sequence[int]:
 def attempt_server(pool: CondorPool, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the attempt server of a pool's host under the name of the pool's user: it serves nobody else."""
     words = python_module("quadbench.dispatch.attempt_server", name, f"{__name__}:{make_attempt.__name__}")
-    server = start_child(pool.as_user(*words), stdout=subprocess.PIPE)
+    server = start_child(pool.as_user(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         assert server.stdout.readline(), "the attempt server does not start"
@@ -128,7 +129,16 @@ def attempt_server(pool: CondorPool, name: str) -> Iterator[subprocess.Popen[byt
 def make_attempt(path: str) -> int:
     """Make an attempt as the product does, at a device that is only leased."""
     attempt.do = _stay  # type: ignore[attr-defined]  # where the product's module looks it up
-    return attempt.make_attempt(path)
+    code = attempt.make_attempt(path)
+    for times in _stayed:
+        with cpu_file(times).open("a") as file:
+            file.write(f"{time.process_time():.3f}\n")
+    return code
+
+
+def cpu_file(times: Path) -> Path:
+    """Return the file that gets the CPU seconds of each attempt, beside that of its times."""
+    return times.with_name("cpu")
 
 
 def _stay(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host) -> None:
@@ -149,7 +159,8 @@ def _stay(job: Job, compiled: Sequence[CompileAnswer], address: str, host: Host)
 
         records.store(replace(record(f"{job.run_id}-{job.id}-{job.attempt}"), run_id=job.run_id, launch=number), guard)
         leases.end(lease)
-    with Path(job.payload["times"]).open("a") as times:
+    _stayed.append(Path(job.payload["times"]))
+    with _stayed[0].open("a") as times:
         times.write(f"{number} {job.seat} {began:.6f} {ended:.6f}\n")
 
 
@@ -157,14 +168,19 @@ def _source(database: str) -> Source:
     return database if "://" in database else Path(database)
 
 
-def main(count: str, server: str) -> None:
-    """Print the ads of so many scripted devices every ten seconds."""
+def scripted_bays(count: int) -> list[Bay]:
+    """Return so many scripted devices as bays."""
     bays = []
-    for attributes in devices(int(count)):
+    for attributes in devices(count):
         serial = attributes["PhoneSerial"]
         labels = {"name": f"{PROFILE}@{serial}", "serial": serial, "profile": PROFILE, "chip": attributes["PhoneChip"]}
         bays.append(Bay(name=serial, address=labels["name"], serves=needs_served(serial, labels), labels=labels))
-    slots = Bays(int(count))
+    return bays
+
+
+def main(count: str, server: str) -> None:
+    """Print the ads of so many scripted devices every ten seconds."""
+    bays, slots = scripted_bays(int(count)), Bays(int(count))
     while True:
         sys.stdout.write(slots.ads(bays, VERSION, server))
         sys.stdout.flush()

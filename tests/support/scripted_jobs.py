@@ -5,21 +5,21 @@ import os
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from quadbench.devices.lab.leases import Leases, lease_time_s
-from quadbench.dispatch.attempt import LOG_NAME, Guard, exit_code, guard_of, read_order, stopped_when_over
-from quadbench.dispatch.log_lines import log_attempt
+from quadbench.dispatch.attempt import LOG_NAME, exit_code, log_attempt, read_order, stopped_when_over
 from quadbench.errors import AttemptOverError, LeaseError, QuadbenchError, StorageError
 from quadbench.farm.dag import TRY_AGAIN
-from quadbench.farm.job import Account, Job
-from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.job import Job
+from quadbench.farm.jobs import FarmJobs, locked_attempt
 from quadbench.results.documents import adapter_of
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
-from quadbench.results.records import RecordStore
+from quadbench.results.records import Guard, RecordStore
 from support.stored_records import record
 
 SCRIPT = "QUADBENCH_TEST_SCRIPT"  # the environment variable that brings an attempt its script
@@ -51,7 +51,7 @@ class Script:
                 return jobs.fail(job, str(error), is_transient=True)
             except KeyboardInterrupt:
                 return jobs.give_back(job, "it was told to stop")
-            return jobs.finish(job, Account(answer={"address": address}, lines="did it"))
+            return jobs.finish(job, {"address": address}, "did it")
 
     def _measure(self, job: Job, records: RecordStore, leases: Leases, is_current: Guard) -> None:
         if job.id in {stored.launch for stored in records.run_records_if_any(job.run_id)}:
@@ -83,7 +83,7 @@ def make_attempt(path: str) -> int:
             if job.state.is_end:
                 return exit_code(job)
             script = adapter_of(Script).validate_json(os.environ[SCRIPT])
-            return exit_code(script.carry_out(job, address, records, guard_of(records.engine, job)))
+            return exit_code(script.carry_out(job, address, records, partial(locked_attempt, attempt=job)))
     except AttemptOverError as error:
         log.warning("%s", error)
         return TRY_AGAIN

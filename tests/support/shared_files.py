@@ -59,12 +59,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def keys(store: Store, prefix: str = "objects") -> list[str]:
     """Return the keys below a prefix of a store."""
-    return sorted(listed.key for listed in store.place.listed(prefix))
+    return sorted(listed["path"] for listed in store.place.listed(prefix))
 
 
 def flip(store: Store, key: str) -> None:
     """Change one byte of a file in a store; its size stays."""
     listed = store.place.look(key)
     assert listed
-    content = b"".join(store.place.read(key, listed.size_bytes))
+    content = b"".join(store.place.read(key, listed["size"]))
     store.place.put(key, content[:-1] + bytes([content[-1] ^ 1]))

@@ -1,6 +1,6 @@
 """The inventory of phones: a database table of all phones that any host has seen, with their health."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,10 +58,11 @@ class Inventory:
             for sighting in sightings:
                 _note(connection, sighting, _SEEN if sighting.state == READY else ("state", "host"))
 
-    def phones(self) -> list[InventoryPhone]:
-        """Return an InventoryPhone for each phone in the inventory, sorted by the names of the phones in leases."""
+    def phones(self, devices: Collection[str] | None = None) -> list[InventoryPhone]:
+        """Return an InventoryPhone for each phone in the inventory, or those of `devices`, sorted by their names in leases."""
+        query = sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)
         with begin_read(self._engine) as connection:
-            rows = connection.execute(sa.select(*PhoneRow.__table__.columns).order_by(PhoneRow.device)).mappings()
+            rows = connection.execute(query if devices is None else query.where(PhoneRow.device.in_(devices))).mappings()
             return [
                 InventoryPhone(
                     seen=Sighting(device=row["device"], **{name: row[name] for name in _SEEN}),
@@ -102,9 +103,10 @@ class Inventory:
         Raises:
             DeviceError: names the first such device, with the reason.
         """
-        conditions = {phone.seen.device: phone.condition for phone in self.phones()}
+        names = {device.facts.address: lease_name(device.family, device.serial) for device in devices}
+        conditions = {phone.seen.device: phone.condition for phone in self.phones(names.values())}
         for device in devices:
-            condition = conditions.get(lease_name(device.family, device.serial), PhoneCondition())
+            condition = conditions.get(names[device.facts.address], PhoneCondition())
             if condition.health is Health.QUARANTINED:
                 address = device.facts.address
                 raise DeviceError(

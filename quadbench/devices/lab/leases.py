@@ -3,7 +3,7 @@
 All times are the database server's. Every change is one transaction with the device's row locked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -129,11 +129,15 @@ class Leases:
 
         self._change(device, decide)
 
-    def standing(self) -> dict[str, Claims]:
-        """Return a dict from device name to the device's unexpired lease and reservation. Devices with neither are absent."""
+    def standing(self, devices: Collection[str] | None = None) -> dict[str, Claims]:
+        """Return a dict from device name to the device's unexpired lease and reservation, of `devices` or, if None, of all.
+
+        Devices with neither are absent.
+        """
+        query = sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)
         with begin_read(self._engine) as connection:
             now = database_now(connection)
-            rows = connection.execute(sa.select(*LeaseRow.__table__.columns).order_by(LeaseRow.device)).mappings()
+            rows = connection.execute(query if devices is None else query.where(LeaseRow.device.in_(devices))).mappings()
             every = {str(row["device"]): current(without_dead_job(_claims(row), has_ended), now) for row in rows}
         return {device: claims for device, claims in every.items() if claims.job or claims.reservation}
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from quadbench.errors import DeviceNotFoundError
+from quadbench.errors import DeviceNotFoundError, UserError, quote
 
 NAME_KEYS = ("name", "profile")  # labels that a wish without key is matched with
 KEYS = ("name", "serial", "profile", "model", "chip", "android", "abi", "host")
-_COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[1-9]\d{0,3})")
+_COUNTED = re.compile(r"(?P<what>[^*]+)\*(?P<count>[0-9]+)")
+_MOST_COUNT = 9999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,19 @@ class Wish:
 def parse_wish(word: str, label_keys: Sequence[str]) -> Wish | None:
     """Parse a --devices value such as `s25*2` or `chip=sm8750` into a Wish. Return None if the value has neither form.
     `label_keys` lists keys that may stand before `=` besides the built-in keys, such as `chip`.
+
+    Raises:
+        UserError: the number after `*` is 0 or above 9999.
     """
     counted = _COUNTED.fullmatch(word)
-    what, count = (counted["what"], int(counted["count"])) if counted else (word, 1)
+    what, number = (counted["what"], counted["count"]) if counted else (word, "1")
     key, equals, value = what.partition("=")
-    if equals and key in (*KEYS, *label_keys) and value:
-        return Wish(word=word, key=key, value=value, count=count)
-    if counted and re.fullmatch(r"[\w.-]+", what):
-        return Wish(word=word, key=None, value=what, count=count)
-    return None
+    is_keyed = equals and key in (*KEYS, *label_keys) and value
+    if not is_keyed and not (counted and re.fullmatch(r"[\w.-]+", what)):
+        return None
+    if len(number) > len(str(_MOST_COUNT)) or not int(number):
+        raise UserError(f"{quote(word)} asks for {quote(number)} devices; expected 1 to {_MOST_COUNT}")
+    return Wish(word=word, key=key if is_keyed else None, value=value if is_keyed else what, count=int(number))
 
 
 def chosen(wishes: Sequence[Wish], devices: Mapping[str, Mapping[str, str]]) -> list[list[str]]:

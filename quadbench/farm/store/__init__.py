@@ -2,8 +2,7 @@
 
 opening.py     $QUADBENCH_STORE; stores opened by folder or URL
 place.py       files in a folder or bucket, by obstore
-objects.py     contents by sha256, JSON entries, verified at each read
-keys.py        names of all files in a store
+objects.py     keys of all files, contents by sha256, JSON entries, verified at each read
 artifacts.py   bundles, compiled bundles and kits sent and fetched
 launches.py    files of launches sent and fetched
 collection.py  garbage collection: mark, wait a day, remove

@@ -1,6 +1,6 @@
 """Send bundles, compiled bundles and runtime kits to a store, and fetch them into a results folder.
 
-All functions that use a store raise StorageError if it cannot be reached or refuses.
+All functions that use a store raise StorageError if it, or the results folder, cannot be used.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,11 @@ from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.artifacts.safe_text import check_sha256
 from quadbench.errors import ArtifactError, NotStoredError, UserError, quote
-from quadbench.farm.store.keys import ARTIFACTS, artifact_key
-from quadbench.farm.store.objects import ArtifactEntry, Sent, Store, checked_files, is_whole, parsed
+from quadbench.farm.store.objects import ARTIFACTS, ArtifactEntry, Sent, Store, artifact_key, checked_files, is_whole, parsed
 from quadbench.host import folder_lock
 from quadbench.results.disk import storage_errors
 from quadbench.results.layout import Layout
-from quadbench.results.manifest import (
-    CHECKSUM,
-    MANIFEST,
-    ArtifactT,
-    check_contents,
-    file_ref,
-    link_file,
-    publish,
-    read_checked,
-    read_manifest,
-)
+from quadbench.results.manifest import CHECKSUM, MANIFEST, ArtifactT, check_contents, file_ref, link_file, publish, read_manifest
 from quadbench.spec import read_json
 
 KINDS: dict[str, Any] = {"bundle": Bundle, "compiled-bundle": CompiledBundle, "kit": Kit}  # by the `kind` in their manifests
@@ -39,9 +28,7 @@ _AGAIN = "send it from a host that has it: quadbench store send BUNDLE_DIR"
 
 def send(stored: StoredBundle | StoredCompiled | StoredArtifact[Kit], store: Store) -> Sent:
     """Send an artifact's files to a store, unless already stored, then write its entry. Return counts of files and bytes sent.
-
-    Raises:
-        ArtifactError: a local file does not match its manifest.
+    Raise ArtifactError if a local file does not match its manifest.
     """
     kind, digest = stored.artifact.kind, stored.artifact.digest
     files = checked_files(file_refs(stored.artifact), f"'{stored.folder}'")
@@ -60,7 +47,6 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
     Raises:
         NotStoredError: the store does not have it.
         ArtifactError: the digest is invalid, or the stored artifact is damaged or another one; nothing is left here.
-        StorageError: the store, or the results folder, cannot be used.
     """
     try:
         folder = _PLACES[kind](layout, check_sha256(digest))
@@ -70,7 +56,8 @@ def fetch(kind: type[ArtifactT], digest: str, layout: Layout, store: Store) -> S
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_lock(layout.root):
             with suppress(ArtifactError):
-                stored = read_checked(folder, kind)
+                stored = read_manifest(folder, kind)
+                check_contents(stored, file_refs(stored.artifact))
                 if stored.artifact.digest == digest:
                     return stored
             _, artifact = described(kind.kind, digest, store)
@@ -93,8 +80,8 @@ def named(beginning: str, store: Store) -> tuple[str, str]:
 def artifacts(store: Store) -> Iterator[tuple[str, str]]:
     """Yield kind and digest of each artifact in a store, such as `bundle` and 64 hex digits."""
     for listed in store.place.listed(ARTIFACTS):
-        match listed.key.removesuffix(".json").split("/"):
-            case [_, kind, digest] if kind in KINDS and listed.key == artifact_key(kind, digest):
+        match listed["path"].removesuffix(".json").split("/"):
+            case [_, kind, digest] if kind in KINDS and listed["path"] == artifact_key(kind, digest):
                 with suppress(ValueError):
                     yield kind, check_sha256(digest)
 
@@ -133,9 +120,9 @@ def read_any(folder: Path) -> StoredArtifact[Any]:
     ArtifactError as `read_manifest` does.
     """
     raw = read_json(folder / MANIFEST, fault=ArtifactError, hint="give the folder of a bundle, compiled bundle or kit")
-    kind = raw.get("kind") if isinstance(raw, dict) else None
+    kind = str(raw.get("kind") if isinstance(raw, dict) else None)
     if kind not in KINDS:
-        raise ArtifactError(f"'{folder / MANIFEST}' is of kind {quote(str(kind))}; expected one of {', '.join(KINDS)}")
+        raise ArtifactError(f"'{folder / MANIFEST}' is of kind {quote(kind)}; expected one of {', '.join(KINDS)}")
     return read_manifest(folder, KINDS[kind])
 
 
@@ -154,10 +141,9 @@ def _fill(artifact: ArtifactT, layout: Layout, store: Store, folder: Path) -> Ar
 
 def _files_here(layout: Layout) -> Iterator[tuple[str, Path]]:
     """Yield the sha256 and path of each file of the artifacts in the results folder, as their manifests list them."""
-    folders = {"bundle": layout.bundles, "compiled-bundle": layout.compiled_bundles, "kit": layout.kits}
-    for word, folder in folders.items():
+    for folder in (layout.bundles, layout.compiled_bundles, layout.kits):
         for manifest in folder.glob(f"[0-9a-f]*/{MANIFEST}"):
             with suppress(ArtifactError):
-                stored = read_manifest(manifest.parent, KINDS[word])
+                stored = read_any(manifest.parent)
                 for file in file_refs(stored.artifact):
                     yield file.sha256, stored.path(file)

@@ -15,8 +15,7 @@ from quadbench.artifacts import FileRef
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError
 from quadbench.farm.store.artifacts import KINDS, described
-from quadbench.farm.store.keys import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, object_key
-from quadbench.farm.store.objects import Condemned, LaunchEntry, Store
+from quadbench.farm.store.objects import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, Condemned, LaunchEntry, Store, object_key
 from quadbench.farm.store.place import Listed
 
 GRACE_S = 86_400.0  # longer than any upload takes
@@ -53,27 +52,27 @@ def collect(
     now = datetime.now(UTC)
     listed = [file for prefix in (ARTIFACTS, RUNS, OBJECTS) for file in store.place.listed(prefix)]
     old = now - timedelta(seconds=keep_s)
-    named = set(_named(store, [file.key for file in listed if _is_kept(file, old, tuple(keep), referred)]))
+    named = set(_named(store, [file["path"] for file in listed if _is_kept(file, old, tuple(keep), referred)]))
     grace = timedelta(seconds=grace_s)
-    garbage = [file for file in listed if file.key not in named and now - file.modified_at >= grace][:_MOST_CONDEMNED]
+    unnamed = [file for file in listed if file["path"] not in named and now - file["last_modified"] >= grace]
+    garbage = {file["path"]: file for file in unnamed[:_MOST_CONDEMNED]}
     before = store.condemned()
-    since = {file.key: at for file in garbage if (at := before.get(file.key)) and file.modified_at <= at}  # not sent again
-    ripe = [file for file in garbage if file.key in since and now - since[file.key] >= grace]
-    cut_off = [file for file in store.place.cut_off() if now - file.modified_at >= grace]
+    since = {key: at for key, at in before.items() if key in garbage and garbage[key]["last_modified"] <= at}  # not sent again
+    ripe = [file for key, file in garbage.items() if key in since and now - since[key] >= grace]
+    cut_off = [file for file in store.place.cut_off() if now - file["last_modified"] >= grace]
     if not is_dry_run:
         ripe = [file for file in ripe if _removed(file, store)]
         for file in cut_off:
-            store.place.remove(file.key)
-    gone = {file.key for file in ripe}
-    left = [file for file in garbage if file.key not in gone]
+            store.place.remove(file["path"])
+    removed = {file["path"]: file for file in (*ripe, *cut_off)}
+    left = {key: file for key, file in garbage.items() if key not in removed}
     if not is_dry_run and (left or before):
-        store.write(CONDEMNED, Condemned(keys={file.key: since.get(file.key, now) for file in left}))
-    removed = [*ripe, *cut_off]
+        store.write(CONDEMNED, Condemned(keys={key: since.get(key, now) for key in left}))
     return Collected(
-        removed=tuple(file.key for file in removed),
-        removed_bytes=sum(file.size_bytes for file in removed),
-        condemned=tuple(file.key for file in left),
-        condemned_bytes=sum(file.size_bytes for file in left),
+        removed=tuple(removed),
+        removed_bytes=sum(file["size"] for file in removed.values()),
+        condemned=tuple(left),
+        condemned_bytes=sum(file["size"] for file in left.values()),
     )
 
 
@@ -93,24 +92,24 @@ def check(store: Store, *, is_removing: bool = False) -> Verified:
     With `is_removing`, remove damaged objects, so that they can be sent again.
     """
     objects = store.place.listed(OBJECTS)
-    damaged = {file.key: fault for file in objects if (fault := _fault(file, store))}
+    damaged = {file["path"]: fault for file in objects if (fault := _fault(file, store))}
     if is_removing:
         for key in damaged:
             store.place.remove(key)
-    there = {file.key for file in objects} - damaged.keys()
-    entries = [file.key for prefix in (ARTIFACTS, RUNS) for file in store.place.listed(prefix)]
+    there = {file["path"] for file in objects} - damaged.keys()
+    entries = [file["path"] for prefix in (ARTIFACTS, RUNS) for file in store.place.listed(prefix)]
     faults = damaged | {key: fault for key in entries if (fault := _entry_fault(key, there, store))}
-    size_bytes = sum(file.size_bytes for file in objects)
+    size_bytes = sum(file["size"] for file in objects)
     return Verified(objects=len(objects), size_bytes=size_bytes, faults=faults, removed=tuple(damaged) if is_removing else ())
 
 
 def _fault(file: Listed, store: Store) -> str | None:
     """Hash a stored object. Return an error message if its content does not match the sha256 in its key, or None if it does."""
-    sha256 = file.key.rpartition("/")[2]
-    if file.key != object_key(sha256):
+    sha256 = file["path"].rpartition("/")[2]
+    if file["path"] != object_key(sha256):
         return "is no object"
     try:
-        for _ in store.blocks(FileRef(path=file.key, sha256=sha256, size_bytes=file.size_bytes)):
+        for _ in store.blocks(FileRef(path=file["path"], sha256=sha256, size_bytes=file["size"])):
             pass
     except StorageError:
         raise
@@ -147,16 +146,16 @@ def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:
 
 def _is_kept(file: Listed, old: datetime, keep: tuple[str, ...], referred: Set[str]) -> bool:
     """Return True if a run or artifact is newer than `old`, or its id or digest is in `referred` or starts with a `keep` item."""
-    match file.key.removesuffix(".json").split("/"):
+    match file["path"].removesuffix(".json").split("/"):
         case ["artifacts", _, name] | ["runs", name, *_]:
-            return file.modified_at > old or name in referred or name.startswith(keep)
+            return file["last_modified"] > old or name in referred or name.startswith(keep)
     return False
 
 
 def _removed(file: Listed, store: Store) -> bool:
     """Remove a listed file from a store and return True. Return False if it is gone or was uploaded again since the listing."""
-    latest = store.place.look(file.key)
-    if latest is None or latest.modified_at - file.modified_at > timedelta(seconds=1):  # listings may have a finer resolution
+    latest = store.place.look(file["path"])
+    if latest is None or latest["last_modified"] > file["last_modified"] + timedelta(seconds=1):  # listings may be more precise
         return False
-    store.place.remove(file.key)
+    store.place.remove(file["path"])
     return True

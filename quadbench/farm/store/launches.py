@@ -1,14 +1,15 @@
-"""Send the files of launches to a store, and fetch them on another host."""
+"""Send the files of launches to a store, and fetch them on another host.
+
+Both functions raise StorageError if the store, or the results folder, cannot be used.
+"""
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from quadbench.artifacts import RunRecord, Variant
 from quadbench.artifacts.safe_text import check_file_name
 from quadbench.errors import ArtifactError, NotStoredError, StorageError, UserError, quote
-from quadbench.farm.store.keys import RUNS
-from quadbench.farm.store.objects import LaunchEntry, Sent, Store, checked_files, is_whole
+from quadbench.farm.store.objects import RUNS, LaunchEntry, Sent, Store, checked_files, is_whole
 from quadbench.results.disk import storage_errors
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref
@@ -28,11 +29,7 @@ class FetchedRun:
 
 def send_launch(record: RunRecord, layout: Layout, store: Store) -> Sent:
     """Send the files in a launch's folder (images, plan, events) to a store. Return the numbers of files and bytes sent.
-    If the folder has no files, send nothing.
-
-    Raises:
-        ArtifactError: a file has an invalid name, or is too large.
-        StorageError: the store, or the results folder, cannot be used.
+    If the folder has no files, send nothing. Raise ArtifactError if a file has an invalid name, or is too large.
     """
     folder = layout.launch(record.run_id, record.device.address, record.variant, record.launch)
     with storage_errors(layout.root):
@@ -52,17 +49,14 @@ def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
     Raises:
         UserError: the run id is not a valid folder name.
         NotStoredError: the store has no launch of this run.
-        StorageError: the store, or the results folder, cannot be used.
     """
     try:
         prefix = f"{RUNS}/{check_file_name(run_id)}/"
     except ValueError as error:
         raise UserError(f"no run has this id: {error}") from error
-    keys = [listed.key for listed in store.place.listed(prefix)]
+    keys = [listed["path"] for listed in store.place.listed(prefix)]
     if not keys:
-        raise NotStoredError(
-            f"the store '{store.name}' has no launch of run {run_id}", hint="its hosts send launches as they end"
-        )
+        raise NotStoredError(f"the store '{store.name}' has no launch of run {run_id}", hint="hosts send launches as they end")
     files, refused = 0, list[str]()
     for key in keys:
         try:
@@ -76,7 +70,13 @@ def fetch_run(run_id: str, layout: Layout, store: Store) -> FetchedRun:
 
 def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> int:
     """Fetch a launch's missing or damaged files into its local folder. Return their number."""
-    folder = _folder_of(key, layout)
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ArtifactError("no launch has such a key; expected one as runs/RUN/DEVICE/shared-0.json")
+    try:
+        folder = layout.file(match["folder"])
+    except ValueError as error:
+        raise ArtifactError(str(error)) from error
     entry = store.document(key, LaunchEntry)
     if entry is None:
         raise NotStoredError(f"the store '{store.name}' has it no more")
@@ -91,14 +91,3 @@ def _fetch_launch(key: str, run_id: str, layout: Layout, store: Store) -> int:
     except OSError as error:  # for example a folder in place of the file
         raise ArtifactError(f"its files cannot be written to '{folder}': {error.strerror}") from error
     return len(missing)
-
-
-def _folder_of(key: str, layout: Layout) -> Path:
-    """Return a launch's local folder from its key in the store. Raise ArtifactError if the key is not that of a launch."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise ArtifactError("no launch has such a key; expected one as runs/RUN/DEVICE/shared-0.json")
-    try:
-        return layout.file(match["folder"])
-    except ValueError as error:
-        raise ArtifactError(str(error)) from error

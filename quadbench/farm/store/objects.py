@@ -13,15 +13,27 @@ from pydantic_core import from_json
 from quadbench.artifacts import SCHEMA_VERSION, FileRef
 from quadbench.artifacts.safe_text import FileName, Sha256
 from quadbench.errors import ArtifactError, NotStoredError
-from quadbench.farm.store.keys import CONDEMNED, MARKER, object_key
 from quadbench.farm.store.place import Place
 from quadbench.results.digests import MAX_BYTES, sha256_of
 from quadbench.results.documents import DocumentT, document_of, document_text
 
+MARKER = "store.json"  # identifies a folder as a store and holds its version
+CONDEMNED = "condemned.json"
+OBJECTS, ARTIFACTS, RUNS = "objects", "artifacts", "runs"  # a launch's key is its path in a results folder, and `.json`
 STORE_VERSION = 1  # of a store's JSON files; manifests have their own
 MOST_FILES = 10_000  # limit for one artifact or launch
 MOST_DOCUMENT_BYTES = 2**24  # limit for manifests and entries, which are read into memory
 _AGAIN = "send it again from a host that has it; quadbench store check --remove takes every damaged object out of its way"
+
+
+def object_key(sha256: str) -> str:
+    """Return the key, a relative path, under which a store has the content with this sha256."""
+    return f"{OBJECTS}/{sha256[:2]}/{sha256}"
+
+
+def artifact_key(kind: str, digest: str) -> str:
+    """Return the key of an artifact's entry in a store."""
+    return f"{ARTIFACTS}/{kind}/{digest}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +97,9 @@ class Store:
         key = object_key(file.sha256)
         listed = self.place.look(key)
         if listed is None:
-            raise NotStoredError(
-                f"the store '{self.name}' has no object {file.sha256}, the content of '{file.path}'", hint=_AGAIN
-            )
-        if listed.size_bytes != file.size_bytes:
-            raise self._damaged(file, f"has {listed.size_bytes} bytes, expected {file.size_bytes}")
+            raise NotStoredError(f"the store '{self.name}' has no object {file.sha256}, which is '{file.path}'", hint=_AGAIN)
+        if listed["size"] != file.size_bytes:
+            raise self._damaged(file, f"has {listed['size']} bytes, expected {file.size_bytes}")
         digest = hashlib.sha256()
         for block in self.place.read(key, file.size_bytes):
             digest.update(block)
@@ -123,11 +133,11 @@ class Store:
         if listed is None:
             return None
         name = f"'{key}' in the store '{self.name}'"
-        if listed.size_bytes > MOST_DOCUMENT_BYTES:
-            raise ArtifactError(f"{name} has {listed.size_bytes} bytes, expected at most {MOST_DOCUMENT_BYTES}", hint="remove it")
+        if listed["size"] > MOST_DOCUMENT_BYTES:
+            raise ArtifactError(f"{name} has {listed['size']} bytes, expected at most {MOST_DOCUMENT_BYTES}", hint="remove it")
         cure = f'write {{"schema_version": {STORE_VERSION}}} into it' if key == MARKER else "remove it"
         hint = f"use the quadbench that wrote it; if it is damaged, {cure}"
-        return parsed(b"".join(self.place.read(key, listed.size_bytes)), kind, name=name, hint=hint, version=STORE_VERSION)
+        return parsed(b"".join(self.place.read(key, listed["size"])), kind, name=name, hint=hint, version=STORE_VERSION)
 
     def write(self, key: str, document: Marker) -> None:
         """Write a JSON entry to a key of the store atomically."""
@@ -147,7 +157,7 @@ class Store:
         for path, file in files:
             key = object_key(file.sha256)
             listed = None if key in condemned else self.place.look(key)
-            if listed and listed.size_bytes == file.size_bytes:
+            if listed and listed["size"] == file.size_bytes:
                 present_bytes += file.size_bytes
             else:
                 self.place.put(key, path)
@@ -155,9 +165,8 @@ class Store:
         return Sent(files=len(sent), sent_bytes=sum(sent), present_bytes=present_bytes)
 
     def _damaged(self, file: FileRef, fault: str) -> ArtifactError:
-        return ArtifactError(
-            f"object {file.sha256} of the store '{self.name}', the content of '{file.path}', {fault}; it is not used", hint=_AGAIN
-        )
+        name = f"object {file.sha256} of the store '{self.name}', the content of '{file.path}'"
+        return ArtifactError(f"{name}, {fault}; it is not used", hint=_AGAIN)
 
 
 def parsed(content: bytes, kind: type[DocumentT], *, name: str, hint: str, version: int = SCHEMA_VERSION) -> DocumentT:
@@ -183,10 +192,9 @@ def checked_files(files: Iterable[FileRef], name: str, most_bytes: int = MAX_BYT
             raise ArtifactError(f"{name}: '{file.path}' has {file.size_bytes} bytes, expected 0 to {most_bytes}", hint=_AGAIN)
     if len(by_path) > MOST_FILES:
         raise ArtifactError(f"{name} has {len(by_path)} files, expected at most {MOST_FILES}", hint=_AGAIN)
-    for path in by_path:
-        for folder in map(str, PurePosixPath(path).parents):
-            if folder in by_path:
-                raise ArtifactError(f"{name}: '{path}' lies inside the file '{folder}'", hint=_AGAIN)
+    folders = {str(folder): path for path in by_path for folder in PurePosixPath(path).parents}
+    for folder in folders.keys() & by_path.keys():
+        raise ArtifactError(f"{name}: '{folders[folder]}' lies inside the file '{folder}'", hint=_AGAIN)
     return tuple(by_path.values())
 
 

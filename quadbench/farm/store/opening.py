@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadbench.errors import UserError, quote, requires_extra
-from quadbench.farm.store.keys import MARKER
-from quadbench.farm.store.objects import Marker, Store
+from quadbench.farm.store.objects import MARKER, Marker, Store
 from quadbench.farm.store.place import Place
 from quadbench.spec import variable
 from quadbench.spec.variables import mask_url, path_variable, refuse_like_url, secret_variable, variables_of, web_address_of
@@ -41,6 +40,11 @@ def required_store() -> Store:
     return open_store(source)
 
 
+def store_name() -> str:
+    """Return what `Store.name` is of the store that $QUADBENCH_STORE names, or "" if it names none. The store is not opened."""
+    return _name(variable(STORE_VARIABLE) or "")
+
+
 def open_store(source: Source) -> Store:
     """Open the store in a folder or at a URL. An empty folder or bucket becomes a store when something is first sent.
 
@@ -55,10 +59,8 @@ def open_store(source: Source) -> Store:
     if store.document(MARKER, Marker) is None:
         place.listed(MARKER)  # only this request distinguishes a missing bucket from an empty one
         if other := place.first():
-            raise UserError(
-                f"'{store.name}' is no store, as it has no {MARKER} and holds '{other}'",
-                hint="name an empty folder, which becomes a store with the first that is sent",
-            )
+            hint = "name an empty folder, which becomes a store with the first that is sent"
+            raise UserError(f"'{store.name}' is no store, as it has no {MARKER} and holds '{other}'", hint=hint)
     return store
 
 
@@ -70,37 +72,31 @@ def _place(source: Source) -> Place:
         raise UserError(f"the store '{mask_url(text)}' names no folder of this machine; expected file:///FOLDER")
     is_folder = "://" not in text or text.startswith("file://")
     if not is_folder:
-        _check_url(text)
+        name = mask_url(text).replace("***@", "").removesuffix("?***")  # without credentials
+        protocol, _, rest = text.partition("://")
+        if protocol not in _PROTOCOLS:
+            raise UserError(f"the store '{name}' has an unknown protocol; expected {_EXPECTED}")
+        if not _BUCKET.fullmatch(rest) or any(part in (".", "..") for part in rest.split("/")):
+            hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws; AWS_ENDPOINT_URL_S3 names another service"
+            raise UserError(f"the store '{name}' has more, or less, than {protocol}://BUCKET/PREFIX", hint=hint)
     with requires_extra("farm"):
         from obstore.store import LocalStore, from_url
     if is_folder:
         folder = Path(text.removeprefix("file://"))
-        return Place(mask_url(text) if "://" in text else str(folder), lambda: LocalStore(folder), folder)
+        return Place(_name(text), lambda: LocalStore(folder), folder)
     config: Any = _aws_settings() if text.startswith("s3://") else None
     literal = text.replace("%", "%25")  # from_url reads %20 as a space
-    return Place(text, lambda: from_url(literal, config=config, client_options=_CLIENT, retry_config=_RETRIES))
+    return Place(_name(text), lambda: from_url(literal, config=config, client_options=_CLIENT, retry_config=_RETRIES))
 
 
-def _check_url(url: str) -> None:
-    """Raise UserError unless a store's URL has the form PROTOCOL://BUCKET/PREFIX. PROTOCOL is s3, gs or az; PREFIX is optional.
-    The message shows no credentials.
-    """
-    name = mask_url(url).replace("***@", "").removesuffix("?***")
-    protocol, _, rest = url.partition("://")
-    if protocol not in _PROTOCOLS:
-        raise UserError(f"the store '{name}' has an unknown protocol; expected {_EXPECTED}")
-    if not _BUCKET.fullmatch(rest) or any(part in (".", "..") for part in rest.split("/")):
-        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws; AWS_ENDPOINT_URL_S3 names another service"
-        raise UserError(f"the store '{name}' has more, or less, than {protocol}://BUCKET/PREFIX", hint=hint)
+def _name(text: str) -> str:
+    return mask_url(text) if "://" in text or not text else str(Path(text))
 
 
 def _aws_settings() -> dict[str, str]:
     """Return a dict of obstore settings (credentials, region, endpoint) from AWS's configuration files. Omit settings that
-    environment variables contain, because obstore reads the variables itself.
-
-    Raises:
-        UserError: a variable is not a line of text, a file cannot be read, its profile has no key, or the endpoint's
-            address is invalid.
+    environment variables contain, because obstore reads the variables itself. Raise UserError if a variable is not a line of
+    text, a file cannot be read, its profile has no key, or the endpoint's address is invalid.
     """
     for name, text in variables_of("AWS_").items():
         if not text.isprintable() or (name in _ENDPOINT[0] and not text):
@@ -116,9 +112,8 @@ def _aws_settings() -> dict[str, str]:
     except (ConfigError, OSError, UnicodeError) as error:
         raise UserError(f"'{files[0]}' or '{files[1]}' cannot be read as AWS's settings") from error
     profile = variable("AWS_PROFILE") or "default"
-    said: dict[str, str] = {}
-    for section in (f"profile {profile}", profile):
-        said |= dict(parser[section]) if section in parser else {}
+    sections = [section for section in (f"profile {profile}", profile) if section in parser]
+    said = {word: value for section in sections for word, value in parser[section].items()}
     settings = {
         word: said[word]
         for variables, words in (_KEYS, _REGION, _ENDPOINT)

@@ -5,13 +5,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from quadbench.errors import StorageError
-from quadbench.farm.store.keys import INCOMING
 from quadbench.spec.variables import mask_urls_in
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**24
 _PART_BYTES = 5 * 2**20  # the smallest part of a multipart upload in S3
 _PARTS_AT_ONCE = 2  # few, so that each part arrives within the request timeout on a slow line
+_INCOMING = "incoming"  # unfinished uploads in stores of older versions, which did not use obstore
 _UNFINISHED = re.compile(r"#[0-9]+$")  # suffix of unfinished files in a folder
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MOST_CHARACTERS = 200  # limit for a service's message; some quote whole pages
@@ -32,13 +31,8 @@ _CAUSE = re.compile(r'<Message>([^<]+)|(?:message|error): "([^"]+)"|source: (Tim
 _HOSTS_CREDENTIALS = re.compile(r"/latest/api/token|/computeMetadata/|/metadata/identity/")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A file in a store's folder or bucket: its key (a relative path with `/`), size and modification time."""
-
-    key: str
-    size_bytes: int
-    modified_at: datetime  # with time zone, by the clock of the place
+Listed: TypeAlias = "ObjectMeta"
+"""A file of a store, as obstore lists it: a dict with its `path` (the key, with `/`), `size` in bytes, and `last_modified`."""
 
 
 class Place:
@@ -59,37 +53,39 @@ class Place:
             return None
         with self._told():
             names = [path.name for path in self._folder.iterdir() if not _UNFINISHED.search(path.name)]
-        return min((name for name in names if name not in (INCOMING, "lost+found") and not name.startswith(".")), default=None)
+        return min((name for name in names if name not in (_INCOMING, "lost+found") and not name.startswith(".")), default=None)
 
-    def look(self, key: str) -> Listed | None:
-        """Return a Listed (key, size in bytes, modification time) for the file at a key, or None if no file is at the key."""
+    def look(self, key: str) -> "Listed | None":
+        """Return the Listed (path, size, modification time) of the file at a key, or None if no file is at the key."""
         with self._told():
             if self._folder and not (self._folder / key).is_file():  # obstore would block on a named pipe
                 return None
             try:
-                return _listed(self._files.head(key))
+                return self._files.head(key)
             except FileNotFoundError:
                 return None
 
     def listed(self, prefix: str) -> list[Listed]:
-        """Return a list of Listed (key, size in bytes, modification time), one for each file whose key starts with a prefix."""
+        """Return a list of Listed (path, size, modification time), one for each file whose key starts with a prefix."""
         with self._told():
-            return [_listed(facts) for facts_of_some in self._files.list(prefix) for facts in facts_of_some]
+            return [file for some in self._files.list(prefix) for file in some]
 
     def cut_off(self) -> list[Listed]:
-        """Return a list of Listed (key, size, time) of files that unfinished uploads left in the folder; empty for a bucket."""
+        """Return a list of Listed (path, size, time) of files that unfinished uploads left in the folder; empty for a bucket."""
         if self._folder is None:
             return []
         with self._told():
-            older = (self._folder / INCOMING).glob("*")
+            older = (self._folder / _INCOMING).glob("*")
             paths = [path for path in self._folder.rglob("*#*") if _UNFINISHED.search(path.name)]
             states = [(path, path.stat()) for path in (*paths, *older) if path.is_file()]
             return [
-                Listed(
-                    key=path.relative_to(self._folder).as_posix(),
-                    size_bytes=state.st_size,
-                    modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
-                )
+                {
+                    "path": path.relative_to(self._folder).as_posix(),
+                    "size": state.st_size,
+                    "last_modified": datetime.fromtimestamp(state.st_mtime, UTC),
+                    "e_tag": None,
+                    "version": None,
+                }
                 for path, state in states
             ]
 
@@ -139,10 +135,6 @@ class Place:
         if number == errno.ENOENT and not os.path.exists(self._folder):  # noqa: PTH110  (it raises nothing)
             return "make it, or mount it"
         return "see that $QUADBENCH_STORE is right, and that this user may use it"
-
-
-def _listed(facts: "ObjectMeta") -> Listed:
-    return Listed(key=facts["path"], size_bytes=facts["size"], modified_at=facts["last_modified"])
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
