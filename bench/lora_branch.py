@@ -25,7 +25,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from quadbench.compile.cpu_graph import fuse_lora_branches
+from quadbench.compile.lora_branches import fuse_lora_branches
 from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.quantize.merging import without_lora
 from quadbench.quad.quantize.passes import value_shapes

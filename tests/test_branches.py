@@ -17,7 +17,8 @@ from support.lora_graph import quantized_model
 from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
 
 from quadbench.compile import compile_bundle
-from quadbench.compile.cpu_graph import fuse_lora_branches, shapes_of
+from quadbench.compile.cpu_graph import shapes_of
+from quadbench.compile.lora_branches import ease_compiled_branches, fuse_lora_branches
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.passes import linear_as_gemm
 from quadbench.quad.quantize.quantizer import write_weight_only

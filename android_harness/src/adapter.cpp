@@ -18,8 +18,21 @@ namespace {
 
 constexpr std::size_t kTensorAlignment = 64;
 
-// Dimension 0 of `down` (r, in[, k, k]), 1 of `up` (out, r[, 1, 1]).
-std::size_t rank_axis(const TensorInfo& input) { return input.name.ends_with(".up") ? 1 : 0; }
+std::size_t padded_bytes(const TensorInfo& input) {
+  return (input.bytes() + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
+}
+
+std::size_t padded_bytes(const std::vector<TensorInfo>& inputs) {
+  std::size_t bytes = 0;
+  for (const TensorInfo& input : inputs) bytes += padded_bytes(input);
+  return bytes;
+}
+
+// The input as a run takes it from an adapter with so many ranks; others are filled up with zeros.
+TensorInfo with_rank(TensorInfo input, std::size_t rank) {
+  if (input.has_free_rank) input.shape[rank_axis(input)] = static_cast<std::int64_t>(rank);
+  return input;
+}
 
 // An input as the file has it, at the adapter's own rank; nothing where the file lacks it.
 std::optional<TensorInfo> stored_input(const SafeTensors& file, const TensorInfo& input) {
@@ -130,6 +143,8 @@ void check_base(const SafeTensors& file, const BaseDigests& base) {
 
 }  // namespace
 
+std::size_t rank_axis(const TensorInfo& input) { return input.name.ends_with(".up") ? 1 : 0; }
+
 std::string to_string(Residence residence) {
   switch (residence) {
     case Residence::kCold: return "cold";
@@ -159,12 +174,10 @@ void check_adapter(const std::filesystem::path& file, const std::vector<TensorIn
 }
 
 AdapterCache::AdapterCache(std::vector<TensorInfo> lora_inputs, BindData bind_data, std::size_t capacity_bytes)
-    : lora_inputs_(std::move(lora_inputs)), bind_data_(std::move(bind_data)), capacity_bytes_(capacity_bytes) {
-  for (const TensorInfo& input : lora_inputs_) {
-    offsets_.push_back(memory_bytes_);
-    memory_bytes_ += (input.bytes() + kTensorAlignment - 1) / kTensorAlignment * kTensorAlignment;
-  }
-}
+    : lora_inputs_(std::move(lora_inputs)),
+      memory_bytes_(padded_bytes(lora_inputs_)),
+      bind_data_(std::move(bind_data)),
+      capacity_bytes_(capacity_bytes) {}
 
 Residence AdapterCache::choose(const NamedAdapter& adapter) {
   if (Shared resident = take_resident(adapter.name)) {
@@ -186,10 +199,14 @@ Residence AdapterCache::choose(const NamedAdapter& adapter) {
 
 void AdapterCache::choose_none() {
   if (!none_) {
+    std::vector<TensorInfo> inputs;
     std::size_t longest = 0;
-    for (const TensorInfo& input : lora_inputs_) longest = std::max(longest, input.bytes());
+    for (const TensorInfo& input : lora_inputs_) {
+      inputs.push_back(with_rank(input, 0));
+      longest = std::max(longest, inputs.back().bytes());
+    }
     Resident none{.name = {}, .memory = Buffer(longest), .binding = bind_data_()};
-    for (const TensorInfo& input : lora_inputs_) none.binding.input(input, none.memory.bytes());
+    for (const TensorInfo& input : inputs) none.binding.input(input, none.memory.bytes());
     none_ = std::make_shared<const Resident>(std::move(none));
   }
   chosen_ = none_;
@@ -215,7 +232,11 @@ void AdapterCache::preload(const NamedAdapter& adapter) {
 
 std::optional<std::int64_t> AdapterCache::take_preload_ns() { return std::exchange(preload_ns_, std::nullopt); }
 
-std::size_t AdapterCache::resident_bytes() const { return (residents_.size() + (pending_ ? 1 : 0)) * memory_bytes_; }
+std::size_t AdapterCache::resident_bytes() const {
+  std::size_t bytes = pending_ ? memory_bytes_ : 0;
+  for (const Shared& one : residents_) bytes += one->memory.size();
+  return bytes;
+}
 
 bool AdapterCache::is_resident(const std::string& name) const {
   return std::any_of(residents_.begin(), residents_.end(), [&](const Shared& one) { return one->name == name; });
@@ -244,22 +265,39 @@ void AdapterCache::keep(Shared adapter) {
 
 AdapterCache::Shared AdapterCache::read(const NamedAdapter& adapter) const {
   const std::int64_t begin = now_ns();
-  Resident resident{.name = adapter.name, .memory = Buffer(memory_bytes_), .binding = bind_data_()};
-  const auto memory_of = [&](std::size_t i) { return resident.memory.bytes().subspan(offsets_[i], lora_inputs_[i].bytes()); };
-  std::vector<std::size_t> filled(lora_inputs_.size());
+  struct Part {
+    SafeTensors file;
+    std::vector<std::optional<TensorInfo>> stored;
+    double factor;
+  };
+  std::vector<Part> parts;
+  std::vector<std::size_t> ranks(lora_inputs_.size());
   for (const AdapterPart& part : adapter.parts) {
-    const SafeTensors tensors(part.file);
-    const auto stored = stored_inputs(tensors, lora_inputs_);
-    for (std::size_t i = 0; i < lora_inputs_.size(); ++i) {
+    SafeTensors file(part.file);
+    auto stored = stored_inputs(file, lora_inputs_);
+    for (std::size_t i = 0; i < stored.size(); ++i) {
       if (!stored[i]) continue;
-      const TensorInfo& input = lora_inputs_[i];
-      const auto rank = static_cast<std::size_t>(stored[i]->shape[rank_axis(input)]);
-      require_room(adapter.name, input, filled[i] + rank);
-      copy_ranks(tensors.require(*stored[i]), input, filled[i], rank_axis(input) == 1 ? part.factor : 1.0, memory_of(i));
-      filled[i] += rank;
+      ranks[i] += static_cast<std::size_t>(stored[i]->shape[rank_axis(lora_inputs_[i])]);
+      require_room(adapter.name, lora_inputs_[i], ranks[i]);
     }
+    parts.push_back({.file = std::move(file), .stored = std::move(stored), .factor = part.factor});
   }
-  for (std::size_t i = 0; i < lora_inputs_.size(); ++i) resident.binding.input(lora_inputs_[i], memory_of(i));
+  std::vector<TensorInfo> inputs;
+  for (std::size_t i = 0; i < ranks.size(); ++i) inputs.push_back(with_rank(lora_inputs_[i], ranks[i]));
+  Resident resident{.name = adapter.name, .memory = Buffer(padded_bytes(inputs)), .binding = bind_data_()};
+  std::size_t offset = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::span<std::byte> memory = resident.memory.bytes().subspan(offset, inputs[i].bytes());
+    offset += padded_bytes(inputs[i]);
+    std::size_t filled = 0;
+    for (const Part& part : parts) {
+      if (!part.stored[i]) continue;
+      const std::size_t axis = rank_axis(inputs[i]);
+      copy_ranks(part.file.require(*part.stored[i]), inputs[i], filled, axis == 1 ? part.factor : 1.0, memory);
+      filled += static_cast<std::size_t>(part.stored[i]->shape[axis]);
+    }
+    resident.binding.input(inputs[i], memory);
+  }
   resident.elapsed_ns = now_ns() - begin;
   return std::make_shared<const Resident>(std::move(resident));
 }

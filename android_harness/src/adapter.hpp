@@ -28,6 +28,9 @@ enum class Residence {
 
 std::string to_string(Residence residence);
 
+// The dimension of a LoRA input that is its rank: 0 of `down` (r, in[, k, k]), 1 of `up` (out, r[, 1, 1]).
+std::size_t rank_axis(const TensorInfo& input);
+
 // Throws InputError unless the input is integers or floats of a pair's `down` or `up`.
 void require_lora_input(const std::string& graph, const TensorInfo& input);
 
@@ -97,8 +100,7 @@ class AdapterCache {
   void keep(Shared adapter);
 
   std::vector<TensorInfo> lora_inputs_;
-  std::vector<std::size_t> offsets_;  // of each LoRA input in an adapter's memory
-  std::size_t memory_bytes_ = 0;
+  std::size_t memory_bytes_ = 0;  // the most that an adapter takes
   BindData bind_data_;
   std::size_t capacity_bytes_;
   std::list<Shared> residents_;  // most recently used first

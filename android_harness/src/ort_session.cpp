@@ -1,5 +1,8 @@
+#include <charconv>
+#include <string_view>
 #include <utility>
 
+#include "adapter.hpp"
 #include "errors.hpp"
 #include "ort.hpp"
 
@@ -98,6 +101,18 @@ Handle<OrtSessionOptions> session_options(const OrtRuntime& runtime, const Sessi
   return options;
 }
 
+// quadbench names the rank of a LoRA input `rank<=N` where a graph takes lower ranks as well. Nothing for other names.
+std::optional<std::int64_t> greatest_rank(std::string_view dimension) {
+  constexpr std::string_view kPrefix = "rank<=";
+  constexpr std::int64_t kMost = 1 << 16;
+  if (!dimension.starts_with(kPrefix)) return std::nullopt;
+  dimension.remove_prefix(kPrefix.size());
+  std::int64_t rank = 0;
+  const auto [end, error] = std::from_chars(dimension.begin(), dimension.end(), rank);
+  if (error != std::errc() || end != dimension.end() || rank < 1 || rank > kMost) return std::nullopt;
+  return rank;
+}
+
 // The two directions of the C API differ in the names of three functions only.
 struct OrtDirection {
   decltype(OrtApi::SessionGetInputCount) count;
@@ -132,6 +147,14 @@ TensorInfo tensor_info(const OrtRuntime& runtime, OrtSession* session, const Ort
   info.dtype = dtype_of(element, info.name, graph);
   info.shape.resize(rank);
   runtime.check(api.GetDimensions(tensor, info.shape.data(), rank), where);
+  std::vector<const char*> dimensions(rank);
+  runtime.check(api.GetSymbolicDimensions(tensor, dimensions.data(), rank), where);
+  if (const std::size_t axis = rank_axis(info); axis < rank && info.shape[axis] < 0) {
+    if (const auto most = greatest_rank(dimensions[axis])) {
+      info.shape[axis] = *most;
+      info.has_free_rank = true;
+    }
+  }
   require_static(graph, info);
   return info;
 }

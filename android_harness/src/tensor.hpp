@@ -24,6 +24,7 @@ struct TensorInfo {
   std::string name;
   DType dtype = DType::kFloat32;
   Shape shape;
+  bool has_free_rank = false;  // a LoRA input that takes any rank from 0 to the shape's
 
   std::size_t bytes() const { return elements_of(shape) * bytes_of(dtype); }
   std::string kind() const { return to_string(dtype) + " " + to_string(shape); }

@@ -3,7 +3,8 @@
 availability.py    installed compilers and their versions, or missing parts and their installation
 graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
 onnxruntime.py     ONNX Runtime's optimizer for CPUs, and counts of integer and float nodes
-cpu_graph.py       rewrites for CPUs: LoRA branches, attention in pieces, weight folding, node order
+cpu_graph.py       rewrites for CPUs: attention in pieces, weight folding, node order
+lora_branches.py   rewrites for CPUs: LoRA branches, and LoRA inputs of any rank
 qnn.py             Qualcomm HTP context binaries, reasons for refused nodes, the HTP emulator
 litert.py          .tflite files for LiteRT's CPU, or for NPUs by a vendor's compiler
 tflite/            the writer of .tflite files from quantized ONNX graphs

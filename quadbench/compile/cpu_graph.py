@@ -1,9 +1,8 @@
-"""CPU graphs: rewriting ONNX graphs to run better on a CPU. LoRA branches get faster; attention and weights take less memory."""
+"""CPU graphs: rewriting ONNX graphs to run better on a CPU. Attention and weights take less memory, or weights are folded."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,6 @@ from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 Shapes = Mapping[str, tuple[int, ...]]
 RUNTIMES_OWN = "com.microsoft"  # the domain of ONNX Runtime's own operators, which its optimizer inserts
 _SHAPED_ALIKE = {"FusedMatMul": "MatMul", "FusedConv": "Conv", "QuickGelu": "Sigmoid", "Gelu": "Sigmoid"}
-_UP, _DOWN = ".up", ".down"
-_PRODUCTS = ("Gemm", "Conv")
-_LOST_LAYOUT = 1 / 7  # the share of extra time for a convolution larger than 1x1 with non-constant weights
 MAX_BYTES = 256 * 2**20  # the most bytes of float weights that faster loading may cost
 MAX_SCORES_BYTES = 64 * 2**20  # the most bytes of attention scores computed at once
 MIN_ROWS = 8  # the fewest rows of a piece: products of fewer rows are summed in another order
@@ -133,174 +129,11 @@ def _in_order(nodes: Sequence[Any]) -> list[Any]:
     return ordered
 
 
-def fuse_lora_branches(source: Path, path: Path) -> bool:
-    """Rewrite the LoRA branches of a float graph for ONNX Runtime. Return False, without writing, if the graph is quantized or
-    has no LoRA inputs. Branches that do not have the exporter's form stay as they are.
-    """
-    content = source.read_bytes()
-    if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # found without importing onnx
-        return False
-    model = read_model(source)
-    _rewrite(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_model(model, path)
-    return True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _LoraNodes:
-    """The nodes of one LoRA layer: the base layer, the products with `down` and `up`, and the Add that sums both results.
-
-    `factors` are the float tensors of the LoRA, (r, I, ...) and (O, r, ...). `own` and `term` are the inputs of the Add: the
-    base's result and the LoRA's.
-    """
-
-    name: str
-    base: Any
-    down: Any
-    up: Any
-    total: Any
-    factors: tuple[str, str]
-    own: str
-    term: str
-
-    def is_cheaper_in_weights(self, shapes: Shapes) -> bool:
-        """Return whether merging the LoRA into the base layer's weights takes less computation than running the LoRA branch."""
-        outputs, (rank, *kernel) = shapes[self.factors[1]][0], shapes[self.factors[0]]
-        depth, positions = prod(kernel), prod(shapes[self.base.output[0]]) // outputs
-        slower = _LOST_LAYOUT if prod(kernel[1:]) > 1 else 0
-        return rank * outputs * depth + slower * positions * outputs * depth < rank * positions * (outputs + depth)
-
-
-def _rewrite(model: Any) -> None:
-    from onnx import helper
-
-    shapes, graph = shapes_of(model), model.graph
-    producers = {output: node for node in graph.node for output in node.output}
-    readers = readers_of(graph)
-    names = {value.name for value in graph.input if value.name.startswith(LORA_PREFIX)}
-    sites = sorted(site for name in names if (site := name.removesuffix(_UP)) != name and f"{site}{_DOWN}" in names)
-    branches = [branch for site in sites if (branch := _branch(site, shapes, producers, readers)) is not None]
-    merges: list[Any] = []
-    for branch in branches:
-        if branch.is_cheaper_in_weights(shapes):
-            merges += _into_weights(graph, branch, shapes, producers)
-        else:
-            _into_sum(branch, producers)
-    replace_nodes(graph, [*merges, *graph.node])
-    if not any(entry.domain == RUNTIMES_OWN for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(RUNTIMES_OWN, 1))
-
-
-def _branch(name: str, shapes: Shapes, producers: dict[str, Any], readers: dict[str, list[Any]]) -> _LoraNodes | None:
-    factors = _factor(f"{name}{_DOWN}", readers), _factor(f"{name}{_UP}", readers)
-    products = [only_reader(readers, factor) for factor in factors]
-    term, total = _forward(products[1].output[0], readers) if products[1] is not None else ("", None)
-    if total is None or total.op_type != "Add":
-        return None
-    own = next((operand for operand in total.input if operand != term), "")
-    base = _backward(own, producers)
-    if base is None or _forward(base.output[0], readers)[1] is not total:
-        return None  # another node reads the base's result
-    down, up = products
-    is_site = (
-        down is not None
-        and base.op_type in _PRODUCTS
-        and base.op_type == down.op_type == up.op_type
-        and (base.input[0], *factors) == (down.input[0], down.input[1], up.input[1])
-        and (len(down.input), len(up.input)) == (2, 2)
-        and _backward(up.input[0], producers) is down
-        and _have_like_attributes(base, down, up)
-        and _shapes_fit(base, down, up, shapes)
-        and shapes.get(own) == shapes.get(term) == shapes.get(total.output[0], ())
-    )
-    if not is_site:
-        return None
-    return _LoraNodes(name=name, base=base, down=down, up=up, total=total, factors=factors, own=own, term=term)
-
-
-def _have_like_attributes(base: Any, down: Any, up: Any) -> bool:
-    """Return whether Gemms have no attribute but transB=1. For Convs: whether `down` has `base`'s attributes and `up` is 1x1."""
-    if base.op_type == "Gemm":
-        return all([(a.name, a.i) for a in product.attribute] == [("transB", 1)] for product in (base, down, up))
-    return list(base.attribute) == list(down.attribute) and all(set(a.ints) <= {0, 1} for a in up.attribute)
-
-
-def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
-    """Return whether a LoRA branch's shapes are known, and `up` times `down` fits the base weight. Grouped Convs do not fit."""
-    names = (base.input[0], base.input[1], base.output[0], down.input[1], up.input[1])
-    if any(len(shapes.get(name, ())) < 2 for name in names):
-        return False
-    x, weight, result, (rank, *kernel), (outputs, *rest) = (shapes[name] for name in names)
-    return (
-        weight == (outputs, *kernel)
-        and len(kernel) in (1, 3)  # a linear layer or a 2D convolution
-        and x[1] == kernel[0]
-        and rest == [rank, *(1 for _ in kernel[1:])]
-        and result == shapes.get(up.output[0])
-        and shapes.get(down.output[0]) == shapes.get(up.input[0])
-    )
-
-
-def _factor(name: str, readers: dict[str, list[Any]]) -> str:
-    """Return the name of a LoRA input's float tensor: the output of the DequantizeLinear that reads it, else the input's name."""
-    reader = only_reader(readers, name)
-    return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
-
-
-def _forward(name: str, readers: dict[str, list[Any]]) -> tuple[str, Any]:
-    """Follow a tensor through Reshape nodes. Return a tuple: the last tensor's name, and its only reader node or None."""
-    while (node := only_reader(readers, name)) is not None and node.op_type == "Reshape":
-        name = node.output[0]
-    return name, node
-
-
-def _backward(name: str, producers: dict[str, Any]) -> Any:
-    """Return the node that computes a tensor, skipping Reshapes. Return None if the tensor is a graph input or constant."""
-    while (node := producers.get(name)) is not None and node.op_type == "Reshape":
-        name = node.input[0]
-    return node
-
-
-def _into_weights(graph: Any, branch: _LoraNodes, shapes: Shapes, producers: dict[str, Any]) -> Iterator[Any]:
-    """Make a LoRA branch's base layer read merged weights, W + up @ down. Yield the nodes that compute the merged weights."""
-    from onnx import helper
-
-    base, factors, weight = branch.base, branch.factors, branch.base.input[1]
-    down, up, merged = factors[0], factors[1], f"{branch.name}.merged"
-    producers[branch.own].output[0] = branch.total.output[0]
-    branch.total.output[0] = f"{branch.name}.unread"
-    base.input[1] = merged
-    if base.op_type == "Gemm":
-        yield helper.make_node("Gemm", [up, down, weight], [merged], merged)
-        return
-    rank, *kernel = shapes[down]
-    outputs, width = shapes[up][0], prod(kernel)
-    for name, key, sizes in ((down, "down", (1, rank, width, 1)), (weight, "base", (1, outputs, width, 1))):
-        graph.initializer.append(_sizes(f"{merged}.{key}.shape", sizes))
-        yield helper.make_node("Reshape", [name, f"{merged}.{key}.shape"], [f"{merged}.{key}"], f"{merged}.{key}")
-    operands = [f"{merged}.down", up, "", f"{merged}.base"]  # (1, r, I k k, 1), (O, r, 1, 1), no bias, (1, O, I k k, 1)
-    yield helper.make_node("FusedConv", operands, [f"{merged}.flat"], f"{merged}.flat", domain=RUNTIMES_OWN)
-    graph.initializer.append(_sizes(f"{merged}.shape", (outputs, *kernel)))
-    yield helper.make_node("Reshape", [f"{merged}.flat", f"{merged}.shape"], [merged], merged)
-
-
-def _sizes(name: str, sizes: Sequence[int]) -> Any:
+def int64_constant(name: str, sizes: Sequence[int]) -> Any:
+    """Return an ONNX constant of int64, as shapes of Reshape and sizes of Split are."""
     from onnx import numpy_helper
 
     return numpy_helper.from_array(np.array(sizes, np.int64), name)
-
-
-def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
-    """Make a LoRA branch's `up` node (Gemm or FusedConv) add the base layer's result as last input. The Add becomes unused."""
-    up, total = branch.up, branch.total.output[0]
-    branch.total.output[0] = f"{branch.name}.unread"
-    producers[branch.term].output[0] = total
-    up.input[0] = branch.down.output[0]
-    if up.op_type == "Conv":
-        up.op_type, up.domain = "FusedConv", RUNTIMES_OWN
-        up.input.append("")  # no bias
-    up.input.append(branch.base.output[0])
 
 
 def allow_folding(path: Path) -> None:
@@ -325,7 +158,7 @@ def allow_folding(path: Path) -> None:
         axis = _axis(node, 1)
         shape = [-1 if dimension == axis else 1 for dimension in range(len(values.dims))] if len(scales.dims) else []
         factor, floats = f"{node.output[0]}.factor", f"{node.output[0]}.cast"
-        model.graph.initializer.append(_sizes(f"{factor}.shape", shape))
+        model.graph.initializer.append(int64_constant(f"{factor}.shape", shape))
         nodes += [
             helper.make_node("Cast", [node.input[0]], [floats], f"{node.name}.cast", to=TensorProto.FLOAT),
             helper.make_node("Reshape", [node.input[1], f"{factor}.shape"], [factor], f"{node.name}.scales"),
@@ -441,7 +274,7 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) ->
     axis = len(scores) - 2
     queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
     sizes = f"{first.output[0]}.pieces"
-    graph.initializer.append(_sizes(sizes, [rows // count] * count))
+    graph.initializer.append(int64_constant(sizes, [rows // count] * count))
     yield helper.make_node("Split", [first.input[0], sizes], queries, f"{first.output[0]}.split", axis=axis)
     results = []
     for i, query in enumerate(queries):

@@ -11,8 +11,9 @@ import onnxruntime
 
 from quadbench.artifacts import Caveat, Graph
 from quadbench.artifacts.bundle import KernelCounts
-from quadbench.compile.cpu_graph import allow_folding, defer_weights, externalize_weights, fuse_lora_branches, split_attention
+from quadbench.compile.cpu_graph import allow_folding, defer_weights, externalize_weights, split_attention
 from quadbench.compile.graph_compiler import CompileResult
+from quadbench.compile.lora_branches import ease_compiled_branches, fuse_lora_branches
 from quadbench.errors import BuildError, MissingDependencyError
 from quadbench.harness.runtime_library import EXACT
 from quadbench.lint.linted_graph import DEQUANTIZE, MOVES_VALUES, QUANTIZE, LintedGraph, read_graph
@@ -60,6 +61,9 @@ class OnnxRuntimeCompiler:
                 with suppress(MissingDependencyError):  # without onnx nothing is counted; the linter has already warned
                     kernels[name] = kernels_of(read_graph(folder / name))
             allow_folding(folder / name)
+            if self.execution_provider == "cpu":
+                with suppress(MissingDependencyError):  # without onnx, runs take longer, with the same results
+                    ease_compiled_branches(folder / name)
             with suppress(MissingDependencyError):  # without onnx, runs take more memory, with the same results
                 split_attention(folder / name)
                 defer_weights(folder / name)
