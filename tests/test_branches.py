@@ -14,44 +14,17 @@ import onnx
 from onnx import helper, numpy_helper
 from support.bundles import write_bundle
 from support.lora_graph import quantized_model
-from support.small_graphs import RNG, attention_model, model_of, run, seeded_feed
+from support.small_graphs import IN, INPUTS, OUT, RANK, conv_model, drawn, linear_model, model_of, run, seeded_feed
 
 from quadbench.compile import compile_bundle
 from quadbench.compile.cpu_graph import shapes_of
-from quadbench.compile.lora_branches import ease_compiled_branches, fuse_lora_branches
+from quadbench.compile.lora_branches import fuse_lora_branches
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.passes import linear_as_gemm
 from quadbench.quad.quantize.quantizer import write_weight_only
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget
 
-IN, OUT, RANK = 4, 5, 2
-INPUTS = ("lora.s.down", "lora.s.up")
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def conv_model(size: int, *, kernel: int = 3, stride: int = 1, out: int = OUT) -> onnx.ModelProto:
-    """Return W x + b + up(down x) with convolutions of (1, IN, size, size)."""
-    pads = [kernel // 2] * 4
-    nodes = [
-        helper.make_node("Conv", ["x", "w", "b"], ["base"], "base", pads=pads, strides=[stride, stride]),
-        helper.make_node("Conv", ["x", INPUTS[0]], ["low"], "down", pads=pads, strides=[stride, stride]),
-        helper.make_node("Conv", ["low", INPUTS[1]], ["high"], "up"),
-        helper.make_node("Add", ["base", "high"], ["y"], "sum"),
-    ]
-    weights = {"w": drawn(out, IN, kernel, kernel), "b": drawn(out)}
-    shapes = {"x": (1, IN, size, size), INPUTS[0]: (RANK, IN, kernel, kernel), INPUTS[1]: (out, RANK, 1, 1)}
-    return model_of(nodes, shapes, weights, (1, out, -(-size // stride), -(-size // stride)))
-
-
-def drawn(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def linear_model(tokens: int) -> onnx.ModelProto:
-    model = attention_model(tokens)
-    linear_as_gemm(model)
-    return model
 
 
 def eased(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:

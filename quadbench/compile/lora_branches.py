@@ -3,6 +3,7 @@
 `fuse_lora_branches` rewrites float graphs before ONNX Runtime's optimizer, `ease_compiled_branches` any graph after it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +28,7 @@ _UP, _DOWN = ".up", ".down"
 _PRODUCTS = ("Gemm", "Conv")
 _LOST_LAYOUT = 1 / 7  # the share of extra time for a convolution larger than 1x1 with non-constant weights
 _JOINED_POSITIONS = 2  # a joined product copies the base's weights, which pays for so many positions per output channel
+_SHAPE_OF_DOWN = ".merged.down.shape"
 _LAST = 2**63 - 1  # the end of a Slice that goes to the end
 
 
@@ -211,20 +213,21 @@ def ease_compiled_branches(path: Path) -> None:
     graph, shapes = model.graph, shapes_of(model)
     readers = readers_of(graph)
     producers = {output: node for node in graph.node for output in node.output}
-    inputs = {value.name: value for value in graph.input}
+    inputs, convolutions = {value.name: value for value in graph.input}, _convolutions(graph, producers)
     joined: list[Any] = []
     for site in _sites(graph):
         names = f"{site}{_DOWN}", f"{site}{_UP}"
         factors = _factor(names[0], readers), _factor(names[1], readers)
-        if not _is_merged(factors, readers):
+        if not _is_merged(names, graph, readers):
             path_nodes = _low_rank_path(factors, readers, shapes)
             if path_nodes is None:
                 continue
             down, *between = path_nodes
             _drop_reshapes(down, between)
-            base = _base_of(down, graph, producers, shapes)
-            if base is not None:
-                joined += _joined(graph, site, base, down, shapes)
+            bases = convolutions.get(_source(down.input[0], producers), []) if down.op_type == "Conv" else []
+            fitting = [base for base in bases if _is_cheaper_joined(base, down, shapes)]
+            if len(fitting) == 1:
+                joined += _joined(graph, site, fitting[0], down, shapes)
         for name, axis in zip(names, (0, 1), strict=True):
             rank = inputs[name].type.tensor_type.shape.dim[axis]
             rank.dim_param = f"rank<={rank.dim_value}"  # assigning the one clears the other
@@ -233,13 +236,20 @@ def ease_compiled_branches(path: Path) -> None:
     write_model(model, path)
 
 
-def _is_merged(factors: tuple[str, str], readers: Mapping[str, list[Any]]) -> bool:
+def _is_merged(names: tuple[str, str], graph: Any, readers: Mapping[str, list[Any]]) -> bool:
     """Return whether a LoRA is only added to its layer's weights, in one of the forms that `fuse_lora_branches` writes."""
-    down, up = (only_reader(readers, factor) for factor in factors)
-    if down is not None and down.op_type == "Reshape":  # (r, I, k, k) -> (1, r, I k k, 1)
-        down = only_reader(readers, down.output[0])
-        return down is not None and down is up and down.op_type == "FusedConv" and down.input[1] == factors[1]
-    return down is not None and down is up and down.op_type == "Gemm" and list(down.input[:2]) == [factors[1], factors[0]]
+    from onnx import numpy_helper
+
+    free = {one.name for one in graph.initializer if one.name.endswith(_SHAPE_OF_DOWN) and -1 in numpy_helper.to_array(one)}
+    tensor, up = names[0], _factor(names[1], readers)
+    while (node := only_reader(readers, tensor)) is not None and (
+        node.op_type == DEQUANTIZE or (node.op_type == "Reshape" and node.input[1] in free)
+    ):
+        tensor = node.output[0]
+    if node is None or only_reader(readers, up) is not node:
+        return False
+    operands = {"Gemm": [up, tensor], "FusedConv": [tensor, up]}
+    return list(node.input[:2]) == operands.get(node.op_type)
 
 
 def _low_rank_path(factors: tuple[str, str], readers: Mapping[str, list[Any]], shapes: Shapes) -> list[Any] | None:
@@ -273,26 +283,23 @@ def _drop_reshapes(down: Any, between: list[Any]) -> None:
             tensor = node.output[0]
 
 
-def _base_of(down: Any, graph: Any, producers: Mapping[str, Any], shapes: Shapes) -> Any:
-    """Return the convolution to be joined with a LoRA's `down`; None if a joined one would take longer, or none fits."""
-    if down.op_type != "Conv":
-        return None
+def _convolutions(graph: Any, producers: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
+    """Return convolutions whose constant weights are dequantized in every run, by what their data are computed from."""
     constants = {constant.name for constant in graph.initializer}
-    fitting = []
+    found: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for node in graph.node:
         weight = producers.get(node.input[1]) if node.op_type == "Conv" else None
-        if weight is None or weight.op_type != DEQUANTIZE or weight.input[0] not in constants:
-            continue
-        outputs, *kernel = shapes[node.input[1]]
-        positions = prod(shapes.get(node.output[0], (0,))[2:])
-        if (
-            _source(node.input[0], producers) == _source(down.input[0], producers)
-            and list(node.attribute) == list(down.attribute)
-            and kernel == list(shapes[down.input[1]][1:])
-            and positions >= _JOINED_POSITIONS * outputs
-        ):
-            fitting.append(node)
-    return fitting[0] if len(fitting) == 1 else None
+        if weight is not None and weight.op_type == DEQUANTIZE and weight.input[0] in constants:
+            found[_source(node.input[0], producers)].append(node)
+    return found
+
+
+def _is_cheaper_joined(base: Any, down: Any, shapes: Shapes) -> bool:
+    """Return whether `base` and a LoRA's `down` can be one convolution, and their gathered data are more than base's weights."""
+    outputs, *kernel = shapes[base.input[1]]
+    positions = prod(shapes.get(base.output[0], (0,))[2:])
+    is_like = list(base.attribute) == list(down.attribute) and kernel == list(shapes[down.input[1]][1:])
+    return is_like and positions >= _JOINED_POSITIONS * outputs
 
 
 def _source(tensor: str, producers: Mapping[str, Any]) -> tuple[str, ...]:

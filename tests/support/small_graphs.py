@@ -7,8 +7,12 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from quadbench.quad.quantize.passes import linear_as_gemm
+
 RNG = np.random.default_rng(0)
 Feed = dict[str, np.ndarray]
+IN, OUT, RANK = 4, 5, 2
+INPUTS = ("lora.s.down", "lora.s.up")
 
 
 def model_of(
@@ -48,6 +52,31 @@ def attention_model(tokens: int = 6) -> onnx.ModelProto:
     shapes = {"x": (1, tokens, 4), "lora.s.down": (2, 4), "lora.s.up": (5, 2)}
     weights = {"w": RNG.standard_normal((4, 5)).astype(np.float32), "b": RNG.standard_normal(5).astype(np.float32)}
     return model_of(nodes, shapes, weights, (1, tokens, tokens))
+
+
+def linear_model(tokens: int) -> onnx.ModelProto:
+    """Return `attention_model` with its linear layers as Gemms, as a bundle's graphs have them."""
+    model = attention_model(tokens)
+    linear_as_gemm(model)
+    return model
+
+
+def conv_model(size: int, *, kernel: int = 3, stride: int = 1, out: int = OUT) -> onnx.ModelProto:
+    """Return W x + b + up(down x) with convolutions of (1, IN, size, size)."""
+    pads = [kernel // 2] * 4
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["base"], "base", pads=pads, strides=[stride, stride]),
+        helper.make_node("Conv", ["x", INPUTS[0]], ["low"], "down", pads=pads, strides=[stride, stride]),
+        helper.make_node("Conv", ["low", INPUTS[1]], ["high"], "up"),
+        helper.make_node("Add", ["base", "high"], ["y"], "sum"),
+    ]
+    weights = {"w": drawn(out, IN, kernel, kernel), "b": drawn(out)}
+    shapes = {"x": (1, IN, size, size), INPUTS[0]: (RANK, IN, kernel, kernel), INPUTS[1]: (out, RANK, 1, 1)}
+    return model_of(nodes, shapes, weights, (1, out, -(-size // stride), -(-size // stride)))
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
 
 
 def seeded_feed(model: onnx.ModelProto) -> Feed:
