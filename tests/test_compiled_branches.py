@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import onnx
 from onnx import helper, numpy_helper
 from support.bundles import write_bundle
-from support.small_graphs import INPUTS, RANK, RNG, Feed, conv_model, linear_model, run, seeded_feed
+from support.small_graphs import INPUTS, RANK, RNG, Feed, conv_model, linear_model, model_of, run, seeded_feed
 
 from quadbench.compile import compile_bundle
 from quadbench.compile.lora_branches import ease_compiled_branches
@@ -22,6 +22,7 @@ from quadbench.quad.quantize.quantizer import write_weight_only
 from quadbench.results.layout import Layout
 from quadbench.target.targets import OnnxRuntimeTarget
 
+SIZE = 16
 WIDE, NARROW = 8, 2  # sizes of images: more positions than twice the outputs, and fewer
 MODELS = {"wide": lambda: conv_model(WIDE), "narrow": lambda: conv_model(NARROW), "linear": lambda: linear_model(6)}
 
@@ -69,7 +70,7 @@ def rank_names(model: onnx.ModelProto) -> list[str]:
 def test_an_adapter_of_any_rank_gives_the_bits_of_the_bundle_s_padded_one(tmp_path: Path, form: str, ranks: int) -> None:
     source = quantized(MODELS[form]())
     graph = compiled(source, tmp_path)
-    assert rank_names(graph) == [f"rank<={RANK}"] * 2
+    assert rank_names(graph) == [f"lora.s.rank<={RANK}"] * 2
     feed = integer_feed(source, ranks)
     expected = run(source, feed)
     assert np.ptp(expected) > 0
@@ -83,9 +84,31 @@ def test_float_activations_take_any_rank_too(tmp_path: Path, form: str, ranks: i
     lora = {name: Encoding(dtype="int16", scale=1e-3) for name in INPUTS}
     source = write_weight_only(MODELS[form](), lora=lora).model
     graph = compiled(source, tmp_path)
-    assert rank_names(graph) == [f"rank<={RANK}"] * 2
+    assert rank_names(graph) == [f"lora.s.rank<={RANK}"] * 2
     feed = integer_feed(source, ranks)
     np.testing.assert_allclose(run(graph, with_ranks(feed, ranks)), run(source, feed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [(0, RANK), (RANK, 0), (1, RANK), (RANK, 1)])
+def test_layers_of_one_graph_take_different_ranks(tmp_path: Path, ranks: tuple[int, int]) -> None:
+    nodes, shapes, feed = [], {"x": (SIZE, SIZE)}, {"x": RNG.standard_normal((SIZE, SIZE)).astype(np.float32)}
+    expected = feed["x"]
+    for (source, site, result), rank in zip((("x", "lora.a", "h"), ("h", "lora.b", "y")), ranks, strict=True):
+        down, up, low, high = (f"{site}.{part}" for part in ("down", "up", "low", "high"))
+        shapes |= {down: (RANK, SIZE), up: (SIZE, RANK)}
+        feed |= {
+            down: RNG.standard_normal((rank, SIZE)).astype(np.float32),
+            up: RNG.standard_normal((SIZE, rank)).astype(np.float32),
+        }
+        nodes += [
+            helper.make_node("Gemm", [source, down], [low], transB=1),
+            helper.make_node("Gemm", [low, up], [high], transB=1),
+            helper.make_node("Add", [high, source], [result]),
+        ]
+        expected = expected @ feed[down].T @ feed[up].T + expected
+    onnx.save(model_of(nodes, shapes, {}, (SIZE, SIZE)), path := tmp_path / "graph.onnx")
+    ease_compiled_branches(path)
+    np.testing.assert_allclose(run(onnx.load(path), feed), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "is_joined"), [(WIDE, True), (NARROW, False)])

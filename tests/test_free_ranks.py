@@ -34,7 +34,7 @@ def free_plan(assets: Path, tmp_path: Path, dtype: str) -> Plan:
     without_identities(path)
     ease_compiled_branches(path)
     ranks = {dim.dim_param for value in onnx.load(path).graph.input for dim in value.type.tensor_type.shape.dim} - {""}
-    assert ranks == {f"rank<={RANK}"}
+    assert ranks == {f"lora.{site}.rank<={RANK}" for site in ("conv", "proj")}
     plan["unets"]["base"] = {"path": str(path)}
     return plan
 
@@ -113,7 +113,7 @@ def test_more_ranks_than_the_bundle_has_are_refused(harness: Path, free_plan: Pl
 
 @pytest.mark.parametrize("dtype", ["int16"])
 @pytest.mark.parametrize(
-    "name", ["rank", "rank<=", "rank<=0", "rank<=-1", "rank<=2x", "rank<=99999999999999999999", "rank<=65537"]
+    "name", ["rank", ".rank<=", "s.rank<=0", "s.rank<=-1", "s.rank<=2x", "s.rank<=99999999999999999999", "s.rank<=65537"]
 )
 def test_another_unknown_size_is_refused(harness: Path, free_plan: Plan, name: str) -> None:
     path = Path(free_plan["unets"]["base"]["path"])

@@ -101,15 +101,16 @@ Handle<OrtSessionOptions> session_options(const OrtRuntime& runtime, const Sessi
   return options;
 }
 
-// quadbench names the rank of a LoRA input `rank<=N` where a graph takes lower ranks as well. Nothing for other names.
+// quadbench names the rank of a LoRA input `<site>.rank<=N` where a graph takes lower ranks as well. Nothing for other names.
 std::optional<std::int64_t> greatest_rank(std::string_view dimension) {
-  constexpr std::string_view kPrefix = "rank<=";
+  constexpr std::string_view kMark = ".rank<=";
   constexpr std::int64_t kMost = 1 << 16;
-  if (!dimension.starts_with(kPrefix)) return std::nullopt;
-  dimension.remove_prefix(kPrefix.size());
+  const std::size_t mark = dimension.rfind(kMark);
+  if (mark == std::string_view::npos) return std::nullopt;
+  const std::string_view digits = dimension.substr(mark + kMark.size());
   std::int64_t rank = 0;
-  const auto [end, error] = std::from_chars(dimension.begin(), dimension.end(), rank);
-  if (error != std::errc() || end != dimension.end() || rank < 1 || rank > kMost) return std::nullopt;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), rank);
+  if (error != std::errc() || end != digits.end() || rank < 1 || rank > kMost) return std::nullopt;
   return rank;
 }
 

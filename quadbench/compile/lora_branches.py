@@ -145,7 +145,7 @@ def _shapes_fit(base: Any, down: Any, up: Any, shapes: Shapes) -> bool:
     )
 
 
-def _factor(name: str, readers: dict[str, list[Any]]) -> str:
+def _factor(name: str, readers: Mapping[str, list[Any]]) -> str:
     """Return the name of a LoRA input's float tensor: the output of the DequantizeLinear that reads it, else the input's name."""
     reader = only_reader(readers, name)
     return reader.output[0] if reader is not None and reader.op_type == DEQUANTIZE else name
@@ -203,9 +203,9 @@ def _into_sum(branch: _LoraNodes, producers: dict[str, Any]) -> None:
 def ease_compiled_branches(path: Path) -> None:
     """Rewrite the LoRA branches of an optimized graph file. Results stay equal, up to the order of float sums.
 
-    LoRA inputs take any rank from 0 to the bundle's: the rank becomes the symbolic dimension `rank<=N`. An adapter then costs
-    its own rank, and a layer that it does not have costs no product. A base convolution over many positions whose weights are
-    dequantized in every run becomes one product with `down`, as both gather the same data. Inputs in other forms stay static.
+    LoRA inputs take any rank from 0 to the bundle's: the rank becomes the symbolic dimension `<site>.rank<=N`. An adapter then
+    costs its own rank, and a layer that it does not have costs no product. A base convolution over many positions whose weights
+    are dequantized in every run becomes one product with `down`, as both gather the same data. Other forms stay as they are.
     """
     if LORA_PREFIX.encode() not in path.read_bytes():
         return
@@ -230,7 +230,8 @@ def ease_compiled_branches(path: Path) -> None:
                 joined += _joined(graph, site, fitting[0], down, shapes)
         for name, axis in zip(names, (0, 1), strict=True):
             rank = inputs[name].type.tensor_type.shape.dim[axis]
-            rank.dim_param = f"rank<={rank.dim_value}"  # assigning the one clears the other
+            # Of a name of its own, as ONNX Runtime takes sizes of one name for equal. Assigning the name clears the value.
+            rank.dim_param = f"{site}.rank<={rank.dim_value}"
     del graph.value_info[:]  # shapes of the ranks before
     replace_nodes(graph, [*graph.node, *joined])
     write_model(model, path)
@@ -286,12 +287,12 @@ def _drop_reshapes(down: Any, between: list[Any]) -> None:
 def _convolutions(graph: Any, producers: Mapping[str, Any]) -> dict[tuple[str, ...], list[Any]]:
     """Return convolutions whose constant weights are dequantized in every run, by what their data are computed from."""
     constants = {constant.name for constant in graph.initializer}
-    found: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    by_data: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for node in graph.node:
         weight = producers.get(node.input[1]) if node.op_type == "Conv" else None
         if weight is not None and weight.op_type == DEQUANTIZE and weight.input[0] in constants:
-            found[_source(node.input[0], producers)].append(node)
-    return found
+            by_data[_source(node.input[0], producers)].append(node)
+    return by_data
 
 
 def _is_cheaper_joined(base: Any, down: Any, shapes: Shapes) -> bool:
