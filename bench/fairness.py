@@ -33,7 +33,6 @@ from quadbench.quad.adapters.lora_profile import LoraProfile, lora_profile
 from quadbench.quad.divergence import spread
 from quadbench.quad.held_out_inputs import integers_as_run
 from quadbench.quad.items import PreparedTask, run_calibration
-from quadbench.quad.model.initializers import discard
 from quadbench.quad.prepare import (
     BuildSteps,
     PreparedRecipe,
@@ -120,7 +119,7 @@ def measure(recipe: Recipe, seed: int, headrooms: Sequence[float], items: int, f
     for prepared_task in prepared.tasks:
         task = prepared_task.task
         judged = list(judged_items(prepared, prepared_task, items, feeds))
-        merged = merged_unet(prepared.foundation, mix_adapters(prepared.adapters, task.adapter), scratch)
+        merged = merged_unet(prepared, mix_adapters(prepared.adapters, task.adapter), scratch)
         for policy in POLICIES:
             own_recipe = with_policy(recipe, policy)
             alone = own_recipe.model_copy(update={"tasks": (task,)})
@@ -137,7 +136,6 @@ def measure(recipe: Recipe, seed: int, headrooms: Sequence[float], items: int, f
                     shared_db=sqnr_db(one, shared[headroom], lora_inputs),
                     per_graph_db=sqnr_db(one, own[headroom], {}),
                 )
-        discard(merged)
 
 
 def with_policy(recipe: Recipe, policy: str) -> Recipe:

@@ -36,7 +36,7 @@ from safetensors import safe_open
 from quadbench.compile.cpu_graph import allow_folding, defer_weights, split_attention
 from quadbench.compile.lora_branches import ease_compiled_branches, fuse_lora_branches
 from quadbench.harness.runtime_library import EXACT
-from quadbench.quad.quantize.merging import without_lora
+from quadbench.quad.model.lora_sites import without_lora
 from quadbench.quad.quantize.passes import value_shapes
 from quadbench.statistics.intervals import interval_of_mean
 

@@ -85,7 +85,7 @@ def contests_of(bench: Bench, scratch: Path, options: argparse.Namespace) -> Ite
         yield Contest(
             name=task.task.name,
             judged=list(judged_items(prepared, task, options.items, options.feeds)),
-            merged=merged_unet(prepared.foundation, adapter, scratch),
+            merged=merged_unet(prepared, adapter, scratch),
             integers=bench.integers(task.task.adapter),
             floats=prepared.feed(adapter),
             quotient=quotient(prepared.foundation.unet, adapter),

@@ -153,7 +153,7 @@ def test_builds_that_differ_in_samplers_share_models_and_have_their_own_tasks() 
             given.append(like)
             return f"prepared for {floats}"
 
-        digests = RecipeDigests(bundle=floats, floats=floats, ranges=floats, models="one model")
+        digests = RecipeDigests(bundle=floats, floats=floats, ranges=floats, models="one model", foundation="")
         return intermediates.prepared(digests, make)
 
     assert [prepared(floats) for floats in ("lcm", "ed", "lcm")] == [f"prepared for {name}" for name in ("lcm", "ed", "lcm")]

@@ -1,9 +1,9 @@
-"""The command `prune`: remove old runs, and files left over from builds and runs that were killed."""
+"""The command `prune`: remove old runs, unused parts of builds, and files left over from builds and runs that were killed."""
 
 from quadbench.cli.console import print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s
 from quadbench.results.engine import database_of
-from quadbench.results.maintenance import old_runs, remove_left_over, remove_run
+from quadbench.results.maintenance import old_runs, remove_left_over, remove_run, remove_unused_parts
 from quadbench.results.records import open_records
 
 
@@ -17,6 +17,7 @@ def run(options: Options) -> int:
     old = old_runs(options.layout, options.keep)
     if not options.dry_run:
         remove_left_over(options.layout)
+        remove_unused_parts(options.layout, options.keep)
     if old.removable and not options.dry_run:
         with open_records(database_of(options.layout)) as records:
             for run_id in old.removable:

@@ -244,7 +244,7 @@ def build_all(recipes: Sequence[Recipe], *, layout: Layout, observer: Observer) 
         from quadbench.quad.build import build
         from quadbench.quad.prepare import BuildCache
     with temporary_folder(layout.scratch) as scratch:
-        intermediates = BuildCache(scratch)
+        intermediates = BuildCache(scratch, layout.parts)
         for number, recipe in enumerate(missing, start=1):
             notify = partial(_tell_step, observer, f"{number} of {len(missing)}")
             build(recipe, layout, notify=notify, intermediates=intermediates)

@@ -3,6 +3,8 @@ that run without torch installed say so in their first line.
 
 build.py            steps of a build, a bundle's tasks and baselines, caveats
 prepare.py          float graphs, calibration inputs, per-graph U-Nets; results that builds share
+parts.py            what builds reuse of earlier ones: float graphs, sampler runs, ranges, images
+part_store.py       folders of such parts, named by digests, checked when used
 model_files.py      paths and formats of models and adapters; pickles refused; safetensors headers
 inputs.py           images, masks and prompts of tasks; checks of a recipe's files
 items.py            inputs as tensors, seeds and noise; each task's sampler; calibration runs

@@ -22,10 +22,10 @@ from quadbench.quad.held_out_inputs import HeldOutInputs
 from quadbench.quad.inputs import read_picture
 from quadbench.quad.items import PreparedTask
 from quadbench.quad.model_files import adapter_source, has_random_weights, tool_versions
+from quadbench.quad.parts import BuildParts
 from quadbench.quad.quantize.encodings import Encoding
 from quadbench.quad.quantize.merging import make_mergeable
 from quadbench.quad.quantize.quantizer import LayerNoise, QuantizedGraph, write_qdq, write_weight_only
-from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import as_feed
 from quadbench.quad.sensitivity import Sensitivity, sensitivity
 from quadbench.quad.writer import LORA, BundleWriter, Encodings, encodings_digest, profile_content
@@ -56,12 +56,15 @@ def build(
     """
     if intermediates is None:
         with temporary_folder(layout.scratch) as scratch:
-            bundle = build(recipe, layout, notify=notify, intermediates=prepare.BuildCache(scratch))
+            intermediates = prepare.BuildCache(scratch, layout.parts)
+            bundle = build(recipe, layout, notify=notify, intermediates=intermediates)
         release_memory()  # the next compilation may need the memory
         return bundle
     digests, steps = digests_of(recipe), prepare.BuildSteps(notify)
     with torch.no_grad():
-        prepared = intermediates.prepared(digests, partial(prepare.prepare, recipe, steps, intermediates.scratch))
+        parts = BuildParts(store=intermediates.store, foundation=digests.foundation)
+        make = partial(prepare.prepare, recipe, steps, intermediates.scratch, parts=parts)
+        prepared = intermediates.prepared(digests, make)
 
         def fill(temporary: Path) -> Bundle:
             return _Build(
@@ -160,11 +163,11 @@ class _Build:
 
     def _quantize(self, lora: LoraProfile) -> tuple[Encodings, QuantizedGraph]:
         """Write quantized graphs shared by tasks. Return (encodings by component such as `unet`, the U-Net's QuantizedGraph)."""
-        feeds = prepare.calibration_feeds(self.recipe, self.prepared, lora)
+        groups = prepare.calibration_groups(self.recipe, self.prepared, lora)
         activations = self.recipe.precision.activations
         encodings, written = {LORA: dict(lora.encodings)}, {}
         for component, model in self.prepared.models.items():
-            if not feeds[component]:
+            if not any(groups[component]):
                 continue  # no task takes an image
             is_unet = component is Component.UNET
             inputs = lora.encodings if is_unet else None
@@ -172,7 +175,8 @@ class _Build:
             if isinstance(activations, FloatActivations):
                 result = write_weight_only(model, lora=inputs)
             else:
-                observe = partial(prepare.calibrate, self.recipe, model, feeds[component])
+                remember = self.prepared.parts.remember(self.prepared.keys[component])
+                observe = partial(prepare.calibrate, self.recipe, model, *groups[component], remember=remember)
                 own = self.intermediates.calibrated(self.digests, part, observe)
                 result = write_qdq(own, int8_percent=activations.int8_percent if is_unet else 0, lora=inputs)
             self.noise += result.noise
@@ -233,7 +237,7 @@ class _Build:
     def _assets(self, prepared: PreparedTask) -> TaskAssets:
         """Write a task's inputs, reference images, sampler table and tensors. Return a TaskAssets that lists them."""
         task, name = prepared.task, prepared.task.name
-        pictures = self.intermediates.pictures(self.digests, task, partial(self._pictures, prepared))
+        pictures = self._pictures(prepared)
         items = tuple(
             TaskItem(
                 name=item.name,
@@ -267,13 +271,13 @@ class _Build:
         return self.writer.image(name, read_picture(source, mode, self.prepared.foundation.sizes.image)) if source else None
 
     def _pictures(self, prepared: PreparedTask) -> Mapping[str, Image]:
-        """Render a task's reference images in float32. Return a dict from input name to PIL image, or {} for random weights."""
+        """Return a task's reference images, float32 rendered, as a dict from input name to PIL image; {} for random weights."""
         if has_random_weights(self.recipe):
             return {}
-        task = prepared.task
-        sources = {name: source for name in task.adapter if (source := adapter_source(self.recipe.adapters[name]))}
-        reference = reference_for(self.prepared.foundation, task, prepared.table, sources)
-        return {item.name: reference.render(item) for item in prepared.items.evaluation}
+        weights = prepared.task.adapter
+        sources = {name: source for name in weights if (source := adapter_source(self.recipe.adapters[name]))}
+        pictures = self.prepared.parts.pictures(prepared, sources, self.prepared.foundation)
+        return {item.name: picture for item, picture in zip(prepared.items.evaluation, pictures, strict=True)}
 
 
 def doubts_of(recipe: Recipe, adapters: Iterable[Adapter] = ()) -> tuple[Caveat, ...]:

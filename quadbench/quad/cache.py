@@ -17,13 +17,14 @@ class RecipeDigests:
     """Digests of different parts of a recipe and its files, so that builds can reuse earlier results for unchanged parts.
 
     `bundle` covers everything. `floats` ignores how models are quantized, `ranges` ignores the bits, and `models` ignores both
-    and the samplers.
+    and the samplers. `foundation` covers the foundation model and the packages alone.
     """
 
     bundle: str
     floats: str
     ranges: str
     models: str
+    foundation: str
 
 
 def find_bundle(recipe: Recipe, layout: Layout) -> StoredBundle | None:
@@ -66,6 +67,7 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
         floats=digest_of({"recipe": floats, **named}),
         ranges=digest_of({"recipe": ranges, **named}),
         models=digest_of({"recipe": models, **named}),
+        foundation=digest_of({"recipe": built["foundation"], "files": foundation, "packages": named["packages"]}),
     )
 
 

@@ -11,7 +11,7 @@ from quadbench.artifacts.bundle import Clipping, HeldOutScores, StepSqnr, Trajec
 from quadbench.quad.adapters.adapter import mix_adapters, own_tensors
 from quadbench.quad.adapters.lora_profile import LoraProfile, adapter_integers
 from quadbench.quad.divergence import energies, ratio_db, spread
-from quadbench.quad.items import PreparedTask, run_calibration
+from quadbench.quad.items import PreparedTask
 from quadbench.quad.prepare import PreparedRecipe
 from quadbench.quad.quantize.calibration import clipping_of
 from quadbench.quad.quantize.encodings import Encoding
@@ -44,7 +44,7 @@ class HeldOutInputs:
             items, adapter = task.items.evaluation, mix_adapters(prepared.adapters, task.task.adapter)
             chosen = tuple(items[i] for i in spread(len(items), INPUTS))
             judged = replace(task, items=replace(task.items, calibration=chosen))
-            visited = run_calibration(judged, prepared.encoders, prepared.unet, prepared.feed(adapter))
+            visited = prepared.run(judged, adapter)
             exact = [eps.numpy() for eps in visited.eps]
             samples = samples_of(judged, visited, most=len(exact))
             self._runs[task.task.name] = _FloatRun(task=judged, samples=samples, exact=exact)

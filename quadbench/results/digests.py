@@ -106,19 +106,19 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def _imported(path: Path) -> Iterator[str]:
-    """Yield the dotted name of each quadbench module that a source file imports, except under `if TYPE_CHECKING`."""
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
+    """Return the dotted name of each quadbench module that a source file imports, except under `if TYPE_CHECKING`."""
     with _PARSING:
         tree = ast.parse(path.read_text())
+    dotted: list[str] = []
     for node in _running(tree):
         match node:
             case ast.Import(names=names):
-                dotted = [alias.name for alias in names]
+                dotted += [alias.name for alias in names]
             case ast.ImportFrom(module=str(package), names=names, level=0):
-                dotted = [name if _is_module(name := f"{package}.{alias.name}") else package for alias in names]
-            case _:
-                continue
-        yield from (name for name in dotted if name.split(".")[0] == PACKAGE.name)
+                dotted += [name if _is_module(name := f"{package}.{alias.name}") else package for alias in names]
+    return tuple(name for name in dotted if name.split(".")[0] == PACKAGE.name)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

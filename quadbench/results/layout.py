@@ -36,6 +36,7 @@ class Layout:
     database = _Place("quadbench.sqlite")  # the records, unless they are in PostgreSQL
     bundles = _Place("bundles")
     scratch = _Place("bundles/scratch")  # large weights of running builds
+    parts = _Place("parts")  # of builds, each a folder named by its digest
     compiled_bundles = _Place("compiled")  # each a folder named by its digest
     frozen_bundles = _Place("frozen")  # permanent names of bundles, a small file each
     checkpoints = _Place("distill")  # for resuming an interrupted distillation

@@ -1,8 +1,9 @@
-"""Remove old runs from a results folder, remove files that killed commands left, and copy the records to another database."""
+"""Remove old runs, unused parts and files that killed commands left from a results folder. Copy its records to a database."""
 
 import glob
 import logging
 import shutil
+import time
 from collections.abc import Callable, Container, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,17 @@ def remove_left_over(layout: Layout) -> None:
     for run_id in names - busy:
         for part in layout.runs.glob(f"{glob.escape(run_id)}/*/*/.*.part"):
             part.unlink(missing_ok=True)
+
+
+def remove_unused_parts(layout: Layout, keep_s: float) -> None:
+    """Remove the parts of builds that no build has used within the last `keep_s` seconds. Running builds keep theirs."""
+    if not layout.parts.is_dir():
+        return
+    remove_abandoned(layout.parts)
+    with storage_errors(layout.parts), folder_lock(layout.parts):
+        for part in layout.parts.glob("[!.]*"):
+            if part.stat().st_mtime < time.time() - keep_s:
+                discard(part)
 
 
 def _at_work(layout: Layout, own: Set[str], leased: Set[str] = frozenset()) -> set[str]:

@@ -133,16 +133,6 @@ def export_graph(
     return model
 
 
-def export_graphs(foundation: Foundation, ranks: Mapping[str, int], scratch: Path) -> dict[Component, onnx.ModelProto]:
-    """Return a dict from pipeline part to ONNX graph. `ranks` maps layers to LoRA ranks. Weights over 256 MiB go to `scratch`."""
-    parts = (Component.TEXT_ENCODER, Component.VAE_ENCODER, Component.VAE_DECODER)
-    models = {part: export_component(foundation, part, scratch) for part in parts}
-    foundation.release()
-    models[Component.UNET] = export_unet(foundation, foundation.unet, ranks, scratch)
-    foundation.release()
-    return models
-
-
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
     """Return a text encoder, VAE encoder or VAE decoder as ONNX to quantize. Weights over 256 MiB go to files in `scratch`."""
     module: nn.Module

@@ -4,11 +4,14 @@ A protobuf is limited to 2 GB, and every copy costs as much memory. So the graph
 refer to a file and an offset. In memory, the file is given by its absolute path.
 """
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -23,7 +26,8 @@ from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.model_files import tensor_places
 
 ROOT = Path("/")
-_GRAPH = "graph.onnx"
+_GRAPH, _WEIGHTS = "graph.onnx", "weights"
+_ALIGNMENT = 64  # bytes, of each weight in a file
 _PLACE_KEYS = {"location", "offset", "length", "checksum"}  # used by quadbench and by torch's exporter
 INLINE_LIMIT_BYTES = 2**28  # far below protobuf's 2**31, as graphs are copied several times
 
@@ -33,6 +37,21 @@ def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
     folder = Path(tempfile.mkdtemp(dir=scratch.resolve()))
     program.save(folder / _GRAPH, external_data=True)  # type: ignore[attr-defined]
     return open_graph(folder / _GRAPH, folder / f"{_GRAPH}.data")
+
+
+def keep_graph(model: onnx.ModelProto, folder: Path) -> None:
+    """Write a graph into an empty folder, and move its file of weights there, if `save_with_file` has written one."""
+    outside = file_of(model)
+    if outside:
+        shutil.move(outside, folder / _WEIGHTS)
+        shutil.rmtree(outside.parent)
+    onnx.save(with_weights_file(model, _WEIGHTS) if outside else model, folder / _GRAPH)
+
+
+def kept_graph(folder: Path) -> onnx.ModelProto:
+    """Return the graph that `keep_graph` wrote into a folder, without reading external weights."""
+    weights = folder / _WEIGHTS
+    return open_graph(folder / _GRAPH, weights if weights.exists() else None)
 
 
 def open_graph(path: Path, weights: Path | None) -> onnx.ModelProto:
@@ -104,14 +123,6 @@ def file_of(model: onnx.ModelProto) -> Path | None:
     return next((ROOT / ExternalDataInfo(initializer).location for initializer in _external(model)), None)
 
 
-def discard(model: onnx.ModelProto) -> None:
-    """Remove the weights files that `save_with_file` wrote for a graph, if any; the graph cannot be used afterwards."""
-    if file := file_of(model):
-        file.unlink()
-        file.with_name(_GRAPH).unlink()
-        file.parent.rmdir()
-
-
 def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Return a copy of a graph whose external weights are in the file `name`, in the folder where the copy will be saved."""
     saved = deepcopy(model)
@@ -144,6 +155,35 @@ def transpose(initializer: onnx.TensorProto) -> None:
         file.seek(ExternalDataInfo(initializer).offset or 0)
         file.write(turned.tobytes())
     initializer.dims[:] = turned.shape
+
+
+class WeightsFile:
+    """A new file in the folder `scratch`, to which weights are appended in a `with` block. Without weights there is no file."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "WeightsFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def add(self, name: str, value: np.ndarray) -> onnx.TensorProto:
+        """Append an array to the file. Return an initializer that refers to it."""
+        if self._file is None:
+            descriptor, _ = path = tempfile.mkstemp(dir=self._scratch.resolve(), suffix=".weights")
+            self._file, self._location = os.fdopen(descriptor, "wb"), str(Path(path[1]).relative_to(ROOT))
+        tensor = onnx.TensorProto(
+            name=name, data_type=helper.np_dtype_to_tensor_dtype(value.dtype), dims=value.shape, raw_data=b""
+        )
+        self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
+        set_external_data(tensor, self._location, self._file.tell(), value.nbytes)
+        tensor.ClearField("raw_data")
+        self._file.write(np.ascontiguousarray(value).data)
+        return tensor
 
 
 def move_to_file(model: onnx.ModelProto, names: Sequence[str], scratch: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache, partial
 from math import prod
 
 import numpy as np
@@ -20,8 +21,15 @@ Constants = dict[str, np.ndarray | np.generic]
 BINS = 2048  # the number in AIMET and ONNX Runtime; at 8 bits a bin is an eighth of a step
 Estimator = Callable[[Range, np.ndarray, str], Range]  # the observed range, its counts (bins,) and a dtype -> a range
 _EARLIER = "counts.earlier"  # the graph input that counts are added to
+# Returns an array that the function makes, or what it made of an equal second argument before. The first argument names its kind.
+Remember = Callable[[str, object, Callable[[], np.ndarray]], np.ndarray]
 ENDS = 50  # number of positions tried for each end of a range, between the observed end and zero
 NAMED = 10  # number of worst tensors to list
+
+
+def anew(_kind: str, _depends_on: object, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Make the array: a `Remember` without memory."""
+    return make()
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:
@@ -31,19 +39,30 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name in names if values.get(name) == TensorProto.FLOAT]
 
 
-def observe_ranges(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Range]:
-    """Run the graph on every feed. Return a dict from float tensor name to Range, the least and greatest value over all feeds."""
-    names = float_tensors(model)
-    session = open_session(with_ranges(model, names))
-    low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
-    for feed in feeds:
-        least, greatest = session.run(None, dict(feed))[0].reshape(-1, 2).T
-        np.minimum(low, least, out=low)
-        np.maximum(high, greatest, out=high)
-    if not np.isfinite([low, high]).all():
-        bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
-        raise ValueError(f"calibration found no finite range for {bad[:5]}")
-    return {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, low, high, strict=True)}
+def observe_ranges(model: onnx.ModelProto, *groups: Iterable[Feed], remember: Remember = anew) -> dict[str, Range]:
+    """Run the graph on every feed of each group. Return a dict from float tensor name to Range, the least and greatest value over
+    all feeds. A tensor whose values were only moved has the range of the tensor from which they come. `remember` may have the
+    values of a group, (2, N) for N tensors, from an earlier build.
+    """
+    sources = encoding_sources(model, float_tensors(model))
+    names = [name for name, source in sources.items() if name == source]
+    session = cache(lambda: open_session(with_ranges(model, names)))
+
+    def observe(feeds: Iterable[Feed]) -> np.ndarray:
+        low, high = np.full(len(names), np.inf, np.float32), np.full(len(names), -np.inf, np.float32)
+        for feed in feeds:
+            least, greatest = session().run(None, dict(feed))[0].reshape(-1, 2).T
+            np.minimum(low, least, out=low)
+            np.maximum(high, greatest, out=high)
+        if not np.isfinite([low, high]).all():
+            bad = [name for name, a, b in zip(names, low, high, strict=True) if not np.isfinite([a, b]).all()]
+            raise ValueError(f"calibration found no finite range for {bad[:5]}")
+        return np.stack([low, high])
+
+    seen = np.stack([remember("ranges", feeds, partial(observe, feeds)) for feeds in groups])
+    lows, highs = seen[:, 0].min(0), seen[:, 1].max(0)
+    ranges = {name: Range(low=float(a), high=float(b)) for name, a, b in zip(names, lows, highs, strict=True)}
+    return {name: ranges[source] for name, source in sources.items()}
 
 
 def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
@@ -55,15 +74,15 @@ def with_ranges(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """
     nodes = []
     for i, name in enumerate(names):
+        nodes.append(helper.make_node("Reshape", [name, "ranges.shape"], [f"ranges.{i}.flat"]))
         for op in ("ReduceMin", "ReduceMax"):
-            nodes.append(helper.make_node(op, [name], [f"ranges.{op}.{i}.scalar"], keepdims=0))
-            nodes.append(helper.make_node("Reshape", [f"ranges.{op}.{i}.scalar", "ranges.shape"], [f"ranges.{op}.{i}"]))
+            nodes.append(helper.make_node(op, [f"ranges.{i}.flat"], [f"ranges.{op}.{i}"]))
     for i in range(len(names)):
         earlier = [f"ranges.{i - 1}"] if i else []
         parts = [*earlier, f"ranges.ReduceMin.{i}", f"ranges.ReduceMax.{i}"]
         nodes.append(helper.make_node("Concat", parts, [f"ranges.{i}"], axis=0))
     output = helper.make_tensor_value_info(f"ranges.{len(names) - 1}", TensorProto.FLOAT, [2 * len(names)])
-    return _observed(model, nodes, {"ranges.shape": np.array([1], np.int64)}, output)
+    return _observed(model, nodes, {"ranges.shape": np.array([-1], np.int64)}, output)
 
 
 def _observed(
@@ -79,15 +98,24 @@ def _observed(
     return observed
 
 
-def observe_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range], feeds: Iterable[Feed]) -> dict[str, np.ndarray]:
-    """Run the graph on every feed. Return a dict from tensor name to histogram, int64 (BINS,), summed over feeds. Bins divide the
-    tensor's range in `ranges`; values outside count in the outermost bins. Memory use does not depend on the number of feeds.
+def observe_histograms(
+    model: onnx.ModelProto, ranges: Mapping[str, Range], *groups: Iterable[Feed], remember: Remember = anew
+) -> dict[str, np.ndarray]:
+    """Run the graph on every feed of each group. Return a dict from tensor name to histogram, int64 (BINS,), summed over feeds.
+    Bins divide the tensor's range in `ranges`; values outside count in the outermost bins. Memory use does not depend on the
+    number of feeds. `remember` may have the histograms of a group, (N * BINS,), from an earlier build.
     """
-    session = open_session(with_histograms(model, ranges))
-    counts, nothing = np.zeros(len(ranges) * BINS, np.int64), np.zeros(len(ranges) * BINS, np.int32)
-    for feed in feeds:
-        counts += session.run(None, {**feed, _EARLIER: nothing})[0]
-    return dict(zip(ranges, counts.reshape(-1, BINS), strict=True))
+    session = cache(lambda: open_session(with_histograms(model, ranges)))
+    nothing = np.zeros(len(ranges) * BINS, np.int32)
+
+    def count(feeds: Iterable[Feed]) -> np.ndarray:
+        counts = np.zeros(len(nothing), np.int64)
+        for feed in feeds:
+            counts += session().run(None, {**feed, _EARLIER: nothing})[0]
+        return counts
+
+    counts = sum(remember("histograms", (ranges, feeds), partial(count, feeds)) for feeds in groups)
+    return dict(zip(ranges, np.asarray(counts).reshape(-1, BINS), strict=True))
 
 
 def with_histograms(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:

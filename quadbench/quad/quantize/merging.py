@@ -18,14 +18,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from quadbench.artifacts import LORA_PREFIX
 from quadbench.artifacts.bundle import Int8Share
 from quadbench.quad.model import initializers
 from quadbench.quad.model.lora import input_names
+from quadbench.quad.model.lora_sites import Site, lora_sites, without_lora
 from quadbench.quad.quantize import encodings as enc
 from quadbench.quad.quantize.calibration import Feed, float_tensors
 from quadbench.quad.quantize.encodings import Encoding
-from quadbench.quad.quantize.passes import GraphIndex, replace_nodes
 from quadbench.quad.quantize.qdq import bias_key, encoding_sources, quantize_graph, typed_input, weight_key
 from quadbench.quad.quantize.quantizer import int8_share
 
@@ -42,32 +41,11 @@ class MergeableUnet:
     int8: Int8Share
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Site:
-    """A LoRA layer (site) in a float graph. Tensor `own` is the base layer's result; `total` is `own` plus the LoRA product."""
-
-    name: str
-    layer: onnx.NodeProto
-    own: str
-    total: str
-
-    @property
-    def weight(self) -> str:
-        """Return the name prefix of the quantized weight's tensors. Suffixes: `.int8`, `.scales`, `.zero_points`."""
-        return weight_key(self.layer.input[1], axis=0)
-
-    @property
-    def bias(self) -> str | None:
-        """Return the name prefix of the quantized bias's tensors, or None without a bias. Suffixes: `.int32`, `.scales`."""
-        output = self.layer.output[0]
-        return bias_key(self.layer.input[2], self.total if output == self.own else output) if len(self.layer.input) > 2 else None
-
-
 def make_mergeable(
     model: onnx.ModelProto, activations: Mapping[str, Encoding], lora: Mapping[str, Encoding], scratch: Path
 ) -> MergeableUnet:
     """Quantize a float U-Net. Return a MergeableUnet with a graph that merges LoRAs. LoRA layers' weights are in `scratch`."""
-    sites = list(_sites(model))
+    sites = list(lora_sites(model))
     plain = without_lora(model)
     moved = {site.layer.output[0]: activations[site.total] for site in sites if activations}
     encodings = {**activations, **moved}
@@ -89,37 +67,8 @@ def merge_adapter(unet: onnx.ModelProto, merge: onnx.ModelProto, lora: Feed) -> 
     return merged
 
 
-def _sites(model: onnx.ModelProto) -> Iterator[_Site]:
-    graph = GraphIndex(model)
-    for value in model.graph.input:
-        site = value.name.removeprefix(LORA_PREFIX).removesuffix(".up")
-        if value.name != input_names(site)[1]:
-            continue
-        product = graph.readers[value.name][0].output[0]
-        while (reader := graph.readers[product][0]).op_type == "Reshape":
-            product = reader.output[0]
-        (own,) = (name for name in reader.input if name != product)
-        layer = graph.producers[own]
-        while layer.op_type == "Reshape":
-            layer = graph.producers[layer.input[0]]
-        yield _Site(name=site, layer=layer, own=own, total=reader.output[0])
-
-
-def without_lora(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a float graph without LoRA inputs and LoRA products: each LoRA layer returns its base layer's result."""
-    plain, totals = deepcopy(model), {site.own: site.total for site in _sites(model)}
-    nodes = [node for node in plain.graph.node if node.output[0] not in totals.values()]
-    for node in nodes:
-        node.output[0] = totals.get(node.output[0], node.output[0])
-    replace_nodes(plain, nodes)
-    kept = [value for value in plain.graph.input if not value.name.startswith(LORA_PREFIX)]
-    del plain.graph.input[:]
-    plain.graph.input.extend(kept)
-    return plain
-
-
 def _merge_graph(
-    model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[_Site], lora: Mapping[str, Encoding], scratch: Path
+    model: onnx.ModelProto, unet: onnx.ModelProto, sites: list[Site], lora: Mapping[str, Encoding], scratch: Path
 ) -> onnx.ModelProto:
     """Move the weights of LoRA layers in `unet` to a file in `scratch`. Return an ONNX graph that merges a LoRA into them."""
     floats = {constant.name: constant for constant in model.graph.initializer}
@@ -146,25 +95,37 @@ def _merge_graph(
 class _Merge:
     """The part of a merge graph for one LoRA layer. `constants` maps tensor names to tensors of the quantized U-Net."""
 
-    site: _Site
+    site: Site
     constants: Mapping[str, onnx.TensorProto]
     lora: Mapping[str, Encoding]
 
     @property
+    def weight(self) -> str:
+        """Return the name prefix of the quantized weight's tensors. Suffixes: `.int8`, `.scales`, `.zero_points`."""
+        return weight_key(self.site.layer.input[1], axis=0)
+
+    @property
+    def bias(self) -> str | None:
+        """Return the name prefix of the quantized bias's tensors, or None without a bias. Suffixes: `.int32`, `.scales`."""
+        layer, site = self.site.layer, self.site
+        output = site.total if layer.output[0] == site.own else layer.output[0]
+        return bias_key(layer.input[2], output) if len(layer.input) > 2 else None
+
+    @property
     def outputs(self) -> list[str]:
         """Return the tensor names that merging replaces in a LoRA layer: the weight, its scales, and any bias with its scales."""
-        weight, bias = self.site.weight, self.site.bias
+        weight, bias = self.weight, self.bias
         has_bias = bias is not None and f"{bias}.int32" in self.constants
         return [f"{weight}.int8", f"{weight}.scales", *([f"{bias}.int32", f"{bias}.scales"] if has_bias else [])]
 
     @property
     def residual(self) -> str:
         """Return the name of a LoRA layer's residual, a tensor with the rounding errors of the base model's INT8 weight."""
-        return f"{self.site.weight}{RESIDUAL}"
+        return f"{self.weight}{RESIDUAL}"
 
     def residual_of(self, weight: onnx.TensorProto) -> onnx.TensorProto:
         """Return a float weight's INT8 rounding error as INT8 (O, I[, k, k]), with scale = weight scale / RESIDUAL_STEPS."""
-        integers, scales = (numpy_helper.to_array(self.constants[f"{self.site.weight}.{part}"]) for part in ("int8", "scales"))
+        integers, scales = (numpy_helper.to_array(self.constants[f"{self.weight}.{part}"]) for part in ("int8", "scales"))
         by_channel = scales.reshape(-1, *[1] * (integers.ndim - 1))
         lacking = (initializers.value(weight) / by_channel - integers) * RESIDUAL_STEPS
         low, high = enc.limits("int8")
@@ -172,7 +133,7 @@ class _Merge:
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
         """Yield ONNX nodes that add the LoRA product to a layer's weight, quantize the sum to INT8, and rescale the bias."""
-        (down, up), at, weight = input_names(self.site.name), self.site.name, self.site.weight
+        (down, up), at, weight = input_names(self.site.name), self.site.name, self.weight
         yield self._node("DequantizeLinear", [down, f"{at}.down.scale"], "down.float")
         yield self._node("DequantizeLinear", [up, f"{at}.up.scale"], "up.float")
         yield self._node("Reshape", [f"{at}.down.float", f"{at}.down.shape"], "down")  # (r, I k k)
@@ -192,7 +153,7 @@ class _Merge:
         yield self._node("QuantizeLinear", [f"{at}.sum", f"{weight}.scales", f"{weight}.zero_points"], "integers", axis=0)
         yield helper.make_node("Reshape", [f"{at}.integers", f"{at}.shape"], [f"{weight}.int8"])
         if len(self.outputs) > 2:
-            bias = self.site.bias
+            bias = self.bias
             yield self._node("Div", [f"{weight}.scales", base[1]], "growth")
             yield helper.make_node("Mul", [_base(f"{bias}.scales"), f"{at}.growth"], [f"{bias}.scales"])
             yield self._node("Cast", [_base(f"{bias}.int32")], "bias.float", to=TensorProto.FLOAT)
@@ -206,7 +167,7 @@ class _Merge:
     def own_constants(self) -> Iterator[onnx.TensorProto]:
         """Yield the ONNX constants that a layer's merge nodes read, except the residual. Base weights lie in the U-Net's file."""
         down, up = (np.float32(self.lora[name].scale) for name in input_names(self.site.name))
-        shape = list(self.constants[f"{self.site.weight}.int8"].dims)
+        shape = list(self.constants[f"{self.weight}.int8"].dims)
         values = {
             "down.scale": down,
             "up.scale": up,
@@ -219,7 +180,7 @@ class _Merge:
         }
         for name, value in values.items():
             yield numpy_helper.from_array(np.asarray(value), f"{self.site.name}.{name}")
-        yield self.constants[f"{self.site.weight}.zero_points"]
+        yield self.constants[f"{self.weight}.zero_points"]
         for name in self.outputs:
             of_base = deepcopy(self.constants[name])
             of_base.name = _base(name)

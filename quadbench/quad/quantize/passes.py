@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from quadbench.lint.rules import WIDEST_SINGLE_FILTER
 from quadbench.quad.model import initializers as weights
 
 Pass = Callable[[onnx.ModelProto], None]
+_MOST_OF_SHAPE = 64  # numbers in a constant that may be a shape, an axis or a pad
 MASKED_SCORE = -100.0  # exp(-100) is negligible in float32; -3.4e38 would leave 16-bit scores no resolution
 
 
@@ -45,13 +47,13 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
     out, shape = node.output[0], shapes[x]
     columns = 1 if shape[1] <= WIDEST_SINGLE_FILTER else 2
     filters = (shape[1],) + (1,) * (len(shape) - 2) + (columns,)
-    ones = _constant(model, f"group_norm.ones_{groups}", np.ones(groups, np.float32))
-    zeros = _constant(model, f"group_norm.zeros_{groups}", np.zeros(groups, np.float32))
-    rows = _constant(model, f"group_norm.rows_{groups}", np.array([shape[0], groups, -1], np.int64))
-    full = _constant(model, f"group_norm.shape_{'x'.join(map(str, shape))}", np.array(shape, np.int64))
+    ones = add_constant(model, f"group_norm.ones_{groups}", np.ones(groups, np.float32))
+    zeros = add_constant(model, f"group_norm.zeros_{groups}", np.zeros(groups, np.float32))
+    rows = add_constant(model, f"group_norm.rows_{groups}", np.array([shape[0], groups, -1], np.int64))
+    full = add_constant(model, f"group_norm.shape_{'x'.join(map(str, shape))}", np.array(shape, np.int64))
     values = np.zeros(filters, np.float32)
     values[..., 0] = _value(model, scale).reshape(filters[:-1])
-    weight = _constant(model, f"{scale}.{'x'.join(map(str, filters))}", values)
+    weight = add_constant(model, f"{scale}.{'x'.join(map(str, filters))}", values)
     pads = [0] * (2 * len(shape) - 5) + [columns - 1]  # the second filter column needs padding
     return [
         helper.make_node("Reshape", [x, rows], [f"{out}.rows"], f"{node.name}.rows"),
@@ -75,8 +77,8 @@ def _layer_norm_nodes(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx
     (x, scale), out = node.input[:2], node.output[0]
     offset = node.input[2] if len(node.input) > 2 else None
     shape = _value(model, scale).shape
-    ones = _constant(model, f"layer_norm.ones_{shape[-1]}", np.ones(shape, np.float32))
-    zeros = _constant(model, f"layer_norm.zeros_{shape[-1]}", np.zeros(shape, np.float32))
+    ones = add_constant(model, f"layer_norm.ones_{shape[-1]}", np.ones(shape, np.float32))
+    zeros = add_constant(model, f"layer_norm.zeros_{shape[-1]}", np.zeros(shape, np.float32))
     norm = deepcopy(node)
     norm.input[:] = [x, ones, zeros]
     norm.output[0] = f"{out}.norm"
@@ -100,8 +102,8 @@ def linear_as_gemm(model: onnx.ModelProto) -> None:
         if linear := linears.get(node.name):
             tokens, width, channels = linear.shape
             rows, flat = f"{linear.x}.rows", f"{linear.output}.rows.out"
-            to_rows = _constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
-            to_tokens = _constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
+            to_rows = add_constant(model, f"shape.rows_{width}", np.array([-1, width], np.int64))
+            to_tokens = add_constant(model, f"shape.{tokens}x{channels}", np.array([-1, tokens, channels], np.int64))
             if rows not in reshaped:  # by an earlier layer
                 nodes.append(helper.make_node("Reshape", [linear.x, to_rows], [rows], f"{linear.name}.rows"))  # -> (T, D)
             reshaped.add(rows)
@@ -147,7 +149,7 @@ def _linear(model: onnx.ModelProto, graph: GraphIndex, node: onnx.NodeProto) -> 
     if factor in graph.constants:
         constant, weight = graph.constants[factor], f"{factor}.transposed"
         if len(graph.readers[factor]) > 1:
-            weight = _constant(model, weight, weights.value(constant).T)
+            weight = add_constant(model, weight, weights.value(constant).T)
         else:  # in place, as weights may be large
             weights.transpose(constant)
             constant.name = weight
@@ -182,7 +184,17 @@ def value_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Return a graph's inputs, intermediate values and outputs as a list of ValueInfoProto with inferred types and shapes."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    light = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import
+    )  # without weights, which onnx would copy
+    graph = model.graph
+    light.graph.MergeFrom(onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output))
+    light.graph.value_info.extend(graph.value_info)
+    for constant in graph.initializer:
+        is_small = prod(constant.dims) <= _MOST_OF_SHAPE
+        kept = constant if is_small else onnx.TensorProto(name=constant.name, dims=constant.dims, data_type=constant.data_type)
+        light.graph.initializer.append(kept)
+    inferred = onnx.shape_inference.infer_shapes(light, strict_mode=True).graph
     return [*inferred.input, *inferred.value_info, *inferred.output]
 
 
@@ -190,7 +202,7 @@ def _value(model: onnx.ModelProto, name: str) -> np.ndarray:
     return weights.value(next(i for i in model.graph.initializer if i.name == name))
 
 
-def _constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
+def add_constant(model: onnx.ModelProto, name: str, value: np.ndarray) -> str:
     """Add an initializer to the model unless the name exists, and return the name."""
     if not any(i.name == name for i in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))

@@ -17,7 +17,16 @@ from quadbench.artifacts.bundle import Int8Fraction, Int8Share
 from quadbench.host import release_memory
 from quadbench.quad.divergence import ratio_db, spread
 from quadbench.quad.model.initializers import open_session
-from quadbench.quad.quantize.calibration import PLAIN_RULES, Feed, RangeRule, float_tensors, observe_histograms, observe_ranges
+from quadbench.quad.quantize.calibration import (
+    PLAIN_RULES,
+    Feed,
+    RangeRule,
+    Remember,
+    anew,
+    float_tensors,
+    observe_histograms,
+    observe_ranges,
+)
 from quadbench.quad.quantize.encodings import Encoding, Range
 from quadbench.quad.quantize.passes import inferred_values, value_shapes
 from quadbench.quad.quantize.qdq import WEIGHT_AXIS, activation_encodings, encoding_sources, quantize_graph
@@ -278,18 +287,24 @@ class _Cutter:
 
 
 class ObservedGraph:
-    """A float graph with the ranges of its tensors observed over some feeds. Histograms are computed on first use."""
+    """A float graph with the ranges of its tensors observed over groups of feeds. Histograms are computed on first use.
+    `remember` may have what was observed of a group in an earlier build.
+    """
 
-    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed]) -> None:
-        self.model, self.feeds = model, feeds
+    def __init__(self, model: onnx.ModelProto, *groups: Sequence[Feed], remember: Remember = anew) -> None:
+        self.model, self.feeds = model, [feed for group in groups for feed in group]
+        self._groups, self._remember = [group for group in groups if group], remember
         self.sources = encoding_sources(model, float_tensors(model))
-        self.seen = observe_ranges(model, feeds)
+        self.seen = observe_ranges(model, *self._groups, remember=remember)
         release_memory()
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """A dict from tensor name to the histogram of the tensor's values over its observed range: int64, (BINS,)."""
-        counts = observe_histograms(self.model, self.seen, self.feeds)
+        """A dict from tensor name to the histogram of the tensor's values over its observed range: int64, (BINS,). Tensors whose
+        values were only moved are left out.
+        """
+        seen = {name: self.seen[name] for name, source in self.sources.items() if name == source}
+        counts = observe_histograms(self.model, seen, *self._groups, remember=self._remember)
         release_memory()
         return counts
 
@@ -305,7 +320,8 @@ class CalibratedGraph:
         """Return a dict from float tensor name to Range (low, high) for quantization, computed by the RangeRule for `dtype`."""
         rule, seen = self._rules[dtype], self._observed.seen
         counts = self._observed.counts if rule.estimator else {}
-        return {name: rule.range_of(values, counts.get(name), dtype) for name, values in seen.items()}
+        ranges = {name: rule.range_of(seen[name], counts.get(name), dtype) for name in set(self.sources.values())}
+        return {name: ranges[source] for name, source in self.sources.items()}
 
     def encodings(self, dtype: str, lora: Mapping[str, Encoding] | None = None) -> dict[str, Encoding]:
         """Return a dict from activation tensor name to Encoding. `dtype` is the integer type, `uint16` or `uint8`."""
