@@ -100,7 +100,8 @@ def _foundation(size: str) -> "tuple[Foundation, tuple[str, ...], int]":
     config |= {"block_out_channels": [96, 192, 384, 384], "sample_size": 32}
     unet = UNet2DConditionModel.from_config(config)
     foundation = random_foundation("sd15", seed=0)
-    return replace(foundation, skeleton=unet, readers={"unet": lambda: unet}), ATTENTION, 32
+    sizes = foundation.sizes._replace(latent=config["sample_size"])
+    return replace(foundation, skeleton=unet, sizes=sizes, readers={"unet": lambda: unet}), ATTENTION, 32
 
 
 def _save(model: onnx.ModelProto, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -52,10 +53,11 @@ class BundleWriter:
         path = self._path("/".join(filter(None, (variant.value, task, f"{component.value}.onnx"))))
         outside = initializers.file_of(model)
         data = None
-        if outside:  # external weights of a large graph are linked under their SHA-256
+        if outside:  # external weights of a large graph lie under their SHA-256
             sha256 = sha256_of(outside)
             place = self._path(f"{variant.value}/{sha256}")
-            link_file(outside, place)
+            # A part of builds keeps a link, and onnx refuses a file of weights with several hard links.
+            (shutil.copyfile if outside.stat().st_nlink > 1 else link_file)(outside, place)
             name = place.relative_to(self.folder).as_posix()
             data = FileRef(path=name, sha256=sha256, size_bytes=place.stat().st_size)
         onnx.save(initializers.with_weights_file(model, data.sha256) if data else model, path)

@@ -5,7 +5,6 @@ refer to a file and an offset. In memory, the file is given by its absolute path
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -24,6 +23,7 @@ from safetensors.numpy import save_file
 from quadbench.errors import ArtifactError, quote
 from quadbench.harness.runtime_library import EXACT
 from quadbench.quad.model_files import tensor_places
+from quadbench.results.manifest import link_file
 
 ROOT = Path("/")
 _GRAPH, _WEIGHTS = "graph.onnx", "weights"
@@ -42,10 +42,10 @@ def save_with_file(program: object, scratch: Path) -> onnx.ModelProto:
 def keep_graph(model: onnx.ModelProto, folder: Path) -> None:
     """Write a graph into an empty folder, and move its file of weights there, if `save_with_file` has written one."""
     outside = file_of(model)
-    if outside:
-        shutil.move(outside, folder / _WEIGHTS)
-        shutil.rmtree(outside.parent)
     onnx.save(with_weights_file(model, _WEIGHTS) if outside else model, folder / _GRAPH)
+    if outside:
+        link_file(outside, folder / _WEIGHTS)
+        discard(model)
 
 
 def kept_graph(folder: Path) -> onnx.ModelProto:
@@ -121,6 +121,14 @@ def external_tensors(message: Message) -> Iterator[onnx.TensorProto]:
 def file_of(model: onnx.ModelProto) -> Path | None:
     """Return the external weights file of a graph; None if the graph holds its weights itself."""
     return next((ROOT / ExternalDataInfo(initializer).location for initializer in _external(model)), None)
+
+
+def discard(model: onnx.ModelProto) -> None:
+    """Remove the weights files that `save_with_file` wrote for a graph, if any; the graph cannot be used afterwards."""
+    if file := file_of(model):
+        file.unlink()
+        file.with_name(_GRAPH).unlink()
+        file.parent.rmdir()
 
 
 def with_weights_file(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

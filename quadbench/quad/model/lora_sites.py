@@ -82,7 +82,7 @@ def with_ranks(model: onnx.ModelProto, ranks: Mapping[str, int]) -> onnx.ModelPr
             inputs[name].type.tensor_type.shape.dim[axis].dim_value = rank
         for node in site.down:
             if node.op_type == "Reshape":
-                sizes = numpy_helper.to_array(constants[node.input[1]]).copy()
+                sizes = np.array(initializers.value(constants[node.input[1]]))
                 sizes[-1] = rank
                 node.input[1] = add_constant(resized, f"shape.{'x'.join(map(str, sizes))}", sizes)
     _remove(resized, [site for site in sites if site.name not in ranks])

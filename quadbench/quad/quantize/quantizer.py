@@ -294,8 +294,8 @@ class ObservedGraph:
     def __init__(self, model: onnx.ModelProto, *groups: Sequence[Feed], remember: Remember = anew) -> None:
         self.model, self.feeds = model, [feed for group in groups for feed in group]
         self._groups, self._remember = [group for group in groups if group], remember
-        self.sources = encoding_sources(model, float_tensors(model))
         self.seen = observe_ranges(model, *self._groups, remember=remember)
+        self.sources = encoding_sources(model, self.seen)
         release_memory()
 
     @cached_property
