@@ -21,8 +21,8 @@ from quadbench.quad.items import Item, PreparedTask, start_keys
 from quadbench.quad.model.foundation import time_features
 from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare
 from quadbench.quad.runner import Denoiser, GraphSession
+from quadbench.quad.samplers.ddim import ddim_table
 from quadbench.quad.samplers.ed import ed_table
-from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
@@ -61,10 +61,10 @@ def compare(prepared: PreparedRecipe, task: PreparedTask, steps: int, seed: int,
 
     Euler discrete executes as many steps as OLSS does: at a strength below 1 diffusers' schedule would be cut short.
     """
-    alphas = prepared.foundation.alphas_cumprod
+    schedule = prepared.foundation.schedule
     start = start_keys(task.task)
     whole = math.ceil(steps / start["strength"])
-    tables = (ddim_table(alphas, **start), task.table, ed_table(alphas, steps=whole, **start))
+    tables = (ddim_table(schedule, **start), task.table, ed_table(schedule, steps=whole, **start))
     items = [replace(item, seed=item.seed + 1000 * (seed + 1)) for item in task.items.evaluation[:images]]
     images_db = []
     for item in items:

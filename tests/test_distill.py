@@ -149,14 +149,14 @@ def test_training_that_brings_nothing_ends_early_and_keeps_what_came_in(case: Ca
 
 @pytest.mark.slow
 def test_half_of_the_examples_know_their_noise(case: Case) -> None:
-    noised = [example for example in case.training if example.noise is not None]
+    noised = [example for example in case.training if example.target is not None]
     assert 0 < len(noised) < len(case.training)
-    assert all(example.noise is None for example in case.validation)
-    alpha = float(case.prepared.foundation.alphas_cumprod[round(case.prepared.tasks[0].table.timesteps[0])])
+    assert all(example.target is None for example in case.validation)
+    alpha = float(case.prepared.foundation.schedule.alpha(case.prepared.tasks[0].table.timesteps[0]))
     example = noised[0]
-    rest = torch.from_numpy(example.feed["sample"]) - (1 - alpha) ** 0.5 * example.noise
+    rest = torch.from_numpy(example.feed["sample"]) - (1 - alpha) ** 0.5 * example.target
     assert float((rest / alpha**0.5).square().mean()) > 0
-    assert not torch.equal(example.teacher, example.noise)
+    assert not torch.equal(example.teacher, example.target)
 
 
 @pytest.mark.slow

@@ -19,7 +19,15 @@ from quadbench.quad.reference import Reference, reference_for, with_adapters  # 
 from quadbench.recipe import Task  # noqa: E402
 
 KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}
-CASES = [(kind, scheme, strength) for kind, strengths in KINDS.items() for scheme in ("lcm", "ed") for strength in strengths]
+SCHEMES = ("lcm", "ed", "ddim")
+CASES = [(kind, scheme, strength) for kind, strengths in KINDS.items() for scheme in SCHEMES for strength in strengths]
+SPACINGS = ({"spacing": "trailing"}, {"spacing": "linspace"}, {"timesteps": (999, 749, 499, 249)})
+SCHEDULES = {
+    "v": {"prediction_type": "v_prediction"},
+    "x0": {"prediction_type": "sample"},
+    "zero SNR": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    "flow": {"prediction_type": "flow_prediction", "shift": 3.0},
+}
 
 
 def case_of(
@@ -52,6 +60,33 @@ def test_a_pipeline_of_diffusers_draws_what_the_table_draws(
     with torch.no_grad():
         expected, drawn = reference._run_pipeline(item), reference._run_components(item).clamp(-1, 1)
     torch.testing.assert_close(drawn, expected, atol=2e-3, rtol=1e-3)
+
+
+def _agree(reference: Reference, item: Item) -> None:
+    """Assert that diffusers' pipeline draws what the components draw under the table."""
+    with torch.no_grad():
+        expected, drawn = reference._run_pipeline(item), reference._run_components(item).clamp(-1, 1)
+    torch.testing.assert_close(drawn, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("options", SPACINGS, ids=lambda options: next(iter(options.values())))
+@pytest.mark.parametrize(("kind", "scheme", "strength"), CASES)
+def test_spaced_and_listed_steps_draw_what_the_table_draws(
+    tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None, options: dict[str, object]
+) -> None:
+    scheme = "ed" if (scheme == "lcm" and "spacing" in options) or (scheme == "ddim" and "timesteps" in options) else scheme
+    sampler = {"scheme": scheme, "steps": 4, **options}
+    _agree(*case_of(tiny_recipe, foundation, kind, scheme, strength, sampler=sampler))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("kind", "scheme", "strength"), CASES)
+def test_predictions_of_all_kinds_draw_what_the_table_draws(
+    tiny_recipe: Path, kind: str, scheme: str, strength: float | None, schedule: str
+) -> None:
+    scheme = "ed" if schedule == "flow" else scheme
+    foundation = load_foundation(tiny_recipe.parent / "model", SCHEDULES[schedule])
+    _agree(*case_of(tiny_recipe, foundation, kind, scheme, strength))
 
 
 @pytest.mark.parametrize("scheme", ["lcm", "ed"])

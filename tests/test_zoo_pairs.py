@@ -4,14 +4,15 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("peft")
-from quadbench.quad.samplers.olss import ddim_table
+from quadbench.quad.samplers.ddim import ddim_table
+from quadbench.quad.samplers.schedule import Schedule
 from training import captions, corpus, image_to_image, noise
 
 
 @pytest.mark.parametrize("strength", image_to_image.STRENGTH.values())
 @pytest.mark.parametrize("steps", [20, 50, 100])
 def test_the_sampler_starts_where_the_adapter_was_trained(strength: float, steps: int) -> None:
-    table = ddim_table(noise.ALPHA_BAR, steps=steps, strength=strength)
+    table = ddim_table(Schedule(alphas=tuple(noise.ALPHA_BAR.double().tolist())), steps=steps, strength=strength)
     low, high = image_to_image.start_times(strength)
     assert low <= table.timesteps[0] < high
 

@@ -9,6 +9,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
+from quadbench.quad.samplers.schedule import Schedule  # noqa: E402
 from quadbench.quad.samplers.table import run_table  # noqa: E402
 from training import autoencoder, captions, corpus, loop, noise, pictures, removal, text_to_image  # noqa: E402
 
@@ -92,7 +93,7 @@ def test_removal_is_trained_on_what_the_sampler_table_shows() -> None:
     final = removal.sample(Quarter(), batch, steps=4, generator=torch.Generator().manual_seed(1))
     drawn = torch.Generator().manual_seed(1)
     fresh = torch.cat([torch.randn(1, 4, 16, 16, generator=drawn) for _ in range(4)] + [torch.zeros(1, 4, 16, 16)])
-    table = lcm_table(noise.ALPHA_BAR, steps=4)
+    table = lcm_table(Schedule(alphas=tuple(noise.ALPHA_BAR.double().tolist())), steps=4)
     expected = run_table(table, lambda _, x: 0.25 * x, latent=composite, noise=fresh, mask=mask)
     assert tuple(table.timesteps) == removal.SAMPLER_TIMES
     torch.testing.assert_close(final, expected, atol=1e-3, rtol=1e-3)

@@ -1,6 +1,7 @@
 """The command `recipe`: check a recipe and its files, write a new recipe, or print the JSON Schema of recipes."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quadbench.cli.console import print_answer, print_json
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, add_recipe, counted, next_command
@@ -10,6 +11,9 @@ from quadbench.quad.new_recipe import recipe_text
 from quadbench.recipe import Recipe, recipe_digest
 from quadbench.recipe.recipe import recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
+
+if TYPE_CHECKING:  # it imports numpy
+    from quadbench.quad.model_family import ModelConfigs
 
 
 def add(commands: Subparsers) -> None:
@@ -24,11 +28,13 @@ def add(commands: Subparsers) -> None:
 
 
 def run_check(options: Options) -> int:
-    recipe = _read_checked(options.recipe)
+    recipe, model = _read_checked(options.recipe)
     digest = recipe_digest(recipe)
-    answer = {"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]}
+    scheduler = {key: getattr(model.scheduler, key) for key in ("prediction", "spacing", "zero_terminal_snr")}
+    answer: dict[str, object] = {"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]}
+    answer["model"] = {"family": model.family, **scheduler}
     counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
-    valid = f"{recipe.name}: valid; {counts}, digest {digest[:12]}"
+    valid = f"{recipe.name}: valid; {counts}, digest {digest[:12]}\nmodel: {model.family}, {model.scheduler.words()}"
     print_answer(options, answer, f"{valid}\nnext: {next_command(options, 'run', options.recipe)}")
     return 0
 
@@ -67,10 +73,9 @@ def run_schema(_options: Options) -> int:
     return 0
 
 
-def _read_checked(source: str | Path) -> Recipe:
-    """Read and return a recipe. Raise an error if a file to which the recipe refers is missing or unusable."""
+def _read_checked(source: str | Path) -> tuple[Recipe, "ModelConfigs"]:
+    """Return a recipe and its model's configurations. Raise an error if a file of the recipe is missing or unusable."""
     from quadbench.quad.inputs import check_references, read_recipe
 
     recipe = read_recipe(source)
-    check_references(recipe)
-    return recipe
+    return recipe, check_references(recipe)

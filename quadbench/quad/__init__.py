@@ -6,6 +6,7 @@ prepare.py          float graphs, calibration inputs, per-graph U-Nets; results 
 parts.py            what builds reuse of earlier ones: float graphs, sampler runs, ranges, images
 part_store.py       folders of such parts, named by digests, checked when used
 model_files.py      paths and formats of models and adapters; pickles refused; safetensors headers
+model_family.py     families of models and adapters by their files; others refused; schedules that samplers need
 inputs.py           images, masks and prompts of tasks; checks of a recipe's files
 items.py            inputs as tensors, seeds and noise; each task's sampler; calibration runs
 runner.py           ONNX Runtime calls, guidance, several adapters stacked as LoRA inputs
@@ -23,5 +24,5 @@ new_recipe.py       YAML text of `quadbench recipe new`
 model/              foundation models in float, exported to ONNX with LoRA inputs
 quantize/           ranges, encodings, QDQ graphs, 8-bit layers, merged-at-load U-Net
 adapters/           LoRA files, shared LoRA encodings, judgement, inspection, conversion
-samplers/           LCM, OLSS and Euler as tables of coefficients
+samplers/           LCM, OLSS, Euler and DDIM as tables of coefficients; noise schedules
 """

@@ -32,12 +32,13 @@ VALIDATION_EXAMPLES = 32
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """A training example: U-Net inputs `feed` without LoRA tensors, and the float U-Net's noise prediction `teacher` (1, 4, h,
-    w). `noise` (1, 4, h, w) was added to a clean latent; it is None if `feed` was recorded from a sampler's run.
+    w). `target` (1, 4, h, w) is what a perfect U-Net would predict for a latent with new noise, for most models that noise; it is
+    None if `feed` was recorded from a sampler's run.
     """
 
     feed: Feed
     teacher: torch.Tensor
-    noise: torch.Tensor | None
+    target: torch.Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +76,9 @@ def examples(
             moved = reseeded(task, items[task.task.name], seed)
             visited = run_calibration(moved, prepared.encoders, prepared.unet, lora)
             seen = zip(visited.feeds, visited.eps, strict=True)
-            collected += [Example(feed=feed, teacher=eps, noise=None) for feed, eps in seen]
+            collected += [Example(feed=feed, teacher=eps, target=None) for feed, eps in seen]
             anew = _noised(prepared, moved, visited, seed) if noised else ()
-            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), noise=noise) for feed, noise in anew]
+            collected += [Example(feed=feed, teacher=prepared.unet(feed | lora), target=target) for feed, target in anew]
     return collected
 
 
@@ -90,18 +91,17 @@ def reseeded(task: PreparedTask, items: Sequence[Item], seed: int) -> PreparedTa
 def _noised(
     prepared: PreparedRecipe, task: PreparedTask, visited: CalibrationRun, seed: int
 ) -> Iterator[tuple[Feed, torch.Tensor]]:
-    """Yield a pair (U-Net inputs, noise) for each final latent z in `visited` and each time step. The inputs have the prompt of z
-    and the noisy latent sqrt(a) z + sqrt(1 - a) noise, where a is the step's cumulative alpha.
+    """Yield a pair (U-Net inputs, right prediction) for each final latent z in `visited` and each time step. The inputs have the
+    prompt of z, and z with as much new noise as the model's schedule has at the step.
     """
     steps = len(task.table.timesteps)
     runs = len(visited.feeds) // (len(visited.latents) * steps)  # 2 with guidance: with the prompt, then without
     generator = torch.Generator().manual_seed(seed)
     for item, latent in enumerate(visited.latents):
         for step, timestep in enumerate(task.table.timesteps):
-            alpha = float(prepared.foundation.alphas_cumprod[round(timestep)])
             noise = torch.randn(latent.shape, generator=generator)
-            sample = alpha**0.5 * latent + (1 - alpha) ** 0.5 * noise
-            yield visited.feeds[(item * steps + step) * runs] | {"sample": sample.numpy()}, noise
+            sample, target = (a * latent + b * noise for a, b in prepared.foundation.schedule.noised(timestep))
+            yield visited.feeds[(item * steps + step) * runs] | {"sample": sample.numpy()}, target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,10 +184,10 @@ class Training:
     def _loss(self, batch: Sequence[Example]) -> torch.Tensor:
         eps = self.graph(_stacked(batch) | self._inputs(self.weights))
         loss = (eps - torch.cat([example.teacher for example in batch])).square().mean()
-        known = [i for i, example in enumerate(batch) if example.noise is not None]
+        known = [i for i, example in enumerate(batch) if example.target is not None]
         if known and self.settings.diffusion_weight:
-            noise = torch.cat([n for example in batch if (n := example.noise) is not None])
-            loss = loss + self.settings.diffusion_weight * (eps[known] - noise).square().mean()
+            target = torch.cat([right for example in batch if (right := example.target) is not None])
+            loss = loss + self.settings.diffusion_weight * (eps[known] - target).square().mean()
         return loss
 
     def _inputs(self, weights: Tensors) -> Tensors:

@@ -16,8 +16,9 @@ from quadbench import zoo
 from quadbench.artifacts.pixels import Pixels, read_pixels
 from quadbench.artifacts.safe_text import FileName, RelativePath
 from quadbench.errors import QuadbenchError, UnknownNameError, UserError
-from quadbench.quad.model_files import ModelSizes, adapter_source, check_adapter, check_checkpoint, foundation_files, known_sizes
-from quadbench.recipe import CheckpointFoundation, Recipe, Task, tasks
+from quadbench.quad.model_family import ModelConfigs, check_adapter_family, check_schedules, read_model
+from quadbench.quad.model_files import AdapterSource, ModelSizes, adapter_source, check_adapter, known_sizes
+from quadbench.recipe import Recipe, Task, tasks
 from quadbench.recipe.recipe import load_recipe
 from quadbench.recipe.settings import MIN_DISTILL_SAMPLES
 from quadbench.spec import read_json
@@ -139,16 +140,23 @@ def read_recipe(path_or_name: str | Path, changes: Mapping[str, Any] | None = No
     return load_recipe(path_or_name, changes, profiles=profile_names())
 
 
-def check_references(recipe: Recipe) -> None:
-    """Check that a recipe's files exist, and its tasks have enough inputs of the right size; list all problems in a UserError."""
+def check_references(recipe: Recipe) -> ModelConfigs:
+    """Check a recipe's files: the model's family and configurations, adapters of that family, samplers that the model's schedule
+    allows, enough inputs of the right size. Return the ModelConfigs. List all problems in a UserError.
+    """
     sizes, samples = known_sizes(recipe.foundation), recipe.quad.calibration.samples
     sources = {name: source for name, spec in recipe.adapters.items() if (source := adapter_source(spec))}
+    model: ModelConfigs | None = None
+    problems: list[str] = []
+    try:
+        model = read_model(recipe.foundation)
+        problems += check_schedules(recipe, model.scheduler)
+    except QuadbenchError as error:
+        problems.append(str(error))
     checks: list[Callable[[], object]] = [
-        partial(_check_foundation, recipe),
-        *(partial(check_adapter, name, source) for name, source in sources.items()),
+        *(partial(_check_adapter, name, source, model) for name, source in sources.items()),
         *(partial(_check_inputs, task, samples, sizes) for task in recipe.tasks),
     ]
-    problems = []
     for check in checks:
         try:
             check()
@@ -156,8 +164,9 @@ def check_references(recipe: Recipe) -> None:
             problems.append(str(error))
     problems += _unknown_devices(recipe)
     problems = problems or [*_undivided(recipe)]  # this check needs valid inputs
-    if problems:
+    if problems or model is None:
         raise UserError("\n".join(dict.fromkeys(problems)))  # tasks may share inputs
+    return model
 
 
 def check_devices(recipe: Recipe) -> None:
@@ -172,12 +181,10 @@ def _unknown_devices(recipe: Recipe) -> Iterator[str]:
         yield f"devices: {UnknownNameError('device profile', name, sorted(known))}"
 
 
-def _check_foundation(recipe: Recipe) -> None:
-    match recipe.foundation:
-        case CheckpointFoundation(path=path):
-            check_checkpoint(path)
-        case tasks.DiffusersFoundation(path=path):
-            foundation_files(path)
+def _check_adapter(name: str, source: AdapterSource, model: ModelConfigs | None) -> None:
+    check_adapter(name, source)
+    if model:
+        check_adapter_family(name, source, model)
 
 
 def _check_inputs(task: Task, calibration_samples: int, sizes: ModelSizes | None) -> None:

@@ -15,12 +15,13 @@ from quadbench.errors import UserError
 from quadbench.quad.inputs import MASKED_FROM, evaluation_count, read_inputs, read_pictures
 from quadbench.quad.model.foundation import Foundation, time_features
 from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, token_feed
+from quadbench.quad.samplers.ddim import ddim_table, teacher_table
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
-from quadbench.quad.samplers.olss import SamplerInput, ddim_table, olss_table
+from quadbench.quad.samplers.olss import SamplerInput, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import Task, mix_name
-from quadbench.recipe.tasks import EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, TextToImageTask
+from quadbench.recipe.tasks import DdimSampler, EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, TextToImageTask
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # keeps the noise of calibration and evaluation apart
 Unet = Callable[[Feed], torch.Tensor]
@@ -35,6 +36,7 @@ class Item:
     name: str
     seed: int
     prompt: str
+    negative_prompt: str
     input_ids: tuple[int, ...]
     negative_input_ids: tuple[int, ...]
     image: torch.Tensor | None = None
@@ -81,6 +83,7 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         name=entry.name,
         seed=task.seed + seed,
         prompt=entry.prompt,
+        negative_prompt=entry.negative_prompt,
         image=_as_batch(image) / 127.5 - 1 if image is not None else None,
         mask=(_as_batch(mask) >= MASKED_FROM).float() if mask is not None else None,
         blend=blend_mask(mask >= MASKED_FROM) if mask is not None and isinstance(task, InpaintTask) and task.composite else None,
@@ -144,7 +147,7 @@ def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, l
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
-        teacher = ddim_table(foundation.alphas_cumprod, **start_keys(task))
+        teacher = teacher_of(task, foundation)
         of_teacher = time_features(foundation, list(teacher.timesteps))
         inputs = [
             SamplerInput(
@@ -160,15 +163,24 @@ def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, l
     return PreparedTask(task=task, table=table, features=features, items=items)
 
 
+def teacher_of(task: Task, foundation: Foundation) -> SamplerTable:
+    """Return the table of 100 steps that an OLSS task's sampler imitates, with the sampler's time steps if it says which."""
+    spacing = task.sampler.spacing if isinstance(task.sampler, OlssSampler) else None
+    return teacher_table(foundation.schedule, spacing=spacing, **start_keys(task))
+
+
 def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
-    """Return an LCM or ED (Euler discrete) task's sampler table. Return None for OLSS, whose table is fitted to U-Net runs."""
+    """Return a task's sampler table. Return None for OLSS, whose table is fitted to U-Net runs."""
+    schedule, start = foundation.schedule, start_keys(task)
     match task.sampler:
         case OlssSampler():
             return None
-        case LcmSampler(steps=steps):
-            return lcm_table(foundation.alphas_cumprod, steps=steps, **start_keys(task))
-        case EdSampler(steps=steps):
-            return ed_table(foundation.alphas_cumprod, steps=steps, **start_keys(task))
+        case LcmSampler(steps=steps, timesteps=listed):
+            return lcm_table(schedule, steps=steps, timesteps=listed or (), **start)
+        case EdSampler(steps=steps, spacing=spacing, timesteps=listed):
+            return ed_table(schedule, steps=steps, spacing=spacing, timesteps=listed or (), **start)
+        case DdimSampler(steps=steps, spacing=spacing):
+            return ddim_table(schedule, steps=steps, spacing=spacing, **start)
 
 
 class StartKeys(TypedDict):

@@ -154,7 +154,7 @@ def foundation_files(folder: Path) -> dict[str, Path]:
     missing += [] if is_file(folder / DIFFUSERS_INDEX) else [DIFFUSERS_INDEX]
     if missing:
         raise UserError(
-            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a Stable Diffusion 1.x folder",
+            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a folder of Stable Diffusion 1.x or 2.x",
             hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
         )
     parts = (path for part in DIFFUSERS_PARTS for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
@@ -169,15 +169,7 @@ def require_weights(path: Path) -> None:
 
 def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
     """Return a dict from tensor name to (begin, end), byte offsets in a safetensors file. Raise ValueError for a bad file."""
-    with open_regular(path) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
-        data_bytes = size_bytes - _LENGTH_BYTES - length
-        if length > _MAX_HEADER_BYTES or data_bytes < 0:
-            raise ValueError(f"the file has {size_bytes} bytes, but claims a header of {length}")
-        header = from_json(file.read(length), allow_inf_nan=False)
-    if not isinstance(header, dict):
-        raise ValueError("the header is not a JSON object")
+    header, data_bytes, size_bytes = _header(path)
     header.pop(_METADATA, None)
     if len(header) > MAX_TENSORS:
         raise ValueError(f"the file has {len(header)} tensors; expected at most {MAX_TENSORS}")
@@ -187,6 +179,37 @@ def tensor_places(path: Path) -> dict[str, tuple[int, int]]:
         raise ValueError(f"the header describes {end} bytes of tensors, but the file has {data_bytes}")
     start = size_bytes - data_bytes
     return {name: (start + begin, start + end) for name, (begin, end) in places.items()}
+
+
+def tensor_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return (shapes by tensor name, metadata) of a safetensors file whose header was checked. Odd entries are left out."""
+    header, _, _ = _header(path)
+    metadata = header.pop(_METADATA, None)
+    shapes = {name: tuple(shape) for name, entry in header.items() if (shape := _shape(entry)) is not None}
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return shapes, {key: value for key, value in texts if isinstance(value, str)}
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """Return (header, bytes of tensors, bytes of the file) of a safetensors file. Raise ValueError for a bad header."""
+    with open_regular(path) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff"))
+        data_bytes = size_bytes - _LENGTH_BYTES - length
+        if length > _MAX_HEADER_BYTES or data_bytes < 0:
+            raise ValueError(f"the file has {size_bytes} bytes, but claims a header of {length}")
+        header = from_json(file.read(length), allow_inf_nan=False)
+    if not isinstance(header, dict):
+        raise ValueError("the header is not a JSON object")
+    return header, data_bytes, size_bytes
+
+
+def _shape(entry: object) -> list[int] | None:
+    match entry:
+        case {"shape": list() as shape} if all(isinstance(side, int) for side in shape):
+            return shape
+        case _:
+            return None
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:

@@ -25,13 +25,33 @@ from quadbench.quad.model.foundation import Foundation
 from quadbench.quad.model_files import PEFT_TENSORS, AdapterFormat, AdapterSource
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import Task
-from quadbench.recipe.tasks import ImageToImageTask, InpaintTask, OlssSampler, TextToImageTask
+from quadbench.recipe.tasks import (
+    DdimSampler,
+    EdSampler,
+    ImageToImageTask,
+    InpaintTask,
+    LcmSampler,
+    OlssSampler,
+    Spacing,
+    TextToImageTask,
+)
 
 _ALPHA = ".alpha"
 _PEFT_PREFIX = "base_model.model."
 _loader = StableDiffusionLoraLoaderMixin
 State = dict[str, torch.Tensor]
-_SCHEDULERS = {"lcm": (diffusers.LCMScheduler, {}), "ed": (diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"})}
+
+
+class _FlowScheduler(diffusers.FlowMatchEulerDiscreteScheduler):
+    """diffusers' Euler scheduler of flow matching with the methods that its Stable Diffusion pipelines call."""
+
+    init_noise_sigma = 1.0
+
+    def scale_model_input(self, sample: torch.Tensor, _timestep: torch.Tensor) -> torch.Tensor:
+        return sample
+
+    def add_noise(self, latent: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return self.scale_noise(latent, timestep, noise)
 
 
 def with_adapters(unet: nn.Module, sources: Mapping[str, AdapterSource], weights: Mapping[str, float]) -> nn.Module:
@@ -151,15 +171,18 @@ class Reference:
         return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
 
     def _run_pipeline(self, item: Item) -> torch.Tensor:
-        """Run the task's diffusers pipeline on an input's prompt, image and mask. Return an image (1, 3, H, W) in [-1, 1]."""
-        task, steps = self.task, self.task.sampler.steps
+        """Run the task's diffusers pipeline on an input's prompts, image and mask. Return an image (1, 3, H, W) in [-1, 1]."""
+        task = self.task
         kwargs = {
             "prompt": item.prompt,
-            "num_inference_steps": steps,
+            "negative_prompt": item.negative_prompt,
+            "num_inference_steps": task.sampler.steps,
             "guidance_scale": task.guidance,
             "generator": torch.Generator().manual_seed(item.seed),
             "output_type": "pt",
         }
+        if isinstance(task.sampler, LcmSampler | EdSampler) and task.sampler.timesteps:
+            kwargs["timesteps"] = list(task.sampler.timesteps)
         pipeline = self._pipeline()
         match task:
             case TextToImageTask():
@@ -180,19 +203,39 @@ class Reference:
             ImageToImageTask: diffusers.StableDiffusionImg2ImgPipeline,
             InpaintTask: diffusers.StableDiffusionInpaintPipeline,
         }[type(self.task)]
-        scheduler, options = _SCHEDULERS[self.task.sampler.scheme]
         pipeline = kind(
             vae=self.foundation.vae,
             text_encoder=self.foundation.text_encoder,
             tokenizer=self.foundation.tokenizer,
             unet=self.unet,
-            scheduler=scheduler.from_config(self.foundation.scheduler_config, **options),
+            scheduler=self._scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _scheduler(self) -> Any:
+        """Return diffusers' scheduler of the task's sampler, with the model's configuration and the recipe's spacing."""
+        config, sampler = self.foundation.scheduler, self.task.sampler
+        if config.is_flow:
+            return _FlowScheduler(num_train_timesteps=config.train_steps, shift=config.shift)
+        arguments = config.arguments()
+        match sampler:
+            case LcmSampler():
+                return diffusers.LCMScheduler(**arguments)
+            case EdSampler():
+                return diffusers.EulerDiscreteScheduler(**arguments | _spaced(sampler.spacing))
+            case DdimSampler():
+                options = {"clip_sample": False, "set_alpha_to_one": config.set_alpha_to_one}
+                return diffusers.DDIMScheduler(**arguments | _spaced(sampler.spacing) | options)
+            case OlssSampler():
+                raise ValueError("OLSS has no scheduler in diffusers")
+
+
+def _spaced(spacing: Spacing | None) -> dict[str, Spacing]:
+    return {"timestep_spacing": spacing} if spacing else {}
 
 
 def reference_for(foundation: Foundation, task: Task, table: SamplerTable, adapters: Mapping[str, AdapterSource]) -> Reference:

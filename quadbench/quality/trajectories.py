@@ -16,14 +16,13 @@ from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.compile.qnn import run_on_emulator
 from quadbench.errors import UserError
 from quadbench.quad.held_out_inputs import along_trajectory
-from quadbench.quad.items import start_keys, task_items
+from quadbench.quad.items import task_items, teacher_of
 from quadbench.quad.model.foundation import open_foundation
 from quadbench.quad.model.initializers import open_graph
 from quadbench.quad.model_files import adapter_source
 from quadbench.quad.prepare import Notify, ignore_step
 from quadbench.quad.reference import reference_for
 from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, mixed_inputs, token_feed
-from quadbench.quad.samplers.olss import ddim_table
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quality.image_scores import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
@@ -262,9 +261,7 @@ class Teacher:
         folder.mkdir(parents=True)
         foundation = open_foundation(recipe.foundation)
         sources = {name: source for name in long.adapter if (source := adapter_source(recipe.adapters[name]))}
-        with torch.no_grad():
-            table = ddim_table(foundation.alphas_cumprod, **start_keys(long))
-        reference = reference_for(foundation, long, table, sources)
+        reference = reference_for(foundation, long, teacher_of(long, foundation), sources)
         items = task_items(long, foundation, calibration_samples=recipe.quad.calibration.samples).evaluation
         paths = {item.name: folder / f"{item.name}.png" for item in items}
         for number, item in enumerate(items, start=1):

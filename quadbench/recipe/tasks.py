@@ -1,6 +1,7 @@
 """Recipe tasks: the sources of models, adapters and inputs, the samplers, and the tasks that generate images."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
@@ -8,6 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Va
 from quadbench.spec import Name, Problem, Spec, refuse
 from quadbench.spec.spec_model import SpecPath
 from quadbench.spec.yaml_document import describe
+
+Spacing: TypeAlias = Literal["leading", "trailing", "linspace"]
+Prediction: TypeAlias = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
+
+
+def _is_absent(value: object) -> bool:
+    return value is None
 
 
 class BuiltinFoundation(Spec):
@@ -19,8 +27,24 @@ class BuiltinFoundation(Spec):
     """The name of the built-in model: emoji-ldm."""
 
 
-class DiffusersFoundation(Spec):
-    """A Stable Diffusion 1.x pipeline in diffusers' folder layout."""
+class _ScheduledFoundation(Spec):
+    """Base class of models whose noise schedule a recipe can correct. A value that is null does not count in digests."""
+
+    prediction: Prediction | None = Field(default=None, exclude_if=_is_absent, examples=["v_prediction"])
+    """What the U-Net predicts: noise (`epsilon`), `v_prediction`, the image (`sample`) or `flow_prediction`.
+    The default is null: what the model itself says, else noise."""
+    zero_terminal_snr: bool | None = Field(default=None, exclude_if=_is_absent)
+    """True if the model was trained with a last time step of noise alone. The default is null: what the model itself says."""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Return the recipe's own values as a dict from diffusers' keys of a scheduler configuration, without null values."""
+        values = {"prediction_type": self.prediction, "rescale_betas_zero_snr": self.zero_terminal_snr}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+class DiffusersFoundation(_ScheduledFoundation):
+    """A Stable Diffusion 1.x or 2.x pipeline in diffusers' folder layout."""
 
     source: Literal["diffusers"]
     """`diffusers` takes a pipeline that diffusers has saved."""
@@ -28,7 +52,7 @@ class DiffusersFoundation(Spec):
     """The folder with model_index.json; a relative path starts at the recipe's own folder."""
 
 
-class CheckpointFoundation(Spec):
+class CheckpointFoundation(_ScheduledFoundation):
     """A Stable Diffusion 1.x model in one .safetensors file, with the tensor names of the first releases, not of diffusers."""
 
     source: Literal["checkpoint"]
@@ -154,7 +178,31 @@ class _Sampler(Spec):
     """The number of sampler steps, 1 to 100. Each step runs the U-Net once, or twice with guidance above 1."""
 
 
-class OlssSampler(_Sampler):
+class _SpacedSampler(_Sampler):
+    """Base class of the samplers whose time steps lie as the model's scheduler configuration says."""
+
+    spacing: Spacing | None = Field(default=None, exclude_if=_is_absent, examples=["trailing"])
+    """How time steps are chosen: `leading`, `trailing` (begins with the noisiest) or `linspace`. LoRAs for few steps, such as
+    Hyper-SD and Lightning, need trailing. The default is null: the model's own."""
+
+
+Timesteps = Annotated[tuple[Annotated[int, Field(ge=0, lt=100_000)], ...], Field(min_length=1, max_length=100)]
+
+
+def _fits_steps(timesteps: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+    """Return `timesteps` if they fall and are as many as `steps`, and the sampler has no `spacing` too."""
+    if timesteps is None:
+        return None
+    if any(later >= earlier for earlier, later in pairwise(timesteps)):
+        raise ValueError(f"expected time steps that fall, found {', '.join(map(str, timesteps))}")
+    if len(timesteps) != info.data.get("steps", len(timesteps)):
+        raise ValueError(f"expected as many time steps as 'steps', {info.data['steps']}, found {len(timesteps)}")
+    if info.data.get("spacing"):
+        raise ValueError("expected either 'spacing' or 'timesteps', found both")
+    return timesteps
+
+
+class OlssSampler(_SpacedSampler):
     """A sampler with few steps that a build fits to a task's 100-step DDIM trajectory: OLSS, optimal linear subspace search."""
 
     scheme: Literal["olss"]
@@ -169,16 +217,31 @@ class LcmSampler(_Sampler):
     steps: int = Field(ge=1, le=LCM_STEPS, examples=["4"])
     """The number of sampler steps, 1 to 50, from the grid that such models are trained on.
     Each step runs the U-Net once, or twice with guidance above 1."""
+    timesteps: Annotated[Timesteps | None, AfterValidator(_fits_steps)] = Field(
+        default=None, exclude_if=_is_absent, examples=["[999, 749, 499, 249]"]
+    )
+    """The time steps themselves, falling, as many as `steps`; DMD2 needs them. The default is null: spread over the grid."""
 
 
-class EdSampler(_Sampler):
+class EdSampler(_SpacedSampler):
     """The Euler discrete sampler. It needs no specially trained adapter, and a bundle's build does not fit it to a task."""
 
     scheme: Literal["ed"]
     """Takes the steps of the Euler method."""
+    timesteps: Annotated[Timesteps | None, AfterValidator(_fits_steps)] = Field(
+        default=None, exclude_if=_is_absent, examples=["[999, 749, 499, 249]"]
+    )
+    """The time steps themselves, falling, as many as `steps`. The default is null: chosen by `spacing`."""
 
 
-Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler, Field(discriminator="scheme")]
+class DdimSampler(_SpacedSampler):
+    """The DDIM sampler, without added noise. LoRAs such as Hyper-SD are made for it."""
+
+    scheme: Literal["ddim"]
+    """Takes the steps of DDIM."""
+
+
+Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler | DdimSampler, Field(discriminator="scheme")]
 
 
 def _written_out(value: Any) -> Any:
@@ -268,7 +331,7 @@ def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
-        case LcmSampler() | EdSampler():
+        case LcmSampler() | EdSampler() | DdimSampler():
             steps, schedule = sampler.steps, f"the {sampler.steps} steps"
     return f"strength {strength:g} runs none of {schedule}; expected at least 1/{steps}" if int(steps * strength) < 1 else None
 

@@ -21,19 +21,17 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from quadbench import zoo
 from quadbench.artifacts.safe_text import one_line
-from quadbench.errors import UserError, quote
+from quadbench.errors import UserError
 from quadbench.quad import model_files
 from quadbench.quad.model.weight_faults import faults_by_name
+from quadbench.quad.model_family import SAVE_AGAIN, SCHEDULER_CONFIG, checkpoint_stated, read_folder
+from quadbench.quad.samplers.schedule import Schedule, SchedulerConfig, scheduler_config
 from quadbench.recipe import CheckpointFoundation
 from quadbench.recipe.tasks import BuiltinFoundation, DiffusersFoundation, RandomFoundation
 from quadbench.recipe.tasks import Foundation as FoundationSpec
 from quadbench.spec import read_json
 
-SAVE_AGAIN = "save the model with diffusers again"
 _MODULES = ("unet", "vae", "text_encoder")
-# The U-Net of these pipelines predicts noise from latent, text and time; the classes of all parts are checked too.
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
-_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 _MAX_CHARACTERS = 1000  # shown of a library's message, which may quote a whole file
 # Built-in exceptions that libraries raise for invalid configurations, besides their own classes.
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
@@ -111,7 +109,7 @@ def _more(names: Sequence[str]) -> str:
 
 @dataclass(kw_only=True)
 class Foundation:
-    """A latent diffusion model with the structure of Stable Diffusion 1.x, in evaluation mode and without gradients.
+    """A latent diffusion model with the structure of Stable Diffusion 1.x or 2.x, in evaluation mode and without gradients.
 
     The weights of a part are loaded on first use and can be released, as a build seldom needs them twice. All callers share the
     modules and must not change them.
@@ -121,8 +119,8 @@ class Foundation:
     skeleton: nn.Module  # the U-Net without its weights: modules, shapes and configuration
     readers: Mapping[str, Callable[[], nn.Module]]  # by the names in _MODULES
     tokenizer: CLIPTokenizer
-    alphas_cumprod: torch.Tensor  # (1000,) float64
-    scheduler_config: dict[str, object]
+    schedule: Schedule
+    scheduler: SchedulerConfig
     sizes: model_files.ModelSizes
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
@@ -170,19 +168,20 @@ def open_foundation(spec: FoundationSpec) -> Foundation:
         case BuiltinFoundation(name=name):
             return load_foundation(zoo.foundation_folder(name))
         case DiffusersFoundation(path=path):
-            return load_foundation(path)
+            return load_foundation(path, spec.stated)
         case CheckpointFoundation(path=path):
-            return load_checkpoint(path)
+            return load_checkpoint(path, stated=spec.stated)
         case RandomFoundation(geometry=geometry, seed=seed):
             return random_foundation(geometry, seed)
         case _:
             assert_never(spec)
 
 
-def load_foundation(folder: Path) -> Foundation:
-    """Return a Foundation from a diffusers folder. Weights are read only from safetensors files; pickles are not opened."""
-    model_files.foundation_files(folder)
-    _check_configs(folder)
+def load_foundation(folder: Path, stated: Mapping[str, Any] | None = None) -> Foundation:
+    """Return a Foundation from a diffusers folder. Weights are read only from safetensors files; pickles are not opened.
+    `stated` are a recipe's values in place of those of the scheduler's configuration.
+    """
+    configs = read_folder(folder, stated or {})
 
     def read(part: str, kind: Any, **options: object) -> nn.Module:
         files = sorted((folder / part).glob("*.safetensors"))
@@ -206,14 +205,19 @@ def load_foundation(folder: Path) -> Foundation:
                 "text_encoder": lambda: read("text_encoder", CLIPTextModel, dtype=torch.float32, ignore_mismatched_sizes=True),
             },
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            scheduler=configs.scheduler,
         )
 
 
-def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY) -> Foundation:
+def load_checkpoint(
+    path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY, *, stated: Mapping[str, Any] | None = None
+) -> Foundation:
     """Return a Foundation from a single-file model in the original Stable Diffusion layout. Nothing is downloaded.
-    The file lacks a tokenizer and configurations. The tokenizer is CLIP's; the configurations are those of `geometry`.
+    The file lacks a tokenizer and configurations. The tokenizer is CLIP's; the configurations are those of `geometry`, with the
+    recipe's values `stated` in place of the scheduler's.
     """
     model_files.check_checkpoint(path)
+    said = checkpoint_stated(path) | dict(stated or {})
     configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
@@ -232,7 +236,8 @@ def load_checkpoint(path: Path, geometry: str = model_files.CHECKPOINT_GEOMETRY)
         "vae": lambda: read("vae", AutoencoderKL),
         "text_encoder": read_text_encoder,
     }
-    return _foundation(name=str(path), configs=configs, readers=readers, tokenizer=tokenizer)
+    scheduler = _stored_scheduler(str(path), geometry, said)
+    return _foundation(name=str(path), configs=configs, readers=readers, tokenizer=tokenizer, scheduler=scheduler)
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
@@ -242,7 +247,14 @@ def random_foundation(geometry: str, seed: int) -> Foundation:
         configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
         readers={part: partial(random_module, geometry, part, seed) for part in _MODULES},
         tokenizer=clip_tokenizer(),
+        scheduler=_stored_scheduler(f"random {geometry}", geometry, {}),
     )
+
+
+def _stored_scheduler(name: str, geometry: str, stated: Mapping[str, Any]) -> SchedulerConfig:
+    """Return a stored geometry's SchedulerConfig, with the values `stated` in place of its own."""
+    path = model_files.part_folder(geometry, "scheduler") / SCHEDULER_CONFIG
+    return scheduler_config(name, read_json(path, fault=UserError), stated)
 
 
 def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
@@ -256,13 +268,12 @@ def _foundation(
     configs: Mapping[str, Path],
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizer: CLIPTokenizer,
+    scheduler: SchedulerConfig,
 ) -> Foundation:
     """Return a Foundation. `configs` maps part names to config folders; `readers` maps part names to loaders () -> nn.Module."""
-    scheduler = DDIMScheduler.from_pretrained(configs["scheduler"], local_files_only=True)
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
         skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"], local_files_only=True))
-    _check(name, skeleton, scheduler)
 
     def read_text_encoder() -> nn.Module:
         text_encoder = readers["text_encoder"]()
@@ -274,8 +285,8 @@ def _foundation(
         skeleton=skeleton,
         readers={**readers, "text_encoder": read_text_encoder},
         tokenizer=tokenizer,
-        alphas_cumprod=scheduler.alphas_cumprod.double(),
-        scheduler_config=dict(scheduler.config),
+        schedule=_schedule(scheduler),
+        scheduler=scheduler,
         sizes=model_files.sizes_of(skeleton.config.sample_size, vae_config),
     )
 
@@ -290,44 +301,16 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"foundation model '{path}' cannot be read: {reason}") from error
 
 
-def _check_configs(folder: Path) -> None:
-    """Raise UserError unless a folder has Stable Diffusion's classes and config files. Libraries would download absent files."""
-    listing = model_files.DIFFUSERS_INDEX
-    index = _config(folder / listing)
-    pipeline = index.get("_class_name")
-    if pipeline not in _PIPELINES:
-        raise UserError(
-            f"foundation model '{folder}' is a '{pipeline}' according to {listing}; expected {' or '.join(_PIPELINES)}",
-            hint="use a Stable Diffusion 1.x model",
-        )
-    for part, expected in _CLASSES.items():
-        entry = index.get(part)
-        listed = entry[-1] if isinstance(entry, list) and entry else entry
-        if listed != expected:
-            raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {listing}; expected '{expected}'")
-    for part in _MODULES:
-        _config(folder / part / "config.json")
-    _config(folder / "scheduler" / "scheduler_config.json")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    config = read_json(path, fault=UserError, hint=SAVE_AGAIN)
-    if not isinstance(config, dict):
-        raise UserError(f"'{path}' contains {type(config).__name__}; expected keys and values")
-    return config
-
-
-def _check(name: str, unet: nn.Module, scheduler: DDIMScheduler) -> None:
-    """Raise UserError unless a U-Net takes only a latent, text and time step, and predicts noise of the latent's shape."""
-    prediction = scheduler.config.prediction_type
-    if prediction != "epsilon":
-        raise UserError(f"foundation model '{name}' predicts '{prediction}'; expected 'epsilon'")
-    if not isinstance(unet.config.sample_size, int):
-        size = quote(str(unet.config.sample_size))
-        raise UserError(f"the U-Net of '{name}' has sample_size {size}; expected an integer", hint=SAVE_AGAIN)
-    if unet.config.in_channels != unet.config.out_channels:
-        shape = f"{unet.config.in_channels} input and {unet.config.out_channels} output channels"
-        hint = "use a text-to-image U-Net; quadbench inpaints by blending latents"
-        raise UserError(f"the U-Net of '{name}' has {shape}; expected equal numbers", hint=hint)
-    if unet.config.addition_embed_type or unet.config.class_embed_type or unet.config.time_cond_proj_dim:
-        raise UserError(f"the U-Net of '{name}' has conditions besides text and time; the graph has no inputs for them")
+def _schedule(config: SchedulerConfig) -> Schedule:
+    """Return the noise schedule of a scheduler configuration, with diffusers' alphas."""
+    alphas: tuple[float, ...] = ()
+    if not config.is_flow:
+        alphas = tuple(DDIMScheduler.from_config(config.arguments()).alphas_cumprod.double().tolist())
+    return Schedule(
+        alphas=alphas,
+        prediction=config.prediction,
+        spacing=config.spacing,
+        final_alpha=1.0 if config.set_alpha_to_one else None,
+        shift=config.shift,
+        train_steps=config.train_steps,
+    )

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from quadbench.quad.samplers import table
-from quadbench.recipe.tasks import TEACHER_STEPS
 
 SEARCH_ROUNDS = 30
 
@@ -45,33 +44,6 @@ class TeacherTrajectory:
 
     x: torch.Tensor
     eps: torch.Tensor
-
-
-def ddim_table(
-    alphas_cumprod: torch.Tensor,
-    *,
-    steps: int = TEACHER_STEPS,
-    strength: float = 1.0,
-    is_image_to_image: bool = False,
-) -> table.SamplerTable:
-    """Return the teacher's table: DDIM with eta 0 (Song et al. 2020, arXiv 2010.02502, eq. 12), equal to DDIMScheduler."""
-    spacing = len(alphas_cumprod) // steps
-    timesteps = [i * spacing + table.STEPS_OFFSET for i in reversed(range(steps))]
-    timesteps = timesteps[steps - table.executed_steps(steps, strength) :]
-    alphas = [*(float(alphas_cumprod[t]) for t in timesteps), float(alphas_cumprod[0])]
-    table_steps = []
-    for i in range(len(timesteps)):
-        a, a_next = alphas[i], alphas[i + 1]
-        kept = a_next if i < len(timesteps) - 1 else 1.0  # the signal's energy; no noise is left after the last step
-        table_steps.append(
-            table.Step(
-                x=math.sqrt(a_next / a),
-                eps=table.last_only(i, math.sqrt(1 - a_next) - math.sqrt(a_next / a) * math.sqrt(1 - a)),
-                known=table.Blend(latent=math.sqrt(kept), noise=math.sqrt(1 - kept)),
-            )
-        )
-    start = table.first_sample(alphas[0], strength, is_image_to_image=is_image_to_image)
-    return table.SamplerTable(scheme="ddim", timesteps=tuple(float(t) for t in timesteps), start=start, steps=tuple(table_steps))
 
 
 def olss_table(teacher: table.SamplerTable, inputs: Sequence[SamplerInput], *, steps: int) -> table.SamplerTable:

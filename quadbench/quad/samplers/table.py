@@ -10,8 +10,7 @@ from pydantic import TypeAdapter
 
 from quadbench.errors import UserError
 
-STEPS_OFFSET = 1  # the offset of time steps in Stable Diffusion's schedulers
-Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> eps
+Denoise = Callable[[int, torch.Tensor], torch.Tensor]  # (step, scaled sample) -> prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,8 @@ class Blend:
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """The coefficients of a sampler step. The next sample sums the first sample (times `x_start`), the current sample (`x`), all
-    predictions so far (`eps`) and new noise (`noise`). The U-Net gets the current sample times `input_scale`.
+    predictions so far (`eps`, even if the U-Net predicts something else than noise) and new noise (`noise`). The U-Net gets the
+    current sample times `input_scale`.
     """
 
     input_scale: float = 1.0

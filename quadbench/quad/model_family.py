@@ -1,0 +1,216 @@
+"""Model families: naming the family of a folder, a single file or a LoRA, and refusing others. Runs without torch."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, assert_never
+
+from quadbench import zoo
+from quadbench.errors import AdapterError, UserError, quote
+from quadbench.quad import model_files
+from quadbench.quad.model_files import DIFFUSERS_INDEX, PEFT_TENSORS, AdapterSource
+from quadbench.quad.samplers.schedule import SchedulerConfig, sampler_fault, scheduler_config
+from quadbench.recipe import CheckpointFoundation, Recipe, tasks
+from quadbench.spec import is_file, read_json
+
+SAVE_AGAIN = "save the model with diffusers again"
+SCHEDULER_CONFIG = "scheduler_config.json"
+_DENOISER = "model.diffusion_model."  # the U-Net's prefix in a single file
+_MODELSPEC = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}  # of modelspec.prediction_type
+# The U-Net of these pipelines takes latent, text and time; the classes of all parts are checked too.
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+
+
+class Family(StrEnum):
+    """A family of models. The value is its name in messages."""
+
+    SD1 = "Stable Diffusion 1.x"
+    SD2 = "Stable Diffusion 2.x"
+    SDXL = "Stable Diffusion XL"
+    SD3 = "Stable Diffusion 3"
+    FLUX = "FLUX"
+    PIXART = "PixArt"
+    SANA = "Sana"
+    OTHER_TRANSFORMER = "a diffusion transformer"
+
+
+TAKEN = (Family.SD1, Family.SD2)
+_BY_PIPELINE = {
+    "StableDiffusionXL": Family.SDXL,
+    "StableDiffusion3": Family.SD3,
+    "Flux": Family.FLUX,
+    "PixArt": Family.PIXART,
+    "Sana": Family.SANA,
+}
+_BY_TEXT_WIDTH = {768: Family.SD1, 1024: Family.SD2, 2048: Family.SDXL}  # channels of the text that the U-Net takes
+# Parts of tensor names by which files of other families are recognized, the surest first.
+_BY_TENSOR = {
+    "double_blocks": Family.FLUX,
+    "single_transformer_blocks": Family.FLUX,
+    "joint_blocks": Family.SD3,
+    "conditioner.embedders.": Family.SDXL,
+    "lora_te2_": Family.SDXL,
+    "text_encoder_2.": Family.SDXL,
+    "transformer.transformer_blocks": Family.OTHER_TRANSFORMER,
+    "lora_transformer_": Family.OTHER_TRANSFORMER,
+    "diffusion_model.layers.": Family.OTHER_TRANSFORMER,
+    "diffusion_model.blocks.": Family.OTHER_TRANSFORMER,
+}
+_TEXT_KEY = re.compile(r"attn2[._].*to_[kv]")
+_DOWN = re.compile(r"(?:lora_down|lora_A|lora[._]down)[.\w]*weight$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfigs:
+    """A model's family and configurations. `text_width` is the number of channels of the text that its U-Net takes."""
+
+    family: Family
+    text_width: int | None
+    scheduler: SchedulerConfig
+
+
+def taken() -> str:
+    """Return the names of the families that quadbench takes, for messages."""
+    return " or ".join(TAKEN)
+
+
+def read_model(foundation: tasks.Foundation) -> ModelConfigs:
+    """Return the family and configurations of a recipe's model. Raise UserError for other families, unreadable files, and
+    configurations that quadbench cannot follow. No weights are read.
+    """
+    match foundation:
+        case tasks.BuiltinFoundation(name=name):
+            return read_folder(zoo.foundation_folder(name), {})
+        case tasks.DiffusersFoundation(path=path):
+            return read_folder(path, foundation.stated)
+        case CheckpointFoundation(path=path):
+            model_files.check_checkpoint(path)
+            return _of_geometry(str(path), model_files.CHECKPOINT_GEOMETRY, checkpoint_stated(path) | foundation.stated)
+        case tasks.RandomFoundation(geometry=geometry):
+            return _of_geometry(f"random {geometry}", geometry, {})
+        case _:
+            assert_never(foundation)
+
+
+def read_folder(folder: Path, stated: Mapping[str, Any]) -> ModelConfigs:
+    """Return the family and configurations of a folder in diffusers' layout. The recipe's values `stated` replace those of its
+    scheduler. Raise UserError unless it holds a family that quadbench takes. Libraries would download absent files.
+    """
+    if is_file(folder / DIFFUSERS_INDEX):  # the family is a better message than a missing part
+        _check_pipeline(folder, _config(folder / DIFFUSERS_INDEX))
+    model_files.foundation_files(folder)
+    _check_classes(folder, _config(folder / DIFFUSERS_INDEX))
+    configs = {part: _config(folder / part / "config.json") for part in _CLASSES}
+    unet = configs["unet"]
+    _check_unet(folder, unet)
+    return ModelConfigs(
+        family=Family.SD2 if unet.get("use_linear_projection") else Family.SD1,
+        text_width=_text_width(unet),
+        scheduler=scheduler_config(folder, _config(folder / "scheduler" / SCHEDULER_CONFIG), stated),
+    )
+
+
+def _of_geometry(name: str, geometry: str, stated: Mapping[str, Any]) -> ModelConfigs:
+    """Return the family and configurations of a model with a stored geometry's configurations."""
+    unet, scheduler = (model_files.part_folder(geometry, part) for part in ("unet", "scheduler"))
+    config = scheduler_config(name, _config(scheduler / SCHEDULER_CONFIG), stated)
+    return ModelConfigs(family=Family.SD1, text_width=_text_width(_config(unet / "config.json")), scheduler=config)
+
+
+def checkpoint_stated(path: Path) -> dict[str, Any]:
+    """Return what a single file says of its scheduler, as keys of a scheduler configuration. Raise UserError for a file of
+    another family than Stable Diffusion 1.x, or without a U-Net.
+    """
+    shapes, metadata = model_files.tensor_shapes(path)
+    widths = {shape[1] for name, shape in shapes.items() if _TEXT_KEY.search(name) and len(shape) == 2}
+    by_width = {family for width in widths if (family := _BY_TEXT_WIDTH.get(width))}
+    by_name = {family for sign, family in _BY_TENSOR.items() if any(sign in name for name in shapes)}
+    if others := (by_name or by_width) - {Family.SD1}:
+        raise UserError(
+            f"foundation model '{path}' is a single file of {min(others)}; expected one of {Family.SD1}",
+            hint=f"save it as a folder with diffusers; of folders, {taken()} are taken",
+        )
+    if not any(name.startswith(_DENOISER) for name in shapes):
+        first = quote(next(iter(shapes), ""))
+        raise UserError(
+            f"foundation model '{path}' has no U-Net: of its {len(shapes)} tensors, such as {first}, none begins with "
+            f"'{_DENOISER}'; expected a single file of {Family.SD1}",
+            hint="list a LoRA under adapters; give a folder in diffusers' layout with source: diffusers",
+        )
+    said = metadata.get("modelspec.prediction_type")
+    return {"prediction_type": _MODELSPEC.get(said, said)} if said else {}
+
+
+def check_schedules(recipe: Recipe, scheduler: SchedulerConfig) -> Iterator[str]:
+    """Yield a message for each sampler of a recipe, of its tasks and its devices, that the model's schedule does not allow."""
+    for profile in (None, *recipe.devices):
+        for task in recipe.for_device(profile).tasks:
+            strength = 1.0 if isinstance(task, tasks.TextToImageTask) else task.strength
+            if fault := sampler_fault(scheduler, task.sampler, strength):
+                yield f"task '{task.name}'{f' on {profile}' if profile else ''}: {fault}"
+
+
+def check_adapter_family(name: str, source: AdapterSource, model: ModelConfigs) -> None:
+    """Raise AdapterError if a LoRA with a valid header is of another family than the model, by its tensors' names and shapes."""
+    path = source.path / PEFT_TENSORS if source.format is model_files.AdapterFormat.PEFT else source.path
+    shapes, _ = model_files.tensor_shapes(path)
+    expected = f"the model is {model.family}, whose text has {model.text_width} channels"
+    hint = f"use a LoRA that was trained for the model; families taken: {taken()}"
+    for sign, family in _BY_TENSOR.items():
+        if other := next((tensor for tensor in shapes if sign in tensor), None):
+            raise AdapterError(f"adapter '{name}': '{path}' is of {family} by its tensor {quote(other)}; {expected}", hint=hint)
+    widths = {shape[1] for tensor, shape in shapes.items() if _TEXT_KEY.search(tensor) and _DOWN.search(tensor) and shape[1:]}
+    if model.text_width and len(widths) == 1 and widths != {model.text_width}:
+        (width,) = widths
+        by_width = _BY_TEXT_WIDTH.get(width)
+        whose = by_width if by_width and by_width is not model.family else "another model"
+        raise AdapterError(f"adapter '{name}': '{path}' is of {whose}, with text of {width} channels; {expected}", hint=hint)
+
+
+def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
+    pipeline = index.get("_class_name")
+    if pipeline in _PIPELINES:
+        return
+    family = next((each for start, each in _BY_PIPELINE.items() if str(pipeline).startswith(start)), None)
+    held = f"holds {family}: it is a '{pipeline}'" if family else f"is a '{pipeline}'"
+    raise UserError(
+        f"foundation model '{folder}' {held} according to {DIFFUSERS_INDEX}; expected {' or '.join(_PIPELINES)}",
+        hint=f"use a model of {taken()}",
+    )
+
+
+def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
+    for part, expected in _CLASSES.items():
+        entry = index.get(part)
+        listed = entry[-1] if isinstance(entry, list) and entry else entry
+        if listed != expected:
+            raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {DIFFUSERS_INDEX}; expected '{expected}'")
+
+
+def _check_unet(folder: Path, unet: Mapping[str, Any]) -> None:
+    """Raise UserError unless a U-Net's configuration takes only a latent, text and time step."""
+    size = unet.get("sample_size")
+    if not isinstance(size, int):
+        raise UserError(f"the U-Net of '{folder}' has sample_size {quote(str(size))}; expected an integer", hint=SAVE_AGAIN)
+    channels = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if channels[0] != channels[1]:
+        shape = "{} input and {} output channels".format(*(quote(str(count)) for count in channels))
+        hint = "use a text-to-image U-Net; quadbench inpaints by blending latents"
+        raise UserError(f"the U-Net of '{folder}' has {shape}; expected equal numbers", hint=hint)
+    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("time_cond_proj_dim"):
+        raise UserError(f"the U-Net of '{folder}' has conditions besides text and time; the graph has no inputs for them")
+
+
+def _text_width(unet: Mapping[str, Any]) -> int | None:
+    width = unet.get("cross_attention_dim")
+    return width if isinstance(width, int) else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config = read_json(path, fault=UserError, hint=SAVE_AGAIN)
+    if not isinstance(config, dict):
+        raise UserError(f"'{path}' contains {type(config).__name__}; expected keys and values")
+    return config

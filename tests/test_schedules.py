@@ -1,0 +1,232 @@
+"""Pictures of float graphs against diffusers' own pipelines, under the noise schedules that models and LoRAs need."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+torch = pytest.importorskip("torch")
+
+import diffusers  # noqa: E402
+import yaml  # noqa: E402
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
+from support.tiny_model import write_adapter  # noqa: E402
+
+from quadbench.artifacts import Component  # noqa: E402
+from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
+from quadbench.quad.adapters.adapter import mix_adapters  # noqa: E402
+from quadbench.quad.inputs import read_recipe  # noqa: E402
+from quadbench.quad.items import Item, fixed_table, task_items  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, load_foundation, time_features  # noqa: E402
+from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
+from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare  # noqa: E402
+from quadbench.quad.reference import reference_for, with_adapters  # noqa: E402
+from quadbench.quad.runner import Denoiser, GraphSession  # noqa: E402
+from quadbench.quad.samplers.table import run_table  # noqa: E402
+from quadbench.recipe import Task  # noqa: E402
+
+pytestmark = pytest.mark.slow
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+SD15 = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+STEPS = (1, 2, 4, 8)
+NEGATIVE = "twemoji pear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A tiny model of one family: its folder, its LoRA, and its float graphs with that LoRA as inputs."""
+
+    folder: Path
+    lora: AdapterSource
+    prepared: PreparedRecipe
+    decoder: GraphSession
+
+    def scheduled(self, scheduler: Mapping[str, object], folder: Path) -> Path:
+        """Return a copy of the model's folder with another scheduler configuration."""
+        copied = Path(shutil.copytree(self.folder, folder / "model"))
+        index = json.loads((copied / "model_index.json").read_text())
+        index["scheduler"] = ["diffusers", scheduler["_class_name"]]
+        (copied / "model_index.json").write_text(json.dumps(index))
+        (copied / "scheduler/scheduler_config.json").write_text(json.dumps({**BETAS, **scheduler}))
+        return copied
+
+
+@pytest.fixture(scope="module")
+def sd1(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A tiny Stable Diffusion 1.x."""
+    folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path_factory.mktemp("sd1") / "tiny"))
+    return _prepared(folder, tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="module")
+def sd2(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A tiny Stable Diffusion 2.x: it differs in linear projections and in its text encoder's GELU."""
+    folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path_factory.mktemp("sd2") / "tiny"))
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "model")
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel.from_config(dict(pipeline.unet.config) | {"use_linear_projection": True})
+    pipeline.text_encoder.config.hidden_act = "gelu"
+    StableDiffusionPipeline(**pipeline.components | {"unet": unet}, requires_safety_checker=False).save_pretrained(
+        folder / "model"
+    )
+    return _prepared(folder, tmp_path_factory.mktemp("scratch"))
+
+
+def _prepared(folder: Path, scratch: Path) -> Model:
+    """Write a LoRA, a negative prompt and a recipe for the model in a folder, and export its float graphs."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "model/unet")
+    write_adapter(unet, folder / "adapters/first", r=3, lora_alpha=6, target_modules=["to_q", "to_k", "to_v", "conv1", "proj_in"])
+    entries = [{"name": "000", "prompt": "noto apple", "negative_prompt": NEGATIVE}]
+    (folder / "inputs/inputs.json").write_text(json.dumps(entries))
+    document = yaml.safe_load((folder / "recipe.yaml").read_text())
+    document["tasks"] = [_task(folder, {"scheme": "ed", "steps": 1}, guidance=1.0, adapter="first")]
+    document["tasks"][0]["inputs"] = {"source": "folder", "path": "inputs"}
+    document["adapters"] = {"first": document["adapters"]["first"]}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(document))
+    with torch.no_grad():
+        prepared = prepare(read_recipe(folder / "recipe.yaml"), BuildSteps(), scratch)
+    lora = AdapterSource(format=AdapterFormat.PEFT, path=folder / "adapters/first")
+    decoder = GraphSession(prepared.models[Component.VAE_DECODER])
+    return Model(folder=folder / "model", lora=lora, prepared=prepared, decoder=decoder)
+
+
+def _task(folder: Path, sampler: Mapping[str, Any], *, guidance: float, adapter: str | None) -> dict[str, Any]:
+    inputs = {"source": "folder", "path": folder / "inputs"}
+    spec = {"name": "it", "kind": "text-to-image", "adapter": adapter, "guidance": guidance}
+    return spec | {"sampler": dict(sampler), "inputs": inputs}
+
+
+def task_of(model: Model, sampler: Mapping[str, Any], *, guidance: float, adapter: str | None) -> Task:
+    spec = _task(model.folder.parent, sampler, guidance=guidance, adapter=adapter)
+    task: Task = TypeAdapter(Task).validate_python(spec)
+    return task
+
+
+def drawn(model: Model, foundation: Foundation, task: Task) -> tuple[Item, np.ndarray]:
+    """Return a task's item and the picture that the float graphs draw of it, run as a device runs them."""
+    (item,) = task_items(task, foundation, calibration_samples=1).evaluation
+    table = fixed_table(task, foundation)
+    assert table
+    encoders = replace(model.prepared.encoders, foundation=foundation)
+    lora = model.prepared.feed(mix_adapters(model.prepared.adapters, task.adapter))
+    condition = encoders.condition(item, time_features(foundation, list(table.timesteps)), lora, task.guidance)
+    denoiser = Denoiser(unet=model.prepared.unet, condition=condition)
+    noise = item.noise(foundation, len(table.steps))
+    latent = run_table(table, denoiser, latent=torch.zeros_like(noise[:1]), noise=noise)
+    decoded = model.decoder({"latent": latent.numpy()})
+    pixels: np.ndarray = ((decoded[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    return item, pixels
+
+
+def drawn_by_diffusers(pipeline: StableDiffusionPipeline, item: Item, *, guidance: float, **options: Any) -> np.ndarray:
+    """Return the picture of diffusers' pipeline as a user calls it."""
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(item.seed)
+    (image,) = pipeline("noto apple", negative_prompt=NEGATIVE, guidance_scale=guidance, generator=generator, **options).images
+    return np.asarray(image)
+
+
+def compare(model: Model, folder: Path, sampler: Mapping[str, Any], scheduler: Any = None, **options: Any) -> None:
+    """Assert that pictures with and without LoRA, guidance and negative prompt are within 2/255 of diffusers'. Those of four
+    steps and more also differ from one another; a single leading step changes nothing that shows.
+    """
+    foundation = load_foundation(folder)
+    pictures = []
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    if scheduler:
+        pipeline.scheduler = scheduler(pipeline.scheduler.config)
+    for adapter in (None, "first"):
+        if adapter:
+            pipeline.unet = with_adapters(pipeline.unet, {adapter: model.lora}, {adapter: 1.0})
+        for guidance in (1.0, 3.0):
+            item, pixels = drawn(model, foundation, task_of(model, sampler, guidance=guidance, adapter=adapter))
+            expected = drawn_by_diffusers(pipeline, item, guidance=guidance, **options)
+            assert max_abs_difference(pixels, expected) <= 2
+            pictures.append(pixels)
+    if sampler["steps"] >= 4:
+        assert all(max_abs_difference(one, other) > 2 for i, one in enumerate(pictures) for other in pictures[:i])
+
+
+OWN = {
+    "DDIM, leading": {"_class_name": "DDIMScheduler"},
+    "DDIM, trailing": {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"},
+    "DDIM, linspace": {"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"},
+    "SD 2.1, v": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+    "zero SNR, v, trailing": {
+        "_class_name": "DDIMScheduler",
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+    },
+    "x0, trailing": {"_class_name": "DDIMScheduler", "prediction_type": "sample", "timestep_spacing": "trailing"},
+    "Euler, leading": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
+    "Euler, unnamed": {"_class_name": "EulerDiscreteScheduler"},
+    "SD-Turbo": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
+    "Euler, v": {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+    "LCM": {"_class_name": "LCMScheduler"},
+    "LCM, v": {"_class_name": "LCMScheduler", "prediction_type": "v_prediction"},
+}
+SCHEMES = {"DDIMScheduler": "ddim", "EulerDiscreteScheduler": "ed", "LCMScheduler": "lcm"}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("own", OWN)
+def test_a_model_draws_what_its_own_scheduler_draws(sd2: Model, own: str, steps: int, tmp_path: Path) -> None:
+    """No sampler of the recipe says anything: spacing and prediction come from the model."""
+    config = SD15 | OWN[own]
+    folder = sd2.scheduled(config, tmp_path)
+    scheme = SCHEMES[str(config["_class_name"])]
+    compare(sd2, folder, {"scheme": scheme, "steps": steps}, num_inference_steps=steps)
+
+
+def _from(name: str, **options: object) -> Any:
+    """Return a function from a scheduler's configuration to another scheduler, as model cards of LoRAs write it."""
+    return lambda config: getattr(diffusers, name).from_config(config, **options)
+
+
+SPEED_LORAS = {
+    "Hyper-SD": ("ddim", {"spacing": "trailing"}, _from("DDIMScheduler", timestep_spacing="trailing")),
+    "Lightning": ("ed", {"spacing": "trailing"}, _from("EulerDiscreteScheduler", timestep_spacing="trailing")),
+    "linspace": ("ed", {"spacing": "linspace"}, _from("EulerDiscreteScheduler", timestep_spacing="linspace")),
+    "LCM-LoRA": ("lcm", {}, _from("LCMScheduler")),
+}
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("lora", SPEED_LORAS)
+def test_a_speed_lora_draws_what_its_own_scheduler_draws(sd1: Model, lora: str, steps: int, tmp_path: Path) -> None:
+    scheme, options, scheduler = SPEED_LORAS[lora]
+    folder = sd1.scheduled(SD15, tmp_path)
+    compare(sd1, folder, {"scheme": scheme, "steps": steps, **options}, scheduler, num_inference_steps=steps)
+
+
+@pytest.mark.parametrize("timesteps", [(399,), (999, 499), (999, 749, 499, 249), (999, 874, 749, 624, 499, 374, 249, 124)])
+@pytest.mark.parametrize(("scheme", "scheduler"), [("lcm", "LCMScheduler"), ("ed", "EulerDiscreteScheduler")])
+def test_listed_steps_draw_what_diffusers_draws_with_them(
+    sd1: Model, scheme: str, scheduler: str, timesteps: tuple[int, ...], tmp_path: Path
+) -> None:
+    """DMD2 is used so, with the scheduler of LCM."""
+    folder = sd1.scheduled(SD15, tmp_path)
+    sampler = {"scheme": scheme, "steps": len(timesteps), "timesteps": timesteps}
+    own = _from(scheduler, **({"timestep_spacing": "leading"} if scheme == "ed" else {}))
+    compare(sd1, folder, sampler, own, timesteps=list(timesteps))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_reference_draws_the_negative_prompt(sd1: Model, guidance: float, tmp_path: Path) -> None:
+    folder = sd1.scheduled({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}, tmp_path)
+    foundation = load_foundation(folder)
+    task = task_of(sd1, {"scheme": "ed", "steps": 4}, guidance=guidance, adapter=None)
+    item, pixels = drawn(sd1, foundation, task)
+    table = fixed_table(task, foundation)
+    assert table
+    reference = reference_for(foundation, task, table, {})
+    assert max_abs_difference(np.asarray(reference.render(item)), pixels) <= 2
+    empty = replace(item, negative_prompt="", negative_input_ids=foundation.tokenize(""))
+    assert (max_abs_difference(np.asarray(reference.render(empty)), pixels) > 2) is (guidance > 1)
