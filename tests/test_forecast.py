@@ -20,7 +20,7 @@ from quadbench.kits import store
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.rollout import roll_out
-from quadbench.rollout.forecast import forecast, forecast_of_bundle
+from quadbench.rollout.forecast import device_problems, forecast, forecast_of_bundle
 from quadbench.target.abi import Abi
 
 pytest.importorskip("onnx")
@@ -110,6 +110,13 @@ def test_everything_that_a_phone_lacks_is_named(layout: Layout) -> None:
 def test_the_target_that_an_address_asks_for_counts(address: str, target: str, layout: Layout) -> None:
     (one,) = forecast(QUICKSTART, parse_addresses([address]), layout=layout)
     assert one.target == target
+
+
+def test_a_target_without_contexts_is_told_before_anything_is_built() -> None:
+    recipe = QUICKSTART.model_copy(update={"baselines": ("per-graph", "context-shared")})
+    problems = list(device_problems(recipe, parse_addresses(["virtual:s25", "virtual:s25?target=qnn", "s25?target=qnn"])))
+    assert [problem.location for problem in problems] == [("baselines", 1)] * 2
+    says([problem.reason for problem in problems], "'virtual:s25'", "'virtual:s25?target=qnn'")
 
 
 def test_a_virtual_phone_for_arm64_takes_what_boards_do(layout: Layout) -> None:

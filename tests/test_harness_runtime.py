@@ -1,11 +1,13 @@
 """The settings of the harness's runtime on tiny graphs: threads, arenas, adapters read ahead, budgets, and memory by region."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 from support.sentences import says
 
 from quadbench.harness.events import BLOCK_END_METRICS
@@ -22,6 +24,7 @@ from support.harness_scene import (
     blend,
     merged_at_load_plan,
     painted,
+    patched_plan,
     per_graph_plan,
     pixels,
     shared_plan,
@@ -102,8 +105,9 @@ def test_graphs_beyond_the_memory_budget_go_and_come_again(harness: Path, plan: 
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
 
 
-def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, assets: Path, tmp_path: Path) -> None:
-    plan = per_graph_plan(assets, tmp_path) | {"variant": "resident"}
+@pytest.mark.parametrize("variant", ["resident", "context-shared"])
+def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, assets: Path, tmp_path: Path, variant: str) -> None:
+    plan = per_graph_plan(assets, tmp_path) | {"variant": variant}
     plan["sequence"] = plan["sequence"] * 2
     heard = launch(harness, plan)
     assert [event["labels"]["unet"] for event in heard.samples("session_load_ns", component="unet")] == sorted(ADAPTERS)
@@ -111,6 +115,44 @@ def test_resident_graphs_are_all_loaded_before_the_first_task(harness: Path, ass
     assert len(heard.samples("switch_ns")) == 4
     lora = as_floats(draw_adapter(ADAPTERS["restyle"], "int16"))
     assert_same_image(tmp_path / "images/restyle/000.png", painted("restyle", 0, lora))
+
+
+def test_a_graph_is_made_from_another_and_a_patch_at_each_switch(harness: Path, assets: Path, tmp_path: Path) -> None:
+    plan = patched_plan(assets, tmp_path)
+    plan["sequence"] = plan["sequence"] * 2
+    heard = launch(harness, plan)
+    assert [event["task"] for event in heard.samples("session_load_ns", component="unet")] == list(ADAPTERS) * 2
+    patched = heard.samples("patch_ns")
+    assert [event["task"] for event in patched] == ["remove-object"] * 2
+    switches = heard.samples("switch_ns", task="remove-object")
+    assert all(0 < patch["value"] < switch["value"] for patch, switch in zip(patched, switches, strict=True))
+    for task, seed in ADAPTERS.items():
+        lora = as_floats(draw_adapter(seed, "int16"))
+        assert_same_image(tmp_path / f"images/{task}/000.png", painted(task, 0, lora))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bytes": "0"}, "'0' bytes"),
+        ({"bytes": "-5"}, "'-5' bytes"),
+        ({"bytes": str(2**60)}, str(2**60)),
+        ({"bytes": "1"}, "stream 0000"),
+        ({"stream": b"no zlib"}, "stream 0000"),
+        ({"stream": zlib.compress(b"too short")}, "stream 0000"),
+        ({"bytes": str(2**24 + 1), "stream": zlib.compress(bytes(2**24))}, str(2**24)),
+    ],
+)
+def test_a_damaged_patch_is_refused(harness: Path, assets: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    plan = patched_plan(assets, tmp_path)
+    plan["verify"] = False
+    size = (assets / "remove-object.onnx").stat().st_size
+    stream = changes.get("stream", zlib.compress(bytes(size)))
+    streams = {"0000": np.frombuffer(stream, np.int8)}
+    save_file(streams, tmp_path / "patch.safetensors", {"bytes": changes.get("bytes", str(size))})
+    heard = launch(harness, plan)
+    assert heard.exit_code == 2
+    says(heard.error(), said)
 
 
 @pytest.mark.parametrize("is_composited", [True, False])

@@ -218,6 +218,12 @@ def test_a_baseline_stands_once(problems):
     reads(problems(baselines=["per-graph", "per-graph"]), "baselines[1]", "per-graph")
 
 
+@pytest.mark.parametrize("baseline", ["resident", "context-shared", "patched"])
+def test_a_way_to_keep_graphs_of_tasks_needs_their_own_graphs(tmp_path, problems, baseline):
+    reads(problems(baselines=[baseline]), "baselines", baseline, "per-graph")
+    assert load_recipe(write(tmp_path, baselines=["per-graph", baseline])).baselines == ("per-graph", baseline)
+
+
 def test_a_trace_says_the_order_in_which_tasks_are_switched(tmp_path):
     (tmp_path / "trace.txt").write_text("# a day\ndraw\n\n  fill\ndraw\n")
     assert load_recipe(write(tmp_path, measure={"sequence": "trace.txt"})).measure.sequence == ("draw", "fill", "draw")

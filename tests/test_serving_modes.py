@@ -10,7 +10,7 @@ from support.synthetic_run import make_run
 
 from quadbench.artifacts import RunResult, StoredArtifact, Variant
 from quadbench.artifacts.bundle import HeldOutScores, TrajectorySqnr
-from quadbench.report.formatting import TextTable
+from quadbench.report.formatting import FigureTable, TextTable
 from quadbench.report.html import render_html
 from quadbench.report.kpi import kpi_rows
 from quadbench.report.scores import task_pictures
@@ -31,7 +31,7 @@ def test_three_ways_stand_in_one_table_with_what_decides_between_them(tmp_path: 
     assert [row[0].partition(":")[0] for row in table.rows] == ["shared", "per-graph", "resident"]
     columns = [column.partition(",")[0] for column in table.columns]
     times = ["Way", "Image", "Switch", "Switch and first image", "Peak RAM"]
-    assert columns == [*times, "PSNR", "Worst PSNR", "SQNR of eps"]
+    assert columns == [*times, "Files", "PSNR", "Worst PSNR", "SQNR of eps"]
     shared, own, resident = ([float(cell) for cell in row[1:5]] for row in table.rows)
     assert shared[1] < resident[1] * 1.1 < own[1]  # a switch chooses a binding, or a loaded graph; or it loads one
     assert resident[3] > own[3] > shared[3]
@@ -91,6 +91,26 @@ def test_a_base_merged_at_load_is_a_way_of_its_own_and_each_way_is_a_curve(tmp_p
     page = render_html(result, Layout(tmp_path))
     says(page)
     assert all(f">{variant}</text>" in page for variant in ways.curves)
+
+
+@pytest.mark.parametrize("variant", [Variant.CONTEXT_SHARED, Variant.PATCHED])
+def test_graphs_in_other_files_are_a_way_with_its_bytes(tmp_path: Path, variant: Variant) -> None:
+    result = make_run(tmp_path, variants=(SHARED, OWN, variant))
+    (ways,) = serving_modes(result, kpi_rows(result))
+    sizes = dict(zip(*(_column(ways.table, name) for name in ("way", "files_mb")), strict=True))
+    assert sizes == {"shared": 30.0, "per-graph": 64.0, variant.value: 64.0}
+    says(ways.table.text.notes, "shared", f"{variant} {64 / 30:.2f}")
+    assert variant in ways.curves
+
+
+def test_the_strongest_opponents_of_each_kind_are_named(tmp_path: Path) -> None:
+    (table,) = tables_of(make_run(tmp_path, variants=(SHARED, OWN, Variant.CONTEXT_SHARED)))
+    says(table.notes, "Among ways with one U-Net in memory", "shared")
+
+
+def _column(table: FigureTable, name: str) -> list[object]:
+    place = table.fields.index(name)
+    return [row[place] for row in table.values]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ Session Launch::load_session(const std::string& component, const std::filesystem
   const SessionSettings settings{.intra_op_threads = plan_.runtime.intra_op_threads,
                                  .optimization = plan_.runtime.optimization,
                                  .execution_provider = plan_.runtime.execution_provider,
+                                 .shares_context = component == "unet" && plan_.variant == Variant::kContextShared,
                                  .weights = std::move(weights)};
   const std::int64_t begin = now_ns();
   Session session = runtime_.load(graph, settings, component);
@@ -85,9 +86,9 @@ std::vector<Task> Launch::load_tasks() const {
   return tasks;
 }
 
-void Launch::load_unet(const std::string& name, std::optional<FileInMemory> weights) {
+void Launch::load_unet(const std::string& name, const std::filesystem::path& graph, std::optional<FileInMemory> weights) {
   const std::int64_t before = rss_bytes();
-  auto unet = std::make_unique<UNet>(load_session("unet", plan_.unets.at(name).path, std::move(weights)), dimensions_,
+  auto unet = std::make_unique<UNet>(load_session("unet", graph, std::move(weights)), dimensions_,
                                      plan_.runtime.adapter_cache_bytes);
   unet_bytes_ += growth_since(before);
   for (const Task& task : tasks_) {
@@ -102,12 +103,12 @@ void Launch::load_unet(const std::string& name, std::optional<FileInMemory> weig
 
 // What stays loaded for the whole launch: none where a U-Net is loaded at each switch.
 void Launch::load_first_unets() {
-  if (plan_.variant == Variant::kPerGraph) return;
+  if (loads_own_at_switch(plan_.variant)) return;
   if (plan_.merge) return load_merger();
   for (const auto& entry : plan_.unets) {
     {
       const TimedRegion region(memory_);
-      load_unet(entry.first);
+      load_unet(entry.first, entry.second.path);
     }
     write_unet_load(entry.first, std::nullopt);
   }
@@ -179,6 +180,7 @@ void Launch::enter(const Task& task) {
     write_unet_load(task.plan().unet, task.name());
   }
   if (done.residence) write_adapter(task, done);
+  if (done.patch_ns > 0) write_patch(task, done);
   events_.sample({.metric = "switch_ns",
                   .value = end - begin,
                   .task = task.name(),
@@ -196,7 +198,7 @@ Launch::Switch Launch::switch_to(const Task& task) {
     merge_and_load(task, done);
   } else if (loaded == unets_.end()) {
     unload_unets();
-    load_unet(task.plan().unet);
+    load_own(task.plan().unet, done);
     done.has_loaded = true;
     choose_adapter(task, done);
   } else {
@@ -221,10 +223,20 @@ void Launch::merge_and_load(const Task& task, Switch& done) {
     merger_->add();
     done.merge_ns = now_ns() - begin;
   }
-  load_unet(task.plan().unet, merger_->content());
+  load_unet(task.plan().unet, plan_.unets.at(task.plan().unet).path, merger_->content());
   merger_->forget();
   unet_->adapters().choose_none();
   done.has_loaded = true;
+}
+
+void Launch::load_own(const std::string& name, Switch& done) {
+  const std::filesystem::path& graph = plan_.unets.at(name).path;
+  const auto patch = plan_.patches.find(name);
+  if (patch == plan_.patches.end()) return load_unet(name, graph);
+  const std::int64_t begin = now_ns();
+  const PatchedFile patched(graph, patch->second.path);
+  done.patch_ns = now_ns() - begin;
+  load_unet(name, patched.path());
 }
 
 std::optional<NamedAdapter> Launch::adapter_of(const Task& task) const {

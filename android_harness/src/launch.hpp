@@ -12,6 +12,7 @@
 #include "interrupt.hpp"
 #include "merger.hpp"
 #include "memory.hpp"
+#include "patched_file.hpp"
 #include "pipeline.hpp"
 #include "plan.hpp"
 #include "runtime.hpp"
@@ -33,7 +34,7 @@ class Launch {
   Component load_component(const std::string& name, const std::filesystem::path& graph, const Make& make);
   Components load_components();
   std::vector<Task> load_tasks() const;
-  void load_unet(const std::string& name, std::optional<FileInMemory> weights = std::nullopt);
+  void load_unet(const std::string& name, const std::filesystem::path& graph, std::optional<FileInMemory> weights = std::nullopt);
   void load_first_unets();
   void load_merger();
   void unload_unets();
@@ -47,11 +48,13 @@ class Launch {
     std::optional<Residence> residence;  // of the adapter; nothing where the task has none
     std::int64_t choice_ns = 0;
     std::int64_t merge_ns = 0;  // 0 where nothing was merged
+    std::int64_t patch_ns = 0;  // 0 where nothing was patched
   };
   void enter(const Task& task);
   Switch switch_to(const Task& task);
   void choose_adapter(const Task& task, Switch& done);
   void merge_and_load(const Task& task, Switch& done);
+  void load_own(const std::string& name, Switch& done);
   std::optional<NamedAdapter> adapter_of(const Task& task) const;
   void preload_after(std::size_t index);
   void run_image(const Task& task, int iteration, bool is_warmup);
@@ -63,6 +66,7 @@ class Launch {
   void write_load_peak(const std::optional<std::string>& task);
   void write_unet_load(const std::string& name, const std::optional<std::string>& task);
   void write_adapter(const Task& task, const Switch& done);
+  void write_patch(const Task& task, const Switch& done);
   void write_peak(const std::string& task);
   void require_room_for_graphs(const std::string& task, std::int64_t peak) const;
   void write_regions(const std::string& task);

@@ -69,6 +69,10 @@ void Launch::write_adapter(const Task& task, const Switch& done) {
   if (done.merge_ns > 0) write("adapter_merge_ns", done.merge_ns, {});
 }
 
+void Launch::write_patch(const Task& task, const Switch& done) {
+  events_.sample({.metric = "patch_ns", .value = done.patch_ns, .task = task.name(), .labels = {{"unet", task.plan().unet}}});
+}
+
 void Launch::write_peak(const std::string& task) {
   const std::int64_t peak = peak_rss_bytes();
   if (!runs_on_npu(plan_.runtime)) require_room_for_graphs(task, peak + swapped_bytes());

@@ -97,6 +97,7 @@ Handle<OrtSessionOptions> session_options(const OrtRuntime& runtime, const Sessi
   // By default a MatMul with INT8 weights is fused into one that rounds its input to 8 bits, whatever the graph says; 1: float32.
   runtime.check(api.AddSessionConfigEntry(created, "session.qdq_matmulnbits_accuracy_level", "1"), where);
   if (settings.execution_provider) append_provider(runtime, created, *settings.execution_provider);
+  if (settings.shares_context) runtime.check(api.AddSessionConfigEntry(created, "ep.share_ep_contexts", "1"), where);
   if (settings.weights) replace_file(runtime, created, *settings.weights, where);
   return options;
 }

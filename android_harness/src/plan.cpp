@@ -15,7 +15,8 @@ namespace {
 using Root = std::filesystem::path;
 
 constexpr std::pair<const char*, Variant> kVariants[] = {
-    {"shared", Variant::kShared}, {"per-graph", Variant::kPerGraph}, {"resident", Variant::kResident},
+    {"shared", Variant::kShared},   {"per-graph", Variant::kPerGraph}, {"resident", Variant::kResident},
+    {"context-shared", Variant::kContextShared}, {"patched", Variant::kPatched},
     {"merged-at-load", Variant::kMergedAtLoad}, {"float", Variant::kFloat}};
 constexpr std::pair<const char*, TaskKind> kTaskKinds[] = {
     {"text-to-image", TaskKind::kTextToImage}, {"image-to-image", TaskKind::kImageToImage}, {"inpaint", TaskKind::kInpaint}};
@@ -221,6 +222,10 @@ void require_variant_fits(const Plan& plan, const Field& document) {
     throw InputError(
         "unets", "unets: found " + std::to_string(plan.unets.size()) + ", expected one for variant " + to_string(plan.variant));
   }
+  for (const auto& entry : plan.patches) {
+    if (plan.variant == Variant::kPatched && plan.unets.contains(entry.first)) continue;
+    document.at("patches").fail("patches of U-Nets of variant patched alone");
+  }
   if ((plan.variant == Variant::kMergedAtLoad) != plan.merge.has_value()) {
     throw InputError("merge", std::string("merge: ") + (plan.merge ? "found an object" : "missing") +
                                   "; required for variant merged-at-load, not allowed for others");
@@ -240,8 +245,8 @@ void verify_file(const PlannedFile& file) {
 Plan parse_plan(std::string_view json) {
   const Document parsed(json, "plan");
   const Field document = parsed.root("");
-  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "adapters", "mixes",
-                         "merge", "base", "tasks", "sequence", "images"});
+  document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "patches", "adapters",
+                         "mixes", "merge", "base", "tasks", "sequence", "images"});
   document.at("schema_version").integer(2, 2);
   const Root root = document.at("root").text();
 
@@ -251,6 +256,7 @@ Plan parse_plan(std::string_view json) {
   plan.runtime = runtime_plan(document.at("runtime"), root);
   plan.components = components_plan(document.at("components"), root);
   plan.unets = planned_files(document.at("unets"), root);
+  if (const auto patches = document.find("patches")) plan.patches = planned_files(*patches, root);
   plan.adapters = planned_files(document.at("adapters"), root);
   if (const auto planned = document.find("mixes")) plan.mixes = mixes(*planned, plan.adapters);
   for (const auto& entry : plan.adapters) plan.mixes.try_emplace(entry.first, AdapterMix{{entry.first, 1.0}});
@@ -272,13 +278,18 @@ void verify_files(const Plan& plan) {
   if (plan.components.vae_encoder) verify_file(*plan.components.vae_encoder);
   verify_file(plan.components.vae_decoder);
   for (const auto& entry : plan.unets) verify_file(entry.second);
+  for (const auto& entry : plan.patches) verify_file(entry.second);
   for (const auto& entry : plan.adapters) verify_file(entry.second);
   if (!plan.merge) return;
   verify_file(plan.merge->graph);
   verify_file(plan.merge->weights);
 }
 
-bool has_unet_per_task(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kResident; }
+bool has_unet_per_task(Variant variant) {
+  return loads_own_at_switch(variant) || variant == Variant::kResident || variant == Variant::kContextShared;
+}
+
+bool loads_own_at_switch(Variant variant) { return variant == Variant::kPerGraph || variant == Variant::kPatched; }
 
 bool runs_on_npu(const RuntimePlan& runtime) {
   return runtime.dispatch || (runtime.execution_provider && runtime.execution_provider->library);

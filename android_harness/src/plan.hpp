@@ -10,7 +10,7 @@
 
 namespace quadbench {
 
-enum class Variant { kShared, kPerGraph, kResident, kMergedAtLoad, kFloat };
+enum class Variant { kShared, kPerGraph, kResident, kContextShared, kPatched, kMergedAtLoad, kFloat };
 enum class TaskKind { kTextToImage, kImageToImage, kInpaint };
 enum class Engine { kOnnxRuntime, kLiteRt };  // what graphs are made for
 enum class Optimization { kNone, kBasic, kExtended, kAll };
@@ -98,6 +98,7 @@ struct Plan {
   RuntimePlan runtime;
   ComponentsPlan components;
   std::map<std::string, PlannedFile> unets;
+  std::map<std::string, PlannedFile> patches;  // by U-Net, where its file is another's, which this turns into its own
   std::map<std::string, PlannedFile> adapters;
   std::map<std::string, AdapterMix> mixes;  // an adapter alone is one too, with a factor of 1 unless the plan says otherwise
   std::optional<MergePlan> merge;   // where adapters are merged at load
@@ -117,6 +118,9 @@ std::string to_string(Variant variant);
 
 // Whether there is one U-Net for each task, with its adapter merged.
 bool has_unet_per_task(Variant variant);
+
+// Whether a U-Net is loaded at each switch, where it has its adapter merged.
+bool loads_own_at_switch(Variant variant);
 
 // Whether a vendor's library runs the graphs, in memory of its own.
 bool runs_on_npu(const RuntimePlan& runtime);

@@ -24,6 +24,7 @@ struct SessionSettings {
   int intra_op_threads = 1;
   Optimization optimization = Optimization::kAll;
   std::optional<ProviderPlan> execution_provider;
+  bool shares_context = false;  // with other sessions whose graphs are in the same context of a provider
   std::optional<FileInMemory> weights;  // nothing: they are read from the file beside the graph, if not from the graph
 };
 

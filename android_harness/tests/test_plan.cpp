@@ -70,7 +70,7 @@ TEST_CASE("a wrong field is named with what was found and expected") {
   CHECK(has(error_with("\"schema_version\": 2", "\"schema_version\": 1"),
             "schema_version: found 1, expected an integer from 2 to 2"));
   CHECK(has(error_with("\"shared\"", "\"both\""), 
-            "variant: found \"both\", expected one of shared, per-graph, resident, merged-at-load, float"));
+            "variant: found \"both\", expected one of shared, per-graph, resident, context-shared, patched, merged-at-load, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
   CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));
@@ -126,6 +126,19 @@ TEST_CASE("adapters are merged at load by a graph, into weights of the plan") {
   CHECK(parse_plan(text).merge->weights.path == "/r/w");
   CHECK(has(error_with(shared, merged), "merge: missing; required for variant merged-at-load"));
   CHECK(has(error_with(shared, shared + merge), "merge: found an object; required for variant merged-at-load"));
+}
+
+TEST_CASE("patches make U-Nets of the plan, and of variant patched alone") {
+  const std::string from = R"("adapters": {"restyle": {"path": "a"}})", to = R"("patches": {"base": {"path": "p"}}, "adapters": {})";
+  std::string text = kPlan;
+  text.replace(text.find(from), from.size(), to);
+  text.replace(text.find(R"("adapter": "restyle")"), 20, R"("adapter": null)");
+  const std::string shared = text;
+  text.replace(text.find(R"("shared")"), 8, R"("patched")");
+  CHECK(parse_plan(text).patches.at("base").path == "/r/p");
+  CHECK(has(input_error([&] { parse_plan(shared); }), "patches: found an object, expected patches of U-Nets of variant patched"));
+  text.replace(text.find(R"({"base": {"path": "p"}})"), 8, R"({"bass": )");
+  CHECK(has(input_error([&] { parse_plan(text); }), "patches: found an object, expected patches of U-Nets of variant patched"));
 }
 
 TEST_CASE("a base is two digests") {

@@ -24,6 +24,8 @@ class Variant(StrEnum):
     SHARED = "shared"  # one quantized base, adapters are inputs
     PER_GRAPH = "per-graph"  # one quantized U-Net per task with its adapter merged and its own encodings, loaded at each switch
     RESIDENT = "resident"  # the per-graph U-Nets, all loaded at the start
+    CONTEXT_SHARED = "context-shared"  # the same in one context binary, where the chip's compiler stores equal weights once
+    PATCHED = "patched"  # one per-graph U-Net, and a patch for each other; each switch makes the task's U-Net from both
     MERGED_AT_LOAD = (
         "merged-at-load"  # one quantized base without LoRA inputs; each switch loads it with an adapter merged into its weights
     )
@@ -37,12 +39,22 @@ class Variant(StrEnum):
     @property
     def has_unet_per_task(self) -> bool:
         """Return whether each task has a U-Net with the task's adapter merged in. If true, devices need no adapter files."""
-        return self.graph_variant is Variant.PER_GRAPH
+        return self.unet_variant is Variant.PER_GRAPH
 
     @property
     def loads_at_switch(self) -> bool:
-        """Return whether each switch between tasks loads a U-Net into memory: true for `per-graph` and `merged-at-load`."""
-        return self in {Variant.PER_GRAPH, Variant.MERGED_AT_LOAD}
+        """Return whether each switch between tasks loads a U-Net: true for `per-graph`, `patched` and `merged-at-load`."""
+        return self in {Variant.PER_GRAPH, Variant.PATCHED, Variant.MERGED_AT_LOAD}
+
+    @property
+    def is_repacked(self) -> bool:
+        """Return whether the U-Nets are the `per-graph` ones in other files, which compiling a bundle makes."""
+        return self in {Variant.CONTEXT_SHARED, Variant.PATCHED}
+
+    @property
+    def unet_variant(self) -> "Variant":
+        """Return the variant whose U-Nets predict what this variant's do: `per-graph` if these are its U-Nets, else itself."""
+        return Variant.PER_GRAPH if self.is_repacked else self.graph_variant
 
     @property
     def graph_variant(self) -> "Variant":
@@ -120,7 +132,8 @@ class Graph:
 
     `data` is an external weights file, for graphs too large for one file or with an adapter merged at load. It is named by its
     SHA-256, and the graph refers to it by that name. `merge` is a graph that computes `data` with an adapter added: its inputs
-    are LoRA weights, its outputs the tensors of `data`.
+    are LoRA weights, its outputs the tensors of `data`. `patch` is what turns `file` into the task's graph (`patched`); if it
+    is None, `file` is the task's graph. Graphs of `context-shared` have one context binary as their `data`.
     """
 
     variant: Variant
@@ -129,6 +142,7 @@ class Graph:
     file: FileRef
     data: FileRef | None = None
     merge: FileRef | None = None
+    patch: FileRef | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     int8: Int8Share | None = None

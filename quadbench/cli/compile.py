@@ -42,7 +42,7 @@ def run(options: Options) -> int:
     with RunConsole() as observer:
         bundle, compiled = pipeline.ensure_compiled(source, target, layout=options.layout, observer=observer)
     answer = {**asdict(compiled.artifact), "folder": str(compiled.folder), "is_reused": compiled.is_reused}
-    files = {graph.file.path: graph.file.size_bytes for graph in compiled.artifact.graphs}
+    files = {file.path: file.size_bytes for file in file_refs(compiled.artifact.graphs)}
     size = f"{len(files)} files, {sum(files.values()) / MIB:.1f} MB{', unchanged' if compiled.is_reused else ''}"
     doubts = "".join(f"\n{caveat.label}: {caveat.advice}" for caveat in compiled.artifact.caveats)
     print_answer(options, answer, f"{compiled.folder}\n{compiled.artifact.target}: {size}{doubts}")

@@ -6,6 +6,7 @@ onnxruntime.py     ONNX Runtime's optimizer for CPUs, and counts of integer and 
 cpu_graph.py       rewrites for CPUs: attention in pieces, weight folding, node order
 lora_branches.py   rewrites for CPUs: LoRA branches, and LoRA inputs of any rank
 qnn.py             Qualcomm HTP context binaries, reasons for refused nodes, the HTP emulator
+repacking.py       per-graph U-Nets in other files: one context that shares weights, or a base and patches
 litert.py          .tflite files for LiteRT's CPU, or for NPUs by a vendor's compiler
 tflite/            the writer of .tflite files from quantized ONNX graphs
 litert_sdk.py      search for a chip vendor's compiler (SDK), and checks of its release
@@ -19,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, assert_never
 
-from quadbench.artifacts import Bundle, CompiledBundle, Graph, StoredBundle, StoredCompiled
+from quadbench.artifacts import Bundle, CompiledBundle, Graph, StoredBundle, StoredCompiled, Variant
 from quadbench.compile.graph_compiler import CompileResult
+from quadbench.compile.repacking import repacked
 from quadbench.errors import BuildError
 from quadbench.lint import check_bundle
 from quadbench.recipe.settings import FLOAT_LABEL
@@ -72,15 +74,17 @@ def compile_bundle(
         return read_checked(folder, CompiledBundle)
 
     def make(temporary: Path) -> CompiledBundle:
-        product = compiler.compile_all(graphs, bundle.folder, temporary, notify)
+        own = [graph for graph in graphs if not graph.variant.is_repacked]
+        product = compiler.compile_all(own, bundle.folder, temporary, notify)
+        more, costs = repacked(graphs, product.graphs, compiler, bundle.folder, temporary, notify)
         return CompiledBundle(
             digest=digest,
             parent_digest=graphs_digest(bundle.artifact),
             target=key,
             tool_versions=compiler.versions() | product.versions,
-            graphs=product.graphs,
+            graphs=product.graphs + more,
             caveats=product.caveats,
-            costs=product.costs,
+            costs=product.costs | costs,
             kernels=product.kernels,
         )
 
@@ -99,7 +103,15 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
-    """Raise BuildError if a bundle has float activations or a graph of baseline `merged-at-load`. ONNX Runtime is exempt."""
+    """Raise BuildError for a baseline or activations that the target cannot run.
+
+    HTP alone has contexts that share weights; ONNX Runtime alone takes float activations and adapters merged at load.
+    """
+    if not isinstance(target, QnnTarget) and any(graph.variant is Variant.CONTEXT_SHARED for graph in bundle.graphs):
+        raise BuildError(
+            f"target '{key}' has no contexts in which graphs share weights; bundle '{bundle.recipe_name}' has context-shared",
+            hint="remove context-shared from the recipe's baselines, or use a target with the backend qnn",
+        )
     if isinstance(target, OnnxRuntimeTarget):
         return
     if bundle.precision == FLOAT_LABEL:
@@ -116,9 +128,9 @@ def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
 
 def _digest(bundle: Bundle, key: str, compiler: Compiler) -> str:
     """Return a compiled bundle's digest. It covers quantized graphs, target key, compiler versions and quadbench's own code."""
-    code = (
-        code_digests(type(compiler).__module__) | code_digests(CompileResult.__module__) | {__name__: sha256_of(Path(__file__))}
-    )
+    modules = (type(compiler).__module__, CompileResult.__module__, repacked.__module__)
+    code = {name: digest for module in modules for name, digest in code_digests(module).items()}
+    code[__name__] = sha256_of(Path(__file__))
     graphs = [asdict(graph) for graph in _quantized(bundle)]
     return digest_of({"graphs": graphs, "target": key, "versions": compiler.versions(), "code": code})
 

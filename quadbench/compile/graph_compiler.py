@@ -106,14 +106,14 @@ class SingleGraphCompiler(ABC):
             log.info("compile: %s, %.1f s, %.0f MB", name, cost.seconds, cost.peak_memory_bytes / MIB)
             products.append(replace(graph, file=file_ref(folder, target)))
             costs[name] = cost
-        with _removed_if_empty(store):
+        with removed_if_empty(store):
             for place in places.values():
                 shutil.rmtree(place, ignore_errors=True)
         return CompileResult(graphs=tuple(products), costs=costs)
 
     def _compile(self, name: str, source: Path, place: Path, target: Path) -> CompileCost:
         """Compile a graph to `target`; return its CompileCost. Store graph and cost in `place`, in case a later graph fails."""
-        with _removed_if_empty(place.parent), temporary_folder(place) as work:
+        with removed_if_empty(place.parent), temporary_folder(place) as work:
             started = time.monotonic()
             peak = self.compile_one(name, source, work / f"product{self.suffix}")
             cost = CompileCost(seconds=round(time.monotonic() - started, 3), peak_memory_bytes=peak)
@@ -131,7 +131,7 @@ class SingleGraphCompiler(ABC):
 
 
 @contextmanager
-def _removed_if_empty(folder: Path) -> Iterator[None]:
+def removed_if_empty(folder: Path) -> Iterator[None]:
     """Remove the folder at the end of the `with` block if it is empty."""
     try:
         yield

@@ -55,6 +55,25 @@ def single_file(download: Path, path: Path, graph: Graph) -> None:
         raise BuildError(f"the compiled model of '{graph.file.path}' cannot be read: {error}") from error
 
 
+def with_context_file(source: Path, target: Path, written: str, name: str) -> None:
+    """Write a compiled graph whose context binary is the file `name` beside it, in place of the file `written`.
+
+    Raises:
+        BuildError: the graph is more than one node, or refers to another file.
+    """
+    model = _onnx().load(source)
+    attributes = [{one.name: one for one in node.attribute} for node in model.graph.node if node.op_type == CONTEXT_OP]
+    names = [each["ep_cache_context"].s.decode(errors="replace") for each in attributes]
+    if len(model.graph.node) != 1 or names != [written]:
+        raise BuildError(
+            f"a compiled graph has {len(model.graph.node)} nodes and refers to {', '.join(names) or 'no context'}; "
+            f"expected one {CONTEXT_OP} that refers to {written}"
+        )
+    attributes[0]["ep_cache_context"].s = name.encode()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _onnx().save(model, target)
+
+
 def nodes_outside_context(path: Path) -> tuple[str, ...]:
     """Return the types of a model's operators outside the NPU, except those that quantize inputs or dequantize outputs."""
     return tuple(dict.fromkeys(name for name in operators(path) if name not in _BOUNDARY_OPS))

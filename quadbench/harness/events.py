@@ -58,7 +58,7 @@ BLOCK_END_METRICS = frozenset(
 KNOWN_METRICS = frozenset(
     {
         *IMAGE_METRICS, STEP_METRICS, RELOAD_METRICS, *BLOCK_END_METRICS, *MEMORY_METRICS,
-        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "switch_ns", "first_unet_ns",
+        "session_load_ns", "adapter_load_ns", "adapter_preload_ns", "adapter_merge_ns", "patch_ns", "switch_ns", "first_unet_ns",
         "load_peak_rss_bytes", "dma_buf_bytes", "memory_sampling_ns",
     }
 )  # fmt: skip
@@ -330,7 +330,8 @@ def expected_events(
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
     """Return the number of samples that a launch must write, as a Counter with keys of metric, task and warm-up flag."""
     variant = Variant(plan["variant"])
-    graphs = {Variant.PER_GRAPH: 0, Variant.MERGED_AT_LOAD: 1}.get(variant, len(plan["unets"]))  # merged-at-load: the merge graph
+    of_launch = 1 if variant is Variant.MERGED_AT_LOAD else len(plan["unets"])  # merged-at-load: the merge graph
+    graphs = 0 if variant.has_unet_per_task and variant.loads_at_switch else of_launch
     counts = Counter(
         {
             SampleGroup("session_load_ns", None, False): len(plan["components"]) + graphs,
@@ -343,6 +344,8 @@ def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: 
         if block.task != before:
             has_adapter = plan["tasks"][block.task]["adapter"] is not None
             counts.update(_switch(block.task, variant, has_adapter=has_adapter))
+            if plan["tasks"][block.task]["unet"] in plan.get("patches", {}):
+                counts[SampleGroup("patch_ns", block.task, False)] += 1
         before = block.task
         for group, count in _images(block, tasks[block.task]):
             counts[group] += count

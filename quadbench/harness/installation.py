@@ -149,6 +149,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
     adapters = adapters_of(bundle, variant, tasks)
     unets = unets_of(bundle, compiled, variant, tasks)
     components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
+    patches = {name: _file(installation, graph.patch) for name, graph in unets.items() if graph.patch}
     unet, merge = unets.get(BASE_UNET), {}
     if unet and unet.merge and unet.data:  # merged-at-load: the plan needs the merge graph
         merge = {"merge": {"graph": _file(installation, unet.merge), "weights": _file(installation, unet.data)}}
@@ -159,6 +160,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
         "runtime": _runtime(installation, variant, runtime),
         "components": _files(installation, components),
         "unets": _files(installation, unets),
+        **({"patches": patches} if patches else {}),
         "adapters": _files(installation, adapters),
         "mixes": mixes_of(tasks, adapters) if adapters else {},
         **merge,

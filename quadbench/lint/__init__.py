@@ -34,7 +34,7 @@ def lint_bundle(bundle: StoredBundle, *, htp_arch: str | None, target: Target | 
         MissingDependencyError: the package onnx is not installed.
         ArtifactError: a file is not an ONNX model.
     """
-    paths = [graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized]
+    paths = dict.fromkeys(graph.file.path for graph in bundle.artifact.graphs if graph.variant.is_quantized)
     return {path: lint_graph(read_graph(bundle.folder / path), htp_arch=htp_arch, target=target) for path in paths}
 
 

@@ -204,7 +204,9 @@ def _files(installation: Installation, launch: LaunchPlan) -> list[tuple[FileRef
     tasks = tasks_of(bundle, launch)
     files: list[tuple[FileRef, Component | None, dict[str, str]]] = []
     for graph, labels in labelled_graphs(bundle, compiled, variant, tasks):
-        parts = (graph.file, graph.data, graph.merge) if graph.component is Component.UNET else (graph.file,)
+        parts = (graph.file, graph.data, graph.merge, graph.patch) if graph.component is Component.UNET else (graph.file,)
         files += [(file, graph.component, {"kind": "base", **labels}) for file in parts if file]
+    if variant.is_repacked:  # a context or a base of several tasks' graphs counts once
+        files = list({file.sha256: (file, component, labels) for file, component, labels in reversed(files)}.values())[::-1]
     adapters = adapters_of(bundle, variant, tasks)
     return [*files, *((adapter.file, None, {"kind": "adapter", "adapter": name}) for name, adapter in adapters.items())]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench.artifacts import Bundle, Deployment, StoredBundle, StoredCompiled, Variant
-from quadbench.artifacts.run_record import file_refs, own_graph_tasks
+from quadbench.artifacts.run_record import file_refs
 from quadbench.compile.availability import require
 from quadbench.devices import Address, connections, parse_addresses
 from quadbench.devices.lab.held import leased
@@ -121,7 +121,7 @@ def run_bundle(
     layout: Layout,
     observer: Observer,
 ) -> RunOutcome:
-    """Run a stored bundle on devices. Return a `RunOutcome`. Skip `per-graph` and `resident` if the bundle lacks their U-Nets.
+    """Run a stored bundle on devices. Return a `RunOutcome`. Skip `per-graph` and its kin if the bundle lacks their U-Nets.
 
     Raises:
         QuadbenchError: every device failed.
@@ -164,9 +164,10 @@ def run_stages(bundles: Mapping[str, StoredBundle], session: RunSession) -> dict
 
 
 def work_of_bundle(bundle: StoredBundle, terms: RunSettings) -> RunPlan:
-    """Return a bundle's RunPlan. If no task has its own U-Net, all baselines of `terms` except merged-at-load are left out."""
-    has_own = bool(own_graph_tasks(bundle.artifact))  # merged-at-load needs no graph per task
-    own = tuple(name for name in terms.baselines if has_own or Variant(name) is Variant.MERGED_AT_LOAD)
+    """Return a bundle's RunPlan. Baselines of `terms` with a U-Net per task are left out if the bundle lacks their graphs."""
+    there = {graph.variant for graph in bundle.artifact.graphs}
+    variants = ((name, Variant(name)) for name in terms.baselines)
+    own = tuple(name for name, variant in variants if variant.graph_variant in there or not variant.has_unet_per_task)
     return RunPlan(name=bundle.artifact.recipe_name, terms=replace(terms, baselines=own))
 
 

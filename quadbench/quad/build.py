@@ -230,7 +230,8 @@ class _Build:
         unets = prepare.per_graph_unets(self.recipe, self.prepared, self.intermediates.scratch, anchor=anchor)
         for task, exact, written in unets:
             graph = self.writer.graph(written.model, Variant.PER_GRAPH, Component.UNET, task=task)
-            self.graphs.append(replace(graph, int8=written.int8))
+            again = [replace(graph, variant=variant) for variant in map(Variant, self.recipe.baselines) if variant.is_repacked]
+            self.graphs += [replace(graph, int8=written.int8), *again]
             if held_out:
                 held_out.evaluate_own(task, exact, written)
 

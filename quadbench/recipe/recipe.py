@@ -22,7 +22,8 @@ from quadbench.spec.yaml_document import Location
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 INT8_KEY = "precision.activations.int8"
 _SCHEME_KEY = ".precision.activations.scheme"
-Baseline: TypeAlias = Literal["per-graph", "resident", "merged-at-load"]
+Baseline: TypeAlias = Literal["per-graph", "resident", "context-shared", "patched", "merged-at-load"]
+_OF_OWN_GRAPHS = ("resident", "context-shared", "patched")  # need the graphs of per-graph
 _TASKS = "[{name: mine, kind: text-to-image, adapter: mine, sampler: {scheme: olss, steps: 8}, prompts: [a red apple]}]"
 _MAX_USES = 256  # the most adapters, and the most tasks, of a recipe: papers have up to eight
 
@@ -111,8 +112,9 @@ class Recipe(Spec):
     """The settings for the quantization encodings that all adapters share."""
     baselines: tuple[Baseline, ...] = ()
     """The variants that the shared graph is compared with: `per-graph` is one U-Net for each task with its adapter merged,
-    loaded at each switch; `resident` has the same graphs, all of them in memory; `merged-at-load` is the base alone, loaded at
-    each switch with the task's adapter added to its weights on the device. The default is none."""
+    loaded at each switch; `resident` has the same graphs, all of them in memory; `context-shared` has them in one context of
+    Qualcomm's HTP, which stores equal weights once; `patched` has one of them and a patch for each other; `merged-at-load` is
+    the base alone, loaded at each switch with the task's adapter added to its weights on the device. The default is none."""
     runtime: Runtime = Runtime()
     """The settings of threads and memory on devices. The default has the default of every field."""
     measure: Measure = Measure()
@@ -176,8 +178,9 @@ class Recipe(Spec):
     @classmethod
     def _baselines_differ(cls, baselines: tuple[str, ...]) -> tuple[str, ...]:
         refuse(_repeated(((index,), baseline) for index, baseline in enumerate(baselines)))
-        if "resident" in baselines and "per-graph" not in baselines:
-            refuse([Problem(location=(), reason="resident needs per-graph too, with which the shared graph is compared")])
+        needy = [name for name in baselines if name in _OF_OWN_GRAPHS]
+        if needy and "per-graph" not in baselines:
+            refuse([Problem(location=(), reason=f"{needy[0]} needs per-graph too, with which the shared graph is compared")])
         return baselines
 
     @property

@@ -5,7 +5,7 @@ launches.py           which launches count (OK, complete A B B A blocks); 8-bit 
 kpi.py                KPIs from samples, ratios, verdicts shared against per-graph
 storage.py            file sizes by number of tasks, measured and extrapolated
 scores.py             PSNR, galleries, difference images, quality scores, SQNR, clipping
-serving_modes.py      the fastest of shared, per-graph, resident, merged-at-load
+serving_modes.py      ways to serve tasks: the fastest, the smallest, and when
 baseline.py           `--baseline`: a run against an earlier one, worse or better
 provenance.py         launches table, versions, runtime settings, device states, digests
 headline.py           sentences on the result, missing figures, recommended next step

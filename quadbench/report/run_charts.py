@@ -21,6 +21,8 @@ VARIANT_COLOURS = {
     Variant.SHARED: "#1d5fa6",
     Variant.PER_GRAPH: "#b3560b",
     Variant.RESIDENT: "#2f8f83",
+    Variant.CONTEXT_SHARED: "#8fae3c",
+    Variant.PATCHED: "#9aa1ab",
     Variant.MERGED_AT_LOAD: "#7d6bb3",
 }
 _WIDTH, _LEFT, _RIGHT, _BOTTOM = 560, 58, 548, 158

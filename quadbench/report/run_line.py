@@ -19,7 +19,7 @@ from quadbench.results.layout import Layout
 
 SCHEMA_VERSION = 1  # of the JSON of a list of runs
 
-_ORDER = (Variant.SHARED, Variant.PER_GRAPH, Variant.RESIDENT, Variant.MERGED_AT_LOAD, Variant.FLOAT)
+_ORDER = tuple(Variant)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ MADE = {
     "shared": "Shared",
     "per-graph": "Per-graph",
     "resident": "Resident",
+    "context-shared": "Context-shared",
+    "patched": "Patched",
     "merged-at-load": "Merged-at-load",
     "float": "Float graphs",
     "reference": "Float",

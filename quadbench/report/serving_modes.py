@@ -1,12 +1,12 @@
-"""Ways to serve tasks, compared: shared graph, graph per task (loaded at each switch or all in memory), LoRA merged at load."""
+"""Ways to serve tasks, compared: a shared graph; a graph per task, kept in several ways; one base with a LoRA merged at load."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from quadbench.artifacts import DeviceFacts, RunResult, Variant
-from quadbench.artifacts.run_record import shared_only_tasks
+from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
+from quadbench.artifacts.run_record import BASE_UNET, shared_only_tasks
 from quadbench.report.formatting import FigureTable, TextTable, Unit, convert, decibels, display, plural, show
 from quadbench.report.kpi import KpiRow, figure, launch_values, unequal_rows
 from quadbench.report.launches import launches_of, only_ok, paired, picture_psnr
@@ -15,16 +15,23 @@ _MODES = {
     Variant.SHARED: "shared: one base, LoRAs as inputs",
     Variant.PER_GRAPH: "per-graph: a graph per task, loaded at each switch",
     Variant.RESIDENT: "resident: a graph per task, all in memory",
+    Variant.CONTEXT_SHARED: "context-shared: a graph per task, all in one context that stores equal weights once",
+    Variant.PATCHED: "patched: one graph and a patch for each other, a task's graph made and loaded at each switch",
     Variant.MERGED_AT_LOAD: "merged-at-load: one base, loaded at each switch with a LoRA in its weights",
 }
-_COLUMNS = {
+_OF_TASKS = {
     "end_to_end": ("Image", Unit.MILLISECONDS),
     "switch": ("Switch", Unit.MILLISECONDS),
     "first_image": ("Switch and first image", Unit.MILLISECONDS),
     "peak_ram": ("Peak RAM", Unit.MEGABYTES),
 }
+_COLUMNS = _OF_TASKS | {"files": ("Files", Unit.MEGABYTES)}
+_KEEPS_ALL = {Variant.RESIDENT, Variant.CONTEXT_SHARED}  # the U-Nets of all tasks stay in memory
 MAX_IMAGES = 12  # between task switches, the end of the curves
-_ADVICE = "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task."
+_ADVICE = (
+    "Image, switch and both together are means over the tasks of each task's median; peak RAM is the highest of any task. Files "
+    "are all that lie on the device for the tasks together: graphs, LoRAs, patches."
+)
 _QUALITY_COLUMNS = {"psnr": "PSNR, dB", "worst_psnr": "Worst PSNR, dB", "eps_sqnr": "SQNR of eps, dB"}
 _QUALITY_ADVICE = (
     "PSNR compares the way's own pictures with the float reference: the mean over the tasks of each task's mean, and the worst "
@@ -61,7 +68,7 @@ class ServingModes:
 
 
 def serving_modes(result: RunResult, rows: Sequence[KpiRow]) -> tuple[ServingModes, ...]:
-    """Return a `ServingModes` per device that measured at least two variants, one of which is `resident` or `merged-at-load`."""
+    """Return a `ServingModes` per device that measured at least two variants, one of them neither `shared` nor `per-graph`."""
     views, unequal = [], [row.device for row in unequal_rows(rows)]
     for device in result.devices:
         if not any(launches_of(result, device, variant) for variant in _MODES.keys() - {Variant.SHARED, Variant.PER_GRAPH}):
@@ -81,12 +88,13 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _ServingMo
         return None
     admitted = shared_only_tasks(result.bundle)  # only tasks that all ways serve are compared
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
-    figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _COLUMNS}
+    figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _OF_TASKS}
     psnr_db = [each for task in tasks if (each := [db for record in launches for db in picture_psnr(record, task.name)])]
     held_out = result.bundle_on(device).held_out
-    judged = [one for one in held_out.trajectories if one.variant == variant.graph_variant] if held_out else []
+    judged = [one for one in held_out.trajectories if one.variant == variant.unet_variant] if held_out else []
     own = {
         "peak_ram": max(figures["peak_ram"], default=None),
+        "files": _files_bytes(launches[0], tasks),
         "psnr": _mean([mean(each) for each in psnr_db]),
         "worst_psnr": min((min(each) for each in psnr_db), default=None),
         "eps_sqnr": _mean([one.sqnr_db for one in judged if one.sqnr_db is not None]),
@@ -94,20 +102,34 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _ServingMo
     return _ServingMode(figures={key: _mean(values) for key, values in figures.items()} | own)
 
 
+def _files_bytes(record: RunRecord, tasks: Sequence[TaskAssets]) -> float | None:
+    """Return the bytes of all files that serve `tasks` in a launch; None if no file's size was measured."""
+    names, adapters = {task.name for task in tasks} | {BASE_UNET}, {name for task in tasks for name in task.weights}
+    sizes = [
+        sample.value
+        for sample in record.samples
+        if sample.metric == "rom_bytes"
+        and sample.labels.get("unet", BASE_UNET) in names
+        and (sample.labels["kind"] == "base" or sample.labels["adapter"] in adapters)
+    ]
+    return sum(sizes) if sizes else None
+
+
 def _mean(numbers: Sequence[float]) -> float | None:
     return mean(numbers) if numbers else None
 
 
 def _table(device: DeviceFacts, ways: Mapping[Variant, _ServingMode], timed: Mapping[Variant, _ServingMode]) -> FigureTable:
-    with_one = dict(timed)
-    with_one.pop(Variant.RESIDENT, None)
+    with_one = {variant: way for variant, way in timed.items() if variant not in _KEEPS_ALL}
     sentences = [_break_even(timed, "An")] if timed else []
-    if Variant.RESIDENT in timed and len(with_one) > 1:
+    if len(timed) > len(with_one) > 1:
         sentences.append(_break_even(with_one, "Among ways with one U-Net in memory: an"))
     shared, resident = (ways[v].figures["peak_ram"] if v in ways else None for v in (Variant.SHARED, Variant.RESIDENT))
     if shared and resident:
         more, word = show(abs(resident - shared), Unit.MEGABYTES), "more" if resident >= shared else "less"
         sentences.append(f"Keeping all graphs in memory takes {more} MB {word} than the shared graph.")
+    if fewest := _fewest_bytes(ways):
+        sentences.append(fewest)
     text = TextTable(
         title=f"Ways to serve the tasks on {device.address}",
         columns=("Way", *(f"{title}, {unit.value}" for title, unit in _COLUMNS.values()), *_QUALITY_COLUMNS.values()),
@@ -121,6 +143,16 @@ def _table(device: DeviceFacts, ways: Mapping[Variant, _ServingMode], timed: Map
         fields=("device", "way", *(f"{key}_{unit}" for key, unit in units.items())),
         values=tuple((device.address, variant.value, *_values(way)) for variant, way in ways.items()),
     )
+
+
+def _fewest_bytes(ways: Mapping[Variant, _ServingMode]) -> str | None:
+    """Return a sentence on the way whose files take the fewest bytes, and the others' multiples of it; None without bytes."""
+    sizes = {variant: size for variant, way in ways.items() if (size := way.figures["files"])}
+    if len(sizes) < 2:
+        return None
+    best, *others = sorted(sizes, key=lambda variant: sizes[variant])
+    multiples = ", ".join(f"{variant} {sizes[variant] / sizes[best]:.2f} times as many" for variant in others)
+    return f"Files take the fewest bytes with {best}: {multiples}."
 
 
 def _values(way: _ServingMode) -> Iterator[float | None]:

@@ -272,9 +272,10 @@ class DeviceSummary:
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """The summary of a run for JSON output. `headline` states the result; `doubts` has caveats. Values are in nanoseconds,
-    bytes or decibels. `ways` has a dict from column name to value per variant and device. It is empty if no device measured
-    `resident` or `merged-at-load` and another variant. `verdicts` and `devices` are keyed by device address. `baseline` compares
-    with an earlier run, or is None. `report` is the HTML path or None. `bundle_digest` and `precision` are the first bundle's.
+    bytes or decibels. `ways` has a dict from column name to value per variant and device. It is empty unless a device measured
+    two variants, one of them neither `shared` nor `per-graph`. `verdicts` and `devices` are keyed by device address. `baseline`
+    compares with an earlier run, or is None. `report` is the HTML path or None. `bundle_digest` and `precision` are those of
+    the first bundle.
     """
 
     schema_version: int = SCHEMA_VERSION

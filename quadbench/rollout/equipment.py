@@ -196,7 +196,7 @@ def push_set(
         HARNESS: list(harness),
         RUNTIME: list(libraries),
         BASE: local_files(graphs, file_refs(tuple(graph for graph in quantized if graph.task is None))),
-        PER_GRAPH: local_files(graphs, file_refs(tuple(graph for graph in quantized if graph.task is not None))),
+        PER_GRAPH: local_files(graphs, dict.fromkeys(file_refs(tuple(graph for graph in quantized if graph.task is not None)))),
         FLOAT: local_files(bundle, (file for file in opened if file in floats)),
         ADAPTERS: local_files(bundle, (file for file in opened if file in adapters)),
         INPUTS: local_files(bundle, (file for file in opened if file not in floats | adapters)),

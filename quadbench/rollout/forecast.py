@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from quadbench.artifacts import MIB, StoredBundle, StoredCompiled
+from quadbench.artifacts import MIB, StoredBundle, StoredCompiled, Variant
 from quadbench.compile import find_compiled
 from quadbench.compile.availability import availability
 from quadbench.deploy import LocalFile, space_bytes
@@ -32,7 +32,7 @@ from quadbench.rollout.equipment import ADAPTERS, HARNESS, RUNTIME, DeviceKind, 
 from quadbench.spec import Problem
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
 from quadbench.target.profile import LOCAL_NAME, DeviceProfile, load_profile, load_profiles, local_profile
-from quadbench.target.targets import LiteRtTarget, Target
+from quadbench.target.targets import LiteRtTarget, QnnTarget, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +212,19 @@ def device_problems(recipe: Recipe, addresses: Sequence[Address]) -> Iterator[Pr
         if isinstance(address, VirtualAddress | AttachedAddress) and address.profile in known:  # others are serials
             kind = kind_at(address)
             yield from target_problems_of(recipe, kind.profile.name, kind.target, kind.address)
+            is_emulated = isinstance(address, VirtualAddress) and isinstance(kind.target, QnnTarget)
+            if is_emulated and Variant.CONTEXT_SHARED in recipe.baselines:
+                reason = f"'{kind.address}' is Qualcomm's emulator, which cannot load a context of several graphs"
+                yield Problem(location=("baselines", recipe.baselines.index(Variant.CONTEXT_SHARED.value)), reason=reason)
 
 
 def target_problems_of(recipe: Recipe, profile: str | None, target: Target, name: str) -> Iterator[Problem]:
-    """Yield a Problem if `target` is LiteRT and the recipe's activations are not all 16-bit. Messages call the target `name`."""
+    """Yield a Problem for a baseline or activations that `target` cannot run. Messages call the target `name`."""
+    if Variant.CONTEXT_SHARED in recipe.baselines and not isinstance(target, QnnTarget):
+        index = recipe.baselines.index(Variant.CONTEXT_SHARED.value)
+        yield Problem(
+            location=("baselines", index), reason=f"'{name}' cannot keep several graphs in one context; Qualcomm's HTP can"
+        )
     own = recipe.devices.get(profile) if profile else None
     of_devices = own.precision if own else None
     activations = (of_devices or recipe.precision).activations

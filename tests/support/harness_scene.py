@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from quadbench.artifacts.pixels import blend_mask, composite
+from quadbench.compile.repacking import write_patch
 from quadbench.harness.runtime_library import runtime_library
 from support.harness_model import (
     FEATURES,
@@ -76,6 +77,17 @@ def per_graph_plan(assets: Path, folder: Path) -> Plan:
     plan["adapters"] = {}
     plan["tasks"] = {name: _task(assets, name) | {"unet": name, "adapter": None} for name in ADAPTERS}
     plan["sequence"] = [{"task": name, "warmup": 0, "iterations": 1} for name in ADAPTERS]
+    return plan
+
+
+def patched_plan(assets: Path, folder: Path) -> Plan:
+    """Return a plan with one U-Net's file for both tasks, and a patch that makes the other's of it."""
+    plan = per_graph_plan(assets, folder) | {"variant": "patched"}
+    base, wanted = (np.fromfile(assets / f"{name}.onnx", np.uint8) for name in ADAPTERS)
+    write_patch(base, wanted, folder / "patch.safetensors")
+    plan["unets"] = dict.fromkeys(ADAPTERS, _file(assets / "restyle.onnx"))
+    patch = _file(folder / "patch.safetensors")
+    plan["patches"] = {"remove-object": patch | {"path": str(folder / "patch.safetensors")}}
     return plan
 
 
