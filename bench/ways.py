@@ -1,13 +1,13 @@
 """Bytes of 2, 5 and 10 tasks by way to serve them: LoRAs as inputs, graphs, one context that shares weights, a base and patches.
 
-    python bench/ways.py RECIPE [--target qnn-v79-69] [--counts 2,5,10] [--most 10] [--deltas] --work DIR [--results DIR]
+    python bench/ways.py RECIPE [--target qnn-v79-69] [--counts 2,5,10] [--tasks 10] [--deltas] --work DIR [--results DIR]
 
-Builds the recipe's first tasks, as many as the greatest count, and compiles their graphs; then one context of the first tasks
-for each count up to `--most`, and a patch of each task against the base. Each figure is kept in DIR as soon as it is known, so
-a second call goes on where the first one ended. Counts above `--most` are extrapolated by the line through the two greatest
-that were compiled, and say so. `--deltas` compares ways to make a patch, on the graphs before and after compiling: the
-difference of bytes with zlib, bzip2 and xz, and zstd's --patch-from and bsdiff where the packages zstandard and bsdiff4 are
-installed.
+Builds as many of the recipe's tasks as `--tasks` says and compiles their graphs; then one context of the first tasks for each
+count that was built, and patches. A recipe with fewer tasks gets more like its last one, with random adapters of other seeds.
+Each figure is kept in DIR as soon as it is known, so a second call goes on where the first one ended. Counts above `--tasks`
+are extrapolated and say so: contexts by the line through the two greatest, all else by means. `--deltas` compares ways to make
+a patch, on the graphs before and after compiling: the difference of bytes with zlib, bzip2 and xz, and zstd's --patch-from and
+bsdiff where the packages zstandard and bsdiff4 are installed.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from quadbench.compile.qnn import QnnCompiler
 from quadbench.compile.repacking import base_of, write_patch
 from quadbench.quad.build import build
 from quadbench.quad.cache import find_bundle
+from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
@@ -63,30 +65,40 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--target", default="qnn-v79-69")
     parser.add_argument("--counts", default="2,5,10")
-    parser.add_argument("--most", type=int, default=10, help="tasks of the largest context that is compiled")
+    parser.add_argument("--tasks", type=int, default=10, help="how many tasks are built")
     parser.add_argument("--deltas", action="store_true", help="compare ways to make a patch")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     counts = [int(count) for count in options.counts.split(",")]
-    layout, recipe = Layout(options.results), load_recipe(options.recipe)
-    tasks = recipe.tasks[: max(counts)]
-    recipe = recipe.model_copy(update={"tasks": tasks, "baselines": ("per-graph",)})
+    built = [count for count in counts if count <= options.tasks]
+    layout, recipe = Layout(options.results), with_tasks(load_recipe(options.recipe), options.tasks)
     bundle = find_bundle(recipe, layout) or build(recipe, layout, notify=print)
     known = find_target(options.target, known_targets(load_profiles(), platform.machine()))
     compiled = compile_bundle(bundle, known.target, known.key, layout, htp_arch=known.htp_arch, notify=print)
     options.work.mkdir(parents=True, exist_ok=True)
     place = options.work / f"{recipe.name}-{known.key}-{bundle.artifact.digest[:12]}.json"
     figures = Figures(place=place, known=json.loads(place.read_text()) if place.is_file() else {})
-    patches = dict(patch_bytes(compiled, counts, figures, options.work))
+    patches = dict(patch_bytes(compiled, built, figures, options.work))
     contexts: dict[int, float] = {}
     if isinstance(known.target, QnnTarget):
         compiler = QnnCompiler(htp_arch=known.target.htp_arch, soc_model=known.target.soc_model)
-        contexts = dict(context_bytes(compiler, bundle, [n for n in counts if n <= options.most], figures, options.work))
+        contexts = dict(context_bytes(compiler, bundle, built, figures, options.work))
     lines = table(bundle, compiled, counts, contexts, patches)
     if options.deltas:
         lines += ["", *delta_table({"compiled": compiled, "before": bundle}, figures)]
     print("\n".join(lines))  # noqa: T201
+
+
+def with_tasks(recipe: Recipe, count: int) -> Recipe:
+    """Return the recipe with `count` tasks and per-graph U-Nets. Further tasks are the last one with adapters of other seeds."""
+    tasks, adapters = list(recipe.tasks[:count]), dict(recipe.adapters)
+    last = tasks[-1]
+    for number in range(len(tasks) + 1, count + 1):
+        (adapter,) = (adapters[name] for name in last.adapter)
+        adapters[name := f"more-{number}"] = adapter.model_copy(update={"seed": number})
+        tasks.append(last.model_copy(update={"name": name, "adapter": {name: 1.0}}))
+    return recipe.model_copy(update={"tasks": tuple(tasks), "adapters": adapters, "baselines": ("per-graph",)})
 
 
 def own_unets(stored: StoredBundle | StoredCompiled) -> list[Graph]:
@@ -148,13 +160,14 @@ def table(
     ]
     for count in counts:
         names = {name for task in bundle.artifact.tasks[:count] for name in task.weights}
+        missing = max(0, count - len(own))
         sums = [
-            parts + unet + sum(loras[name] for name in names),
-            parts + sum(own[:count]),
+            parts + unet + sum(loras[name] for name in names) + missing * mean(loras.values()),
+            parts + sum(own[:count]) + missing * mean(own),
             parts + context if (context := extrapolated(contexts, count)) else None,
-            parts + patches[count],
+            parts + patched if (patched := extrapolated(patches, count)) else None,
         ]
-        how = "" if count in contexts else ", context extrapolated"
+        how = ", extrapolated" if missing else ""
         cells = [f"{each / 1e6:.2f}" if each else "–" for each in sums]
         ratios = ", ".join(f"{each / sums[0]:.2f}" if each else "–" for each in sums[1:])
         lines.append(f"| {' | '.join((f'{count}{how}', *cells, ratios))} |")

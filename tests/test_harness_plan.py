@@ -55,9 +55,17 @@ def test_the_shared_plan_has_one_unet_and_integer_adapters(world: World) -> None
     assert plan["sequence"] == [{"task": task, "warmup": 1, "iterations": 11} for task in TASKS]
 
 
+def test_a_patched_plan_has_the_base_for_every_task_and_a_patch_for_each_other(world: World) -> None:
+    plan, (base, other) = plan_of(world, launch_of(Variant.PATCHED)), TASKS
+    assert plan["unets"] == dict.fromkeys(TASKS, entry(world, f"per-graph/{base}/unet.onnx"))
+    (patch,) = (graph.patch for graph in world.graphs if graph.patch)
+    assert plan["patches"] == {other: {"path": world.objects[patch.sha256], "sha256": patch.sha256}}
+    assert {name: task["unet"] for name, task in plan["tasks"].items()} == {name: name for name in TASKS}
+    assert "patches" not in plan_of(world, launch_of(Variant.CONTEXT_SHARED))
+
+
 def test_only_quantized_graphs_run_on_another_execution_provider(world: World) -> None:
-    absent = {Variant.MERGED_AT_LOAD, Variant.CONTEXT_SHARED, Variant.PATCHED}  # of which the bundle has no graph
-    variants = [variant for variant in Variant if variant not in absent]
+    variants = [variant for variant in Variant if variant is not Variant.MERGED_AT_LOAD]  # of which the bundle has no graph
     plans = [plan_of(world, launch_of(variant), execution_provider=XNNPACK) for variant in variants]
     expected = {"name": "XNNPACK", "options": {"intra_op_num_threads": "2"}}
     assert [plan["runtime"].get("execution_provider") for plan in plans] == [

@@ -1,5 +1,6 @@
 """A launch becomes a record whatever becomes of it: what stands in it, and what is refused before anything starts."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from quadbench.devices.local import LocalDevice, open_local
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.harness.installation import InstalledKit, execution_provider_of
 from quadbench.measure import launch
+from quadbench.measure.derived_samples import rom_samples
 from quadbench.measure.launch import StopFlag, measure_launch, run_launch
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Runtime
@@ -90,6 +92,20 @@ def test_rom_is_counted_on_the_device_base_and_adapters_apart(world: World, good
         "vae_decoder": 1300,
     }
     assert _rom(per_graph, "adapter") == {}
+
+
+@pytest.mark.parametrize(
+    ("variant", "unets"),
+    [
+        (Variant.PATCHED, {"unet restyle": 1800, "unet remove-object": 70}),
+        (Variant.CONTEXT_SHARED, {"unet restyle": 1800 + 5000, "unet remove-object": 1900}),
+    ],
+)
+def test_a_file_of_several_tasks_counts_once(world: World, variant: Variant, unets: dict[str, int]) -> None:
+    sizes = Counter[str]()
+    for sample in rom_samples(world.installation("0" * 64), launch_of(variant)):
+        sizes[" ".join(filter(None, (sample.component, sample.labels.get("unet"))))] += int(sample.value)
+    assert sizes == {"text_encoder": 1000, "vae_encoder": 1100, "vae_decoder": 1300, **unets}
 
 
 def test_a_file_that_is_damaged_on_the_device_fails_the_launch_before_it_starts(world: World) -> None:

@@ -13,11 +13,17 @@ onnx = pytest.importorskip("onnx")
 
 from support.bundles import write_bundle, write_graph  # noqa: E402
 from support.harness_model import TinyModel, as_floats, draw_adapter, merged  # noqa: E402
+from support.watcher import Silent  # noqa: E402
 
-from quadbench.artifacts import StoredArtifact, StoredBundle, Variant  # noqa: E402
+from quadbench import pipeline  # noqa: E402
+from quadbench.artifacts import Status, StoredArtifact, StoredBundle, Variant  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
 from quadbench.compile.repacking import CHUNK_BYTES, base_of, write_patch  # noqa: E402
+from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
+from quadbench.report.kpi import kpi_rows  # noqa: E402
+from quadbench.report.serving_modes import serving_modes  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.target.targets import OnnxRuntimeTarget  # noqa: E402
 
@@ -86,6 +92,22 @@ def test_a_compiled_bundle_has_one_graph_and_a_patch_for_each_other(tmp_path: Pa
             found = patched(np.fromfile(compiled.path(base), np.uint8), compiled.path(graph.patch))
             assert found.tobytes() == compiled.path(own[graph.task].file).read_bytes()
     assert sum(path.startswith("patched/") for path in compiled.artifact.costs) == len(TASKS) - 1
+
+
+@pytest.mark.slow
+def test_patched_graphs_are_run_and_reported_as_a_way_of_their_own(tiny_recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    recipe = load_recipe(tiny_recipe, {"baselines": ["per-graph", "patched"]})
+    layout = Layout(tmp_path / "results")
+    result = pipeline.run(recipe, parse_addresses(["local"]), layout=layout, observer=Silent()).result
+    records = {record.variant: record for record in result.records}
+    assert {record.status for record in records.values()} == {Status.OK}
+    own, patched = records[Variant.PER_GRAPH], records[Variant.PATCHED]
+    for name in own.images:
+        assert (layout.root / own.images[name]).read_bytes() == (layout.root / patched.images[name]).read_bytes()
+    (ways,) = serving_modes(result, kpi_rows(result))
+    files = {row[1]: row[ways.table.fields.index("files_mb")] for row in ways.table.values}
+    assert files["patched"] < files["per-graph"]
 
 
 def test_only_qualcomms_compiler_has_contexts_that_share_weights(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,7 +260,11 @@ class World:
     def _graphs(self) -> list[Graph]:
         of_variant = [(v, c, None) for v in (Variant.SHARED, Variant.FLOAT) for c in Component]
         graphs = [*of_variant, *((Variant.PER_GRAPH, Component.UNET, task) for task in TASKS)]
-        return [self._graph(*words, size_bytes=1000 + 100 * place) for place, words in enumerate(graphs)]
+        found = [self._graph(*words, size_bytes=1000 + 100 * place) for place, words in enumerate(graphs)]
+        (base, other), context = found[-2:], self._file("context-shared/context", b"c" * 5000)
+        patched = replace(other, variant=Variant.PATCHED, file=base.file, patch=self._file("patched/patch", b"p" * 70))
+        shared = [replace(own, variant=Variant.CONTEXT_SHARED, data=context) for own in (base, other)]
+        return [*found, replace(base, variant=Variant.PATCHED), patched, *shared]
 
     def _graph(self, variant: Variant, component: Component, task: str | None, size_bytes: int) -> Graph:
         path = "/".join(filter(None, (variant, task, f"{component}.onnx")))
