@@ -171,8 +171,8 @@ def table(
         cells = [f"{each / 1e6:.2f}" if each else "–" for each in sums]
         ratios = ", ".join(f"{each / sums[0]:.2f}" if each else "–" for each in sums[1:])
         lines.append(f"| {' | '.join((f'{count}{how}', *cells, ratios))} |")
-    ordered = sorted(contexts)
-    slopes = [(b, (contexts[b] - contexts[a]) / (b - a)) for a, b in pairwise(ordered)]
+    points = [(1, own[0]), *sorted(contexts.items())] if contexts else []  # a context of one graph is the graph by itself
+    slopes = [(b, (above - below) / (b - a)) for (a, below), (b, above) in pairwise(points)]
     lines += [f"A further task up to {count}: {slope / 1e6:.2f} MB in the context." for count, slope in slopes]
     return lines
 

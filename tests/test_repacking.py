@@ -25,9 +25,10 @@ from quadbench.recipe.recipe import load_recipe  # noqa: E402
 from quadbench.report.kpi import kpi_rows  # noqa: E402
 from quadbench.report.serving_modes import serving_modes  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
-from quadbench.target.targets import OnnxRuntimeTarget  # noqa: E402
+from quadbench.target.targets import AiHubTarget, OnnxRuntimeTarget, Target  # noqa: E402
 
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
+HUB = AiHubTarget(backend="ai_hub", device="Samsung Galaxy S25 (Family)", runtime="qnn_context_binary")
 TASKS = ("one", "two", "three")
 
 
@@ -110,7 +111,8 @@ def test_patched_graphs_are_run_and_reported_as_a_way_of_their_own(tiny_recipe: 
     assert files["patched"] < files["per-graph"]
 
 
-def test_only_qualcomms_compiler_has_contexts_that_share_weights(tmp_path: Path) -> None:
-    bundle = bundle_of_tasks(tmp_path / "bundle", Variant.CONTEXT_SHARED)
-    with raising(BuildError, "'cpu'", "context-shared"):
-        compile_bundle(bundle, CPU, "cpu", Layout(tmp_path / "results"))
+@pytest.mark.parametrize(("variant", "target"), [(Variant.CONTEXT_SHARED, CPU), (Variant.PATCHED, HUB)])
+def test_a_way_that_a_target_cannot_serve_is_refused(tmp_path: Path, variant: Variant, target: Target) -> None:
+    bundle = bundle_of_tasks(tmp_path / "bundle", variant)
+    with raising(BuildError, "'key'", variant):
+        compile_bundle(bundle, target, "key", Layout(tmp_path / "results"))

@@ -105,12 +105,13 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:
     """Raise BuildError for a baseline or activations that the target cannot run.
 
-    HTP alone has contexts that share weights; ONNX Runtime alone takes float activations and adapters merged at load.
+    HTP alone has contexts that share weights, AI Hub cannot patch, ONNX Runtime alone takes float activations and merges at load.
     """
-    if not isinstance(target, QnnTarget) and any(graph.variant is Variant.CONTEXT_SHARED for graph in bundle.graphs):
+    can_serve = {Variant.CONTEXT_SHARED: isinstance(target, QnnTarget), Variant.PATCHED: not isinstance(target, AiHubTarget)}
+    for variant in {graph.variant: None for graph in bundle.graphs if not can_serve.get(graph.variant, True)}:
         raise BuildError(
-            f"target '{key}' has no contexts in which graphs share weights; bundle '{bundle.recipe_name}' has context-shared",
-            hint="remove context-shared from the recipe's baselines, or use a target with the backend qnn",
+            f"target '{key}' cannot serve tasks by {variant}, a baseline of bundle '{bundle.recipe_name}'",
+            hint=f"remove {variant} from the recipe's baselines, or use another target",
         )
     if isinstance(target, OnnxRuntimeTarget):
         return
