@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from support.sentences import says
 
+from quadbench.compile.repacking import BLOCK_BYTES, MOST_BYTES
 from quadbench.harness.events import BLOCK_END_METRICS
 
 pytest.importorskip("onnx")
@@ -138,6 +139,7 @@ def test_a_graph_is_made_from_another_and_a_patch_at_each_switch(harness: Path, 
         ({"bytes": "-5"}, "'-5' bytes"),
         ({"bytes": str(2**60)}, str(2**60)),
         ({"bytes": "1"}, "stream 0000"),
+        ({"blocks": 2}, "'shifts'"),
         ({"stream": b"no zlib"}, "stream 0000"),
         ({"stream": zlib.compress(b"too short")}, "stream 0000"),
         ({"bytes": str(2**24 + 1), "stream": zlib.compress(bytes(2**24))}, str(2**24)),
@@ -148,8 +150,10 @@ def test_a_damaged_patch_is_refused(harness: Path, assets: Path, tmp_path: Path,
     plan["verify"] = False
     size = (assets / "remove-object.onnx").stat().st_size
     stream = changes.get("stream", zlib.compress(bytes(size)))
-    streams = {"0000": np.frombuffer(stream, np.int8)}
-    save_file(streams, tmp_path / "patch.safetensors", {"bytes": changes.get("bytes", str(size))})
+    said_size = changes.get("bytes", str(size))
+    blocks = -(-int(said_size) // BLOCK_BYTES) if 0 < int(said_size) < MOST_BYTES else 1
+    tensors = {"0000": np.frombuffer(stream, np.int8), "shifts": np.zeros(changes.get("blocks", blocks), np.int32)}
+    save_file(tensors, tmp_path / "patch.safetensors", {"bytes": said_size})
     heard = launch(harness, plan)
     assert heard.exit_code == 2
     says(heard.error(), said)

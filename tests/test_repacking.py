@@ -18,7 +18,7 @@ from support.watcher import Silent  # noqa: E402
 from quadbench import pipeline  # noqa: E402
 from quadbench.artifacts import Status, StoredArtifact, StoredBundle, Variant  # noqa: E402
 from quadbench.compile import compile_bundle  # noqa: E402
-from quadbench.compile.repacking import CHUNK_BYTES, base_of, write_patch  # noqa: E402
+from quadbench.compile.repacking import BLOCK_BYTES, CHUNK_BYTES, base_of, write_patch  # noqa: E402
 from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import BuildError  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
@@ -35,10 +35,12 @@ TASKS = ("one", "two", "three")
 def patched(base: np.ndarray, patch: Path) -> np.ndarray:
     """Return what a patch makes of the bytes `base`, by what docs/formats.md says of patches."""
     with safe_open(patch, "np") as file:
-        size, names = int(file.metadata()["bytes"]), sorted(file.keys())
+        size, shifts, names = int(file.metadata()["bytes"]), file.get_tensor("shifts"), sorted(set(file.keys()) - {"shifts"})
         difference = b"".join(zlib.decompress(file.get_tensor(name).tobytes()) for name in names)
-    below = np.zeros(size, np.uint8)
-    below[: min(size, base.size)] = base[:size]
+    at = np.arange(size)
+    at += shifts[at // BLOCK_BYTES]
+    inside = (at >= 0) & (at < base.size)
+    below = np.where(inside, base[at.clip(0, base.size - 1)], 0).astype(np.uint8)
     return below + np.frombuffer(difference, np.uint8)
 
 
@@ -46,7 +48,9 @@ def noise(size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
-@pytest.mark.parametrize(("base", "wanted"), [(1000, 1000), (1000, 1700), (1700, 1000), (CHUNK_BYTES + 5, CHUNK_BYTES + 9)])
+@pytest.mark.parametrize(
+    ("base", "wanted"), [(5, 1000), (1000, 5), (1000, 1000), (1000, 1700), (1700, 1000), (CHUNK_BYTES + 5, CHUNK_BYTES + 9)]
+)
 def test_a_patch_makes_any_file_of_any_other(tmp_path: Path, base: int, wanted: int) -> None:
     write_patch(noise(base, 1), noise(wanted, 2), tmp_path / "patch")
     assert np.array_equal(patched(noise(base, 1), tmp_path / "patch"), noise(wanted, 2))
@@ -61,11 +65,21 @@ def test_a_patch_of_weights_that_move_by_a_step_is_a_fraction_of_them(tmp_path: 
     assert entropy_bytes < (tmp_path / "patch").stat().st_size < 1.25 * entropy_bytes
 
 
+@pytest.mark.parametrize("moved", [-1300, 256, 70_001])
+def test_weights_that_a_compiler_moved_cost_a_patch_nothing(tmp_path: Path, moved: int) -> None:
+    weights = noise(2**20, 3)
+    head = noise(max(0, moved), 5)
+    wanted = np.concatenate([head, weights[max(0, -moved) :]])
+    write_patch(weights, wanted, tmp_path / "patch")
+    assert np.array_equal(patched(weights, tmp_path / "patch"), wanted)
+    assert (tmp_path / "patch").stat().st_size < len(head) + 2 * BLOCK_BYTES
+
+
 def test_the_base_is_the_file_that_differs_least_from_the_others() -> None:
-    plain = noise(10_000)
+    plain = noise(100_000)
     others = [plain.copy() for _ in range(3)]
     for i, other in enumerate(others):
-        other[i * 2000 : i * 2000 + 1500] += 1
+        other[i * 20_000 : i * 20_000 + 15_000] += noise(15_000, i) % 3
     assert base_of([others[0], others[1], plain, others[2]]) == 2
 
 

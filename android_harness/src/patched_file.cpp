@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include <linux/memfd.h>
 #include <stb_image.h>
@@ -20,7 +21,9 @@ namespace quadbench {
 namespace {
 
 constexpr std::size_t kChunkBytes = std::size_t{1} << 24;
-constexpr std::size_t kMostPatchedBytes = std::size_t{1} << 36;
+constexpr std::size_t kBlockBytes = std::size_t{1} << 16;
+constexpr std::size_t kMostPatchedBytes = std::size_t{1} << 31;
+constexpr const char* kShifts = "shifts";
 
 [[noreturn]] void fail_patch(const SafeTensors& patch, const std::string& fault) {
   throw InputError(patch.name(), "'" + patch.name() + "' " + fault);
@@ -37,9 +40,21 @@ std::size_t patched_bytes(const SafeTensors& patch) {
   return size;
 }
 
-void add_bytes(std::span<const std::byte> base, std::span<std::byte> difference) {
-  for (std::size_t k = 0; k < std::min(base.size(), difference.size()); ++k) {
-    difference[k] = static_cast<std::byte>(static_cast<unsigned>(difference[k]) + static_cast<unsigned>(base[k]));
+std::vector<std::int32_t> shifts_of_blocks(const SafeTensors& patch, std::size_t size) {
+  std::vector<std::int32_t> shifts((size + kBlockBytes - 1) / kBlockBytes);
+  const auto bytes = patch.require(
+      {.name = kShifts, .dtype = DType::kInt32, .shape = {static_cast<std::int64_t>(shifts.size())}});
+  std::memcpy(shifts.data(), bytes.data(), bytes.size());
+  return shifts;
+}
+
+// Adds to a block what the base has from `begin` on, which may be before its first byte or after its last.
+void add_bytes(std::span<const std::byte> base, std::int64_t begin, std::span<std::byte> block) {
+  const auto inside = [&](std::int64_t k) { return std::clamp<std::int64_t>(k, 0, static_cast<std::int64_t>(block.size())); };
+  const std::int64_t low = inside(-begin), high = inside(static_cast<std::int64_t>(base.size()) - begin);
+  for (std::int64_t k = low; k < high; ++k) {
+    block[static_cast<std::size_t>(k)] = static_cast<std::byte>(static_cast<unsigned>(block[static_cast<std::size_t>(k)]) +
+                                                                static_cast<unsigned>(base[static_cast<std::size_t>(begin + k)]));
   }
 }
 
@@ -49,6 +64,7 @@ PatchedFile::PatchedFile(const std::filesystem::path& base, const std::filesyste
   const SafeTensors streams(patch);
   const MappedFile below(base);
   const std::size_t size = patched_bytes(streams);
+  const std::vector<std::int32_t> shifts = shifts_of_blocks(streams, size);
   // By number, as Android's library has the function from release 11 on only.
   fd_ = static_cast<int>(::syscall(SYS_memfd_create, "graph", MFD_CLOEXEC));
   void* data = MAP_FAILED;
@@ -59,6 +75,7 @@ PatchedFile::PatchedFile(const std::filesystem::path& base, const std::filesyste
   bytes_ = {static_cast<std::byte*>(data), size};
   std::size_t begin = 0;
   for (const auto& [name, entry] : streams.entries()) {
+    if (name == kShifts) continue;
     const auto stream = streams.require({.name = name, .dtype = DType::kInt8, .shape = entry.shape});
     const auto chunk = bytes_.subspan(begin, std::min(kChunkBytes, size - begin));
     const int written =
@@ -67,10 +84,13 @@ PatchedFile::PatchedFile(const std::filesystem::path& base, const std::filesyste
     if (chunk.empty() || written != static_cast<int>(chunk.size())) {
       fail_patch(streams, "is damaged: stream " + name + " does not give " + std::to_string(chunk.size()) + " bytes");
     }
-    add_bytes(below.bytes().subspan(std::min(begin, below.bytes().size())), chunk);
     begin += chunk.size();
   }
   if (begin != size) fail_patch(streams, "gives " + std::to_string(begin) + " of " + std::to_string(size) + " bytes");
+  for (std::size_t k = 0; k < shifts.size(); ++k) {
+    const std::size_t block = k * kBlockBytes;
+    add_bytes(below.bytes(), static_cast<std::int64_t>(block) + shifts[k], bytes_.subspan(block, std::min(kBlockBytes, size - block)));
+  }
 }
 
 PatchedFile::~PatchedFile() {

@@ -9,8 +9,9 @@ namespace quadbench {
 
 class PatchedFile {
  public:
-  // The patch is a safetensors file of zlib streams, each of the difference of kChunkBytes, the last one's of what is left; bytes
-  // are added modulo 256. Throws InputError where it does not give as many bytes as it says.
+  // The patch is a safetensors file of zlib streams, each of the difference of kChunkBytes, the last one's of what is left, and of
+  // a shift for each block: how much further on the base has what is added to it, modulo 256, or nothing. Throws InputError where
+  // it does not give as many bytes as it says.
   PatchedFile(const std::filesystem::path& base, const std::filesystem::path& patch);
   ~PatchedFile();
   PatchedFile(const PatchedFile&) = delete;

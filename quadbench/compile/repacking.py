@@ -1,8 +1,9 @@
 """Repack per-graph U-Nets: one context binary in which equal weights are stored once, or one graph and a patch for each other.
 
-A patch is the difference of two compiled graphs, byte by byte modulo 256, as a safetensors file of zlib streams `0000`, `0001`,
-... of `CHUNK_BYTES` each; its metadata has the graph's size in `bytes`. Graphs of one model differ in values, not in layout, so
-the differences are small numbers where an adapter changed a weight and 0 elsewhere.
+A patch is the difference of two compiled graphs, byte by byte modulo 256. Graphs of one model differ in values and hardly in
+layout: differences are small numbers where an adapter changed a weight, and 0 elsewhere. A compiler may move weights, so each
+block of `BLOCK_BYTES` has its own shift: the distance to what it is like in the other graph. A patch is a safetensors file with
+these shifts and zlib streams `0000`, `0001`, ... of `CHUNK_BYTES` each; its metadata has the graph's size in `bytes`.
 """
 
 import time
@@ -23,7 +24,10 @@ from quadbench.host import peak_memory_bytes
 from quadbench.results.manifest import file_ref
 
 CHUNK_BYTES = 2**24
-_SAMPLED_BYTES = 2**20  # of each graph, to choose the base of patches
+BLOCK_BYTES = 2**16
+MOST_BYTES = 2**31  # shifts are INT32, and an ONNX file is no larger
+_WORD_BYTES, _ANCHOR_BYTES = 8, 512
+_SAMPLED_BYTES = 2**21  # of each graph, to choose the base of patches; at least one block
 _LEVEL = 9
 
 Bytes = NDArray[np.uint8]
@@ -74,8 +78,8 @@ def repacked(
 def _patched(own: Sequence[Graph], folder: Path, notify: Callable[[str], None]) -> Repacked:
     """Write a patch for each graph but the base. Return graphs of variant `patched`, in the order of `own`, and costs."""
     for graph in own:
-        if graph.data:
-            raise BuildError(f"'{graph.file.path}' has its weights in another file; expected one file, to make a patch of it")
+        if graph.data or graph.file.size_bytes >= MOST_BYTES:
+            raise BuildError(f"'{graph.file.path}' is no patchable graph; expected one file of less than {MOST_BYTES} bytes")
     files = [np.memmap(folder / graph.file.path, np.uint8, "r") for graph in own]
     base = base_of(files)
     graphs, costs = [], {}
@@ -96,19 +100,60 @@ def _patched(own: Sequence[Graph], folder: Path, notify: Callable[[str], None]) 
 
 
 def base_of(files: Sequence[Bytes]) -> int:
-    """Return the index of the file that differs from all others in the fewest bytes, by a sample of them."""
-    size = min(file.size for file in files)
-    samples = [file[: size : max(1, size // _SAMPLED_BYTES)] for file in files]
-    distances = [sum(np.count_nonzero(one != other) for other in samples) for one in samples]
-    return distances.index(min(distances))
+    """Return the index of the file of which patches make all others in the fewest bytes, by a sample of their blocks."""
+    if len(files) < 3:
+        return 0
+    sizes = [sum(_sampled_size(one, other) for other in files if other is not one) for one in files]
+    return sizes.index(min(sizes))
+
+
+def _sampled_size(base: Bytes, wanted: Bytes) -> int:
+    step = max(1, wanted.size // _SAMPLED_BYTES)
+    blocks = zip(range(0, wanted.size, step * BLOCK_BYTES), shifts_of(base, wanted, step), strict=True)
+    return len(zlib.compress(b"".join(block_difference(base, wanted, begin, int(shift)) for begin, shift in blocks), 1))
 
 
 def write_patch(base: Bytes, wanted: Bytes, place: Path) -> None:
     """Write the patch that turns the bytes `base` into the bytes `wanted` to the file `place`."""
-    chunks = {}
-    for i, begin in enumerate(range(0, wanted.size, CHUNK_BYTES)):
-        part = wanted[begin : begin + CHUNK_BYTES]
-        below = np.zeros_like(part)  # the base may be shorter
-        below[: base[begin : begin + part.size].size] = base[begin : begin + part.size]
-        chunks[f"{i:04}"] = np.frombuffer(zlib.compress((part - below).tobytes(), _LEVEL), np.int8)
-    save_file(chunks, place, {"bytes": str(wanted.size)})
+    shifts = shifts_of(base, wanted)
+    tensors = {"shifts": shifts}
+    for i, chunk in enumerate(range(0, wanted.size, CHUNK_BYTES)):
+        begins = range(chunk, min(chunk + CHUNK_BYTES, wanted.size), BLOCK_BYTES)
+        difference = b"".join(block_difference(base, wanted, begin, int(shifts[begin // BLOCK_BYTES])) for begin in begins)
+        tensors[f"{i:04}"] = np.frombuffer(zlib.compress(difference, _LEVEL), np.int8)
+    save_file(tensors, place, {"bytes": str(wanted.size)})
+
+
+def block_difference(base: Bytes, wanted: Bytes, begin: int, shift: int) -> bytes:
+    """Return the bytes of a block of `wanted` minus those of `base` that lie `shift` further on, or 0 where it has none."""
+    part = wanted[begin : begin + BLOCK_BYTES].copy()
+    low, high = (min(max(-begin - shift, 0), part.size), min(max(base.size - begin - shift, 0), part.size))
+    part[low:high] -= base[begin + shift + low : begin + shift + high]
+    return part.tobytes()
+
+
+def shifts_of(base: Bytes, wanted: Bytes, step: int = 1) -> NDArray[np.int32]:
+    """Return for each block of `wanted`, or each `step`-th, how many bytes further on `base` is most like it.
+
+    Words of 8 bytes that `base` has once, at every `_ANCHOR_BYTES`, are looked for in the block; their distances vote. A block
+    with fewer than two equal votes lies as far off as the one before.
+    """
+    places = np.arange(0, base.size - _WORD_BYTES + 1, _ANCHOR_BYTES)
+    anchors, first, count = np.unique(_words(base)[places], return_index=True, return_counts=True)
+    anchors, places = anchors[count == 1], places[first[count == 1]]
+    shifts, shift = [], 0
+    for begin in range(0, wanted.size, step * BLOCK_BYTES):
+        words = _words(wanted[begin : begin + BLOCK_BYTES])
+        known = np.searchsorted(anchors, words).clip(max=max(0, anchors.size - 1))
+        offsets = np.flatnonzero(anchors[known] == words) if anchors.size else np.empty(0, np.int64)
+        distances, votes = np.unique(places[known[offsets]] - (begin + offsets), return_counts=True)
+        if votes.max(initial=0) > 1:
+            shift = int(distances[votes.argmax()])
+        shifts.append(shift)
+    return np.array(shifts, np.int32)
+
+
+def _words(content: Bytes) -> NDArray[np.uint64]:
+    """Return the word of 8 bytes at each byte, without a copy."""
+    length = max(0, content.size - _WORD_BYTES + 1)
+    return np.ndarray((length,), np.uint64, np.ascontiguousarray(content), strides=(1,)) if length else np.empty(0, np.uint64)
