@@ -11,17 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.compile.cpu_graph import (
-    RUNTIMES_OWN,
-    Shapes,
-    int64_constant,
-    only_reader,
-    read_model,
-    readers_of,
-    replace_nodes,
-    shapes_of,
-    write_model,
-)
+from quadbench.compile import cpu_graph
+from quadbench.compile.cpu_graph import RUNTIMES_OWN, Shapes, int64_constant, only_reader, readers_of, replace_nodes, shapes_of
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 _UP, _DOWN = ".up", ".down"
@@ -39,10 +30,10 @@ def fuse_lora_branches(source: Path, path: Path) -> bool:
     content = source.read_bytes()
     if QUANTIZE.encode() in content or LORA_PREFIX.encode() not in content:  # found without importing onnx
         return False
-    model = read_model(source)
+    model = cpu_graph.read_model(source)
     _rewrite(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_model(model, path)
+    cpu_graph.write_model(model, path)
     return True
 
 
@@ -209,7 +200,7 @@ def ease_compiled_branches(path: Path) -> None:
     """
     if LORA_PREFIX.encode() not in path.read_bytes():
         return
-    model = read_model(path)
+    model = cpu_graph.read_model(path)
     graph, shapes = model.graph, shapes_of(model)
     readers = readers_of(graph)
     producers = {output: node for node in graph.node for output in node.output}
@@ -234,7 +225,7 @@ def ease_compiled_branches(path: Path) -> None:
             rank.dim_param = f"{site}.rank<={rank.dim_value}"
     del graph.value_info[:]  # shapes of the ranks before
     replace_nodes(graph, [*graph.node, *joined])
-    write_model(model, path)
+    cpu_graph.write_model(model, path)
 
 
 def _is_merged(names: tuple[str, str], graph: Any, readers: Mapping[str, list[Any]]) -> bool:
