@@ -19,7 +19,7 @@ from quadbench.quad.reference import Reference, reference_for, with_adapters  # 
 from quadbench.recipe import Task  # noqa: E402
 
 KINDS = {"image-to-image": (1.0, 0.5), "inpaint": (1.0, 0.5), "text-to-image": (None,)}
-SCHEMES = ("lcm", "ed", "ddim")
+SCHEMES = ("lcm", "ed", "ddim", "tcd")
 CASES = [(kind, scheme, strength) for kind, strengths in KINDS.items() for scheme in SCHEMES for strength in strengths]
 SPACINGS = ({"spacing": "trailing"}, {"spacing": "linspace"}, {"timesteps": (999, 749, 499, 249)})
 SCHEDULES = {
@@ -74,7 +74,8 @@ def _agree(reference: Reference, item: Item) -> None:
 def test_spaced_and_listed_steps_draw_what_the_table_draws(
     tiny_recipe: Path, foundation: Foundation, kind: str, scheme: str, strength: float | None, options: dict[str, object]
 ) -> None:
-    scheme = "ed" if (scheme == "lcm" and "spacing" in options) or (scheme == "ddim" and "timesteps" in options) else scheme
+    takes = ("ed", "ddim") if "spacing" in options else ("ed", "lcm", "tcd")
+    scheme = scheme if scheme in takes else "ed"
     sampler = {"scheme": scheme, "steps": 4, **options}
     _agree(*case_of(tiny_recipe, foundation, kind, scheme, strength, sampler=sampler))
 

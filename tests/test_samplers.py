@@ -19,6 +19,7 @@ from quadbench.quad.samplers.lcm import lcm_table  # noqa: E402
 from quadbench.quad.samplers.olss import SamplerInput, olss_table  # noqa: E402
 from quadbench.quad.samplers.schedule import DEFAULT_SPACING, Schedule, spaced_timesteps  # noqa: E402
 from quadbench.quad.samplers.table import SamplerTable, run_table  # noqa: E402
+from quadbench.quad.samplers.tcd import tcd_table  # noqa: E402
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULE = Schedule(alphas=tuple(DDIMScheduler(**CONFIG).alphas_cumprod.double().tolist()))
@@ -45,7 +46,7 @@ def _run_scheduler(scheduler: object, steps: int | list[int], noise: torch.Tenso
 
 
 def _step(scheduler: object, eps: torch.Tensor, t: torch.Tensor, x: torch.Tensor, noise: torch.Tensor, i: int) -> torch.Tensor:
-    if not isinstance(scheduler, LCMScheduler):
+    if not isinstance(scheduler, LCMScheduler | diffusers.TCDScheduler):
         return scheduler.step(eps, t, x).prev_sample
     generator = torch.Generator().manual_seed(7)
     for _ in range(i + 1):
@@ -122,6 +123,16 @@ def test_listed_time_steps_equal_diffusers(timesteps: list[int], prediction: str
     listed = {"steps": len(timesteps), "timesteps": timesteps}
     _equal(lcm_table(schedule, **listed), LCMScheduler(**common), timesteps)
     _equal(ed_table(schedule, **listed), EulerDiscreteScheduler(**common), timesteps)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.77, 1.0])
+@pytest.mark.parametrize(("prediction", "is_zero_snr"), ENDS)
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, [800], [999, 500, 7]])
+def test_trajectory_consistency_equals_diffusers(steps: int | list[int], prediction: str, is_zero_snr: bool, eta: float) -> None:
+    scheduler = diffusers.TCDScheduler(**CONFIG, prediction_type=prediction, rescale_betas_zero_snr=is_zero_snr)
+    scheduler.step = partial(scheduler.step, eta=eta)  # as diffusers' pipelines call it
+    given = {"steps": steps} if isinstance(steps, int) else {"steps": len(steps), "timesteps": steps}
+    _equal(tcd_table(_schedule(prediction, is_zero_snr=is_zero_snr), eta=eta, **given), scheduler, steps)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

@@ -207,15 +207,18 @@ def test_a_speed_lora_draws_what_its_own_scheduler_draws(sd1: Model, lora: str, 
 
 
 @pytest.mark.parametrize("timesteps", [(399,), (999, 499), (999, 749, 499, 249), (999, 874, 749, 624, 499, 374, 249, 124)])
-@pytest.mark.parametrize(("scheme", "scheduler"), [("lcm", "LCMScheduler"), ("ed", "EulerDiscreteScheduler")])
+@pytest.mark.parametrize(
+    ("scheme", "scheduler"), [("lcm", "LCMScheduler"), ("ed", "EulerDiscreteScheduler"), ("tcd", "TCDScheduler")]
+)
 def test_listed_steps_draw_what_diffusers_draws_with_them(
     sd1: Model, scheme: str, scheduler: str, timesteps: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """DMD2 is used so, with the scheduler of LCM."""
+    """DMD2 is used so, with the scheduler of LCM, and Hyper-SD with one step of TCD at eta 1."""
     folder = sd1.scheduled(SD15, tmp_path)
-    sampler = {"scheme": scheme, "steps": len(timesteps), "timesteps": timesteps}
+    eta = {"eta": 1.0 if len(timesteps) == 1 else 0.3} if scheme == "tcd" else {}
+    sampler = {"scheme": scheme, "steps": len(timesteps), "timesteps": timesteps, **eta}
     own = _from(scheduler, **({"timestep_spacing": "leading"} if scheme == "ed" else {}))
-    compare(sd1, folder, sampler, own, timesteps=list(timesteps))
+    compare(sd1, folder, sampler, own, timesteps=list(timesteps), **eta)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -24,5 +24,5 @@ new_recipe.py       YAML text of `quadbench recipe new`
 model/              foundation models in float, exported to ONNX with LoRA inputs
 quantize/           ranges, encodings, QDQ graphs, 8-bit layers, merged-at-load U-Net
 adapters/           LoRA files, shared LoRA encodings, judgement, inspection, conversion
-samplers/           LCM, OLSS, Euler and DDIM as tables of coefficients; noise schedules
+samplers/           LCM, TCD, OLSS, Euler and DDIM as tables of coefficients; noise schedules
 """

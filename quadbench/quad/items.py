@@ -20,8 +20,18 @@ from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
 from quadbench.quad.samplers.olss import SamplerInput, olss_table
 from quadbench.quad.samplers.table import SamplerTable, run_table
+from quadbench.quad.samplers.tcd import tcd_table
 from quadbench.recipe import Task, mix_name
-from quadbench.recipe.tasks import DdimSampler, EdSampler, ImageToImageTask, InpaintTask, LcmSampler, OlssSampler, TextToImageTask
+from quadbench.recipe.tasks import (
+    DdimSampler,
+    EdSampler,
+    ImageToImageTask,
+    InpaintTask,
+    LcmSampler,
+    OlssSampler,
+    TcdSampler,
+    TextToImageTask,
+)
 
 CALIBRATION_SEED_OFFSET = 1_000_000  # keeps the noise of calibration and evaluation apart
 Unet = Callable[[Feed], torch.Tensor]
@@ -177,6 +187,8 @@ def fixed_table(task: Task, foundation: Foundation) -> SamplerTable | None:
             return None
         case LcmSampler(steps=steps, timesteps=listed):
             return lcm_table(schedule, steps=steps, timesteps=listed or (), **start)
+        case TcdSampler(steps=steps, eta=eta, timesteps=listed):
+            return tcd_table(schedule, steps=steps, eta=eta, timesteps=listed or (), **start)
         case EdSampler(steps=steps, spacing=spacing, timesteps=listed):
             return ed_table(schedule, steps=steps, spacing=spacing, timesteps=listed or (), **start)
         case DdimSampler(steps=steps, spacing=spacing):

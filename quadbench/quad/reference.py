@@ -33,6 +33,7 @@ from quadbench.recipe.tasks import (
     LcmSampler,
     OlssSampler,
     Spacing,
+    TcdSampler,
     TextToImageTask,
 )
 
@@ -181,8 +182,10 @@ class Reference:
             "generator": torch.Generator().manual_seed(item.seed),
             "output_type": "pt",
         }
-        if isinstance(task.sampler, LcmSampler | EdSampler) and task.sampler.timesteps:
+        if isinstance(task.sampler, LcmSampler | EdSampler | TcdSampler) and task.sampler.timesteps:
             kwargs["timesteps"] = list(task.sampler.timesteps)
+        if isinstance(task.sampler, TcdSampler):
+            kwargs["eta"] = task.sampler.eta
         pipeline = self._pipeline()
         match task:
             case TextToImageTask():
@@ -225,6 +228,8 @@ class Reference:
         match sampler:
             case LcmSampler():
                 return diffusers.LCMScheduler(**arguments)
+            case TcdSampler():
+                return diffusers.TCDScheduler(**arguments)
             case EdSampler():
                 return diffusers.EulerDiscreteScheduler(**arguments | _spaced(sampler.spacing))
             case DdimSampler():

@@ -27,7 +27,7 @@ from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quality.image_scores import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
 from quadbench.recipe import Recipe, Task
-from quadbench.recipe.tasks import TEACHER_STEPS, LcmSampler, OlssSampler
+from quadbench.recipe.tasks import TEACHER_STEPS, LcmSampler, OlssSampler, TcdSampler
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 
@@ -229,7 +229,7 @@ def _emulated_task(bundle: StoredBundle, compiled: StoredCompiled, task: TaskAss
 
 
 class Teacher:
-    """A maker of teacher images: the float pipeline paints each input with 100 DDIM steps. It skips tasks with an LCM sampler."""
+    """A maker of teacher images: the float pipeline paints each input with 100 DDIM steps. It skips LCM and TCD tasks."""
 
     def __init__(self, recipes: Sequence[Recipe], folder: Path) -> None:
         """Decide whether to make teacher images in `folder`: only if at least two of `recipes` use different samplers."""
@@ -240,7 +240,7 @@ class Teacher:
 
     def likeness(self, recipe: Recipe, result: RunResult, layout: Layout, *, notify: Notify = ignore_step) -> TaskLikeness:
         """Compare the variant `shared` with teacher images. Return a dict from (task, device) to {input name: PSNR in dB}."""
-        tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler)]
+        tasks = [task for task in recipe.tasks if self._is_needed and not isinstance(task.sampler, LcmSampler | TcdSampler)]
         painted = {task.name: self._pictures(recipe, task, notify) for task in tasks}
         likeness: dict[tuple[str, str], dict[str, float]] = {}
         for record in result.records:

@@ -241,7 +241,23 @@ class DdimSampler(_SpacedSampler):
     """Takes the steps of DDIM."""
 
 
-Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler | DdimSampler, Field(discriminator="scheme")]
+class TcdSampler(_Sampler):
+    """The trajectory consistency (TCD) sampler, for adapters trained for it and for Hyper-SD's with one step."""
+
+    scheme: Literal["tcd"]
+    """Takes the steps of trajectory consistency models."""
+    steps: int = Field(ge=1, le=LCM_STEPS, examples=["4"])
+    """The number of sampler steps, 1 to 50, from the grid that such models are trained on.
+    Each step runs the U-Net once, or twice with guidance above 1."""
+    eta: float = Field(default=0.3, ge=0.0, le=1.0)
+    """The share of noise that a step adds anew, 0 to 1: 0 adds none, 1 noises the image as LCM does. The default is 0.3."""
+    timesteps: Annotated[Timesteps | None, AfterValidator(_fits_steps)] = Field(
+        default=None, exclude_if=_is_absent, examples=["[999, 749, 499, 249]"]
+    )
+    """The time steps themselves, falling, as many as `steps`. The default is null: spread over the grid."""
+
+
+Sampler: TypeAlias = Annotated[OlssSampler | LcmSampler | EdSampler | DdimSampler | TcdSampler, Field(discriminator="scheme")]
 
 
 def _written_out(value: Any) -> Any:
@@ -331,7 +347,7 @@ def fault_of_strength(strength: float, sampler: Sampler) -> str | None:
     match sampler:
         case OlssSampler():
             steps, schedule = TEACHER_STEPS, f"the {TEACHER_STEPS} steps that olss is fitted to"
-        case LcmSampler() | EdSampler() | DdimSampler():
+        case LcmSampler() | EdSampler() | DdimSampler() | TcdSampler():
             steps, schedule = sampler.steps, f"the {sampler.steps} steps"
     return f"strength {strength:g} runs none of {schedule}; expected at least 1/{steps}" if int(steps * strength) < 1 else None
 

@@ -5,5 +5,6 @@ schedule.py  noise levels, prediction and time steps, from a model's scheduler c
 lcm.py       latent consistency sampling, as diffusers' LCMScheduler
 ed.py        Euler discrete sampling, as diffusers' EulerDiscreteScheduler
 ddim.py      DDIM, as diffusers' DDIMScheduler; the teacher of OLSS
+tcd.py       trajectory consistency sampling, as diffusers' TCDScheduler
 olss.py      OLSS, fitted to a task
 """

@@ -23,6 +23,7 @@ from quadbench.recipe.tasks import (
     Prediction,
     Sampler,
     Spacing,
+    TcdSampler,
 )
 
 STEPS_OFFSET = 1  # of `leading` time steps: diffusers' Stable Diffusion pipelines set it, whatever a configuration says
@@ -201,13 +202,13 @@ def lcm_timesteps(steps: int, train_steps: int = 1000) -> list[float]:
 def sampler_fault(config: SchedulerConfig, sampler: Sampler, strength: float) -> str | None:
     """Return why a sampler cannot run with a model's schedule, or None if it can. `strength` is 1 for text-to-image tasks."""
     if config.is_flow:
-        if isinstance(sampler, LcmSampler | DdimSampler):
+        if isinstance(sampler, LcmSampler | DdimSampler | TcdSampler):
             return f"'{sampler.scheme}' follows alphas, which a model of flow matching does not have; expected ed or olss"
         keys = [key for key in ("spacing", "timesteps") if getattr(sampler, key, None)]
         return f"{keys[0]} does not fit a model of flow matching, whose shift spaces its steps" if keys else None
     steps = TEACHER_STEPS if isinstance(sampler, OlssSampler) else sampler.steps
     match sampler:
-        case LcmSampler():
+        case LcmSampler() | TcdSampler():
             visited = [*map(float, sampler.timesteps)] if sampler.timesteps else lcm_timesteps(steps, config.train_steps)
         case EdSampler(timesteps=tuple() as listed_steps):
             visited = [*map(float, listed_steps)]
