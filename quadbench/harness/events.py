@@ -344,7 +344,7 @@ def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: 
         if block.task != before:
             has_adapter = plan["tasks"][block.task]["adapter"] is not None
             counts.update(_switch(block.task, variant, has_adapter=has_adapter))
-            if plan["tasks"][block.task]["unet"] in plan.get("patches", {}):
+            if plan["tasks"][block.task].get("unet") in plan.get("patches", {}):
                 counts[SampleGroup("patch_ns", block.task, False)] += 1
         before = block.task
         for group, count in _images(block, tasks[block.task]):
