@@ -56,8 +56,10 @@ class BundleWriter:
         if outside:  # external weights of a large graph lie under their SHA-256
             sha256 = sha256_of(outside)
             place = self._path(f"{variant.value}/{sha256}")
-            # A part of builds keeps a link, and onnx refuses a file of weights with several hard links.
-            (shutil.copyfile if outside.stat().st_nlink > 1 else link_file)(outside, place)
+            if outside.stat().st_nlink > 1:  # a part of builds; onnx refuses a file of weights with several hard links
+                shutil.copyfile(outside, place)
+            else:
+                link_file(outside, place)
             name = place.relative_to(self.folder).as_posix()
             data = FileRef(path=name, sha256=sha256, size_bytes=place.stat().st_size)
         onnx.save(initializers.with_weights_file(model, data.sha256) if data else model, path)
