@@ -208,7 +208,7 @@ def test_a_comparison_whose_device_leaves_the_pool_is_cancelled_after_a_while(
 
     came = launched(replace(launcher, observer=Acting(leave)), side, budget=None, short=side)
     says(came["short"], PHONE.name if change == "unplugged" else "")
-    assert looks.count(JobState.WAITING) > 2
+    assert looks.count(JobState.WAITING) >= 2  # it is waited for
     assert [job.state for job in jobs_of(launcher)] == [JobState.CANCELLED] * 2  # nobody needs what was to be compiled
 
 

@@ -102,7 +102,10 @@ def test_a_damaged_run_does_not_hide_the_others(results: Layout, capsys: pytest.
     assert "is not JSON" in later["reason"]
 
 
-def test_a_run_without_its_file_is_passed_over_where_none_is_named(results: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_its_file_is_passed_over_where_none_is_named(
+    results: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no line breaks within a path
     _store_later(results)
     results.run_file("later").unlink()
     assert main(["show", "--results", str(results.root), "--json"]) == 0
