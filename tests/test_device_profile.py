@@ -41,7 +41,7 @@ def test_the_phones_of_this_project_have_profiles():
         ("SM8750", "SM-S938U1", ["s25"]),
         ("s5e9955", "SM-S936B", ["s25-exynos"]),
         ("MT6991", "SM-X736B", ["tabs11"]),
-        ("SM8750", "SM-F966B", []),  # a Galaxy Z Fold7: the same chip in another phone
+        ("SM8750", "SM-F766B", []),  # a Galaxy Z Flip7, whose chip is another
         ("MT6991", "PKC110", []),
         ("sm8750", "SM-S931B", []),
     ],

@@ -93,8 +93,8 @@ def test_the_page_s_examples_of_a_toolchain_are_right(tmp_path: Path, name: str)
 
 
 def test_the_page_s_example_of_a_profile_is_right(tmp_path: Path) -> None:
-    (tmp_path / "pixel9.yaml").write_text(example("adding-a-device.md", "schema_version:"))
-    profile = load_profile(tmp_path / "pixel9.yaml")
+    (tmp_path / "find-x8-pro.yaml").write_text(example("adding-a-device.md", "schema_version:"))
+    profile = load_profile(tmp_path / "find-x8-pro.yaml")
     assert profile.matches(profile.virtual_properties())
 
 

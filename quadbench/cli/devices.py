@@ -1,4 +1,4 @@
-"""The command `devices`: list phones and other devices, and put phones into or out of quarantine."""
+"""The command `devices`: list phones and other devices, put phones into or out of quarantine, and describe a phone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,10 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from quadbench.artifacts.safe_text import one_line
-from quadbench.cli.console import empty_table, print_answer, print_broken_profiles, print_error, print_rows, stdout_console
+from quadbench.cli.console import (
+    empty_table,
+    print_answer,
+    print_broken_profiles,
+    print_error,
+    print_note,
+    print_rows,
+    stdout_console,
+)
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
-from quadbench.devices.connections import DeviceRow
+from quadbench.devices.connections import DeviceRow, describe_attached
 from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.devices.lab.health import quarantined, released
 from quadbench.devices.lab.inventory import Inventory
@@ -25,8 +33,8 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=["quarantine", "release", "forget"],
-        help="keep runs away from a phone, allow them again, or remove a phone from the list",
+        choices=["quarantine", "release", "forget", "describe"],
+        help="keep runs away from a phone, allow them again, remove a phone from the list, or print a profile of a phone",
     )
     parser.add_argument("device", nargs="?", help="the phone's name, address or serial")
     parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
@@ -37,6 +45,8 @@ def run(options: Options) -> int:
         raise UserError(
             "--why is only for the action quarantine", hint="for example: quadbench devices quarantine PHONE --why TEXT"
         )
+    if options.action == "describe":
+        return _describe(options)
     rows, expected = list_devices(), expected_phones()
     phones = overview(rows, expected, options.layout)
     if options.action:
@@ -51,6 +61,19 @@ def run(options: Options) -> int:
         seen = phone.last_seen and f"{phone.seen.state}, last seen {_time_text(phone.last_seen)} at {phone.seen.host}"
         print_error(f"expected phone '{phone.name}' (serial {phone.seen.serial}) is not ready: {seen or 'it was never seen'}")
     return DeviceNotFoundError.exit_code if missing else 0
+
+
+def _describe(options: Options) -> int:
+    """Print the YAML text of a device profile of an attached phone. Say on stderr what to do with it."""
+    if options.device is None:
+        raise UserError("quadbench devices describe needs a phone's serial", hint="see: quadbench devices")
+    serial = options.device.rpartition("@")[2]
+    text, names = describe_attached(serial)
+    print_answer(options, {"profile": text, "matches": names}, text)
+    if names:
+        print_note(f"'{serial}' already has a profile, {names[0]}. A second one that matches it has to be named in each address.")
+    print_note(f"Read it, keep it as mine.yaml, and use the phone with: --devices ./mine.yaml@{serial}")
+    return 0
 
 
 def _change(options: Options, phone: FarmPhone) -> int:

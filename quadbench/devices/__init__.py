@@ -2,6 +2,7 @@
 
 addresses.py        grammar of --devices; which attached phone an address means
 connections.py      connects to addressed devices; rows of the device list
+description.py      a device profile written from what a phone reports
 device.py           interface of all devices; size limits of output; command errors
 adb.py              a device over adb: shell, stream, push, pull, free space
 adb_commands.py     commands over adb: reconnects, reboots, harness that survives a disconnect

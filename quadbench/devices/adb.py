@@ -137,15 +137,20 @@ class AdbDevice:
 def read_properties(server: AdbServer, transport: str, name: str, timeout_s: float | None = None) -> dict[str, str]:
     """Return a device's `getprop` properties as a dict. Wait at most 20 s. `name` is the device's name in error messages."""
     timeout_s = PROPERTIES_TIMEOUT_S if timeout_s is None else min(timeout_s, PROPERTIES_TIMEOUT_S)
-    stdout = device.WholeOutput(f"the output of getprop on {name}")
+    return parse_getprop(read_output(server, transport, "getprop", name, timeout_s))
+
+
+def read_output(server: AdbServer, transport: str, command: str, name: str, timeout_s: float = PROPERTIES_TIMEOUT_S) -> str:
+    """Return what a fixed shell command prints on a device, without its stderr. `name` is the device's name in error messages."""
+    stdout = device.WholeOutput(f"the output of {command} on {name}")
     try:
-        with server.open(transport, "shell,v2,raw:getprop", name) as connection:
+        with server.open(transport, f"shell,v2,raw:{command}", name) as connection:
             for packet in packets(connection, time.monotonic() + timeout_s):
                 if packet.kind == STDOUT:
                     stdout.feed(packet.data)
     except TimeoutError as error:
-        raise DeviceError(f"{name} does not answer getprop within {max(0, timeout_s):g} s", hint="reconnect it") from error
-    return parse_getprop(stdout.text)
+        raise DeviceError(f"{name} does not answer {command} within {max(0, timeout_s):g} s", hint="reconnect it") from error
+    return stdout.text
 
 
 def receive_file(connection: "Connection", remote: str, local: Path, name: str, limit_bytes: int) -> None:

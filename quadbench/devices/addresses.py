@@ -9,7 +9,7 @@ from quadbench.artifacts.safe_text import is_plain
 from quadbench.devices.android_reports import AttachedDevice
 from quadbench.errors import DeviceError, DeviceNotFoundError, UnknownNameError, UserError, quote
 from quadbench.target.abi import PHONE_ABI
-from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, PROFILES_FOLDER, VIRTUAL_PREFIX, DeviceProfile, load_profile
+from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX, DeviceProfile, load_profile
 
 _MAX_ADDRESS_LENGTH = 1024  # it may contain a profile's path
 _MAX_DATA_MB = 65_536  # limit for a /data in RAM
@@ -35,7 +35,7 @@ _NO_PERMISSIONS_HINT = (
 _PAIRED_SUFFIX = "._adb-tls-connect._tcp"  # of the adb serials of phones paired for wireless debugging
 _HOST_AND_PORT = re.compile(r"\S+:\d{1,5}")
 _VIRTUAL_OPTIONS = ("data_mb", "target", "scenario", "abi")
-_WRITE_PROFILE_HINT = f"write a profile like {PROFILES_FOLDER / 's25.yaml'} and pass it as ./mine.yaml@SERIAL"
+_WRITE_PROFILE_HINT = "write one: quadbench devices describe SERIAL > mine.yaml; read it, and pass it as ./mine.yaml@SERIAL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,7 @@ def choose_phone(
         address.require_plain()
     profile = None if word in serials else _profile_of(address, phones, profiles)
     if serial is not None:
-        phone = _phone_with(word, serial, phones, profiles)
+        phone = attached_phone(word, serial, phones, profiles)
         profile = _require_match(phone, profile) if profile else _only_profile(phone, profiles)
     else:
         assert profile is not None
@@ -269,7 +269,8 @@ def _profile_of(address: AttachedAddress, phones: Sequence[Phone], profiles: Seq
         raise DeviceNotFoundError(message, hint=error.hint or "see: quadbench devices") from error
 
 
-def _phone_with(text: str, serial: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> Phone:
+def attached_phone(text: str, serial: str, phones: Sequence[Phone], profiles: Sequence[DeviceProfile]) -> Phone:
+    """Return the phone with an adb serial, ready to use. `text` is the user's word for it in the error if it is not attached."""
     for phone in phones:
         if phone.attached.serial == serial:
             attached = phone.attached

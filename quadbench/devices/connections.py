@@ -10,7 +10,7 @@ from typing import assert_never
 
 from quadbench.artifacts import DeviceFacts
 from quadbench.artifacts.safe_text import one_line
-from quadbench.devices.adb import AdbDevice, read_properties
+from quadbench.devices.adb import AdbDevice, read_output, read_properties
 from quadbench.devices.adb_protocol import AdbServer, user_server
 from quadbench.devices.addresses import (
     Address,
@@ -19,12 +19,14 @@ from quadbench.devices.addresses import (
     LocalAddress,
     Phone,
     VirtualAddress,
+    attached_phone,
     choose_phone,
     parse_address,
     refuse_twice,
     virtual_serial,
 )
 from quadbench.devices.android_reports import ABI_PROPERTY, AttachedDevice
+from quadbench.devices.description import describe_phone
 from quadbench.devices.device import Device
 from quadbench.devices.local import open_local
 from quadbench.devices.scenario import VIRTUAL_PROPERTY
@@ -150,6 +152,21 @@ def list_devices() -> list[DeviceRow]:
     hosted = [_kind_row("hosted", HOSTED_PREFIX, one, one.hosted_target.device) for one in known if one.hosted_target]
     local = DeviceRow(address=LOCAL_NAME, serial=LOCAL_NAME, state="device", model="this machine", profile=LOCAL_NAME)
     return [*rows, *virtual, *hosted, local]
+
+
+def describe_attached(serial: str) -> tuple[str, list[str]]:
+    """Return a device profile of the attached phone with this adb serial as YAML text, and the names of profiles that match it.
+
+    Raises:
+        DeviceNotFoundError: no such phone is attached.
+        DeviceError: the phone is not ready, or does not say its model or chip.
+    """
+    known = load_profiles()
+    phones = _Phones(known)
+    phone = attached_phone(serial, serial, phones.phones, known)
+    memory = read_output(phones.server, serial, "cat /proc/meminfo", f"device '{serial}'")
+    properties = {key: one_line(value, _PROPERTY_CHARACTERS) for key, value in phone.properties.items()}
+    return describe_phone(serial, properties, memory, known), phone.profiles_among(known)
 
 
 def _kind_row(state: str, prefix: str, profile: DeviceProfile, serial: str) -> DeviceRow:

@@ -58,7 +58,8 @@ class DeviceProfile(Spec):
     title: str = Field(min_length=1)
     """The device's name in reports, not empty."""
     match: dict[str, str]
-    """A device is of this kind if all these Android properties match their patterns (`*`, `?`, `[abc]`; case matters)."""
+    """A device is of this kind if all these Android properties match their patterns: `*`, `?`, `[abc]`, and `|` between
+    patterns of which one must match. Case matters."""
     soc: Soc
     """The chip of the device."""
     target: RunTarget
@@ -75,6 +76,16 @@ class DeviceProfile(Spec):
     notes: tuple[str, ...] = ()
     """Reservations as sentences, such as features that were not seen on hardware. The default is none."""
 
+    @field_validator("match")
+    @classmethod
+    def _has_no_empty_choice(cls, match: dict[str, str]) -> dict[str, str]:
+        refuse(
+            Problem(location=(key,), reason=f"expected a pattern on each side of '|', found '{pattern}'")
+            for key, pattern in match.items()
+            if "|" in pattern and not all(one.strip() for one in pattern.split("|"))
+        )
+        return match
+
     @field_validator("properties")
     @classmethod
     def _virtual_device_matches(cls, properties: dict[str, str], info: ValidationInfo) -> dict[str, str]:
@@ -82,7 +93,7 @@ class DeviceProfile(Spec):
         refuse(
             Problem(location=(key,), reason=f"expected a match for '{pattern}', found '{reported.get(key, 'nothing')}'")
             for key, pattern in info.data.get("match", {}).items()
-            if not fnmatchcase(reported.get(key, ""), pattern)
+            if not _fits(reported.get(key, ""), pattern)
         )
         return properties
 
@@ -139,7 +150,7 @@ class DeviceProfile(Spec):
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Return whether Android properties match all patterns of the profile. Return False if the profile has no patterns."""
-        return bool(self.match) and all(fnmatchcase(properties.get(key, ""), pattern) for key, pattern in self.match.items())
+        return bool(self.match) and all(_fits(properties.get(key, ""), pattern) for key, pattern in self.match.items())
 
     def virtual_properties(self) -> dict[str, str]:
         """Return the Android properties that the profile's virtual device reports, as a dict from name to value."""
@@ -238,8 +249,12 @@ def _read_profiles() -> tuple[tuple[DeviceProfile, ...], tuple[BrokenProfile, ..
     return tuple(sorted(profiles, key=lambda profile: profile.name)), tuple(broken)
 
 
+def _fits(value: str, pattern: str) -> bool:
+    return any(fnmatchcase(value, one.strip()) for one in pattern.split("|"))
+
+
 def _plain_patterns(match: Mapping[str, str]) -> dict[str, str]:
-    return {key: pattern for key, pattern in match.items() if not set(pattern) & set("*?[")}
+    return {key: pattern for key, pattern in match.items() if not set(pattern) & set("*?[|")}
 
 
 @dataclass(frozen=True, kw_only=True)

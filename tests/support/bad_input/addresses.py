@@ -19,7 +19,7 @@ _WRONG = (
     "virtual:s25?target=qnn&target=x", "virtual:s25&data_mb=1", "virtual:nothing", "virtual:../s25", "virtual:../../etc/passwd",
     "virtual:/dev/zero", "virtual:/etc/passwd.yaml", "virtual:a/b", "virtual:S25", "virtual:s25@X", "virtual:local", "virtual:\0",
     "virtual:\x1b[31m", "virtual:[/red]", "hub:", "hub:nothing", "hub:../x", "hub:/etc", "hub:\0", "hub:s25,hub:s25",
-    "local,local", ",", " ", "", "local@x", "local:5555", "@", "@x", "s25@", "@@", "nothing", "s26", "S25", "s25@nothing",
+    "local,local", ",", " ", "", "local@x", "local:5555", "@", "@x", "s25@", "@@", "nothing", "s27", "S25", "s25@nothing",
     "./mine.yaml", "/dev/zero.yaml", "x" * 70_000, "x" * 1024, "a\0b", "\n", "\x1b[2J", "[bold]", "-", "--", "$(id)", "`id`",
     "; rm -rf /", "a b", "ünïcode", "\udc80", "%s%n", "{0}", "s25;s25", "local local", "virtual:s25,virtual:s25",
     "http://127.0.0.1", "127.0.0.1:5555", "::1", "emulator-5554", "virtual:s25#x", "VIRTUAL:s25", "Local", "local?x=1",
