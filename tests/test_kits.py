@@ -1,14 +1,15 @@
 """Kits: what an operator brings becomes a kit, or is refused with every reason."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.elf_files import AARCH64, X86_64, write_elf
-from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write_aar, write_qnn, write_runtime
+from support.elf_files import AARCH64, HEXAGON, X86_64, write_elf
+from support.kit_files import ANDROID, BUILD, PLUGIN, RUNTIME, SKEL, STUB, write_aar, write_archive, write_qnn, write_runtime
 from support.sentences import raising, reads, says
 
 from quadbench.artifacts.kit import Kit, Role
@@ -17,10 +18,13 @@ from quadbench.cli import main
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.kits import store
 from quadbench.kits.kit_compatibility import (
-    COMPILER_VERSIONS,
+    BLIND_PLUGINS,
+    OLDEST_RUNTIME,
+    QNN_RELEASES,
     best_kit,
     compiler_build,
     compiler_problem,
+    kit_doubts,
     libraries_for,
     target_problems,
 )
@@ -30,6 +34,7 @@ from quadbench.results.manifest import CHECKSUM, MANIFEST, check_contents, read_
 from quadbench.target.abi import Abi
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget
 
+ROOT = Path(__file__).parents[1]
 PHONE = Abi.ARM64_V8A
 CPU = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
 HTP = QnnTarget(backend="qnn", htp_arch="v79", soc_model=69)
@@ -191,7 +196,7 @@ def test_a_kit_of_another_build_than_the_compilers_names_both_and_the_package_to
 
 def test_the_build_of_the_compiler_here_is_one_that_is_known() -> None:
     pytest.importorskip("onnxruntime_qnn")
-    assert compiler_build() in COMPILER_VERSIONS
+    assert compiler_build() in QNN_RELEASES.values()
 
 
 def test_a_kit_says_why_it_does_not_run_on_a_device(layout: Layout, tmp_path: Path, qnn: Path) -> None:
@@ -339,3 +344,114 @@ def test_a_kit_is_not_found_by_more_than_its_digest(layout: Layout, tmp_path: Pa
         with pytest.raises(UnknownNameError):
             store.remove_kit(more, layout)
     assert stored.folder.is_dir()
+
+
+DSP_LIBRARIES = ("libc++.so.1", "libc++abi.so.1")
+
+
+def test_what_a_skel_needs_on_the_dsp_is_carried_and_is_for_hexagon(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / SKEL, machine=HEXAGON, needed=DSP_LIBRARIES, says=f"v{BUILD}".encode())
+    for name in DSP_LIBRARIES:
+        write_elf(qnn / name, machine=HEXAGON, needed=("libgcc.so",), alignment=4096)
+    kit = store.add_kit([qnn], PHONE, layout).kit.artifact
+    assert {library.name for library in kit.libraries_with_role(Role.SUPPORT)} == set(DSP_LIBRARIES)
+    assert set(DSP_LIBRARIES) <= {library.name for library in libraries_for(kit, HTP, "v79")}
+
+
+def test_a_library_of_the_dsp_that_is_for_the_cpu_is_refused_with_the_skel_that_needs_it(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / "libc++.so.1", needed=ANDROID)
+    says(refused(qnn, layout), "libc++.so.1", "aarch64", "hexagon", SKEL)
+
+
+def test_a_library_for_hexagon_that_the_cpu_needs_is_refused(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / "libc++.so.1", machine=HEXAGON, needed=(), alignment=4096)
+    write_elf(qnn / "libQnnSystem.so", needed=(*ANDROID, "libc++.so.1"))
+    says(refused(qnn, layout), "libc++.so.1", "hexagon", "aarch64")
+
+
+def test_the_sdk_s_hexagon_folder_gives_the_dsp_s_c_library_too(layout: Layout, tmp_path: Path, qnn: Path) -> None:
+    library = write_elf(tmp_path / "libc++.so.1", machine=HEXAGON, needed=(), alignment=4096)
+    own = [(f"lib/aarch64-android/{path.name}", path.read_bytes()) for path in qnn.iterdir() if path.name != SKEL]
+    dsp = [(f"lib/hexagon-v79/unsigned/{path.name}", path.read_bytes()) for path in (qnn / SKEL, library)]
+    sdk = write_archive(tmp_path / "sdk.zip", [*own, *dsp])
+    assert "libc++.so.1" in {one.name for one in store.add_kit([sdk], PHONE, layout).kit.artifact.libraries}
+
+
+def test_a_kit_without_stub_and_skel_is_stored_with_a_word_on_it(
+    layout: Layout, qnn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (qnn / STUB).unlink()
+    (qnn / SKEL).unlink()
+    assert main(["runtime", "add", str(qnn), "--results", str(layout.root)]) == 0
+    says(capsys.readouterr().out, "libQnnHtp.so", STUB, SKEL)
+
+
+def test_a_kit_with_stub_and_skel_has_no_doubts(layout: Layout, qnn: Path) -> None:
+    assert kit_doubts(store.add_kit([qnn], PHONE, layout).kit.artifact) == []
+
+
+def test_a_name_that_no_library_gives_is_looked_for(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / "libhelper.so", needed=ANDROID, exports=("helper_one",))
+    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libhelper.so"), takes=("helper_one", "__android_log_print"))
+    store.add_kit([qnn], PHONE, layout)
+    shutil.rmtree(layout.kits)
+    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libhelper.so"), takes=("helper_one", "helper_two", "helper_six"))
+    says(refused(qnn, layout), PLUGIN, "helper_six", 1)
+
+
+def test_a_name_that_a_library_of_the_phone_may_give_is_no_reason(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libandroid.so"), takes=("ASharedMemory_create",))
+    assert store.add_kit([qnn], PHONE, layout).kit.artifact.libraries_with_role(Role.PLUGIN)
+
+
+def test_a_library_of_the_kit_that_is_not_needed_gives_no_names(layout: Layout, qnn: Path) -> None:
+    write_elf(qnn / "libQnnSystem.so", needed=ANDROID, exports=("system_call",))
+    write_elf(qnn / PLUGIN, needed=ANDROID, takes=("system_call",))
+    says(refused(qnn, layout), PLUGIN, "system_call")
+
+
+def test_the_runtime_with_qualcomm_s_provider_built_in_is_told_from_the_plugin_of_the_same_name(
+    layout: Layout, tmp_path: Path
+) -> None:
+    aar = tmp_path / "onnxruntime-android-qnn-1.27.0.aar"
+    write_aar(aar, [write_runtime(tmp_path / "kit", says=b"\0VERS_1.27.0\0\0QnnInterface_getProviders\0")])
+    says(refused(aar, layout), RUNTIME, "com.microsoft.onnxruntime", "com.qualcomm.qti:onnxruntime-android-qnn")
+
+
+@pytest.mark.parametrize(
+    ("aar", "build", "is_named"),
+    [
+        ("onnxruntime-android-qnn-2.4.0.aar", BUILD, True),
+        ("onnxruntime-android-qnn-2.6.0.aar", BUILD, False),
+        ("onnxruntime-android-qnn-2.4.01.aar", BUILD, False),
+        ("plugin.aar", QNN_RELEASES["2.4.0"], True),
+        ("plugin.aar", BUILD, False),
+    ],
+)
+def test_a_plugin_that_shows_no_npu_on_android_is_named(
+    aar: str, build: str, is_named: bool, layout: Layout, tmp_path: Path
+) -> None:
+    write_aar(tmp_path / aar, write_qnn(tmp_path / "qnn", build))
+    doubts = kit_doubts(store.add_kit([tmp_path / aar], PHONE, layout).kit.artifact)
+    assert bool(doubts) is is_named
+    if doubts:
+        reads(doubts, PLUGIN, "2.4.0", BLIND_PLUGINS["2.4.0"], "2.7.0")
+
+
+def test_a_runtime_that_is_older_than_the_plugin_takes_is_named(layout: Layout, qnn: Path) -> None:
+    write_runtime(qnn, says=b"\0VERS_1.24.1\0")
+    reads(kit_doubts(store.add_kit([qnn], PHONE, layout).kit.artifact), "1.24.1", OLDEST_RUNTIME)
+
+
+def test_the_versions_that_the_page_says_fit_are_those_of_the_code_and_of_the_pins() -> None:
+    page = (ROOT / "docs/runtime.md").read_text()
+    text = " ".join(page.split())
+    rows = dict(re.findall(r"^\| (2\.\d+\.\d+) \| `([\d.]+)` \|", page, re.MULTILINE))
+    assert rows == QNN_RELEASES
+    assert f"ONNX Runtime {OLDEST_RUNTIME} or newer" in text
+    pinned = re.search(r"onnxruntime-qnn>=([\d.]+);", (ROOT / "pyproject.toml").read_text())
+    assert pinned
+    assert f"{pinned[1]}.0" in set(QNN_RELEASES) - set(BLIND_PLUGINS)
+    told = re.search(r"its AAR with ONNX Runtime ([\d.]+),", text)
+    assert told
+    assert [int(part) for part in told[1].split(".")] >= [int(part) for part in OLDEST_RUNTIME.split(".")]

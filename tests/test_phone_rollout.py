@@ -84,7 +84,8 @@ def test_a_phone_takes_the_harness_of_its_abi_and_its_kit_under_the_libraries_na
         assert [line.split()[0] for line in digests.stdout.splitlines()] == [kit.libraries[0].file.sha256, installation.program]
     assert installation.compiled.artifact.target == "onnxruntime-cpu-aarch64"
     assert installation.kit is not None
-    assert installation.kit.environment == {"LD_LIBRARY_PATH": folder, "ADSP_LIBRARY_PATH": folder}
+    dsp = f"{folder};/vendor/dsp/cdsp;/vendor/lib/rfsa/adsp;/vendor/dsp"
+    assert installation.kit.environment == {"LD_LIBRARY_PATH": folder, "ADSP_LIBRARY_PATH": dsp}
     assert installation.kit.versions == {"kit": kit.digest, f"kit.{RUNTIME}": kit.libraries[0].file.sha256}
     assert installation.path_of_library(installation.runtime) == f"{folder}/{RUNTIME}"
 

@@ -11,7 +11,7 @@ from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_abi, add_action, add_group
 from quadbench.errors import ArtifactError
 from quadbench.kits import store
-from quadbench.kits.kit_compatibility import compiler_build, compiler_problem, target_problems
+from quadbench.kits.kit_compatibility import compiler_build, compiler_problem, kit_doubts, target_problems
 from quadbench.kits.packages import MAVEN_CENTRAL, MAVEN_VARIABLE, PINS, find_pin
 from quadbench.results.manifest import check_contents
 from quadbench.spec.variables import web_variable
@@ -89,7 +89,8 @@ def _print_addition(options: Options, addition: store.AddedKit) -> int:
 
 
 def _row(kit: StoredArtifact[Kit]) -> dict[str, Any]:
-    return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused}
+    doubts = kit_doubts(kit.artifact)
+    return {**asdict(kit.artifact), "folder": str(kit.folder), "is_reused": kit.is_reused, "doubts": doubts}
 
 
 def _line(kit: StoredArtifact[Kit]) -> str:
@@ -107,4 +108,5 @@ def _details(kit: Kit) -> list[str]:
     ]
     origins = [f"  from {origin.name}, licence: {origin.licence or 'not stated in the file'}" for origin in kit.origins]
     compiler = compiler_problem(kit, compiler_build())
-    return [*libraries, *origins, *([f"  not for Qualcomm's HTP yet: {compiler}"] if compiler else [])]
+    doubts = [f"  note: {doubt}" for doubt in kit_doubts(kit)]
+    return [*libraries, *origins, *doubts, *([f"  not for Qualcomm's HTP yet: {compiler}"] if compiler else [])]

@@ -16,6 +16,8 @@ from quadbench.recipe import Runtime
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
 PLAN_SCHEMA_VERSION = 2
+# Where Qualcomm's phones keep what a skel needs, such as libc++.so.1, as the examples of Qualcomm's SDK set it.
+_DSP_FOLDERS = ("/vendor/dsp/cdsp", "/vendor/lib/rfsa/adsp", "/vendor/dsp")
 REFUSED_EXIT_CODE = 2  # the harness's exit code for a wrong plan, or a wrong file in it
 
 
@@ -84,8 +86,8 @@ class InstalledKit:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return a dict of the two environment variables by which loader and Qualcomm DSP find the runtime kit's libraries."""
-        return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": self.folder}
+        """Return the variables by which loader and Qualcomm DSP find libraries: the kit's, then for the DSP the vendor's."""
+        return {"LD_LIBRARY_PATH": self.folder, "ADSP_LIBRARY_PATH": ";".join((self.folder, *_DSP_FOLDERS))}
 
     @property
     def versions(self) -> dict[str, str]:

@@ -40,6 +40,7 @@ _FOLDERS = {  # the folder names of each ABI in AARs and in Qualcomm's SDK
     Abi.X86_64_LINUX: re.compile(r"x86_64-linux-clang"),
 }
 _HEXAGON_FOLDER = re.compile(r"hexagon-v[0-9]{2}")
+_DSP_LIBRARY = re.compile(r"libc\+\+(abi)?\.so(\.1)?")  # the C++ library of Qualcomm's DSP, which skels need
 # Exceptions of zipfile for damaged archives. It also raises OSError, for offsets before the beginning of the file.
 ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, IndexError, struct.error, zlib.error)
 
@@ -115,14 +116,16 @@ def _too_large(source: Path) -> UserError:
 
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
-    """Return the Members in folders named for an ABI, and skels in Hexagon folders. Without a folder for the ABI, return all."""
+    """Return the Members in folders of an ABI, and in Hexagon folders skels and their C++ library. Without the first, all."""
     is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
     if not any(is_named):
         return members
-    is_skel = [
-        role_of(m.path.name) is Role.SKEL and any(_HEXAGON_FOLDER.fullmatch(part) for part in m.path.parts[:-1]) for m in members
+    is_for_dsp = [
+        (role_of(m.path.name) is Role.SKEL or _DSP_LIBRARY.fullmatch(m.path.name) is not None)
+        and any(_HEXAGON_FOLDER.fullmatch(part) for part in m.path.parts[:-1])
+        for m in members
     ]
-    return [member for member, *reasons in zip(members, is_named, is_skel, strict=True) if any(reasons)]
+    return [member for member, *reasons in zip(members, is_named, is_for_dsp, strict=True) if any(reasons)]
 
 
 def _copy(source: Path, file: IO[bytes], folder: Path, max_bytes: int) -> FileRef:

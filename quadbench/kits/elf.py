@@ -48,13 +48,13 @@ class ElfFile:
 
 def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
     """Read a little-endian ELF program or shared library as an ElfFile. For any other file, raise the exception class `fault`."""
-    with _read(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
+    with reading(path, f"'{name}' is not an ELF program or library", fault) as (elf, parts):
         kind = enums.ENUM_E_TYPE.get(elf["e_type"], elf["e_type"])
         if kind not in (2, 3):
-            raise _NoElfError(f"its ELF type is {kind}; expected 2 or 3, a program or a shared library")
+            raise NoElfError(f"its ELF type is {kind}; expected 2 or 3, a program or a shared library")
         loaded = [part for part in parts if part["p_type"] == "PT_LOAD"]
         if not loaded:
-            raise _NoElfError("it has no loadable segment")
+            raise NoElfError("it has no loadable segment")
         noted = [note for part in parts if isinstance(part, segments.NoteSegment) for note in part.iter_notes()]
         notes = {(note["n_name"], note["n_type"]): note["n_descdata"] for note in noted}
         android, build_id = notes.get(_ANDROID_NOTE, b""), notes.get(("GNU", "NT_GNU_BUILD_ID"), b"")
@@ -71,7 +71,7 @@ def read_elf(path: Path, *, name: str, fault: type[QuadbenchError]) -> ElfFile:
 
 def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[QuadbenchError]) -> frozenset[str]:
     """Return the subset of `names` that a library's symbol hash table exports. `name` is the library's name in error messages."""
-    with _read(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
+    with reading(path, f"the exported names of '{name}' cannot be read", fault) as (elf, parts):
         linking = next((part for part in parts if isinstance(part, dynamic.DynamicSegment)), None)
         table: hash.GNUHashTable | hash.ELFHashTable | None = None  # the loader looks names up in this table
         if linking and (start := linking.get_table_offset("DT_GNU_HASH")[1]) is not None:
@@ -82,12 +82,12 @@ def exported_names(path: Path, names: Iterable[str], *, name: str, fault: type[Q
         return frozenset(symbol.name for symbol in symbols if symbol and symbol["st_shndx"] != "SHN_UNDEF")
 
 
-class _NoElfError(Exception):
+class NoElfError(Exception):
     """The error for a file that is not a loadable ELF file, or exceeds the limits on reading."""
 
 
 class _Bounded(BufferedReader):
-    """A reader for untrusted ELF files. It raises _NoElfError for too many or too large reads, and for offsets beyond the end."""
+    """A reader for untrusted ELF files. It raises NoElfError for too many or too large reads, and for offsets beyond the end."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(FileIO(path))
@@ -97,32 +97,32 @@ class _Bounded(BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         self._reads_left -= 1
         if self._reads_left < 0 or size is None or not 0 <= size <= _MAX_READ_BYTES:
-            raise _NoElfError("its headers need more reads than those of any valid file")
+            raise NoElfError("its headers need more reads than those of any valid file")
         content = super().read(size)
         if len(content) < size <= _NUMBER_BYTES:
-            raise _NoElfError("it is truncated")
+            raise NoElfError("it is truncated")
         return content
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         if whence == SEEK_SET and not 0 <= offset <= self._size_bytes:
-            raise _NoElfError("it refers to an offset beyond its end")
+            raise NoElfError("it refers to an offset beyond its end")
         return super().seek(offset, whence)
 
 
 @contextmanager
-def _read(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[elffile.ELFFile, list[segments.Segment]]]:
+def reading(path: Path, failure: str, fault: type[QuadbenchError]) -> Iterator[tuple[elffile.ELFFile, list[segments.Segment]]]:
     """Open an ELF file for a `with` block; yield `(ELFFile, list of Segments)`. Raise read errors as exception class `fault`."""
     try:
         with _Bounded(path) as file:
             identity = file.read(6)
             if identity[:4] != b"\x7fELF" or identity[4] not in (1, 2) or identity[5] != 1:
-                raise _NoElfError("it does not begin with a little-endian ELF header")
+                raise NoElfError("it does not begin with a little-endian ELF header")
             elf = elffile.ELFFile(file)
             if elf["e_phnum"] > _MAX_SEGMENTS:
-                raise _NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MAX_SEGMENTS}")
+                raise NoElfError(f"it has {elf['e_phnum']} segments; expected at most {_MAX_SEGMENTS}")
             elf.header["e_shoff"] = 0  # ignores sections, which no loader reads
             yield elf, list(elf.iter_segments())
-    except (OSError, _NoElfError) as error:
+    except (OSError, NoElfError) as error:
         raise fault(f"{failure}: {getattr(error, 'strerror', None) or error}") from error
     except _FAULTS as error:
         raise fault(f"{failure}: its tables are invalid: {error or type(error).__name__}") from error
@@ -135,13 +135,13 @@ def _needed(parts: list[segments.Segment]) -> tuple[str, ...]:
         for tag in part.iter_tags("DT_NEEDED") if isinstance(part, dynamic.DynamicSegment) else ():
             names.append(_name(vars(tag)["needed"]))
             if len(names) > _MAX_NEEDED:
-                raise _NoElfError(f"it needs more than {_MAX_NEEDED} libraries")
+                raise NoElfError(f"it needs more than {_MAX_NEEDED} libraries")
     return tuple(names)
 
 
 def _name(text: str) -> str:
     if not (text.isascii() and 0 < len(text) <= _MAX_NAME_LENGTH):
-        raise _NoElfError(f"a name in it is not ASCII text of at most {_MAX_NAME_LENGTH} bytes")
+        raise NoElfError(f"a name in it is not ASCII text of at most {_MAX_NAME_LENGTH} bytes")
     return text
 
 
@@ -150,6 +150,6 @@ def _alignment(segment: segments.Segment) -> int:
     alignment_bytes: int = segment["p_align"]
     if alignment_bytes > _MAX_ALIGNMENT or alignment_bytes.bit_count() > 1:  # 0 and 1 are none
         expected = f"expected a power of 2, at most {_MAX_ALIGNMENT}"
-        raise _NoElfError(f"it has a segment aligned to {alignment_bytes} bytes; {expected}")
+        raise NoElfError(f"it has a segment aligned to {alignment_bytes} bytes; {expected}")
     difference = segment["p_vaddr"] - segment["p_offset"]
     return min(alignment_bytes, difference & -difference) if difference else alignment_bytes

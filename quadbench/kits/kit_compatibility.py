@@ -9,18 +9,27 @@ from pathlib import Path
 from quadbench.artifacts import StoredArtifact
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
+from quadbench.kits.symbols import Symbols, missing_names
 from quadbench.target.abi import Abi
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target, vendor_of
 
 COMPILER = "onnxruntime-qnn"  # the package that compiles for Qualcomm's HTP on this machine
-COMPILER_VERSIONS = {
-    "2.47.0.260601114230": "2.3.0",
-    "2.48.40.260702151143": "2.4.0",
-    "2.49.40.260810104044": "2.5.0",
-    "2.50.40.260831140417": "2.6.0",
-    "2.51.0.260929181845": "2.7.0",
+QNN_RELEASES = {
+    "2.3.0": "2.47.0.260601114230",
+    "2.4.0": "2.48.40.260702151143",
+    "2.5.0": "2.49.40.260810104044",
+    "2.6.0": "2.50.40.260831140417",
+    "2.7.0": "2.51.0.260929181845",
 }
-"""The onnxruntime-qnn version for each build of Qualcomm's SDK, read from its wheels for Linux on 2026-11-25."""
+"""The build of Qualcomm's SDK in each onnxruntime-qnn, oldest first, read from its wheels for Linux on 2026-11-25. The plugin for
+Android, com.qualcomm.qti:onnxruntime-android-qnn, has the same versions."""
+OLDEST_RUNTIME = "1.24.2"  # the oldest ONNX Runtime for all of QNN_RELEASES, from their metadata
+BLIND_PLUGINS = {"2.4.0": "github.com/onnxruntime/onnxruntime-qnn/issues/679"}
+"""Versions of the plugin that show no NPU on Android, with the public thread that says so."""
+_BLIND_ORIGIN = re.compile(rf"\bonnxruntime-android-qnn[:-]({'|'.join(map(re.escape, BLIND_PLUGINS))})(?![.\d]*\d)")
+_PLUGIN_PACKAGE = "com.qualcomm.qti:onnxruntime-android-qnn"
+_BUILT_IN_PACKAGE = "com.microsoft.onnxruntime:onnxruntime-android-qnn"
+_BUILT_IN = b"QnnInterface_getProviders"  # looked up by Qualcomm's execution provider, so ONNX Runtime has it only with that
 _QNN_BUILD = re.compile(rb"v([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{12})(?![0-9])")
 _RUNTIME_VERSION = re.compile(rb"\0VERS_([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\0")  # a symbol version
 _OF_LITERT = {  # symbols that the harness uses, in litert.cpp
@@ -55,6 +64,19 @@ def qnn_build(library: Path) -> str | None:
 def runtime_version(library: Path) -> str | None:
     """Return the version in an ONNX Runtime library file, such as 1.32.0, or None if the file contains no version."""
     return _first(_RUNTIME_VERSION, library)
+
+
+def has_built_in_qnn(runtime: Path) -> bool:
+    """Return True if an ONNX Runtime library has Qualcomm's execution provider built in, so that it takes no plugin for it."""
+    return _first(re.compile(b"(%s)" % _BUILT_IN), runtime) is not None
+
+
+def built_in_problem(name: str) -> str:
+    """Return the reason against an ONNX Runtime library that has Qualcomm's execution provider built in."""
+    return (
+        f"'{name}' has Qualcomm's execution provider built in, as that of {_BUILT_IN_PACKAGE} has; expected ONNX Runtime without"
+        f" it and, for an NPU, the plugin {_PLUGIN_PACKAGE}, which has the same name but is Qualcomm's"
+    )
 
 
 def compiler_build() -> str | None:
@@ -104,11 +126,13 @@ def kit_problems(
     libraries: Mapping[Library, ElfFile],
     builds: Mapping[Library, str | None],
     exports: Mapping[Library, frozenset[str]],
+    symbols: Mapping[str, Symbols],
     abi: Abi,
 ) -> list[str]:
     """Return a list of reasons why the given libraries cannot form a runtime kit for an ABI. It is empty if they can.
 
-    `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points.
+    `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points, and
+    `symbols` the names that each library for the ABI's machine takes and gives.
     """
     problems = list(_wrong_files(libraries, abi))
     for library, names in exports.items():
@@ -116,6 +140,9 @@ def kit_problems(
             others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             problems.append(f"'{library.name}' does not export {absent[0]}{others}; expected the symbols of LiteRT 2.3 or newer")
     problems += [*_unresolved(libraries, abi), *_missing(list(libraries))]
+    for name, untold in missing_names(symbols, {library.name: elf.needed for library, elf in libraries.items()}).items():
+        others = f" and {len(untold) - 1} more names" if len(untold) > 1 else ""
+        problems.append(f"'{name}' takes {untold[0]}{others} from other libraries, and none that it needs has it")
     named = {library.name: build for library, build in builds.items() if build}
     if len(set(named.values())) > 1:
         problems.append(f"libraries have different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}")
@@ -123,23 +150,45 @@ def kit_problems(
 
 
 def _wrong_files(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
-    libc = abi.traits.libc
+    libc, on_dsp = abi.traits.libc, _of_the_dsp(libraries)
     for library, elf in libraries.items():
-        if library.role is Role.SKEL:
+        if library in on_dsp:
             if elf.machine != HEXAGON:
-                yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, the processor for skels"
+                users = "skels" if library.role is Role.SKEL else f"'{on_dsp[library]}', which needs it"
+                yield f"'{library.name}' is for {elf.machine_name}; expected hexagon, the processor for {users}"
         elif problem := file_problem(library.name, elf, abi):
             yield problem
         elif library.role in _USERS_OF_LIBC and libc not in elf.needed:
             yield f"'{library.name}' needs {_quoted(elf.needed) or 'no library'}; expected '{libc}' too, the libc of {abi}"
 
 
+def _of_the_dsp(libraries: Mapping[Library, ElfFile]) -> dict[Library, str]:
+    """Return the libraries that a Qualcomm DSP loads, each with the name of one that needs it, its own for a skel.
+
+    These are the skels, and what they need, directly or indirectly, unless a library for the CPU needs it too.
+    """
+
+    def reached(waiting: dict[Library, str]) -> dict[Library, str]:
+        users = dict[Library, str]()
+        while waiting:
+            library, user = waiting.popitem()
+            if library not in users:
+                users[library] = user
+                waiting |= {one: library.name for one in libraries if one.name in libraries[library].needed and one not in users}
+        return users
+
+    skels = reached({library: library.name for library in libraries if library.role is Role.SKEL})
+    own = {library: library.name for library in libraries if library.role not in (Role.SKEL, Role.SUPPORT)}
+    on_cpu = reached(own)
+    return {library: user for library, user in skels.items() if library.role is Role.SKEL or library not in on_cpu}
+
+
 def _unresolved(libraries: Mapping[Library, ElfFile], abi: Abi) -> Iterator[str]:
     """Yield a message for each kit library whose dependencies are missing from both kit and device. Skip DSP libraries."""
-    known = {library.name for library in libraries} | abi.traits.libraries
+    known, on_dsp = {library.name for library in libraries} | abi.traits.libraries, _of_the_dsp(libraries)
     for library, elf in libraries.items():
         missing = [name for name in elf.needed if name not in known]
-        if missing and library.role is not Role.SKEL and not file_problem(library.name, elf, abi):
+        if missing and library not in on_dsp and not file_problem(library.name, elf, abi):
             yield f"'{library.name}' needs {_quoted(missing)}, which neither the kit nor {abi} has"
 
 
@@ -154,7 +203,10 @@ def _missing(libraries: list[Library]) -> Iterator[str]:
     if _PLUGIN in names[Role.PLUGIN]:
         yield from (f"'{_PLUGIN}' opens '{name}', which is missing" for name in _OPENED if name not in names[Role.BACKEND])
     if names[Role.BACKEND] and not {_PLUGIN, _DISPATCH} & {library.name for library in libraries}:
-        yield f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; both are missing"
+        yield (
+            f"'{names[Role.BACKEND][0]}' is opened by '{_PLUGIN}' or '{_DISPATCH}'; both are missing; the plugin for phones is in"
+            f" {_PLUGIN_PACKAGE}"
+        )
     sides = {(library.htp_arch, library.role): library.name for library in libraries if library.htp_arch}
     for (arch, role), name in sides.items():
         other = Role.SKEL if role is Role.STUB else Role.STUB
@@ -180,8 +232,8 @@ def best_kit(
     """
 
     def rank(kit: StoredArtifact[Kit]) -> tuple[list[int], int]:
-        version = [int(part) for part in kit.artifact.versions.get("onnxruntime", "0").split(".")]
-        return version, -sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
+        size_bytes = sum(library.file.size_bytes for library in libraries_for(kit.artifact, target, htp_arch))
+        return _numbers(kit.artifact.versions.get("onnxruntime", "0")), -size_bytes
 
     fitting = (kit for kit in kits if kit.artifact.abi is abi and not target_problems(kit.artifact, target, htp_arch, build))
     return max(fitting, key=rank, default=None)
@@ -203,6 +255,31 @@ def libraries_for(kit: Kit, target: Target, htp_arch: str | None) -> tuple[Libra
         for library in own
         if library.name != _GRAPH_COMPILER and (library.role is not Role.DISPATCH or _is_dispatch_for(library, target))
     )
+
+
+def kit_doubts(kit: Kit) -> list[str]:
+    """Return sentences on what a stored kit cannot do, whatever the device: what its NPU libraries lack, and known faults."""
+    doubts = []
+    backends = kit.libraries_with_role(Role.BACKEND)
+    if backends and not any(kit.libraries_with_role(role) for role in (Role.STUB, Role.SKEL)):
+        example = f"'{side_name('v79', Role.STUB)}' and '{side_name('v79', Role.SKEL)}' for HTP v79"
+        doubts.append(f"no NPU can use '{backends[0].name}': the kit has neither stub nor skel; expected such as {example}")
+    blind = next((match[1] for origin in kit.origins if (match := _BLIND_ORIGIN.search(origin.name))), None)
+    plugin = blind or next((version for version, build in QNN_RELEASES.items() if build == kit.versions.get("qnn")), None)
+    if kit.abi is Abi.ARM64_V8A and plugin in BLIND_PLUGINS and any(library.name == _PLUGIN for library in kit.libraries):
+        newest = list(QNN_RELEASES)[-1]
+        doubts.append(
+            f"'{_PLUGIN}' {plugin} shows no NPU on Android ({BLIND_PLUGINS[plugin]}); take another version with its own QNN"
+            f" build, such as {newest} with {QNN_RELEASES[newest]}"
+        )
+    runtime = kit.versions.get("onnxruntime")
+    if any(library.name == _PLUGIN for library in kit.libraries) and runtime and _numbers(runtime) < _numbers(OLDEST_RUNTIME):
+        doubts.append(f"ONNX Runtime {runtime} is too old for '{_PLUGIN}'; expected {OLDEST_RUNTIME} or newer")
+    return doubts
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def target_problems(kit: Kit, target: Target, htp_arch: str | None, build: str | None) -> list[str]:
@@ -248,8 +325,8 @@ def compiler_problem(kit: Kit, build: str | None) -> str | None:
     expected = kit.versions.get("qnn")
     if expected is None or build == expected:
         return None
-    version = COMPILER_VERSIONS.get(expected)
-    known = ", ".join(f"{version} has {build}" for build, version in COMPILER_VERSIONS.items())
+    version = next((version for version, build in QNN_RELEASES.items() if build == expected), None)
+    known = ", ".join(f"{version} has {build}" for version, build in QNN_RELEASES.items())
     install = f"pip install {COMPILER}=={version}" if version else f"no {COMPILER} with that build is known ({known})"
     other = f"the compiler on this machine has {build}" if build else f"the compiler {COMPILER} is not installed on this machine"
     return f"the kit has QNN build {expected}, and {other}; both must be the same: {install}"
