@@ -4,6 +4,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import schedule_launches
 from quadbench.measure.parallel_launches import DeviceQueue, measure_launches
 from quadbench.recipe import Runtime
+from quadbench.recipe.settings import Gate
 
 ENDLESS_S = 20.0  # in which a harness without end has been ended, on a machine with other work
 
@@ -190,9 +192,9 @@ class Broken:
         return self._device.shell(argv, timeout_s)
 
 
-def all_launches(world: World, device: Any, launches: list[LaunchPlan]) -> list[RunRecord]:
+def all_launches(world: World, device: Any, launches: list[LaunchPlan], gate: Gate | None = None) -> list[RunRecord]:
     records: list[RunRecord] = []
-    settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0)
+    settings = LaunchSettings(run_id="run-1", layout=world.layout, runtime=Runtime(), timeout_s=60.0, gate=gate or Gate())
     installation = world.installation(world.harness(GOOD), device=device)
     queues = [DeviceQueue(device=device, schedule=schedule_launches(installation, launches, settings, repeats=0))]
     measure_launches(queues, store=records.append, observer=Silent())
@@ -213,6 +215,42 @@ def test_what_nobody_has_thought_of_costs_one_launch(world: World, caplog: pytes
     assert len(of_metric(first, "end_to_end_ns")) == 24
     assert second.status is Status.OK
     assert "Traceback" in caplog.text
+
+
+class Hot(Broken):
+    """A device that is hot until its state was read so many times."""
+
+    def __init__(self, device: Any, folder: Path, readings: int) -> None:
+        super().__init__(device, lambda argv: False)
+        self._folder, self._left = folder, readings
+        folder.mkdir()
+        (folder / "dumpsys").touch(mode=0o755)
+
+    def shell(self, argv: list[str], timeout_s: float) -> Any:
+        if "dumpsys" in " ".join(argv):
+            self._left -= 1
+        status = 3 if self._left >= 0 else 0
+        script = f"#!/bin/sh\n[ $1 = thermalservice ] && echo 'Thermal Status: {status}'\nexit 0\n"
+        (self._folder / "dumpsys").write_text(script)
+        return self._device.shell(["env", f"PATH={self._folder}:/usr/bin:/bin", *argv], timeout_s)
+
+
+def test_a_device_that_is_never_ready_costs_one_wait_and_not_one_for_each_launch(world: World) -> None:
+    device = Hot(world.device, Path(world.device.root) / "bin", 1000)
+    launches = [replace(launch_of(), launch=number) for number in range(5)]
+    records = all_launches(world, device, launches, Gate(wait_s=0.5))
+    assert [record.status for record in records] == [Status.SKIPPED] * 5
+    reads(records[0].reason, 3, 1, "0.5")
+    assert len({record.reason for record in records[1:]}) == 1
+    reads(records[1].reason, 3, 1, "0.5")
+    assert 1000 - device._left == 2 + 4  # the first looks, waits and looks again; each other looks once
+
+
+def test_a_device_that_becomes_ready_later_runs_the_launches_that_are_left(world: World) -> None:
+    device = Hot(world.device, Path(world.device.root) / "bin", 3)
+    launches = [replace(launch_of(), launch=number) for number in range(3)]
+    records = all_launches(world, device, launches, Gate(wait_s=0.5))
+    assert [record.status for record in records] == [Status.SKIPPED, Status.SKIPPED, Status.OK]
 
 
 def test_an_odd_state_of_a_device_is_unavailable_and_no_crash(world: World) -> None:

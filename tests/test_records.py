@@ -261,6 +261,12 @@ def test_the_view_keeps_differently_labelled_values_apart(records: RecordStore, 
     assert [(json.loads(labels), n) for labels, n in rows] == [(resident, 1), (cold, 2)]
 
 
+def test_sql_users_find_no_memory_of_an_emulated_phone(records: RecordStore, database: Source) -> None:
+    samples = (sample(metric="peak_rss_bytes", value=9.0), sample(metric="rom_bytes", value=7.0))
+    records.store(record(samples=samples, caveats=(Caveat.VIRTUAL_DEVICE, Caveat.EMULATED_CPU)))
+    assert query(database, "SELECT metric, mean FROM kpis") == [("rom_bytes", 7.0)]
+
+
 @pytest.mark.parametrize("emulator", [Caveat.EMULATED_NPU, Caveat.EMULATED_CPU])
 def test_sql_users_find_no_times_of_an_emulator(records: RecordStore, database: Source, emulator: Caveat) -> None:
     samples = (sample(), sample(metric="rom_bytes", value=7.0))

@@ -111,6 +111,23 @@ def test_an_emulator_s_times_are_left_out_everywhere_and_said_to_be(tmp_path: Pa
     assert all(row[3] in ("emulated", "n/a") for row in kpi_table(result).rows if row[2] == "ms")
 
 
+def test_an_emulated_phone_says_nothing_of_time_or_memory(tmp_path: Path) -> None:
+    def change(record: RunRecord) -> RunRecord:
+        return replace(record, caveats=(*record.caveats, Caveat.EMULATED_CPU))
+
+    result = make_run(tmp_path, variants=ABBA * 6, change=change)
+    view = report_view(result, Layout(tmp_path))
+    rows = [row for task in view.kpis[0].tasks for row in task.rows]
+    assert {row.key for row in rows if isinstance(row.shared, Figure)} == {"foundation_rom", "lora_rom"}
+    assert {row.shared for row in rows if "ram" in row.key} == {"an emulator's memory"}
+    assert {row.ratio for row in rows if not row.is_exact} == {None}
+    assert view.kpis[0].verdicts == ()
+    text = Page(render_html(result, Layout(tmp_path))).text
+    assert "as much memory" not in text
+    assert "less memory" not in text
+    assert all(row[3] in ("emulated", "n/a") for row in kpi_table(result).rows if "RAM" in row[1] or row[2] == "ms")
+
+
 def test_too_few_samples_of_the_float_launch_are_no_doubt(tmp_path: Path) -> None:
     def change(record: RunRecord) -> RunRecord:
         few = (Caveat.FEW_SAMPLES,) if record.variant is Variant.FLOAT else ()

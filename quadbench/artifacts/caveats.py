@@ -62,7 +62,7 @@ _DOUBTS = {
     Caveat.VIRTUAL_DEVICE: "Times and memory are those of this machine's CPU, not of a phone's NPU.",
     Caveat.THIS_MACHINE: "Times and memory are this machine's own and say nothing about a phone.",
     Caveat.EMULATED_NPU: "Pictures come from the vendor's emulator, which was not compared with hardware. Times are left out.",
-    Caveat.EMULATED_CPU: "An emulator ran arm64 programs: pictures and sizes are valid, memory is not. Times are left out.",
+    Caveat.EMULATED_CPU: "An emulator ran arm64 programs: pictures and sizes are valid. Times and memory are left out.",
     Caveat.FEW_SAMPLES: "There are too few samples for the percentiles.",
     Caveat.STILL_WARMING: "The first samples after warm-up were slower than later ones.",
     Caveat.CHANGED_ENVIRONMENT: "The device's build, its libraries or the harness changed between compared launches.",

@@ -242,6 +242,9 @@ def _passes_gate(work: LaunchWork, result: LaunchResult, stop: StopFlag) -> bool
             raise LaunchNotStarted
 
     limits, shares_host_cpu = work.settings.gate, work.device.shares_host_cpu
+    waited = f"waited {limits.wait_s:g} s"
+    if work.settings.has_waited:
+        waited, limits = f"not waited, as the launch before {waited} in vain", limits.model_copy(update={"wait_s": 0.0})
     is_watched = max_busy_percent(limits, shares_host_cpu=shares_host_cpu) is not None
     state, judged = wait_at_gate(
         lambda: read_state(work.device, is_watched=is_watched), limits, shares_host_cpu=shares_host_cpu, sleep=sleep
@@ -251,7 +254,7 @@ def _passes_gate(work: LaunchWork, result: LaunchResult, stop: StopFlag) -> bool
     if state.screen == "off":
         log.warning("%s: the screen is off, which slows many phones down; %s", work.device.facts.address, _SCREEN_HINT)
     if not judged.is_open:
-        result.refusal = f"INVALID: {'; '.join(judged.objections)}; waited {limits.wait_s:g} s"
+        result.refusal = f"INVALID: {'; '.join(judged.objections)}; {waited}"
     return judged.is_open
 
 

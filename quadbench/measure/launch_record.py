@@ -53,7 +53,10 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchSettings:
-    """Settings that a run's launches share. `confirm` is called before each launch and raises if the device's lease is over."""
+    """Settings that a run's launches share. `confirm` is called before each launch and raises if the device's lease is over.
+
+    `has_waited` means that the launch before waited for the device in vain, so that this one looks once and does not wait.
+    """
 
     run_id: str
     layout: Layout
@@ -61,6 +64,7 @@ class LaunchSettings:
     timeout_s: float
     gate: Gate = field(default_factory=Gate)
     confirm: Callable[[Device], None] | None = None
+    has_waited: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

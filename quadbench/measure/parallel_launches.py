@@ -3,13 +3,14 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from quadbench.artifacts import LaunchPlan, RunRecord
+from quadbench.artifacts import LaunchPlan, RunRecord, Status
 from quadbench.devices import Device
 from quadbench.errors import DeviceLostError, QuadbenchError
 from quadbench.measure.launch import LaunchAborted, LaunchEnd, LaunchNotStarted, StopFlag, run_launch, stop_on_ctrl_c
+from quadbench.measure.launch_record import LaunchSettings
 from quadbench.measure.launch_schedule import LaunchSchedule, ScheduledLaunch
 from quadbench.observer import Observer
 
@@ -107,11 +108,13 @@ class _LaunchRunner:
     def _steps(self, queue: DeviceQueue) -> Generator[Callable[[], object], None, NotRun]:
         """Run launches. For a lost device, yield a function (no arguments) that waits. Return a NotRun (empty if all ran)."""
         entry, remaining = _next_launch(queue.schedule, None)
+        has_waited = False  # in vain; a device that is not ready costs one wait, not one for each launch
         while entry is not None and not self.stop.is_requested:
             try:
-                end = self._run_launch(queue.device.facts.address, entry)
+                end = self._run_launch(queue.device.facts.address, entry, replace(entry.settings, has_waited=has_waited))
             except LaunchNotStarted:
                 return NotRun()
+            has_waited = end.record.status is Status.SKIPPED
             if end.lost and queue.recover:
                 try:
                     yield partial(queue.recover, end.lost)
@@ -120,12 +123,12 @@ class _LaunchRunner:
             entry, remaining = _next_launch(queue.schedule, end if queue.recover else LaunchEnd(record=end.record))
         return NotRun(launches=remaining)
 
-    def _run_launch(self, address: str, entry: ScheduledLaunch) -> LaunchEnd:
+    def _run_launch(self, address: str, entry: ScheduledLaunch, settings: LaunchSettings) -> LaunchEnd:
         self.observer.launch_started(address, entry.launch, entry.number, entry.total)
         on_image = partial(self.observer.image_done, address)
         try:
             end = run_launch(
-                entry.installation, entry.launch, entry.settings, self.stop, may_discard=entry.may_discard, on_image=on_image
+                entry.installation, entry.launch, settings, self.stop, may_discard=entry.may_discard, on_image=on_image
             )
         except LaunchAborted as aborted:
             self.store(aborted.record)

@@ -278,6 +278,10 @@ class _Kpi:
     absent: Callable[[TaskAssets, Variant], str | None] = lambda task, variant: None
     is_exact: bool = False
 
+    @property
+    def kind(self) -> FigureKind:
+        return FigureKind.SIZE if self.is_exact else FigureKind.TIME if self.unit is _MS else FigureKind.MEMORY
+
 
 def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: PairedLaunches) -> Iterator[KpiRow]:
     variants = (Variant.SHARED, Variant.PER_GRAPH)
@@ -289,13 +293,13 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Pair
     paper = published_table(result.published).at(int8_percent_of(bundle.precision)) if result.published else None
     blocks = [slice(at, at + LAUNCHES_PER_BLOCK) for at in range(0, LAUNCHES_PER_BLOCK * counts.blocks, LAUNCHES_PER_BLOCK)]
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
-        kind = FigureKind.SIZE if kpi.is_exact else FigureKind.TIME if kpi.unit is _MS else FigureKind.MEMORY
+        kind = kpi.kind
         values = [[] if kpi.absent(task, variant) else _values(kpi, groups[variant], task) for variant in variants]
         whole = [block for block in blocks if all(side[block] and all(side[block]) for side in values)]
         if whole:  # blocks in which a launch has no value do not count
             values = [[launch for block in whole for launch in side[block]] for side in values]
         shared, per_graph = (
-            kpi.absent(task, variant) or figure(of_launches) or absence_reason(launches[variant], is_time=kpi.unit is _MS)
+            kpi.absent(task, variant) or figure(of_launches) or absence_reason(launches[variant], kind)
             for variant, of_launches in zip(variants, values, strict=True)
         )
         per_graph, name = NO_OWN_GRAPH if is_admitted else per_graph, published_name(kpi.key, kpi.unit)
@@ -326,11 +330,10 @@ def launch_values(key: str, records: Sequence[RunRecord], task: TaskAssets) -> l
 
 
 def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Sequence[float]]:
-    """Return a list with one sequence per launch: a task's values of a KPI, in ns or bytes. An emulator's times are left out."""
+    """Return a list with one sequence per launch: a task's values of a KPI, in ns or bytes. Emulators' figures are left out."""
     launches: list[Sequence[float]] = []
     for group in groups:
-        is_told = kpi.unit is not _MS or not group.is_emulated
-        reading = kpi.reading(group.kinds, task, group.variant) if is_told else read_at(())
+        reading = read_at(()) if kpi.kind in group.emulated else kpi.reading(group.kinds, task, group.variant)
         launches.extend(map(reading, group.launches))
     return launches
 

@@ -8,6 +8,7 @@ from math import isfinite
 
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
 from quadbench.artifacts.bundle import Int8Fraction, Int8Share
+from quadbench.artifacts.caveats import FigureKind
 from quadbench.artifacts.launch_values import SampleKinds
 from quadbench.artifacts.run_record import lora_dtype
 from quadbench.report.formatting import TextTable, labelled, plural
@@ -24,9 +25,14 @@ _PER_LAUNCH = {
     "load_peak_rss_bytes",
 }
 
+_KINDS = {"_ns": FigureKind.TIME, "ss_bytes": FigureKind.MEMORY, "peak_bytes": FigureKind.MEMORY}  # by a metric's ending
 SERVING = tuple(variant for variant in Variant if variant is not Variant.FLOAT)
-EMULATED = "an emulator's time"
-EMULATORS = {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU}
+EMULATED, EMULATED_MEMORY = "an emulator's time", "an emulator's memory"
+# The caveats with which a launch's times, or its memory, say nothing about any device.
+EMULATORS = {
+    FigureKind.TIME: {Caveat.EMULATED_NPU, Caveat.EMULATED_CPU},
+    FigureKind.MEMORY: {Caveat.EMULATED_CPU},  # the emulator's own memory is part of it
+}
 
 _NOTE = "In 8 bits: inputs and outputs have 8 bits, like the weights (W8A8); in a LoRA product, the LoRA's weights too."
 
@@ -91,13 +97,15 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
     return tuple(group for group in mirrored if len(only_ok(group)) == size)
 
 
-def absence_reason(records: Sequence[RunRecord], *, is_time: bool = False) -> str:
-    """Return the reason why launches give no value of a metric, as text to print in its place."""
+def absence_reason(records: Sequence[RunRecord], kind: FigureKind = FigureKind.SIZE) -> str:
+    """Return the reason why launches give no value of a metric of this kind, as text to print in its place."""
     if not records:
         return "not run"
     if not only_ok(records):
         return "no launch was OK"
-    return EMULATED if is_time and any(map(is_emulated, only_ok(records))) else "not measured"
+    if any(is_emulated(record, kind) for record in only_ok(records)):
+        return EMULATED if kind is FigureKind.TIME else EMULATED_MEMORY
+    return "not measured"
 
 
 def caveats_in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
@@ -106,9 +114,9 @@ def caveats_in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
     return tuple(caveat for caveat in Caveat if caveat in seen)
 
 
-def is_emulated(record: RunRecord) -> bool:
-    """Return whether a launch ran on an emulator, whose times say nothing about a device."""
-    return not EMULATORS.isdisjoint(record.caveats)
+def is_emulated(record: RunRecord, kind: FigureKind = FigureKind.TIME) -> bool:
+    """Return whether a launch ran on an emulator whose times, or figures of another kind, say nothing about a device."""
+    return not EMULATORS.get(kind, set()).isdisjoint(record.caveats)
 
 
 def temperature_c(record: RunRecord) -> float | None:
@@ -134,22 +142,27 @@ class KindGroup:
 
     kinds: SampleKinds
     variant: Variant
-    is_emulated: bool
+    emulated: frozenset[FigureKind]  # these figures are an emulator's own
     launches: tuple[tuple[float, ...], ...]
 
 
 def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
     """Return consecutive launches in groups: same sample kinds, same variant, and either all on emulators or all on devices."""
-    groups = groupby(records, key=lambda record: (record.columns.kinds, record.variant, is_emulated(record)))
+
+    def key(record: RunRecord) -> tuple[SampleKinds, Variant, frozenset[FigureKind]]:
+        return record.columns.kinds, record.variant, frozenset(kind for kind in EMULATORS if is_emulated(record, kind))
+
+    groups = groupby(records, key=key)
     return tuple(
-        KindGroup(kinds=kinds, variant=variant, is_emulated=emulated, launches=tuple(record.columns.values for record in group))
+        KindGroup(kinds=kinds, variant=variant, emulated=emulated, launches=tuple(record.columns.values for record in group))
         for (kinds, variant, emulated), group in groups
     )
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:
-    """Return a launch's values of `metric` from samples whose `accept(kind)` is True. Warm-up and emulator times are left out."""
-    if metric.endswith("_ns") and is_emulated(record):
+    """Return a launch's values of `metric` from samples whose `accept(kind)` is True. Warm-up and emulated ones are left out."""
+    kind = next((kind for ending, kind in _KINDS.items() if metric.endswith(ending)), FigureKind.SIZE)
+    if is_emulated(record, kind):
         return []
     columns = record.columns
     return [columns.values[place] for place in indices(columns.kinds, metric, accept)]

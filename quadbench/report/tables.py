@@ -14,7 +14,18 @@ from quadbench.recipe.settings import int8_percent_of
 from quadbench.report import formatting, kpi
 from quadbench.report.formatting import Column, FigureTable, TextTable, Unit, Value, convert, labelled, number, rough_times, show
 from quadbench.report.kpi import MERGED, NO_ADAPTER, NO_INPUT_IMAGE, Figure, KpiRow, comparison_tables, kpi_rows, published_name
-from quadbench.report.launches import EMULATED, KindGroup, by_kind, indices, int8_note, launches_of, only_ok, paired, sampler_text
+from quadbench.report.launches import (
+    EMULATED,
+    EMULATED_MEMORY,
+    KindGroup,
+    by_kind,
+    indices,
+    int8_note,
+    launches_of,
+    only_ok,
+    paired,
+    sampler_text,
+)
 from quadbench.report.scores import Quality, quality_rows
 from quadbench.report.serving_modes import serving_modes
 from quadbench.statistics import medians
@@ -37,7 +48,7 @@ _NOTES = (
 _FIELDS = ("median", "low", "high", "mad", "p90", "launches", "samples", "outliers")
 
 # Abbreviations for text tables; HTML and CSV have the full words.
-_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated"}
+_SHORT = {NO_INPUT_IMAGE: "n/a", NO_ADAPTER: "n/a", MERGED: "merged", EMULATED: "emulated", EMULATED_MEMORY: "emulated"}
 
 _RUNS = {
     Component.TEXT_ENCODER: "text_encoder_ns",
@@ -303,7 +314,7 @@ def component_tables(result: RunResult) -> tuple[TextTable, ...]:
 
 
 def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[tuple[str, ...]]:
-    groups = [group for group in by_kind(paired(result, device).of(variant)) if not group.is_emulated]
+    groups = [group for group in by_kind(paired(result, device).of(variant)) if not group.emulated]
     for component in Component:
         loads = medians([times for group in groups for times in _loads(group, component) if times])
         runs = [run for group in groups for run in _runs(group, component)]

@@ -338,7 +338,7 @@ def upgrade(connection: sa.Connection, name: str) -> bool:
     config.set_main_option("script_location", "quadbench.results:migrations")
     if revision(connection, name) is None:
         Table.metadata.create_all(connection, checkfirst=False)
-        connection.execute(sa.text(_KPIS))
+        connection.execute(sa.text(KPIS))
         connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex))
         MigrationContext.configure(connection).stamp(ScriptDirectory.from_config(config), "head")
     else:
@@ -350,13 +350,17 @@ def upgrade(connection: sa.Connection, name: str) -> bool:
 _OF_LAUNCH = (
     "'session_load_ns', 'adapter_load_ns', 'switch_ns', 'first_unet_ns', 'rom_bytes', 'peak_rss_bytes', 'load_peak_rss_bytes'"
 )
-_IS_EMULATED = "CAST(r.caveats AS TEXT) LIKE '%EMULATED_NPU%' OR CAST(r.caveats AS TEXT) LIKE '%EMULATED_CPU%'"
-_EMULATED_TIME = f"({_IS_EMULATED}) AND substr(s.metric, length(s.metric) - 2) = '_ns'"
+_IS_TIME = "substr(s.metric, length(s.metric) - 2) = '_ns'"
+_IS_MEMORY = "s.metric IN ('peak_rss_bytes', 'load_peak_rss_bytes', 'rss_bytes', 'pss_bytes', 'inference_peak_bytes')"
+_CAVEATS = "CAST(r.caveats AS TEXT)"
+_EMULATED = (
+    f"({_CAVEATS} LIKE '%EMULATED_NPU%' AND {_IS_TIME}) OR ({_CAVEATS} LIKE '%EMULATED_CPU%' AND ({_IS_TIME} OR {_IS_MEMORY}))"
+)
 _KPI_KEY = "run_id, device_address, variant, task, component, metric, labels"
 # One row for each figure of a run. Different labels are different figures: a cold adapter load is not a resident one. p50 is the
-# median of the launch medians, as in the reports; for memory peaks it is the median of the launch maxima. Times of emulators are
-# left out, as they say nothing about any device.
-_KPIS = f"""
+# median of the launch medians, as in the reports; for memory peaks it is the median of the launch maxima. Times of emulators,
+# and the memory of a phone that is one, are left out, as they say nothing about any device.
+KPIS = f"""
 CREATE VIEW kpis AS
 WITH kept AS (
     SELECT r.run_id, r.device_address, r.variant, s.task, s.component, s.metric, CAST(s.labels AS TEXT) AS labels,
@@ -366,7 +370,7 @@ WITH kept AS (
            ) AS place,
            COUNT(*) OVER (PARTITION BY s.record, s.task, s.component, s.metric, CAST(s.labels AS TEXT)) AS n
     FROM samples s JOIN records r ON r.id = s.record
-    WHERE r.status = 'OK' AND (s.metric IN ({_OF_LAUNCH}) OR NOT s.is_warmup) AND NOT ({_EMULATED_TIME})
+    WHERE r.status = 'OK' AND (s.metric IN ({_OF_LAUNCH}) OR NOT s.is_warmup) AND NOT ({_EMULATED})
 ), launches AS (
     SELECT {_KPI_KEY}, COUNT(*) AS n, MIN(value) AS minimum, SUM(value) AS total, MAX(value) AS maximum,
            CASE WHEN metric IN ('peak_rss_bytes', 'load_peak_rss_bytes') THEN MAX(value)

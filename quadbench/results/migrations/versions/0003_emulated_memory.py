@@ -1,0 +1,16 @@
+"""The view `kpis` leaves out the memory of emulated phones, as it did their times."""
+
+from alembic import op
+
+from quadbench.results.schema import KPIS
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the view again."""
+    op.execute("DROP VIEW IF EXISTS kpis")
+    op.execute(KPIS)
