@@ -15,7 +15,7 @@ _MAX_ADDRESS_LENGTH = 1024  # it may contain a profile's path
 _MAX_DATA_MB = 65_536  # limit for a /data in RAM
 _ALLOW_HINT = (
     "unlock the phone and allow USB debugging for this machine; if the phone does not ask, revoke all USB debugging"
-    " authorisations in its developer options and plug it in again"
+    " authorisations in its developer options and plug it in again; on a Samsung phone, look at Auto Blocker too"
 )
 _START_HINT = "boot it into Android with adb reboot, or with its buttons"
 _STATE_HINTS = {
@@ -28,6 +28,8 @@ _STATE_HINTS = {
     "rescue": _START_HINT,
     "bootloader": "boot it into Android with fastboot reboot, or with its buttons",
     "sideload": _START_HINT,
+    "host": "that is no phone but adb itself; see: adb devices -l",
+    "unknown": "plug it in again, or restart the adb server: adb kill-server",
 }
 _NO_PERMISSIONS_HINT = (
     "add your user to the group plugdev, or install android-sdk-platform-tools-common, to get access to the USB device"

@@ -9,7 +9,7 @@ BOOTED_PROPERTY = "sys.boot_completed"
 _ENTRY = re.compile(r"\[(?P<key>[^\]]+)\]: \[(?P<value>.*)")
 _STATES = (
     "device|offline|unauthorized|authorizing|connecting|bootloader|recovery|rescue|sideload|host|detached|unknown"
-    r"|no permissions(?: .*?)?"
+    r"|no permissions(?:[ ;].*?)?"
 )
 _ATTACHED = re.compile(rf"(?P<serial>\S.*?)\s+(?P<state>{_STATES})(?P<words>(?:\s+[\w-]+:\S+)*)\s*")
 

@@ -2,5 +2,6 @@
 
 machine.py   programs, packages, compilers and NDK of this machine, with install commands
 bring_up.py  checks of one device: shell, push, thermal status, harness, graphs on its NPU
+first_contact.py  switches on phones, by vendor, that keep adb from seeing them
 checks.py    a check's result without serials and home folders; failures stay isolated
 """

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,9 +22,10 @@ from quadbench.devices.addresses import Address, AttachedAddress
 from quadbench.devices.connections import SERIAL_VARIABLE, connect
 from quadbench.devices.lab.held import leased
 from quadbench.doctor.checks import BringUp, DeviceCheck, ExaminedDevice, PlannedCheck, Result, failed, skipped, unknown
-from quadbench.errors import DeviceError, LeaseError, MissingDependencyError, UserError
+from quadbench.doctor.first_contact import advice
+from quadbench.errors import DeviceError, DeviceNotFoundError, LeaseError, MissingDependencyError, QuadbenchError, UserError
 from quadbench.harness.installation import Installation
-from quadbench.harness.program import ensure_harness, find_harness
+from quadbench.harness.program import ensure_harness
 from quadbench.harness.runtime_library import runtime_library
 from quadbench.measure.gate import DeviceState, read_state
 from quadbench.measure.launch import SPACE_BYTES, measure_launch
@@ -33,7 +34,7 @@ from quadbench.observer import Observer
 from quadbench.recipe.settings import Gate, Runtime
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
-from quadbench.rollout import install
+from quadbench.rollout import compile_for, install
 from quadbench.rollout.equipment import DeviceKind, device_kind, kit_for, local_file
 from quadbench.rollout.forecast import kind_at
 from quadbench.spec import variable
@@ -96,11 +97,13 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
         raise  # its message names a person, so it is not part of the document
     except (DeviceError, MissingDependencyError) as error:
         named = address.serial if isinstance(address, AttachedAddress) else None
-        attached = (row.serial for row in list_devices() if row.is_phone)  # serials that a message may contain
+        attached = [row.serial for row in list_devices() if row.is_phone]  # serials that a message may contain
         examined, serials = None, [*attached, *filter(None, (named, variable(SERIAL_VARIABLE)))]
+        is_unseen = isinstance(address, AttachedAddress) and isinstance(error, DeviceNotFoundError) and not attached
+        hint = "; ".join(filter(None, (error.hint, advice(_manufacturer(address)) if is_unseen else None)))
         checks = [
-            DeviceCheck(name="connection", **vars(failed(error.message, error.hint))),
-            *(check.run(observer) for check in _without_device(address, layout)),
+            DeviceCheck(name="connection", **vars(failed(error.message, hint or None))),
+            *(check.run(observer) for check in _without_device(address, layout, observer)),
         ]
     return BringUp(
         quadbench=version("quadbench"),
@@ -138,29 +141,60 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
     return [check.run(observer) for check in checks]
 
 
-def _without_device(address: Address, layout: Layout) -> Iterator[PlannedCheck]:
-    """Yield checks of native program, runtime libraries and compiler for an address. Yield none if it has no device profile."""
+def _manufacturer(address: Address) -> str | None:
+    """Return the manufacturer in the device profile that an address names. Return None if it names no valid profile."""
+    try:
+        return kind_at(address).profile.properties.get("ro.product.manufacturer")
+    except UserError:
+        return None
+
+
+def _without_device(address: Address, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
+    """Yield checks of native program, runtime libraries and compiler for an address. Yield none if it has no device profile.
+
+    Kit and compiler are tried for the address's own target, which they have to fit, and for the profile's NPU.
+    """
     try:
         kind = kind_at(address)
     except UserError:
         return
+    npu = [replace(kind, target=target) for target in kind.profile.targets() if isinstance(target, QnnTarget)]
+    kinds = list({one.key: one for one in (kind, *npu)}.values())
 
     def harness() -> Result:
-        return Result(said=f"{'built' if find_harness(layout.programs, kind.abi) else 'not built yet'} for {kind.abi}")
+        program = ensure_harness(layout.programs, kind.abi)
+        return Result(said=f"built for {kind.abi}, {program.stat().st_size / MIB:.1f} MB")
 
-    def kit() -> Result:
+    def kit(kind: DeviceKind) -> Result:
         choice = kit_for(kind, layout)
         return Result(said=f"kit {choice.kit.artifact.digest[:12]}" if choice else "this machine's own libraries")
 
-    def compiler() -> Result:
+    def compiler(kind: DeviceKind) -> Result:
         state = availability(kind.target)
         if not state.is_ready:
-            return skipped(f"compiling for {kind.key} needs {state.missing}", state.hint)
-        return Result(said=f"{kind.key}, {' '.join(filter(None, (kind.target.backend, state.version)))}")
+            raise MissingDependencyError(f"compiling needs {state.missing}", hint=state.hint)
+        bundle, htp_arch = read_manifest(PROBE_FOLDER, Bundle), kind.profile.soc.htp_arch
+        compiled = compile_for(bundle, kind.target, kind.key, htp_arch, layout=layout, observer=observer)
+        count = len(compiled.artifact.graphs)
+        return Result(
+            said=f"{count} graphs of the probe compiled by {' '.join(filter(None, (kind.target.backend, state.version)))}"
+        )
+
+    def for_all(act: Callable[[DeviceKind], Result]) -> Result:
+        """Act for the address's own target, then for the others, whose errors are told in the result's words alone."""
+        own = act(kinds[0])
+        words, hints = [f"{kinds[0].key}: {own.said}"], [own.hint]
+        for one in kinds[1:]:
+            try:
+                words.append(f"{one.key}: {act(one).said}")
+            except QuadbenchError as error:
+                words.append(f"{one.key}: not ready, {one_line(error.message)}")
+                hints.append(error.hint)
+        return replace(own, said="; ".join(words), hint="; ".join(filter(None, hints)) or None)
 
     yield PlannedCheck(name="harness", act=harness)
-    yield PlannedCheck(name="runtime kit", act=kit)
-    yield PlannedCheck(name="compiler", act=compiler)
+    yield PlannedCheck(name="runtime kit", act=partial(for_all, kit))
+    yield PlannedCheck(name="compiler", act=partial(for_all, compiler))
 
 
 def _commands(device: Device) -> Result:
