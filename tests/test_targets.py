@@ -163,7 +163,8 @@ def test_compile_names_the_folder_and_its_size(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_target_that_an_address_asks_for_is_said_to_run_there(capsys: pytest.CaptureFixture[str]) -> None:
     npu = _rows(capsys)["qnn-v79-69"]
-    assert npu["addresses"] == ["s25?target=qnn", "virtual:s25?target=qnn"]
+    assert {"s25?target=qnn", "virtual:s25?target=qnn"} <= set(npu["addresses"])
+    assert all(address.endswith("?target=qnn") for address in npu["addresses"])
     known = known_targets(load_profiles(), "x86_64")
     assert find_target("virtual:s25?target=qnn", known).key == "qnn-v79-69"
     assert find_target("tabs11?target=litert", known).key == "litert-mt6991"

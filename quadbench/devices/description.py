@@ -17,6 +17,9 @@ _REPORTED = (  # no property that identifies a single phone
     "ro.product.device", "ro.build.version.release", "ro.build.version.sdk",
 )  # fmt: skip
 _MEMORY = re.compile(r"^MemTotal:\s+(\d{1,15}) kB$", re.MULTILINE)
+_HEAD = """# Read it, correct what the phone does not say well, such as titles, and keep it as mine.yaml:
+# quadbench run quickstart --devices ./mine.yaml@SERIAL
+"""
 _NOTHING_RUN = "Written from the properties of an attached phone; nothing was run on it."
 _MEMORY_NOTE = "ram_mb is the memory that the kernel reports. The phone was sold with a little more."
 _KNOWN_CHIP = "The targets are those of the profile {}, whose chip has the same name."
@@ -56,7 +59,7 @@ def describe_phone(serial: str, properties: Mapping[str, str], meminfo: str, kno
         notes=(_NOTHING_RUN, _KNOWN_CHIP.format(twin.name) if twin else _UNKNOWN_CHIP, _MEMORY_NOTE),
     )
     content = profile.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _has_chip(profile: DeviceProfile, key: str, properties: Mapping[str, str]) -> bool:

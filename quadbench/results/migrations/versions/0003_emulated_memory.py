@@ -11,6 +11,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the view again."""
+    """Make the view again, as new databases have it.
+
+    Records keep what was measured: on an emulated phone, a process's memory holds the emulator's own too.
+    """
     op.execute("DROP VIEW IF EXISTS kpis")
     op.execute(KPIS)
