@@ -250,6 +250,16 @@ class _WithPath:
         return self._device.shell(["env", f"PATH={self._folder}:/usr/bin:/bin", *argv], timeout_s)
 
 
+def test_a_plugin_that_sees_no_npu_has_a_hint_and_a_page(world: World) -> None:
+    message = "the plugin library has no device for 'QNNExecutionProvider'"
+    script = f'header()\nemit("error", where="runtime.execution_provider", message="{message}")\nsys.exit(2)\n'
+    record = measured(world, script)
+    assert record.status is Status.FAILED
+    reads(record.reason, 2, "QNNExecutionProvider", "docs/troubleshooting.md#the-plugin-sees-no-npu")
+    page = (Path(__file__).parents[1] / "docs/troubleshooting.md").read_text()
+    assert "### The plugin sees no NPU" in page
+
+
 def test_a_launch_sets_the_variables_of_its_kit_and_its_record_names_the_libraries(world: World) -> None:
     file = FileRef(path="a", sha256=world.runtime, size_bytes=7)
     library = Library(name="libonnxruntime.so", role=Role.RUNTIME, file=file)

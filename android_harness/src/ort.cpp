@@ -98,8 +98,7 @@ const OrtEpDevice* OrtRuntime::device_of(const std::string& provider) const {
   for (std::size_t i = 0; i < count; ++i) {
     if (plugin_api().EpDevice_EpName(devices[i]) == provider) return devices[i];
   }
-  throw InputError(where, "the plugin library has no device for '" + provider +
-                              "': it finds no processor of its kind; docs/troubleshooting.md says what to check");
+  throw InputError(where, "the plugin library has no device for '" + provider + "'");
 }
 
 void OrtRuntime::check(OrtStatus* status, const char* where) const {

@@ -41,6 +41,10 @@ _RELEASE_BUILDS = {"release", "relwithdebinfo", "minsizerel"}
 
 _NO_PHONES = {"virtual": Caveat.VIRTUAL_DEVICE, "local": Caveat.THIS_MACHINE}  # by family
 _LONGER = "Hint: raise measure.timeout_s in the recipe"
+# Messages of the harness that only say what happened -> what to do.
+_HINTS = {
+    "the plugin library has no device for ": "the plugin sees no NPU; docs/troubleshooting.md#the-plugin-sees-no-npu says why"
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +250,7 @@ def _end_failure(event_log: EventLog, ended: DeviceError) -> Failure:
             is_plan = status == REFUSED_EXIT_CODE
             error_class = ErrorClass.INFRASTRUCTURE if is_plan else ErrorClass.HARNESS
             reasons = "; ".join(filter(None, (_crash_reason(event_log, ended), event_log.wrong_library())))
-            return Failure(error_class=error_class, reason=f"{reasons}{event_log.early_end()}")
+            return Failure(error_class=error_class, reason=f"{reasons}{event_log.early_end()}{_hints(event_log)}")
         case _:
             hint = f". Hint: {ended.hint}" if ended.hint else ""
             return Failure(error_class=ErrorClass.DEVICE, reason=f"{ended.message}{event_log.early_end()}{hint}")
@@ -267,6 +271,12 @@ def _errors(event_log: EventLog) -> str:
         has_place = not error.where or error.message.startswith(error.where)
         messages.append(one_line(error.message if has_place else f"{error.where}: {error.message}"))
     return "; ".join(messages) or "no reason given"
+
+
+def _hints(event_log: EventLog) -> str:
+    """Return the hints on a harness's error messages as text that follows the reason, or an empty string."""
+    messages = [error.message for error in event_log.errors]
+    return "".join(f". Hint: {hint}" for words, hint in _HINTS.items() if any(words in message for message in messages))
 
 
 def _stderr(ended: CommandError) -> str:
