@@ -95,6 +95,12 @@ def test_an_attached_phone_is_described_and_used_by_what_was_written(
             assert (phone.facts.profile, phone.profile.soc.htp_arch) == ("sm-s931b", "v79")
 
 
+@pytest.mark.parametrize("word", ["s25@", "virtual:s25", "local", "hub:s25"])
+def test_what_is_no_attached_phone_is_refused_before_adb_is_asked(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "describe", word]) != 0
+    says(capsys.readouterr().err, word)
+
+
 @pytest.mark.parametrize("words", [[], ["R3ABSENT"]])
 def test_a_phone_that_is_not_named_or_not_attached_is_an_error(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

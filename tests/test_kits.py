@@ -455,3 +455,22 @@ def test_the_versions_that_the_page_says_fit_are_those_of_the_code_and_of_the_pi
     told = re.search(r"its AAR with ONNX Runtime ([\d.]+),", text)
     assert told
     assert [int(part) for part in told[1].split(".")] >= [int(part) for part in OLDEST_RUNTIME.split(".")]
+
+
+def test_three_aars_of_the_public_layout_make_a_kit_for_the_npu(layout: Layout, tmp_path: Path) -> None:
+    files = {path.name: path for path in write_qnn(tmp_path / "qnn")}
+    htp = [path for name, path in files.items() if name not in (RUNTIME, PLUGIN)]
+    others = [write_elf(tmp_path / f"libQnnHtpV{arch}Skel.so", machine=HEXAGON, needed=(), alignment=4096) for arch in (75, 81)]
+    others += [write_elf(tmp_path / f"libQnnHtpV{arch}Stub.so", needed=(*ANDROID, "libcdsprpc.so")) for arch in (75, 81)]
+    unused = [write_elf(tmp_path / name, needed=ANDROID) for name in ("libQnnGpu.so", "libQnnDsp.so", "libonnxruntime4j_jni.so")]
+    aars = [
+        write_aar(tmp_path / "onnxruntime-android-1.29.0.aar", [files[RUNTIME], unused[2]]),
+        write_aar(tmp_path / "onnxruntime-android-qnn-2.6.0.aar", [files[PLUGIN]]),
+        write_aar(tmp_path / "qnn-runtime-2.50.40.aar", [*htp, *others, *unused[:2]]),
+    ]
+    added = store.add_kit(aars, PHONE, layout)
+    kit = added.kit.artifact
+    assert target_problems(kit, HTP, "v79", BUILD) == []
+    assert kit_doubts(kit) == []
+    assert set(added.left_out) == {path.name for path in unused}
+    assert {library.htp_arch for library in libraries_for(kit, HTP, "v79")} == {None, "v79"}

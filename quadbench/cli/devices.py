@@ -17,6 +17,7 @@ from quadbench.cli.console import (
 )
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.devices import list_devices
+from quadbench.devices.addresses import AttachedAddress, parse_address
 from quadbench.devices.connections import DeviceRow, describe_attached
 from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.devices.lab.health import quarantined, released
@@ -67,7 +68,10 @@ def _describe(options: Options) -> int:
     """Print the YAML text of a device profile of an attached phone. Say on stderr what to do with it."""
     if options.device is None:
         raise UserError("quadbench devices describe needs a phone's serial", hint="see: quadbench devices")
-    serial = options.device.rpartition("@")[2]
+    address = parse_address(options.device)
+    if not isinstance(address, AttachedAddress):
+        raise UserError(f"'{address}' is no attached phone", hint="name the serial of one; see: quadbench devices")
+    serial = address.serial or address.profile
     text, names = describe_attached(serial)
     print_answer(options, {"profile": text, "matches": names}, text)
     if names:
