@@ -424,6 +424,7 @@ def test_the_runtime_with_qualcomm_s_provider_built_in_is_told_from_the_plugin_o
         ("onnxruntime-android-qnn-2.4.0.aar", BUILD, True),
         ("onnxruntime-android-qnn-2.6.0.aar", BUILD, False),
         ("onnxruntime-android-qnn-2.4.01.aar", BUILD, False),
+        ("onnxruntime-android-qnn-2.6.0.aar", QNN_RELEASES["2.4.0"], False),  # the file's name says more than the build
         ("plugin.aar", QNN_RELEASES["2.4.0"], True),
         ("plugin.aar", BUILD, False),
     ],

@@ -26,7 +26,7 @@ Android, com.qualcomm.qti:onnxruntime-android-qnn, has the same versions."""
 OLDEST_RUNTIME = "1.24.2"  # the oldest ONNX Runtime for all of QNN_RELEASES, from their metadata
 BLIND_PLUGINS = {"2.4.0": "github.com/onnxruntime/onnxruntime-qnn/issues/679"}
 """Versions of the plugin that show no NPU on Android, with the public thread that says so."""
-_BLIND_ORIGIN = re.compile(rf"\bonnxruntime-android-qnn[:-]({'|'.join(map(re.escape, BLIND_PLUGINS))})(?![.\d]*\d)")
+_PLUGIN_ORIGIN = re.compile(r"\bonnxruntime-android-qnn[:-]([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
 _PLUGIN_PACKAGE = "com.qualcomm.qti:onnxruntime-android-qnn"
 _BUILT_IN_PACKAGE = "com.microsoft.onnxruntime:onnxruntime-android-qnn"
 _BUILT_IN = b"QnnInterface_getProviders"  # looked up by Qualcomm's execution provider, so ONNX Runtime has it only with that
@@ -264,8 +264,8 @@ def kit_doubts(kit: Kit) -> list[str]:
     if backends and not any(kit.libraries_with_role(role) for role in (Role.STUB, Role.SKEL)):
         example = f"'{side_name('v79', Role.STUB)}' and '{side_name('v79', Role.SKEL)}' for HTP v79"
         doubts.append(f"no NPU can use '{backends[0].name}': the kit has neither stub nor skel; expected such as {example}")
-    blind = next((match[1] for origin in kit.origins if (match := _BLIND_ORIGIN.search(origin.name))), None)
-    plugin = blind or next((version for version, build in QNN_RELEASES.items() if build == kit.versions.get("qnn")), None)
+    named = next((match[1] for origin in kit.origins if (match := _PLUGIN_ORIGIN.search(origin.name))), None)
+    plugin = named or next((version for version, build in QNN_RELEASES.items() if build == kit.versions.get("qnn")), None)
     if kit.abi is Abi.ARM64_V8A and plugin in BLIND_PLUGINS and any(library.name == _PLUGIN for library in kit.libraries):
         newest = list(QNN_RELEASES)[-1]
         doubts.append(
