@@ -1,8 +1,9 @@
 """Samples: values measured in a launch, in columns. Each sample has a description (metric, task, step) and a plausible range."""
 
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import compress
@@ -13,7 +14,7 @@ MAX_NS = 10.0**17  # three years
 MAX_BYTES = 2.0**50
 _MAX_COUNTED = {"_ns": MAX_NS, "_bytes": MAX_BYTES}
 _MIN_COUNTED = 1.0  # the least value above 0: clocks count whole nanoseconds, files and memory whole bytes
-_MOST = 10.0**17  # for metrics without a unit in their name
+MAX_VALUE = 10.0**17  # of any metric
 _PROCESS_METRICS = {"peak_rss_bytes", "load_peak_rss_bytes", "rss_bytes", "pss_bytes"}  # never 0: a process has memory
 _MAY_BE_ZERO = {"residual_ns", "memory_sampling_ns"}  # components may explain all of an image's time; memory may go unread
 
@@ -66,43 +67,70 @@ class SampleKinds:
         return tuple(place for place, kind in enumerate(self.each) if kind.metric in _ABOUT_SWITCHES)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryReadings:
+    """A launch's memory readings. `is_reading` has a byte for each of the launch's samples, in order: 1 for a memory reading."""
+
+    is_reading: bytes
+    kinds: SampleKinds
+    values: tuple[float, ...]
+
+
 class Samples(Sequence[Sample]):
     """The samples of a launch, with descriptions and numbers in separate sequences. Memory readings have sequences of their own.
 
     Memory is sampled at time intervals. Without those readings, launches of the same plan have equal kinds and can share them.
+    `values` is an array of doubles.
     """
 
-    __slots__ = ("_is_reading", "_reading_kinds", "_readings", "kinds", "values")
+    __slots__ = ("_memory", "kinds", "values")
 
     def __init__(
         self, kinds: Sequence[SampleKind], values: Sequence[float], known: dict[tuple[SampleKind, ...], SampleKinds] | None = None
     ) -> None:
         """Store sample descriptions (`kinds`) and values. Launches with equal descriptions share a copy in the cache `known`."""
-        self._is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
-        is_planned = self._is_reading.translate(_TURNED)
+        is_reading = bytes(map(MEMORY_METRICS.__contains__, map(_METRIC, kinds)))
+        is_planned = is_reading.translate(_TURNED)
         self.kinds = _interned(tuple(compress(kinds, is_planned)), known)
-        self.values = tuple(compress(values, is_planned))
-        self._reading_kinds = _interned(tuple(compress(kinds, self._is_reading)), known)
-        self._readings = tuple(compress(values, self._is_reading))
+        self.values = array("d", compress(values, is_planned))
+        self._memory: MemoryReadings | Callable[[], MemoryReadings] = MemoryReadings(
+            is_reading=is_reading,
+            kinds=_interned(tuple(compress(kinds, is_reading)), known),
+            values=tuple(compress(values, is_reading)),
+        )
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> "Samples":
         """Convert a list or tuple of samples to a Samples object. A Samples object is returned unchanged."""
         return samples if isinstance(samples, Samples) else cls(samples, [sample.value for sample in samples])
 
+    @classmethod
+    def restored(cls, kinds: SampleKinds, values: "array[float]", memory: Callable[[], MemoryReadings]) -> "Samples":
+        """Return samples whose memory readings are what `memory()` returns. It is called when they are first needed."""
+        samples = cls.__new__(cls)
+        samples.kinds, samples.values, samples._memory = kinds, values, memory
+        return samples
+
     @property
-    def parts(self) -> tuple[tuple[SampleKinds, tuple[float, ...]], ...]:
+    def memory(self) -> MemoryReadings:
+        """Return the memory readings, and which of the samples they are."""
+        if not isinstance(self._memory, MemoryReadings):
+            self._memory = self._memory()
+        return self._memory
+
+    @property
+    def parts(self) -> tuple[tuple[SampleKinds, Sequence[float]], ...]:
         """Return the samples as two pairs (descriptions, values): all samples but memory readings, and the memory readings."""
-        return (self.kinds, self.values), (self._reading_kinds, self._readings)
+        return (self.kinds, self.values), (self.memory.kinds, self.memory.values)
 
     def __iter__(self) -> Iterator[Sample]:
         planned, readings = (zip(kinds.each, values, strict=True) for kinds, values in self.parts)
-        for is_reading in self._is_reading:
+        for is_reading in self.memory.is_reading:
             kind, value = next(readings if is_reading else planned)
             yield Sample(value=value, **{name: getattr(kind, name) for name in KIND_FIELDS})
 
     def __len__(self) -> int:
-        return len(self._is_reading)
+        return len(self.memory.is_reading)
 
     @overload
     def __getitem__(self, place: int) -> Sample: ...
@@ -143,4 +171,4 @@ def value_limits(metric: str) -> tuple[float, float, bool]:
     """Return a metric's plausible range as (lowest, highest, may_be_zero). If `may_be_zero`, 0 is plausible in any case."""
     may_be_zero = (metric.endswith("_bytes") and metric not in _PROCESS_METRICS) or metric in _MAY_BE_ZERO
     counted = (most for ending, most in _MAX_COUNTED.items() if metric.endswith(ending))
-    return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-_MOST, _MOST, may_be_zero))
+    return next(((_MIN_COUNTED, most, may_be_zero) for most in counted), (-MAX_VALUE, MAX_VALUE, may_be_zero))

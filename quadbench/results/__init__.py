@@ -14,6 +14,7 @@ engine.py          opening SQLite or PostgreSQL, $QUADBENCH_DATABASE, transactio
 sql_dialects.py    SQLite and PostgreSQL: connection settings, locks, messages for errors
 schema.py          database tables, the `kpis` view, creation and migration
 migrations/        Alembic revisions for databases with an older schema
+packed_samples.py  a launch's samples as one row: packing, unpacking, checks
 records.py         launch records and samples; summaries of runs for lists
 nights.py          nightly measurements, verdicts, accepted changes; summaries of nights
 """

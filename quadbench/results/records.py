@@ -7,9 +7,10 @@ Your own SQL can use tables `records` (a row per launch), `samples` (a row per v
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
@@ -22,9 +23,11 @@ from quadbench.artifacts.launch_values import KIND_FIELDS, SampleKinds, Samples,
 from quadbench.artifacts.safe_text import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results.engine import Source, begin_read, begin_write, clock_offset, name_of, open_engine, open_for_reading, upsert
-from quadbench.results.schema import RecordRow, SampleRow, UtcTime
+from quadbench.results.packed_samples import pack, read_kinds, require_plausible, unpack
+from quadbench.results.schema import KindsRow, PackedRow, RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20
+_PACKED_TOGETHER = 500  # launches of which a migration holds the samples in memory
 _TOLERATED = timedelta(seconds=3)  # tolerated difference between a host's clock and the database's
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class RecordStore:
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
             if rows:
                 connection.execute(sa.insert(SampleRow), rows)
+            store_packed(connection, {key: record.columns})
             return True
 
     def in_database_time(self, record: RunRecord) -> RunRecord:
@@ -228,14 +232,20 @@ def _heads(connection: sa.Connection, names: Sequence[str]) -> dict[str, RunHead
 
 
 _DEVICE_FIELDS = tuple(DeviceFacts.__dataclass_fields__)
-_OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", "caveats")  # fields that a row stores in another form
+_DEVICE_COLUMNS = tuple(f"device_{name}" for name in _DEVICE_FIELDS)
+_JSON_FIELDS = ("caveats", "versions", "settings", "state", "images")
+_OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", *_JSON_FIELDS)  # that a row stores in another form
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in _OTHER_FIELDS)
+_RECORD_COLUMNS = [
+    sa.cast(column, sa.Text).label(column.name) if column.name in _JSON_FIELDS else column
+    for column in RecordRow.__table__.columns
+]
 _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
     return {
-        **{name: getattr(record, name) for name in (*_PLAIN_FIELDS, "variant", "status", "error_class")},
+        **{name: getattr(record, name) for name in (*_PLAIN_FIELDS, *_JSON_FIELDS, "variant", "status", "error_class")},
         **{f"device_{name}": value for name, value in asdict(record.device).items()},
         "caveats": [caveat.value for caveat in record.caveats],
     }
@@ -256,11 +266,50 @@ class _Kinds(dict[tuple[Any, ...], SampleKind]):
         return kind
 
 
+def pack_stored(connection: sa.Connection) -> None:
+    """Write the compact form of samples for the launches that lack it: those stored by an older quadbench."""
+    lacking = RecordRow.id.not_in(sa.select(PackedRow.record))
+    keys = connection.scalars(sa.select(RecordRow.id).where(lacking)).all()
+    for start in range(0, len(keys), _PACKED_TOGETHER):
+        some = keys[start : start + _PACKED_TOGETHER]
+        samples = _samples(connection, RecordRow.id.in_(some))
+        store_packed(connection, {key: samples.get(key) or Samples((), ()) for key in some})
+
+
+def store_packed(connection: sa.Connection, launches: Mapping[int, Samples]) -> None:
+    """Write the compact form of launches' samples. `launches` is by the row id of the record."""
+    packed = {key: pack(samples) for key, samples in launches.items()}
+    kinds = {one.digest: one.kinds for one in packed.values()}
+    rows = upsert(connection, KindsRow).on_conflict_do_nothing(index_elements=[KindsRow.digest])
+    connection.execute(rows, [{"digest": digest, "kinds": text} for digest, text in kinds.items()])
+    columns = [
+        {"record": key, "kinds": one.digest, "numbers": one.numbers, "readings": one.readings} for key, one in packed.items()
+    ]
+    connection.execute(sa.insert(PackedRow), columns)
+
+
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
-    query = sa.select(RecordRow.__table__).where(condition).order_by(RecordRow.started_at, RecordRow.id)
-    rows = connection.execute(query).mappings().all()
-    samples = _samples(connection, condition)
-    return tuple(_record(row, samples.get(row["id"], ())) for row in rows)
+    query = sa.select(*_RECORD_COLUMNS, PackedRow.kinds, PackedRow.numbers, PackedRow.readings)
+    query = query.join(PackedRow, PackedRow.record == RecordRow.id, isouter=True).where(condition)
+    query = query.order_by(RecordRow.started_at, RecordRow.id)
+    rows = connection.execute(query).all()
+    require_plausible(row.numbers for row in rows if row.kinds is not None)
+    kinds, record, rest = _kinds(connection, {row.kinds for row in rows}), _reader(), dict[int, Samples]()
+    if any(row.kinds is None for row in rows):  # an older quadbench was still measuring while the database was migrated
+        rest = _samples(connection, condition & RecordRow.id.not_in(sa.select(PackedRow.record)))
+    return tuple(
+        record(row, rest.get(row.id, ()) if row.kinds is None else unpack(kinds[row.kinds], row.numbers, row.readings))
+        for row in rows
+    )
+
+
+def _kinds(connection: sa.Connection, digests: Set[str | None]) -> dict[str, SampleKinds]:
+    """Return a dict from digest to the sample kinds that launches have."""
+    known = {}
+    for digest in digests - {None}:
+        text = connection.scalar(sa.select(KindsRow.kinds).where(KindsRow.digest == digest))
+        known[str(digest)] = read_kinds(str(text), str(digest))
+    return known
 
 
 def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
@@ -276,15 +325,39 @@ def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> di
     return samples
 
 
-def _record(row: sa.RowMapping, samples: Sequence[Sample]) -> RunRecord:
-    for path in row["images"].values():
+def _reader() -> Callable[[sa.Row[Any], Sequence[Sample]], RunRecord]:
+    """Return a function that makes a launch record of a row. Records share the values that most launches of a run have in common."""
+    device, images, caveats, texts = cache(_device), cache(_images), cache(_caveats), cache(json.loads)
+
+    def record(row: sa.Row[Any], samples: Sequence[Sample]) -> RunRecord:
+        columns = row._mapping
+        return RunRecord(
+            **{name: columns[name] for name in _PLAIN_FIELDS},
+            device=device(*(columns[name] for name in _DEVICE_COLUMNS)),
+            variant=Variant(row.variant),
+            status=Status(row.status),
+            error_class=None if row.error_class is None else ErrorClass(row.error_class),
+            caveats=caveats(row.caveats),
+            versions=texts(row.versions),
+            settings=texts(row.settings),
+            state=json.loads(row.state),
+            images=images(row.images),
+            samples=samples,
+        )
+
+    return record
+
+
+def _device(*columns: Any) -> DeviceFacts:
+    return DeviceFacts(**dict(zip(_DEVICE_FIELDS, columns, strict=True)))
+
+
+def _caveats(text: str) -> tuple[Caveat, ...]:
+    return tuple(map(Caveat, json.loads(text)))
+
+
+def _images(text: str) -> dict[str, str]:
+    images: dict[str, str] = json.loads(text)
+    for path in images.values():
         check_relative_path(path)
-    return RunRecord(
-        **{name: row[name] for name in _PLAIN_FIELDS},
-        device=DeviceFacts(**{name: row[f"device_{name}"] for name in _DEVICE_FIELDS}),
-        variant=Variant(row["variant"]),
-        status=Status(row["status"]),
-        error_class=None if row["error_class"] is None else ErrorClass(row["error_class"]),
-        caveats=tuple(map(Caveat, row["caveats"])),
-        samples=samples,
-    )
+    return images

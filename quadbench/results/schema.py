@@ -117,6 +117,26 @@ class SampleRow(Table):
     labels: Mapped[dict[str, str]]
 
 
+class KindsRow(Table):
+    """Table `sample_kinds`: what the values of launches are, as JSON. Launches of equal plans share a row, which is kept."""
+
+    __tablename__ = "sample_kinds"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    kinds: Mapped[str] = mapped_column(sa.Text)
+
+
+class PackedRow(Table):
+    """Table `packed_samples`: the samples of a launch again, in one row that reports read. Written with `samples`."""
+
+    __tablename__ = "packed_samples"
+
+    record: Mapped[int] = mapped_column(BIG, sa.ForeignKey("records.id", ondelete="CASCADE"), primary_key=True)
+    kinds: Mapped[str] = mapped_column(sa.ForeignKey("sample_kinds.digest"))
+    numbers: Mapped[bytes]
+    readings: Mapped[str] = mapped_column(sa.Text)
+
+
 class LeaseRow(Table):
     """Table `leases`: one row for each device. `job_*` columns describe a job's lease, `reserved_*` a person's reservation."""
 

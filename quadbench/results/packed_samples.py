@@ -1,0 +1,122 @@
+"""A launch's samples as one database row, made when the launch is stored, so that a report reads 100,000 launches in seconds."""
+
+import json
+import sys
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from quadbench.artifacts.launch_values import KIND_FIELDS, MAX_VALUE, MemoryReadings, SampleKind, SampleKinds, Samples
+
+_DEFAULTS = {name: getattr(SampleKind(metric=""), name) for name in KIND_FIELDS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSamples:
+    """The samples of a launch in compact form. `kinds` is JSON that describes the values; launches of equal plans share it.
+    `numbers` are the values in that order, each a little-endian double. `readings` is JSON of the memory readings and of their
+    places among the values, as these differ from launch to launch.
+    """
+
+    kinds: str
+    numbers: bytes
+    readings: str
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of `kinds`, in hexadecimal digits."""
+        return digest_of(self.kinds)
+
+
+def digest_of(kinds: str) -> str:
+    """Return the SHA-256 of a text of sample kinds, in hexadecimal digits."""
+    return sha256(kinds.encode()).hexdigest()
+
+
+def pack(samples: Samples) -> PackedSamples:
+    """Return the compact form of a launch's samples. Nothing else makes it, neither storing nor migration."""
+    memory = samples.memory
+    table = {_text(kind): kind for kind in memory.kinds.each}
+    numbers = {text: number for number, text in enumerate(table)}
+    readings = {
+        "kinds": [_fields(kind) for kind in table.values()],
+        "of": [numbers[_text(kind)] for kind in memory.kinds.each],
+        "places": [place for place, is_reading in enumerate(memory.is_reading) if is_reading],
+        "values": list(memory.values),
+    }
+    return PackedSamples(
+        kinds=_json([_fields(kind) for kind in samples.kinds.each]),
+        numbers=_little_endian(samples.values).tobytes(),
+        readings=_json(readings) if memory.values else "",
+    )
+
+
+def read_kinds(text: str, digest: str) -> SampleKinds:
+    """Return sample kinds from their JSON. Raise ValueError or TypeError if it is not the JSON with this digest."""
+    if digest_of(text) != digest:
+        raise ValueError(f"sample kinds do not have the SHA-256 {digest}")
+    return SampleKinds(tuple(SampleKind(**fields) for fields in json.loads(text)))
+
+
+def unpack(kinds: SampleKinds, numbers: bytes, readings: str) -> Samples:
+    """Return a launch's samples from their compact form. Memory readings are taken apart when they are first needed.
+
+    Raises:
+        ValueError: the number of values is not that of the kinds.
+    """
+    values = array("d")
+    values.frombytes(numbers)
+    values = _little_endian(values)
+    if len(values) != len(kinds.each):
+        raise ValueError(f"a launch has {len(values)} values; expected {len(kinds.each)}")
+    return Samples.restored(kinds, values, partial(_memory, readings, len(values)))
+
+
+def require_plausible(numbers: Iterable[bytes]) -> None:
+    """Raise ValueError if the values of launches, as packed, include one that cannot have been stored, such as NaN."""
+    together = b"".join(numbers)
+    if len(together) % 8 or not np.all(np.abs(np.frombuffer(together, "<f8")) <= MAX_VALUE):
+        raise ValueError(f"a launch has a value that is not a number up to {MAX_VALUE:g}")
+
+
+def _memory(text: str, planned: int) -> MemoryReadings:
+    """Return the memory readings of a launch with so many other values. Raise ValueError if they do not fit together."""
+    if not text:
+        return MemoryReadings(is_reading=bytes(planned), kinds=SampleKinds(()), values=())
+    readings = json.loads(text)
+    kinds = [SampleKind(**fields) for fields in readings["kinds"]]
+    values, is_reading = tuple(map(float, readings["values"])), bytearray(planned + len(readings["values"]))
+    for place in readings["places"]:
+        is_reading[place] = 1
+    if sum(is_reading) != len(values) or len(readings["of"]) != len(values):
+        raise ValueError("a launch has memory readings without a place of their own")
+    return MemoryReadings(
+        is_reading=bytes(is_reading), kinds=SampleKinds(tuple(kinds[number] for number in readings["of"])), values=values
+    )
+
+
+def _fields(kind: SampleKind) -> dict[str, Any]:
+    """Return what distinguishes a kind. Labels are sorted, so that equal kinds give equal text."""
+    fields = {name: value for name in KIND_FIELDS if (value := getattr(kind, name)) != _DEFAULTS[name]}
+    return fields | ({"labels": dict(sorted(kind.labels.items()))} if kind.labels else {})
+
+
+def _text(kind: SampleKind) -> str:
+    return _json(_fields(kind))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _little_endian(values: Iterable[float]) -> "array[float]":
+    """Return a copy of an array in which each double is little-endian; the same function takes it back."""
+    copy = array("d", values)
+    if sys.byteorder == "big":
+        copy.byteswap()
+    return copy
