@@ -89,7 +89,7 @@ def test_a_database_that_is_damaged_inside_takes_no_run(path: Path) -> None:
         "UPDATE records SET caveats = '[\"UNKNOWN\"]'",
         "UPDATE records SET versions = '{'",
         "UPDATE records SET started_at = 'yesterday'",
-        "DROP TABLE samples",
+        "DROP TABLE packed_samples",
     ],
 )
 def test_a_value_that_nothing_has_written_is_damage(change: str, path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
-from statistics import median
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
 
 from quadbench import statistics
 from quadbench.artifacts import Caveat, Component, DeviceFacts, RunRecord, RunResult, SampleKind, TaskAssets, Variant
@@ -19,7 +21,8 @@ from quadbench.report.launches import KindGroup, PairedLaunches, absence_reason,
 from quadbench.statistics import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
 from quadbench.statistics.multiple_testing import JointVerdict, judge_together
 
-Reading = Callable[[Sequence[float]], Sequence[float]]  # extracts a figure's values from all values of a launch
+Values = NDArray[np.float64]  # of launches with equal kinds of samples: shape (launches, values)
+Reading = Callable[[Values], Values]  # extracts a figure's values, as many of each launch, from all of their values
 
 NO_INPUT_IMAGE = "does not apply: no input image"
 NO_ADAPTER = "does not apply: no adapter"
@@ -34,21 +37,20 @@ _MS, _MB = Unit.MILLISECONDS, Unit.MEGABYTES
 
 
 def read_at(places: Sequence[int]) -> Reading:
-    """Return a function that takes a launch's values as a sequence and returns those at the positions `places`, as a tuple."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda values: tuple(values[place] for place in places)
+    """Return a function that takes launches' values and returns those at the positions `places`."""
+    chosen = np.array(places, dtype=int)
+    return lambda values: values[:, chosen]
 
 
 def task_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
     """Return a function that takes a launch's sample kinds, a task and a variant, and returns a second function. The second
-    function takes a launch's values and returns the task's values of `metric`.
+    function takes launches' values and returns the task's values of `metric`.
     """
     return lambda kinds, task, _: read_at(indices(kinds, metric, lambda kind: kind.task == task.name))
 
 
 def switches(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that takes a launch's values. It returns the times, in ns, of switches from another task to `task`."""
+    """Return a function that takes launches' values. It returns the times, in ns, of switches from another task to `task`."""
 
     def is_to_task(kind: SampleKind) -> bool:
         return bool(_previous_task(kind)) and kind.labels.get("to", kind.task) == task.name
@@ -63,7 +65,7 @@ def _previous_task(switch: SampleKind) -> str:
 
 
 def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function from a launch's values to a tuple: times in ns of the first U-Net runs after switches to `task`."""
+    """Return a function from launches' values to the times, in ns, of the first U-Net runs after switches to `task`."""
     first_runs, came_from = [], ""
     for place in kinds.about_switches:
         kind = kinds.each[place]
@@ -75,43 +77,46 @@ def first_unets(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def first_images(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function that takes a launch's values and returns a list of times in ns, one for each switch to `task`. Each is
+    """Return a function that takes launches' values and returns times in ns, one for each switch to `task`. Each is
     the switch time plus the time of the next image, even if that image is a warm-up.
     """
-    pairs, switch = [], None
+    switched, images, switch = list[int](), list[int](), None
     for place in kinds.about_switches:
         kind = kinds.each[place]
         if kind.metric == "switch_ns":
             switch = place if _previous_task(kind) else None
         elif kind.metric == "end_to_end_ns" and kind.task == task.name and switch is not None:
-            pairs.append((switch, place))
+            switched.append(switch)
+            images.append(place)
             switch = None
-    return lambda values: [values[switch] + values[image] for switch, image in pairs]
+    return lambda values: read_at(switched)(values) + read_at(images)(values)
 
 
 def highest_reading(metric: str) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns `[highest metric value]`, `[]` if none."""
+    """Return f(sample kinds, task, variant), which returns g. g(values) returns each launch's highest value, or no column."""
 
     def reading(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
         all_peaks = task_reading(metric)(kinds, task, variant)
-        return lambda values: [max(peaks)] if (peaks := all_peaks(values)) else []
+        return lambda values: peaks.max(axis=1, keepdims=True) if (peaks := all_peaks(values)).size else peaks
 
     return reading
 
 
 def session_load(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return a function from launch values to `[sum]`: a task's median graph load times in ns, added. `[]` if one is unknown."""
+    """Return a function from launches' values to a task's median graph load times in ns, added. No column if one is unknown."""
     loads = [read_at(indices(kinds, "session_load_ns", _is_component(part, task, variant))) for part in components_of(task)]
 
-    def sum_of_medians(values: Sequence[float]) -> list[float]:
+    def sum_of_medians(values: Values) -> Values:
         times = [load(values) for load in loads]
-        return [sum(map(median, times))] if all(times) else []
+        if not all(each.size for each in times):
+            return values[:, :0]
+        return _added(np.median(each, axis=1, keepdims=True) for each in times)
 
     return sum_of_medians
 
 
 def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function from launch values to a tuple: the cold load times, in ns, of the task's LoRA adapter."""
+    """Return a function from launches' values to the cold load times, in ns, of the task's LoRA adapter."""
 
     def is_cold(kind: SampleKind) -> bool:
         return kind.labels.get("adapter") == task.adapter and kind.labels.get("state") == "cold"
@@ -120,21 +125,25 @@ def adapter_load(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
 
 
 def foundation_bytes(kinds: SampleKinds, task: TaskAssets, variant: Variant) -> Reading:
-    """Return f. f(launch values) sums the bytes of a task's graph files: `[sum]`, or `[]` if the U-Net's size is unknown."""
+    """Return f. f(values) sums the bytes of a task's graph files, of each launch; no column if the U-Net's size is unknown."""
     parts = [indices(kinds, "rom_bytes", _is_component(part, task, variant)) for part in components_of(task, on_disk=True)]
     firsts = [part[0] for part in parts if part] if parts[0] else []
     return _sum_at(firsts)
 
 
 def lora_bytes(kinds: SampleKinds, task: TaskAssets, _: Variant) -> Reading:
-    """Return a function from launch values to `[total bytes of the task's LoRA files]`. `[]` means that a size is unknown."""
+    """Return a function from launches' values to the bytes of the task's LoRA files, added. No column if a size is unknown."""
     files = indices(kinds, "rom_bytes", lambda kind: kind.labels.get("kind") == "adapter")
     place_of = {kinds.each[place].labels["adapter"]: place for place in files}
     return _sum_at([place_of[name] for name in task.weights] if task.weights.keys() <= place_of.keys() else [])
 
 
 def _sum_at(places: Sequence[int]) -> Reading:
-    return lambda values: [sum(values[place] for place in places)] if places else []
+    return lambda values: _added(values[:, [place]] for place in places) if places else values[:, :0]
+
+
+def _added(columns: Iterable[Values]) -> Values:
+    return reduce(np.add, columns)
 
 
 def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component, ...]:
@@ -145,12 +154,12 @@ def components_of(task: TaskAssets, *, on_disk: bool = False) -> tuple[Component
 
 
 def component_reading(metric: str, component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns `metric` values of graph `component`."""
+    """Return f(sample kinds, task, variant), which returns g. g(values) returns `metric` values of graph `component`."""
     return lambda kinds, task, variant: read_at(indices(kinds, metric, _is_component(component, task, variant)))
 
 
 def one_run(component: Component) -> Callable[[SampleKinds, TaskAssets, Variant], Reading]:
-    """Return f(sample kinds, task, variant), which returns g. g(launch values) returns run times in ns of graph `component`."""
+    """Return f(sample kinds, task, variant), which returns g. g(values) returns run times in ns of graph `component`."""
     return component_reading("inference_ns", component)
 
 
@@ -269,7 +278,7 @@ def _sides(row: KpiRow) -> tuple[Sequence[float], Sequence[float]] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kpi:
-    """A KPI's definition. `reading` returns a function from launch values to KPI values. `absent` says why a task has none."""
+    """A KPI's definition. `reading` returns a function from launches' values to KPI values. `absent` says why a task has none."""
 
     key: str
     title: str
@@ -334,7 +343,7 @@ def _values(kpi: _Kpi, groups: Sequence[KindGroup], task: TaskAssets) -> list[Se
     launches: list[Sequence[float]] = []
     for group in groups:
         reading = read_at(()) if kpi.kind in group.emulated else kpi.reading(group.kinds, task, group.variant)
-        launches.extend(map(reading, group.launches))
+        launches.extend(reading(group.values).tolist())
     return launches
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
 
+import numpy as np
+from numpy.typing import NDArray
+
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, RunRecord, RunResult, SampleKind, Status, TaskAssets, Variant
 from quadbench.artifacts.bundle import Int8Fraction, Int8Share
 from quadbench.artifacts.caveats import FigureKind
@@ -138,12 +141,15 @@ def step_of(launches: int, most: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class KindGroup:
-    """Consecutive launches whose samples have equal kinds in equal order. Value number i has the same metric in every launch."""
+    """Consecutive launches whose samples have equal kinds in equal order. Value number i has the same metric in every launch.
+
+    `values` has shape (launches, values of a launch).
+    """
 
     kinds: SampleKinds
     variant: Variant
     emulated: frozenset[FigureKind]  # these figures are an emulator's own
-    launches: tuple[tuple[float, ...], ...]
+    values: NDArray[np.float64]
 
 
 def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
@@ -154,9 +160,14 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
 
     groups = groupby(records, key=key)
     return tuple(
-        KindGroup(kinds=kinds, variant=variant, emulated=emulated, launches=tuple(record.columns.values for record in group))
+        KindGroup(kinds=kinds, variant=variant, emulated=emulated, values=_matrix(group, len(kinds.each)))
         for (kinds, variant, emulated), group in groups
     )
+
+
+def _matrix(records: Iterable[RunRecord], width: int) -> NDArray[np.float64]:
+    rows = [record.columns.values for record in records]
+    return np.frombuffer(b"".join(rows), np.float64).reshape(len(rows), width)
 
 
 def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool]) -> list[float]:

@@ -326,7 +326,8 @@ def _rows(result: RunResult, device: DeviceFacts, variant: Variant) -> Iterator[
 
 def _loads(group: KindGroup, component: Component) -> list[list[float]]:
     at = indices(group.kinds, "session_load_ns", lambda kind: kind.component == component)
-    return [[values[place] for place in at] for values in group.launches]
+    loads: list[list[float]] = group.values[:, at].tolist()
+    return loads
 
 
 def _runs(group: KindGroup, component: Component) -> list[tuple[float, list[float]]]:
@@ -335,7 +336,7 @@ def _runs(group: KindGroup, component: Component) -> list[tuple[float, list[floa
     if first is None:
         return []
     steady = [place for place in later if not group.kinds.each[place].is_warmup]
-    return [(values[first], [values[place] for place in steady]) for values in group.launches]
+    return list(zip(group.values[:, first].tolist(), group.values[:, steady].tolist(), strict=True))
 
 
 def _cell(times: Sequence[float]) -> str:

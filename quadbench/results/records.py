@@ -325,11 +325,11 @@ def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> di
     return samples
 
 
-def _reader() -> Callable[[sa.Row[Any], Sequence[Sample]], RunRecord]:
-    """Return a function that makes a launch record of a row. Records share the values that most launches of a run have in common."""
+def _reader() -> Callable[[Any, Sequence[Sample]], RunRecord]:
+    """Return a function that makes a launch record of a row. Records share values that most launches of a run have in common."""
     device, images, caveats, texts = cache(_device), cache(_images), cache(_caveats), cache(json.loads)
 
-    def record(row: sa.Row[Any], samples: Sequence[Sample]) -> RunRecord:
+    def record(row: Any, samples: Sequence[Sample]) -> RunRecord:
         columns = row._mapping
         return RunRecord(
             **{name: columns[name] for name in _PLAIN_FIELDS},

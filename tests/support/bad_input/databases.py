@@ -37,7 +37,7 @@ def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
         )
     for name, statement in {
         "no tables": "PRAGMA writable_schema = ON; DELETE FROM sqlite_master",
-        "no table of samples": "DROP VIEW kpis; DROP TABLE samples",
+        "no table of samples": "DROP TABLE packed_samples",
         "a schema of later": "UPDATE alembic_version SET version_num = '9999'",
         "a schema that is no text": "UPDATE alembic_version SET version_num = x'ff'",
         "no records": "DELETE FROM samples; DELETE FROM records",
