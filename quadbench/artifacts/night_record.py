@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -189,7 +189,16 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
 
 def environment_differences(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
     """Return the environment entries that differ between launches `a` and `b`, as a dict from entry to (text of `a`, of `b`)."""
-    return differing_values([fingerprint(record) for record in a], [fingerprint(record) for record in b])
+    return differing_values(*([fingerprint(record) for record in _of_each_environment(side)] for side in (a, b)))
+
+
+def _of_each_environment(records: Sequence[RunRecord]) -> Iterable[RunRecord]:
+    """Return launches without those that share all that `fingerprint` reads with another."""
+    alike = dict[tuple[object, ...], RunRecord]()
+    for one in records:
+        clocks = one.state.get("before.clocks")
+        alike.setdefault((id(one.versions), id(one.settings), one.columns.kinds, id(one.device), one.target, clocks), one)
+    return alike.values()
 
 
 def differing_values(a: Sequence[Mapping[str, str]], b: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, str]]:

@@ -32,7 +32,7 @@ from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_st
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
     """Print a run's values as tables or JSON, and its report's path. Return 8 if a `--fail-if` condition is true, else 0."""
-    summary = run_summary(view, str(path) if path else None, conditions)
+    summary = run_summary(view, str(path) if path else None, conditions, has_launches=options.json)
     if options.json:
         print_json(summary)
     else:

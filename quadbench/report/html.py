@@ -28,7 +28,7 @@ from quadbench.report.sweep import MIN_DB, Sweep, is_flat
 from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
-from quadbench.report.view import MAX_NAMED, ReportView, RunSummary, report_view, run_summary, without_launches
+from quadbench.report.view import MAX_NAMED, ReportView, RunSummary, report_view, run_summary
 from quadbench.results.disk import write_atomic
 from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
@@ -66,8 +66,9 @@ def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = 
 
 def render_view(view: ReportView) -> str:
     """Return a run's report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
-    summary, is_short = run_summary(view, None), bool(view.listed.left_out)
-    data = adapter_of(RunSummary).dump_json(without_launches(summary) if is_short else summary, indent=1).decode()
+    is_short = bool(view.listed.left_out)
+    summary = run_summary(view, None, has_launches=not is_short)
+    data = adapter_of(RunSummary).dump_json(summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
     content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MAX_NAMED}
     return page.render(view=view, data=data, is_short=is_short, **content)

@@ -57,7 +57,8 @@ def is_on(record: RunRecord, device: DeviceFacts) -> bool:
 
 def only_ok(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
     """Return the launches with status OK. Reports take values only from OK launches."""
-    return tuple(record for record in records if record.status is Status.OK)
+    wanted = Status.OK
+    return tuple([record for record in records if record.status is wanted])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +180,13 @@ def values(record: RunRecord, metric: str, accept: Callable[[SampleKind], bool])
     return [columns.values[place] for place in indices(columns.kinds, metric, accept)]
 
 
-def picture_psnr(record: RunRecord, task: str, against: str = "reference") -> list[float]:
-    """Return the PSNR values in dB of a task's images in a launch, against `reference` (float model) or `truth` (true images)."""
-    return values(record, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
+def picture_psnr(records: Sequence[RunRecord], task: str, against: str = "reference") -> list[float]:
+    """Return the PSNR values in dB of a task's images in launches, against `reference` (float model) or `truth` (true images)."""
+    psnr_db = list[float]()
+    for group in by_kind(records):
+        at = indices(group.kinds, "psnr_db", lambda kind: kind.task == task and kind.labels.get("against") == against)
+        psnr_db.extend(group.values[:, at].ravel().tolist())
+    return psnr_db
 
 
 def indices(kinds: SampleKinds, metric: str, accept: Callable[[SampleKind], bool]) -> tuple[int, ...]:

@@ -140,7 +140,7 @@ def _quality(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Qualit
 
     def psnr_db(variant: Variant, against: str) -> float | str:
         records = launches_of(result, device, variant)
-        measured = [value for record in only_ok(records) for value in picture_psnr(record, task.name, against)]
+        measured = picture_psnr(only_ok(records), task.name, against)
         if not measured and not has_reference:
             return "random weights"
         return mean(measured) if measured else absence_reason(records)

@@ -89,7 +89,7 @@ def _way(result: RunResult, device: DeviceFacts, variant: Variant) -> _ServingMo
     admitted = shared_only_tasks(result.bundle)  # only tasks that all ways serve are compared
     tasks = [task for task in result.bundle.tasks if task.name not in admitted]
     figures = {key: [one.value for task in tasks if (one := figure(launch_values(key, launches, task)))] for key in _OF_TASKS}
-    psnr_db = [each for task in tasks if (each := [db for record in launches for db in picture_psnr(record, task.name)])]
+    psnr_db = [each for task in tasks if (each := picture_psnr(launches, task.name))]
     held_out = result.bundle_on(device).held_out
     judged = [one for one in held_out.trajectories if one.variant == variant.unet_variant] if held_out else []
     own = {

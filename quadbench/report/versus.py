@@ -51,7 +51,7 @@ class Side:
             return [[value] if (value := self.image_ns(record)) is not None else [] for record in self.records]
         (assets,) = (assets for assets in self.tasks if assets.name == task)
         if key == PSNR:
-            return [[mean(scores)] if (scores := picture_psnr(record, task)) else [] for record in self.records]
+            return [[mean(scores)] if (scores := picture_psnr([record], task)) else [] for record in self.records]
         return launch_values(key, self.records, assets)
 
     def medians(self, key: str, task: str) -> list[float] | None:

@@ -301,8 +301,13 @@ class RunSummary:
     conditions_met: tuple[str, ...]
 
 
-def run_summary(view: ReportView, report: str | None, conditions: Sequence[Criterion] = ()) -> RunSummary:
-    """Return the summary of a run for JSON output. `report` is the path of the run's HTML report, None without a report."""
+def run_summary(
+    view: ReportView, report: str | None, conditions: Sequence[Criterion] = (), *, has_launches: bool = True
+) -> RunSummary:
+    """Return the summary of a run for JSON output. `report` is the path of the run's HTML report, None without a report.
+
+    Without launches, it lacks `records` and the launches' medians, which take megabytes in long runs.
+    """
     kpis = tuple(row for device in view.kpis for task in device.tasks for row in task.rows)
     bundle = view.result.bundle
     return document_from(
@@ -318,8 +323,10 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
         swept=view.result.swept,
         report=report,
         headline=plain_text(view.headline),
-        records=tuple(document_from(LaunchSummary, record, device=record.device.address) for record in view.result.records),
-        kpis=kpis,
+        records=tuple(_launch(record) for record in view.result.records) if has_launches else (),
+        kpis=kpis
+        if has_launches
+        else tuple(replace(row, shared=_slim(row.shared), per_graph=_slim(row.per_graph)) for row in kpis),
         ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
@@ -327,10 +334,8 @@ def run_summary(view: ReportView, report: str | None, conditions: Sequence[Crite
     )
 
 
-def without_launches(summary: RunSummary) -> RunSummary:
-    """Return a copy of a run's summary without `records` and the launches' medians, which take megabytes in long runs."""
-    kpis = tuple(replace(row, shared=_slim(row.shared), per_graph=_slim(row.per_graph)) for row in summary.kpis)
-    return replace(summary, records=(), kpis=kpis)
+def _launch(record: RunRecord) -> LaunchSummary:
+    return document_from(LaunchSummary, record, device=record.device.address)
 
 
 def _slim(cell: Figure | str) -> Figure | str:

@@ -15,6 +15,8 @@ def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
 
 def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
     """Return all launch records. If a block was run again, mark all its records DISCARDED except those of the last repetition."""
+    if all(record.launch < MAX_LAUNCHES for record in records):
+        return records
     latest: dict[tuple[str, str, Variant, int], int] = {}
     for record in records:
         latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
@@ -39,6 +41,8 @@ def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
 def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
     """Return all launch records. If a launch is DISCARDED, mark all OK launches of its block DISCARDED, except FLOAT launches."""
     discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
+    if not discarded:
+        return records
 
     def with_block(record: RunRecord) -> RunRecord:
         cause = discarded.get(_block(record))

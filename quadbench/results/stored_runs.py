@@ -240,7 +240,10 @@ def _stored(layout: Layout, run_id: str | None) -> tuple[RunFile, tuple[RunRecor
                 fault = fault or error
                 continue
             stored = records.run_records(name)
-            is_aborted = any(one.status is Status.ABORTED for one in count_blocks(stored))  # and not repeated since
+            is_aborted = any(one.status is Status.ABORTED for one in stored) and any(
+                one.status is Status.ABORTED
+                for one in count_blocks(stored)  # and not repeated since
+            )
             if run.is_ended and not is_aborted and not _lacks_launches(run, stored):
                 return run, stored
             cut_short = cut_short or (run, stored)

@@ -105,6 +105,9 @@ def _are_far(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _of_each_length(lists: Sequence[Sequence[float]]) -> Iterator[tuple[list[int], NDArray[np.float64]]]:
     """Group lists by length. Per length, yield `(indexes, array)`: the lists' indexes, and the lists as rows of a 2-D array."""
+    if len(set(map(len, lists))) == 1:
+        yield list(range(len(lists))), finite(lists, "values")
+        return
     by_length = defaultdict[int, list[int]](list)
     for place, values in enumerate(lists):
         by_length[len(values)].append(place)
