@@ -51,7 +51,7 @@ def run(options: Options) -> int:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Look for no garbage cycles in the block: records form none, and looking through 100,000 takes a third of a report's time."""
+    """Look for no garbage cycles in the block. Launch records form none, and looking through 100,000 takes seconds."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -304,8 +304,10 @@ def _rows(result: RunResult, device: DeviceFacts, task: TaskAssets, counts: Pair
     for kpi in _HOSTED_KPIS if device.is_hosted else _KPIS:
         kind = kpi.kind
         values = [[] if kpi.absent(task, variant) else _values(kpi, groups[variant], task) for variant in variants]
-        whole = [block for block in blocks if all(side[block] and all(side[block]) for side in values)]
-        if whole:  # blocks in which a launch has no value do not count
+        whole = blocks
+        if not all(len(side) == LAUNCHES_PER_BLOCK * len(blocks) and all(side) for side in values):
+            whole = [block for block in blocks if all(side[block] and all(side[block]) for side in values)]
+        if len(whole) < len(blocks) and whole:  # blocks in which a launch has no value do not count
             values = [[launch for block in whole for launch in side[block]] for side in values]
         shared, per_graph = (
             kpi.absent(task, variant) or figure(of_launches) or absence_reason(launches[variant], kind)
