@@ -11,7 +11,7 @@ from quadbench.artifacts import RunRecord, Variant
 from quadbench.results.engine import begin_write, database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
-from quadbench.results.records import open_records
+from quadbench.results.records import open_records, pack_stored
 from quadbench.results.schema import RecordRow, SampleRow, UtcTime
 from quadbench.results.stored_runs import RunFile, save_run
 from support.live_lab import published
@@ -43,6 +43,7 @@ def store_long_run(layout: Layout, *, devices: int, tasks: int, launches: int) -
             for number in range(1, -(-launches // 2)):
                 for record in block:
                     _copy(connection, record, number)
+            pack_stored(connection)
     return RUN
 
 
