@@ -24,7 +24,7 @@ def test_samples_stay_in_the_order_measured_wherever_memory_was_read() -> None:
     assert samples == measured
     assert samples[3] == measured[3]
     assert len(samples) == len(measured)
-    assert samples.values == tuple(image.value for image in IMAGES)
+    assert tuple(samples.values) == tuple(image.value for image in IMAGES)
     assert Samples.from_samples(samples) is samples
 
 
