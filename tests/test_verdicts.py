@@ -42,8 +42,13 @@ def gate(
     words: Sequence[Acknowledgement] = (),
 ) -> Detection:
     ruled = {ruling.night for ruling in rulings}
-    clean = [ruling for one in history if one.night not in ruled for ruling in accepted(one)]
+    clean = clean_of([one for one in history if one.night not in ruled])
     return detect(tonight, history, [*clean, *rulings], words, Limits())
+
+
+def clean_of(history: Sequence[Measurement]) -> list[Ruling]:
+    """The rulings that nights were clean."""
+    return [ruling for one in history for ruling in accepted(one)]
 
 
 def accepted(measured: Measurement) -> list[Ruling]:
@@ -107,7 +112,7 @@ def test_what_was_cleared_by_launches_in_turn_is_not_asked_again() -> None:
     tonight = night(20, 1.5 * 1.02, subject=NEW)
     rulings = rule(gate(tonight), launched(1.0))
     after = gate(night(21, 1.5 * 1.02, subject=NEW), [*HISTORY, tonight], rulings)
-    assert (after.suspects, after.last_good) == ((), NEW)
+    assert (after.suspects, after.last_good, after.is_same) == ((), OLD, True)
 
 
 def test_a_step_of_the_same_files_is_the_environments_and_asks_for_no_launches() -> None:
@@ -122,11 +127,30 @@ def test_a_large_step_of_new_files_that_launches_in_turn_do_not_show_is_the_envi
     assert kinds(rule(gate(night(20, 1.5 * 1.2, subject=NEW)), launched(1.0)))[TIME] is RulingKind.ENVIRONMENT
 
 
-def test_a_change_in_many_small_steps_is_not_taken_for_the_environments() -> None:
-    steps = [night(number, 1.5 * 1.02 ** (number - 19), subject=Subject(bundle=f"{number:064x}")) for number in range(20, 25)]
-    ruling = rule(gate(steps[-1], [*HISTORY, *steps[:-1]]), launched(1.0))[1]
+def test_a_change_in_many_small_steps_is_measured_against_the_files_before_all_of_them() -> None:
+    nights, rulings = list(HISTORY), list[Ruling]()
+    for number in range(20, 50):
+        slower = 1.002 ** (number - 19)
+        tonight = night(number, 1.5 * slower, subject=Subject(bundle=f"{number:064x}"))
+        suspected = gate(tonight, nights, rulings)
+        assert suspected.last_good == OLD
+        told = rule(suspected, launched(slower) if suspected.to_confirm else None)
+        nights.append(tonight)
+        rulings += told
+        if RulingKind.REGRESSION in kinds(told).values():
+            break
+    (ruling,) = (one for one in told if one.key == "end_to_end")
+    assert number - 19 <= 20
+    assert (ruling.kind, ruling.since) == (RulingKind.REGRESSION, night_id(number))
+    assert RulingKind.ENVIRONMENT not in kinds(rulings).values()
+
+
+def test_a_change_of_which_launches_in_turn_may_explain_a_part_is_not_called_the_environments() -> None:
+    suspected = gate(night(20, 1.5 * 1.045, subject=NEW), steady(20, noise=0.003))
+    ruling = rule(suspected, launched(1.026, noise=0.001))[1]
     assert ruling.kind is RulingKind.INCONCLUSIVE
-    says(ruling.cause)
+    says(ruling.cause, "2.6")
+    assert kinds(rule(suspected, launched(1.002, noise=0.001)))[TIME] is RulingKind.ENVIRONMENT
 
 
 def test_launches_in_turn_that_do_not_decide_it_are_inconclusive() -> None:
@@ -187,8 +211,9 @@ def test_what_was_acknowledged_is_usual_from_then_on_until_the_word_is_over() ->
     accepted = gate(night(30, 1.5 * 1.2, subject=NEW), [*HISTORY, *slower], cleared, [word(20, days=30)])
     assert (accepted.suspects, accepted.last_good) == ((), NEW)
     over = gate(night(30, 1.5 * 1.2, subject=NEW), [*HISTORY, *slower], cleared, [word(20, days=10)])
-    assert over.to_confirm
-    assert over.last_good == OLD
+    assert (over.to_confirm, over.last_good) == (False, OLD)
+    again = rule(over)[1]
+    assert (again.kind, again.since, again.nights, again.good_night) == (RulingKind.REGRESSION, night_id(20), 11, night_id(19))
 
 
 def test_a_word_that_is_over_is_told_where_nothing_before_it_is_remembered() -> None:
@@ -252,6 +277,98 @@ def test_small_steps_are_seen_by_the_nights_together_that_new_files_have_run() -
     after = [night(number, 1.5 * 1.04, subject=NEW) for number in range(20, 25)]
     seen = [gate(tonight, [*history, *after[:number]]).to_confirm for number, tonight in enumerate(after)]
     assert (seen[0], seen[-1]) == (False, True)
+
+
+def standing(files: int, ratio: float = 1.05) -> tuple[list[Measurement], list[Ruling]]:
+    """Nights from the 20th on that new files make slower, and their rulings; files change `files` times after it."""
+    nights, rulings = list(HISTORY), list[Ruling]()
+    for number in range(20, 21 + files):
+        nights.append(night(number, 1.5 * ratio, subject=Subject(bundle=f"{number:064x}")))
+        suspected = gate(nights[-1], nights[:-1], rulings)
+        rulings += rule(suspected, launched(ratio) if suspected.to_confirm else None)
+    return nights, rulings
+
+
+def test_a_regression_stands_whatever_files_come_until_launches_in_turn_show_no_difference() -> None:
+    nights, rulings = standing(12)
+    told = [ruling for ruling in rulings if ruling.key == "end_to_end"]
+    assert [(ruling.kind, ruling.since, ruling.nights) for ruling in told] == [
+        (RulingKind.REGRESSION, night_id(20), 1 + later) for later in range(13)
+    ]
+    assert [ruling.is_standing for ruling in told] == [False] + [True] * 12
+    assert {ruling.good_night for ruling in told} == {night_id(19)}
+    mended = gate(night(33, 1.5, subject=NEW), nights, rulings)
+    assert mended.to_confirm
+    ended = rule(mended, launched(1.0))[1]
+    assert (ended.kind, ended.since, ended.nights) == (RulingKind.CLEAN, night_id(20), 14)
+    after = gate(night(34, 1.5, subject=NEW), [*nights, mended.tonight], [*rulings, *rule(mended, launched(1.0))])
+    assert (after.suspects, after.ended, after.is_same) == ((), (), True)
+
+
+def test_a_regression_that_stands_is_launched_again_with_new_files_at_the_latest_every_sixth_night() -> None:
+    told = [ruling for ruling in standing(12)[1] if ruling.key == "end_to_end"]
+    assert len({ruling.cause for ruling in told}) == 2
+    nights, rulings = list(HISTORY), list[Ruling]()
+    asked = []
+    for number in range(20, 33):
+        nights.append(night(number, 1.5 * 1.05, subject=Subject(bundle=f"{number:064x}")))
+        suspected = gate(nights[-1], nights[:-1], rulings)
+        told = rule(suspected, launched(1.05) if suspected.to_confirm else None)
+        asked += [number] if suspected.to_confirm else []
+        rulings += [replace(one, comparison=f"{number}") if suspected.to_confirm else one for one in told]
+    assert asked == [20, 25, 30]
+
+
+@pytest.mark.parametrize("launches", [None, launched(1.02, noise=0.1)])
+def test_a_regression_stands_while_launches_in_turn_do_not_decide_or_cannot_be_made(launches: VersusDevice | None) -> None:
+    nights, rulings = standing(3)
+    suspected = gate(night(24, 1.5, subject=NEW), nights, rulings)
+    assert suspected.to_confirm
+    ruling = rule(suspected, launches)[1]
+    assert (ruling.kind, ruling.since, ruling.nights) == (RulingKind.REGRESSION, night_id(20), 5)
+    says(ruling.cause)
+
+
+def test_a_regression_ends_when_the_files_before_it_are_back() -> None:
+    nights, rulings = standing(3)
+    back = gate(night(24, 1.5), nights, rulings)
+    assert (back.to_confirm, [one.since for one in back.ended]) == (False, [night_id(20)])
+    ended = rule(back)[1]
+    assert (ended.kind, ended.since, ended.nights) == (RulingKind.CLEAN, night_id(20), 5)
+    says(ended.cause)
+
+
+def test_nights_that_were_interrupted_or_lack_the_figure_do_not_end_a_regression() -> None:
+    nights, rulings = standing(3)
+    other = Subject(bundle="c" * 64)
+    lacking = night(24, 1.5, subject=other)
+    lacking = replace(lacking, points=lacking.points[1:])
+    told = rule(gate(lacking, nights, rulings))
+    assert kinds(told)[TIME] is RulingKind.MISSING
+    history = [*nights, lacking, night(25, 1.5, subject=other)]
+    where = [replace(one, night="other") for one in accepted(history[-1])]  # the last one has no ruling
+    after = detect(night(26, 1.5 * 1.05, subject=other), history, [*clean_of(HISTORY), *rulings, *told, *where], (), Limits())
+    assert [one.known.since for one in after.suspects if one.known] == [night_id(20)]
+
+
+def test_a_byte_more_stands_for_longer_than_nights_are_remembered() -> None:
+    nights, rulings = list(HISTORY), list[Ruling]()
+    for number in range(20, 70):
+        nights.append(night(number, 1.5, subject=NEW, rom=ROM_BYTES + 1))
+        rulings += rule(gate(nights[-1], nights[:-1], rulings))
+    told = [ruling for ruling in rulings if ruling.key == "lora_rom"]
+    assert [(one.kind, one.since, one.nights) for one in told] == [
+        (RulingKind.REGRESSION, night_id(20), later) for later in range(1, 51)
+    ]
+    mended = rule(gate(night(70, 1.5, subject=NEW), nights, rulings))
+    assert [(one.kind, one.nights) for one in mended if one.key == "lora_rom"] == [(RulingKind.CLEAN, 51)]
+
+
+def test_only_launches_in_turn_or_a_person_make_files_the_last_good_ones() -> None:
+    unsuspected = [night(number, 1.5, subject=Subject(bundle=f"{number:064x}")) for number in range(20, 50)]
+    assert gate(night(50, 1.5, subject=NEW), [*HISTORY, *unsuspected]).last_good == OLD
+    words = [word(30, days=90)]
+    assert gate(night(50, 1.5, subject=NEW), [*HISTORY, *unsuspected], (), words).last_good == unsuspected[10].subject
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -342,7 +459,7 @@ def test_files_that_few_nights_and_launches_in_turn_have_cleared_are_not_launche
     tonight = night(2, 1.5, subject=NEW)
     rulings = rule(gate(tonight, HISTORY[:2]), launched(1.0))
     after = gate(night(3, 1.5, subject=NEW), [*HISTORY[:2], tonight], rulings)
-    assert (after.suspects, after.last_good) == ((), NEW)
+    assert (after.suspects, after.last_good, after.is_same) == ((), HISTORY[0].subject, True)
 
 
 def test_what_a_word_in_force_accepts_is_overruled_by_no_launches_against_the_files_before_it() -> None:

@@ -85,6 +85,10 @@ class Ruling:
     `ratio` is tonight's value over the last good one, with its interval, if both were launched interleaved to confirm the change;
     `comparison` names that comparison. `last_good` is what ran before. A verdict is never changed, only superseded by a later
     one.
+
+    A confirmed REGRESSION stands until launches in turn or a person end it. `since` is the id of the night that told it first,
+    `nights` the number of measured nights from then on, tonight included, and `good_night` the last night before it that was
+    known to be good. A CLEAN or IMPROVEMENT that ends a REGRESSION has these fields too.
     """
 
     night: str
@@ -105,6 +109,14 @@ class Ruling:
     high: float | None = None
     last_good: Subject | None = None
     comparison: str | None = None
+    since: str | None = None
+    nights: int | None = None
+    good_night: str | None = None
+
+    @property
+    def is_standing(self) -> bool:
+        """Return whether a verdict is a REGRESSION that an earlier night told first."""
+        return self.kind is RulingKind.REGRESSION and self.since not in (None, self.night)
 
 
 @dataclass(frozen=True, kw_only=True)

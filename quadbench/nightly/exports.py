@@ -60,7 +60,7 @@ def github_annotations(view: NightView) -> str:
         level = _LEVELS[finding.kind]
         levels.append(level)
         if levels.count(level) <= _MOST_OF_A_LEVEL:
-            title = f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
+            title = f"{finding.label}: {', '.join(finding.cases)} on {finding.address}"
             owners = f" Owner: {', '.join(finding.owners)}." if finding.owners else ""
             message = f"{finding.sentence}{owners} Next: {finding.next_step}"
             lines += f"::{level} title={title.translate(_IN_PROPERTY)}::{message.translate(_IN_MESSAGE)}\n"
@@ -88,7 +88,7 @@ def _markdown_lines(view: NightView) -> Iterator[str]:
             where = f"{', '.join(finding.cases)} on {finding.address}"
             since = str(finding.since) if finding.since else "–"
             cause = list(filter(None, (finding.figures[0].cause, finding.doubt)))
-            yield _row(finding.kind, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
+            yield _row(finding.label, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
         if len(view.findings) > _MAX_ROWS:
             yield f"\nand {len(view.findings) - _MAX_ROWS} more"
         yield ""
@@ -98,6 +98,7 @@ def _markdown_lines(view: NightView) -> Iterator[str]:
     yield ""
     for case, addresses in view.clean.items():
         yield f"- {escape_markdown(case)} is clean on {plural(len(addresses), 'device')}"
+    yield from (f"- Over or accepted: {escape_markdown(sentence)}" for sentence in view.ended[:_MAX_ROWS])
 
 
 def _header(*names: str) -> Iterator[str]:
@@ -111,7 +112,9 @@ def _row(*cells: str | Sequence[str]) -> str:
 
 
 def night_junit(view: NightView) -> bytes:
-    """Return a night as JUnit XML: regressions as failures, unmeasured cases as errors, doubtful verdicts as skipped tests."""
+    """Return a night as JUnit XML: regressions as failures, unmeasured cases as errors, doubtful verdicts as skipped tests. The
+    type of a failure is STANDING if an earlier night told it first, else REGRESSION.
+    """
     xml = JUnitXml(name=tidy(view.night.name))
     for device in view.devices:
         suite = TestSuite(name=device.address)
@@ -139,7 +142,7 @@ def night_junit(view: NightView) -> bytes:
 
 def _result(finding: NightFinding, figure: FigureRow) -> Iterator[Failure | Error | Skipped]:
     if kind := _RESULTS.get(finding.kind):
-        result = kind(f"{finding.kind}: {figure.cause}", finding.kind.value)
+        result = kind(f"{finding.label}: {figure.cause}", "STANDING" if finding.is_standing else finding.kind.value)
         result.text = f"{finding.sentence} Next: {finding.next_step}"
         yield result
 
@@ -168,9 +171,10 @@ def night_message(view: NightView) -> dict[str, Any]:
     lines = [f"{view.outcome}: night {view.night.night_id}", view.sentence]
     for finding in view.findings[:_MAX_FINDINGS]:
         owners = f" ({', '.join(finding.owners)})" if finding.owners else ""
-        lines.append(f"• {finding.kind}: {finding.sentence}{owners}")
+        lines.append(f"• {finding.label}: {finding.sentence}{owners}")
     if len(view.findings) > _MAX_FINDINGS:
         lines.append(f"and {plural(len(view.findings) - _MAX_FINDINGS, 'more finding')}")
+    lines += [f"• over or accepted: {sentence}" for sentence in view.ended[:_MAX_FINDINGS]]
     plain = _without_links("\n".join(lines))[:_MAX_CHARACTERS]
     return {
         "text": "\n".join(_without_links(html.escape(line, quote=False)) for line in lines)[:_MAX_CHARACTERS],

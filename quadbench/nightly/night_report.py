@@ -20,6 +20,7 @@ from quadbench.statistics.change_points import spread_of
 from quadbench.statistics.launch_comparison import share_interval
 
 ERROR = 1
+STANDING = 6  # exit code of a night whose regressions earlier nights told first
 _EXIT_CODES = {
     RulingKind.REGRESSION: 2,
     RulingKind.INCONCLUSIVE: 3,
@@ -105,8 +106,13 @@ class NightResult:
 
 
 def exit_code(night: Night) -> int:
-    """Return the exit code for a night's worst verdict. If this code is 0 but a measurement lacks a verdict, return ERROR (1)."""
+    """Return the exit code for a night's worst verdict. If this code is 0 but a measurement lacks a verdict, return ERROR (1). If
+    the worst is REGRESSION, but no regression is new, return STANDING.
+    """
     kinds = {ruling.kind for ruling in night.rulings}
+    regressions = [ruling for ruling in night.rulings if ruling.kind is RulingKind.REGRESSION]
+    if regressions and all(ruling.is_standing for ruling in regressions):
+        return STANDING
     ruled = {(ruling.case, ruling.device) for ruling in night.rulings}
     is_whole = all((one.case, one.device) in ruled for one in night.measurements)
     return next((_EXIT_CODES[kind] for kind in WORST_FIRST if kind in kinds), 0) or (0 if is_whole else ERROR)

@@ -105,11 +105,12 @@ class CaseNight:
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """Return Goals for alternating launches, one per suspected metric. Exclude file sizes, image scores, known regressions
-        and metrics with too few nights to know a usual value. Add mean image time if any metric has too few or no Goal remains.
+        """Return Goals for alternating launches, one per suspected metric. Exclude file sizes, image scores, regressions that
+        need no new launches, and metrics with too few nights to know a usual value. Add mean image time if any metric has too few
+        or no Goal remains.
         """
         detection = self.detection
-        names = {one.name for one in detection.suspects if not (one.known or one.is_vague or one.key in EXACT)}
+        names = {one.name for one in detection.suspects if not (one.settled or one.is_vague or one.key in EXACT)}
         if not names or any(one.is_vague for one in detection.suspects):
             names.add((ALL_TASKS, PRIMARY))
         return tuple(Goal(task=task, key=key, limit=limit_of(key, detection.limits)) for task, key in sorted(names))

@@ -24,7 +24,7 @@ EnvironmentFile=-{environment_file}
 WorkingDirectory={folder}
 User={user}
 # 2 regression, 3 inconclusive, 4 missing, 5 environment: rulings, not failures of the unit.
-SuccessExitStatus=2 3 4 5
+SuccessExitStatus=2 3 4 5 6
 TimeoutStartSec=infinity
 KillSignal=SIGTERM
 TimeoutStopSec=600

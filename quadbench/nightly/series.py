@@ -1,11 +1,12 @@
-"""Time series of a nightly case on a device: scales to compare metrics, the smallest changes that count, and baseline nights."""
+"""Time series of a nightly case on a device: scales of metrics, smallest changes that count, the baseline, what stands."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, log
 from statistics import fmean
+from typing import Self
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
@@ -21,7 +22,7 @@ from quadbench.statistics.change_points import spread_of
 FigureName = tuple[str, str]  # a task and a figure key of report.kpi
 Level = tuple[Measurement, float]  # a night and a figure on its scale
 
-NEW_NIGHTS = 5  # nights in which a new subject is compared with the one before
+UNLAUNCHED = 5  # nights with new files in which a regression may stand without new launches in turn
 LEVEL_NIGHTS = 15  # nights whose median is the usual level: a lasting change becomes usual after eight
 MAX_NIGHTS = 40  # nights; older ones do not count for the usual level
 _BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
@@ -109,6 +110,23 @@ def is_sound(night: Measurement) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """The level to which a case is held on a device. The files `last_good` made it: those of the first night, of a night whose
+    launches in turn were better, or of one that a person acknowledged. `alike` are all files that launches in turn showed to be
+    the same as these. They do not replace them, as many small steps would then add up unseen. `confirmed` is the index of the
+    latest night that made the level or showed it again.
+    """
+
+    last_good: Subject | None = None
+    alike: frozenset[Subject] = frozenset()
+    confirmed: int = -1
+
+    @classmethod
+    def made_by(cls, subject: Subject | None, night: int) -> Self:
+        return cls(last_good=subject, alike=frozenset({subject}), confirmed=night) if subject else cls()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Window:
     """Tonight's measurement of a case on a device, with earlier measurements, their verdicts, and changes people accepted."""
 
@@ -118,25 +136,60 @@ class Window:
     acks: tuple[Acknowledgement, ...]
 
     @cached_property
-    def last_good(self) -> Subject | None:
-        """Return the last good files (bundle and runtime kit) to compare tonight's files with, or None if none are known.
-
-        They are tonight's own files if those were good for NEW_NIGHTS nights or were accepted by an acknowledgement of all
-        figures. The same holds if they were already compared with the previous files. If no remembered night was good, they are
-        the previous reference, else the latest files without a ruling.
+    def baseline(self) -> Baseline:
+        """Return the level to which the case is held. Only a person, or launches in turn that show an improvement, change it;
+        launches in turn that show no difference add files to it. An expired acknowledgement does not count any more.
         """
-        good = [night for night in self.nights if self._is_good(night)]
-        if not good:
-            held = (ruling.last_good for night in reversed(self.nights) for ruling in self.on(night) if ruling.last_good)
+        base, words = Baseline(), [word for word in self.acks if self._is_in_force(word)]
+        for place, night in enumerate(self.nights):
+            rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
+            if not rulings or self._waiver_expired(night, self.acks):
+                continue
+            is_bad = any(ruling.kind in _BAD for ruling in rulings)
+            if base.last_good is None:
+                held = next((ruling.last_good for ruling in rulings if ruling.last_good), None if is_bad else night.subject)
+                base = Baseline.made_by(held, place)
+            if is_bad:
+                continue
+            begun = [word for word in words if word.since <= night.measured_at]
+            words = [word for word in words if word not in begun]
+            launched = {ruling.kind for ruling in rulings if ruling.comparison and ruling.last_good == base.last_good}
+            if begun or RulingKind.IMPROVEMENT in launched:
+                base = Baseline.made_by(night.subject, place)
+            elif launched:
+                base = replace(base, alike=base.alike | {night.subject}, confirmed=place)
+        if base.last_good is None:
             unruled = (night.subject for night in reversed(self.nights) if not self.on(night))
-            return next(held, None) or next(unruled, None)
-        subject = self.tonight.subject
-        own = next((n for n, night in enumerate(reversed(good)) if night.subject != subject), len(good))
-        before = good[-own - 1].subject if own < len(good) else subject
-        is_known = any(r.comparison and r.last_good == before for night in good[len(good) - own :] for r in self.on(night))
-        accepted = {word.night for word in self.acks if self._is_in_force(word) and word.task is None and word.key is None}
-        is_known |= any(night.night in accepted and night.subject == subject for night in good)
-        return subject if own >= NEW_NIGHTS or is_known else before
+            base = Baseline.made_by(next(unruled, None), len(self.nights) - 1)
+        return base
+
+    @property
+    def last_good(self) -> Subject | None:
+        """Return the files (bundle and runtime kit) to compare tonight's files with, or None if none are known."""
+        return self.baseline.last_good
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether nothing shows yet that tonight's files are as good as the last good ones."""
+        return self.last_good is not None and self.tonight.subject not in self.baseline.alike
+
+    @cached_property
+    def known_good(self) -> dict[str, None]:
+        """Return the ids of the earlier nights that are known to be at the baseline, in order: those with files that are known to
+        be good, and those before the latest confirmation.
+        """
+        base = self.baseline
+        return {
+            night.night: None
+            for place, night in enumerate(self.nights)
+            if place <= base.confirmed or night.subject in base.alike
+            if not any(ruling.kind in _BAD for ruling in self.on(night))
+        }
+
+    @property
+    def good_night(self) -> str | None:
+        """Return the id of the latest night that is known to be at the baseline, or None."""
+        return next(reversed(self.known_good), None)
 
     @property
     def expired_ack(self) -> Acknowledgement | None:
@@ -150,14 +203,27 @@ class Window:
         latest = max((night.measured_at for night in self.nights if night.subject == self.last_good), default=None)
         return any(self._is_in_force(word) and (latest is None or latest < word.since) for word in self._acks_on(name))
 
-    def known_regression(self, point: Point) -> Ruling | None:
-        """Return last night's confirmed regression of this metric, if files and environment are the same tonight; else None."""
-        latest = self.nights[-1] if self.nights else None
-        if latest is None or (latest.subject, latest.environment) != (self.tonight.subject, self.tonight.environment):
+    def standing(self, name: FigureName) -> Ruling | None:
+        """Return a metric's regression that stands, with its nights counted until tonight, or None. It stands from the night
+        that told it until a night that did not. Interrupted nights, nights without the metric, and nights that were accepted
+        only for a time do not end it.
+        """
+        words = self._acks_on(name)
+        for later, night in enumerate(reversed(self.nights), start=1):
+            ruling, was_waived = self.ruling(night, name), self._waiver_expired(night, words)
+            if not self.on(night) or (ruling and ruling.kind is RulingKind.MISSING) or (was_waived and ruling is None):
+                continue
+            was_told = ruling and was_waived and ruling.kind is RulingKind.CLEAN and ruling.since
+            if ruling and (ruling.kind is RulingKind.REGRESSION or was_told):
+                return replace(ruling, since=ruling.since or ruling.night, nights=(ruling.nights or 1) + later)
             return None
-        ruling = self.ruling(latest, name_of(point))
-        is_confirmed = ruling and ruling.kind is RulingKind.REGRESSION and ruling.comparison
-        return ruling if ruling and is_confirmed and ruling.last_good == self.last_good else None
+        return None
+
+    def launched(self, ruling: Ruling) -> tuple[Measurement, int] | None:
+        """Return the night whose launches in turn confirmed a standing regression, and how many nights have told it since."""
+        name = ruling.task or "", ruling.key or ""
+        told = [night for night in self.nights if (one := self.ruling(night, name)) and one.comparison == ruling.comparison]
+        return (told[0], len(told)) if told and ruling.comparison else None
 
     def comparable(self, places: Sequence[Level]) -> list[Level]:
         """Return only the nights with the same environment as tonight; if no night has it, return all nights."""
@@ -198,10 +264,6 @@ class Window:
                 usual.clear()
             usual.append((night, place))
         return usual
-
-    def _is_good(self, night: Measurement) -> bool:
-        rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
-        return bool(rulings) and not any(r.kind in _BAD for r in rulings) and not self._waiver_expired(night, self.acks)
 
     def _waiver_expired(self, night: Measurement, words: Sequence[Acknowledgement]) -> bool:
         """Return whether any waiver in the list `words` covered the time when `night` was measured but expired before tonight."""

@@ -17,14 +17,20 @@ from quadbench.statistics import Verdict
 from quadbench.statistics.change_points import HALF_OF_STEPS, Spread, spread_of
 from quadbench.statistics.launch_comparison import Comparison, verdict_within
 
-RULES = 3  # version of the rules in this module, stored with each ruling
+RULES = 4  # version of the rules in this module, stored with each ruling
 FALSE_ALARM = 0.05  # chance that an unchanged figure of new files is suspected; a confirmation then clears it
+WINDOWS = (1, 5)  # latest nights whose median is compared with the baseline, whatever their files
 FALSE_RULING = 0.001  # chance over all figures of a case of a false ruling without confirmation
 
 _LOST = "it was not measured, but was measured the night before"
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
 _IN_TURN = " than with the last good files, launched in turn"
-_KNOWN = " than with the last good files, as an earlier night confirmed for the same files"
+_KNOWN = " than with the last good files, as an earlier night confirmed"
+_SAME_FILES = f"{_KNOWN} for the same files"
+_ALIKE = f"{_KNOWN}; the figure of tonight's files is like it"
+_BACK = "it is no longer worse: tonight's files are the last good ones, or launches in turn showed them to be the same"
+_EXACT_BACK = "it is no longer worse: it is back within the limit"
+_NOT_ENDED = "launches in turn have not shown that it has ended"
 _UNCONFIRMED = "no launches in turn with the last good files have confirmed it"
 _UNDECIDED = "which is inconclusive"
 _ACKNOWLEDGED = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE, RulingKind.ENVIRONMENT}
@@ -36,8 +42,8 @@ class SuspectedChange:
     ratios to the reference bundle if the metric has such a ratio.
 
     `is_worse` is None if the usual level or the limit is unknown. `is_sure`: the change is certain, only its cause needs
-    confirmation. `was_so`: the night before was already as far off. `known` is the confirmed ruling of the night before on the
-    same files. `has_same_files`: the compared night of an exact figure ran the same files.
+    confirmation. `known` is the metric's regression if one stands; `settled` says why it needs no launches tonight.
+    `has_same_files`: the compared night of an exact figure ran the same files.
     """
 
     task: str
@@ -47,9 +53,9 @@ class SuspectedChange:
     is_worse: bool | None
     is_sure: bool
     why: str
-    was_so: bool = False
     has_same_files: bool = False
     known: Ruling | None = None
+    settled: str | None = None
 
     @property
     def name(self) -> FigureName:
@@ -64,6 +70,8 @@ class SuspectedChange:
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """The changes detected in a night's measurement of a case. Tonight's files are compared with the `last_good` files.
+    `is_same`: they are these, or launches in turn have shown them to be the same. `good_night` is the last night known to be
+    good. `ended` are regressions that stood until tonight, and need no launches to be over.
 
     `accepted` are figures that an acknowledgement in force covers. `missing` maps a figure missing tonight to the reason.
     `yardstick` describes a shift of the yardstick, `changed` changes of the environment since the night before. `expired_ack`
@@ -74,7 +82,10 @@ class Detection:
     limits: Limits
     nights: int  # number of earlier nights
     last_good: Subject | None
+    is_same: bool
+    good_night: str | None
     suspects: tuple[SuspectedChange, ...]
+    ended: tuple[Ruling, ...]
     accepted: frozenset[FigureName]
     missing: dict[FigureName, str]
     yardstick: str | None
@@ -82,13 +93,9 @@ class Detection:
     expired_ack: Acknowledgement | None
 
     @property
-    def is_same(self) -> bool:
-        return self.last_good == self.tonight.subject
-
-    @property
     def to_confirm(self) -> bool:
         """Return whether tonight's suspected changes need a check by alternating launches of last good and tonight's files."""
-        is_open = any(one.key not in EXACT and one.known is None for one in self.suspects)
+        is_open = any(one.key not in EXACT and one.settled is None for one in self.suspects)
         return is_open and self.last_good is not None and not self.is_same
 
 
@@ -113,12 +120,17 @@ def detect(
     names = {name_of(point) for point in tonight.points}
     latest = past.nights[-1] if past.nights else tonight
     changed = differing_values([latest.environment], [tonight.environment])
+    suspects = tuple(suspect for point in tonight.points if (suspect := detector.suspect(point)))
+    standing = [ruling for name in sorted(names - {one.name for one in suspects}) if (ruling := past.standing(name))]
     return Detection(
         tonight=tonight,
         limits=limits,
         nights=len(past.nights),
         last_good=past.last_good,
-        suspects=tuple(suspect for point in tonight.points if (suspect := detector.suspect(point))),
+        is_same=not past.is_new,
+        good_night=past.good_night,
+        suspects=suspects,
+        ended=tuple(standing),
         accepted=frozenset(filter(past.is_accepted, names)),
         missing={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
         yardstick=series.yardstick_shift(past, limits),
@@ -140,58 +152,81 @@ class _Detector:
         usual = self.past.usual_values(point, every)
         if place is None:
             return replace(_suspect(point, f"its value {point.value:g} is not valid"), is_sure=True)
+        standing = self.past.standing(name_of(point))
         if point.key in EXACT:
-            return self._exact(point, place, usual)
-        if known := self.past.known_regression(point):
-            return replace(_suspect(point, known.cause), expected=known.expected, known=known)
+            return self._exact(point, place, usual, standing)
         recent = [other for _, other in every[-series.LEVEL_NIGHTS :]]
-        spread, narrow = spread_of(recent), spread_of(recent, HALF_OF_STEPS)
+        spread, narrow = spread_of(recent), spread_of([other for _, other in every], HALF_OF_STEPS)
+        if standing and self.past.is_new:
+            settled = self._settled(point, place, usual, standing, narrow)
+            return replace(_suspect(point, standing.cause), expected=standing.expected, known=standing, settled=settled)
         if spread and narrow and usual:
-            return self._sudden(point, place, usual, spread) or self._since_it_came(point, place, usual, narrow)
+            return self._sudden(point, place, usual, spread) or self._gradual(point, place, usual, narrow)
         few = f"the usual level is unknown after only {plural(len(usual), 'earlier night')}"
-        is_vague = self._is_new and every and not self.past.is_accepted(name_of(point))
+        is_vague = self.past.is_new and every and not self.past.is_accepted(name_of(point))
         return _suspect(point, few) if is_vague else None
 
-    @property
-    def _is_new(self) -> bool:
-        return self.past.last_good not in (None, self.past.tonight.subject)
-
-    def _exact(self, point: Point, place: float, usual: Sequence[Level]) -> SuspectedChange | None:
-        """Return the suspected change of a metric without noise, such as PSNR, since the last good night; None if unchanged."""
-        if not usual:
+    def _exact(self, point: Point, place: float, usual: Sequence[Level], standing: Ruling | None) -> SuspectedChange | None:
+        """Return the suspected change of a metric without noise, such as PSNR, since its level began; None if unchanged. Its
+        level is the first usual value, so that small changes add up. Without one, it is that of a regression that stands.
+        """
+        known = standing and standing.expected
+        if not usual and known is None:
             return None
-        before, level = usual[-1]
+        before, level = usual[-1][0] if usual else None, usual[0][1] if usual else _place(known or 0.0, point.key)
         change = change_between(level, place)
         if abs(change) <= limit_of(point.key, self.limits):
             return None
-        suspect = _suspect_shift(point, change, level, "before", is_sure=True)
+        suspect = replace(_suspect_shift(point, change, level, "before", is_sure=True), known=standing)
         if math.isinf(level):
             suspect = replace(suspect, is_worse=None, why=f"{suspect.why}; no relative limit applies to {suspect.expected:g}")
-        return replace(suspect, has_same_files=before.subject == self.past.tonight.subject)
+        return replace(suspect, has_same_files=before is not None and before.subject == self.past.tonight.subject)
 
     def _sudden(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
         """Return a SuspectedChange if a metric moved from its usual value beyond noise and the metric's limit; otherwise None."""
         level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
         chance = FALSE_RULING / sum(other.key not in EXACT for other in self.past.tonight.points)
         change = spread.change(level, [place], least=limit_of(point.key, self.limits), chance=chance)
-        if change is None:
-            return None
-        was_so = abs(place - usual[-1][1]) < abs(change) / 2
-        return replace(_suspect_shift(point, change, median(level), "usual", is_sure=True), was_so=was_so)
+        return None if change is None else _suspect_shift(point, change, median(level), "usual", is_sure=True)
 
-    def _since_it_came(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
-        """Return a SuspectedChange if a metric's median under tonight's new files differs from its median under earlier files.
-        The difference must exceed noise and half the metric's limit. Return None otherwise, or if the files are not new.
+    def _gradual(self, point: Point, place: float, usual: Sequence[Level], spread: Spread) -> SuspectedChange | None:
+        """Return a SuspectedChange if the latest nights, whatever their files, differ from the nights known to be good. They are
+        those since the last confirmation. The difference must exceed noise and half the metric's limit. None if files are known.
         """
-        subject = self.past.tonight.subject
-        now = [*(other for night, other in usual if night.subject == subject), place] if self._is_new else []
-        level = [
-            other
-            for _, other in self.past.comparable([one for one in usual if one[0].subject != subject])[-series.LEVEL_NIGHTS :]
-        ]
-        least = limit_of(point.key, self.limits) / 2
-        change = spread.change(level, now, least=least, chance=FALSE_ALARM) if now and level else None
-        return _suspect_shift(point, change, median(level), "with the previous files") if change else None
+        if not self.past.is_new:
+            return None
+        known = [one for one in usual if one[0].night in self.past.known_good]
+        level = [other for _, other in self.past.comparable(known)[-series.LEVEL_NIGHTS :]]
+        now = [*(other for night, other in usual if night.night not in self.past.known_good), place]
+        least, chance = limit_of(point.key, self.limits) / 2, FALSE_ALARM / len(WINDOWS)
+        for count in WINDOWS if level else ():
+            change = spread.change(level, now[-count:], least=least, chance=chance) if count <= len(now) else None
+            if change is not None:
+                return _suspect_shift(point, change, median(level), "in nights known to be good", now=median(now[-count:]))
+        return None
+
+    def _settled(self, point: Point, place: float, usual: Sequence[Level], standing: Ruling, spread: Spread | None) -> str | None:
+        """Return why a standing regression needs no launches tonight: its confirmed files run in the same environment, or
+        tonight's files, within a few nights of the last launches, are as much worse as these showed. None if it needs launches.
+        """
+        launched = self.past.launched(standing)
+        if launched is None or launched[0].environment != self.past.tonight.environment:
+            return None
+        if launched[0].subject == self.past.tonight.subject:
+            return _SAME_FILES
+        level = [other for _, other in self.past.comparable(usual)[-series.LEVEL_NIGHTS :]]
+        if launched[1] >= series.UNLAUNCHED or spread is None or not level or not standing.ratio:
+            return None
+        told = math.log(standing.ratio)
+        usual_level, limit = median(level), limit_of(point.key, self.limits)
+        is_back = abs(place - usual_level) < abs(place - usual_level - told)
+        more = spread.change([other + told for other in level], [place], least=limit, chance=FALSE_RULING)
+        return None if is_back or more is not None else _ALIKE
+
+
+def _place(value: float, key: str) -> float:
+    """Return a stored usual value of an exact metric on its scale."""
+    return series.to_scale(Point(task="", key=key, value=value)) or 0.0
 
 
 def _suspect(point: Point, why: str) -> SuspectedChange:
@@ -199,10 +234,14 @@ def _suspect(point: Point, why: str) -> SuspectedChange:
     return SuspectedChange(task=point.task, key=point.key, value=value, expected=None, is_worse=None, is_sure=False, why=why)
 
 
-def _suspect_shift(point: Point, change: float, level: float, than: str, *, is_sure: bool = False) -> SuspectedChange:
+def _suspect_shift(
+    point: Point, change: float, level: float, than: str, *, is_sure: bool = False, now: float | None = None
+) -> SuspectedChange:
+    """Return the suspected change of a metric from a level, on its scale. `now` is the median of several nights, if compared."""
     is_ratio, expected = point.ratio is not None, series.from_scale(level, point.key)
     suspect = _suspect(point, "")
-    values = [series.value_text(value, point.key, is_ratio=is_ratio) for value in (suspect.value, expected)]
+    shown = suspect.value if now is None else series.from_scale(now, point.key)
+    values = [series.value_text(value, point.key, is_ratio=is_ratio) for value in (shown, expected)]
     why = f"it is {change_text(change, point.key)} than {than}: {values[0]} instead of {values[1]}"
     return replace(suspect, why=why, expected=expected, is_worse=is_worse(change, point.key), is_sure=is_sure)
 
@@ -223,7 +262,10 @@ def rulings_on(
     """
     judge = _Judge(detection=detection, confirmed=confirmed, comparison=comparison, owner=owner, now=now, why=why)
     each = [ruling for suspect in detection.suspects if (ruling := judge.on_suspect(suspect))]
-    each += judge.on_others() + [judge.ruling(RulingKind.MISSING, why, name) for name, why in detection.missing.items()]
+    each += judge.on_others()
+    told = {(ruling.task, ruling.key) for ruling in each}
+    each += [judge.ended(one) for one in detection.ended if (one.task, one.key) not in told]
+    each += [judge.ruling(RulingKind.MISSING, why, name) for name, why in detection.missing.items()]
     return (judge.on_all(len(each) - len(detection.missing)), *each)
 
 
@@ -256,7 +298,10 @@ class _Judge:
     def ruling(self, kind: RulingKind, cause: str, name: FigureName | tuple[None, None] = (None, None)) -> Ruling:
         night = self.detection.tonight
         ruling = missing_ruling(night.night, night.case, night.device, night.address, cause=cause, owner=self.owner, now=self.now)
-        return replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
+        ruling = replace(ruling, kind=kind, task=name[0], key=name[1], last_good=self.detection.last_good)
+        if kind is not RulingKind.REGRESSION:
+            return ruling
+        return replace(ruling, since=night.night, nights=1, good_night=self.detection.good_night)
 
     def on_all(self, apart: int) -> Ruling:
         """Return the verdict on all metrics that lack their own verdict. `apart` is how many metrics have their own verdict."""
@@ -279,18 +324,35 @@ class _Judge:
 
     def on_suspect(self, suspect: SuspectedChange) -> Ruling | None:
         """Return a suspected metric's verdict. Return None if too few nights show a usual value and no change is proven."""
-        if suspect.known:
-            ruling = self._rated(
-                self.ruling(suspect.known.kind, _change(suspect.known, suspect.key) + _KNOWN, suspect.name), suspect.known
-            )
-            return replace(ruling, comparison=suspect.known.comparison, value=suspect.value, expected=suspect.expected)
         rows = self.confirmed.rows if self.confirmed else ()
         compared = next((row.comparison for row in rows if (row.task, row.key) == suspect.name), None)
+        if suspect.known and suspect.key not in EXACT:
+            return self._on_standing(suspect, suspect.known, compared)
         kind, cause = self._ruling_on(suspect, compared)
         if suspect.is_vague and kind not in _PROVEN.values():
             return None
         ruling = replace(self.ruling(kind, cause, suspect.name), value=suspect.value, expected=suspect.expected)
+        ruling = _standing_on(ruling, suspect.known) if suspect.known else ruling
         return self._rated(ruling, compared) if compared else ruling
+
+    def _on_standing(self, suspect: SuspectedChange, known: Ruling, compared: Comparison | None) -> Ruling:
+        """Return the verdict on a metric whose regression stands. Only launches in turn that show no difference, or the opposite
+        one, end it. Others that show it give its size anew; without a result the earlier confirmation counts.
+        """
+        verdict = self._verdict(compared, suspect.key) if compared else Verdict.INCONCLUSIVE
+        kind = RulingKind.CLEAN if verdict is Verdict.SAME else _PROVEN.get(verdict, RulingKind.REGRESSION)
+        if compared is None or verdict is Verdict.INCONCLUSIVE:
+            why = suspect.settled or f"{_KNOWN}; {self._because(_NOT_ENDED)}"
+            ruling = self._rated(self.ruling(kind, _change(known, suspect.key) + why, suspect.name), known)
+            ruling = replace(ruling, comparison=known.comparison)
+        else:
+            ruling = self._rated(self.ruling(kind, _change(compared, suspect.key) + _IN_TURN, suspect.name), compared)
+        return _standing_on(replace(ruling, value=suspect.value, expected=suspect.expected), known)
+
+    def ended(self, known: Ruling) -> Ruling:
+        """Return the verdict that a standing regression is over without launches, as its files or its exact value are back."""
+        name = known.task or "", known.key or ""
+        return _standing_on(self.ruling(RulingKind.CLEAN, _EXACT_BACK if name[1] in EXACT else _BACK, name), known)
 
     def on_others(self) -> list[Ruling]:
         """Return a list with a verdict per unsuspected metric that changed in interleaved launches. Skip waived metrics."""
@@ -320,8 +382,8 @@ class _Judge:
         match self._verdict(compared, suspect.key):
             case Verdict.WORSE | Verdict.BETTER as verdict:
                 return _PROVEN[verdict], launched
-            case Verdict.SAME if suspect.is_sure and suspect.was_so:
-                return RulingKind.INCONCLUSIVE, f"{both}, so it came gradually, before these files"
+            case Verdict.SAME if suspect.is_sure and _explains(compared, suspect):
+                return RulingKind.INCONCLUSIVE, f"{both}, so its files may be the cause of a part"
             case Verdict.SAME if suspect.is_sure:
                 return RulingKind.ENVIRONMENT, f"{both}, so its files are not the cause{self._environment}"
             case Verdict.SAME:
@@ -352,6 +414,19 @@ class _Judge:
         """Return tonight's caveats, such as throttling, and environment changes, each as ` (text)`. Without any, return ""."""
         doubts = [caveat.label for caveat in self.detection.tonight.caveats if caveat in series.NIGHTS_DOUBTS]
         return "".join(f" ({word})" for word in (*doubts, self.detection.changed) if word)
+
+
+def _standing_on(ruling: Ruling, known: Ruling) -> Ruling:
+    """Return a verdict that goes on, or ends, a regression that stands."""
+    return replace(ruling, since=known.since, nights=known.nights, good_night=known.good_night)
+
+
+def _explains(compared: Comparison, suspect: SuspectedChange) -> bool:
+    """Return whether launches in turn leave it open that the files caused half of a suspected change, or more."""
+    if suspect.expected is None or compared.low is None or compared.high is None:
+        return False
+    half = math.log(suspect.value / suspect.expected) / 2  # times and memory are above 0
+    return math.log(compared.high) >= half if half > 0 else math.log(compared.low) <= half
 
 
 def _change(result: Comparison | Ruling, key: str) -> str:

@@ -209,7 +209,8 @@ class FigureRow:
 @dataclass(frozen=True, kw_only=True)
 class FirstNight:
     """The first night of a test case's present behaviour, such as a regression. `subject` has digests of the files tested from
-    that night on, and `before` of the earlier files. Both are None if only the device's environment changed.
+    that night on, and `before` of the earlier files. Both are None if only the device's environment changed. `good_night` is the
+    last night known to be good, if others lie between: the change came after it, but in which night is not known.
     """
 
     night: str
@@ -217,12 +218,14 @@ class FirstNight:
     before: Subject | None
     environment: dict[str, tuple[str, str]]  # its changes in that night: name to values before and after
     age: int  # number of later nights in which the case was measured
+    good_night: str | None = None
 
     @property
     def first_seen(self) -> str:
         """Return a change's first night and age as text: `n7 (this night)`, `n6 (the night before)` or `n3 (4 nights before)`."""
         when = ("this night", "the night before")[self.age] if self.age < 2 else f"{self.age} nights before"
-        return f"{self.night} ({when})"
+        after = f", known to be good until {self.good_night}" if self.good_night else ""
+        return f"{self.night} ({when}){after}"
 
     def __str__(self) -> str:
         if self.subject is None or self.before is None:
@@ -253,6 +256,15 @@ class NightFinding:
         return self.next.command
 
     @property
+    def is_standing(self) -> bool:
+        return self.figures[0].ruling.is_standing
+
+    @property
+    def label(self) -> str:
+        """Return a finding's kind, with the number of nights for a regression that stands: `REGRESSION, for 3 nights`."""
+        return f"{self.kind}, for {plural(self.figures[0].ruling.nights or 1, 'night')}" if self.is_standing else self.kind.value
+
+    @property
     def sentence(self) -> str:
         lead, more = self.figures[0], len([one for one in self.figures[1:] if one.figure])
         text = f"{self.result}: {lead.figure}: {lead.cause}" if lead.figure else f"{self.result}; {lead.cause}"
@@ -263,6 +275,10 @@ class NightFinding:
         """Return what happened to a finding's cases, as a sentence without full stop: `portrait got worse on s25`."""
         cases, address = join_names(self.cases), self.address
         match self.kind:
+            case RulingKind.REGRESSION if self.is_standing:
+                lead = self.figures[0].ruling
+                since = f"since {tidy(lead.since or '')}, {plural(lead.nights or 1, 'night')}"
+                return f"{cases} {'is' if len(self.cases) == 1 else 'are'} still worse on {address}, {since}"
             case RulingKind.REGRESSION:
                 return f"{cases} got worse on {address}"
             case RulingKind.IMPROVEMENT:
@@ -296,17 +312,21 @@ def subject_name(subject: Subject) -> str:
     return f"bundle {tidy(subject.bundle[:_DIGEST_SHOWN])}{kit}"
 
 
-def _order(ruling: Ruling) -> tuple[int, str, str, int, float]:
-    """Return a tuple to sort verdicts: worst kind first, then device, case or cause, image time first, largest change first."""
+def _order(ruling: Ruling) -> tuple[object, ...]:
+    """Return a tuple to sort verdicts: worst kind first, new ones before those that stand, then device, case or cause, image time
+    first, largest change first.
+    """
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
 
 
-def _together(ruling: Ruling) -> tuple[RulingKind, str, str]:
-    """Return a verdict's group key (kind, device, text). Text: the cause if MISSING, empty if ENVIRONMENT, else the case."""
+def _together(ruling: Ruling) -> tuple[RulingKind, bool, str, str, str]:
+    """Return a verdict's group key: kind, whether it stands, device, text, since when it stands. The text is the cause if
+    MISSING, empty if ENVIRONMENT, else the case.
+    """
     common = {RulingKind.ENVIRONMENT: "", RulingKind.MISSING: ruling.cause}.get(ruling.kind, ruling.case)
-    return ruling.kind, ruling.device, common
+    return ruling.kind, ruling.is_standing, ruling.device, common, (ruling.since or "") if ruling.is_standing else ""
 
 
 def _finding(rulings: Sequence[Ruling], series: Series, where: Sequence[str]) -> NightFinding:
@@ -366,10 +386,14 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night with the judged files or, if unchanged, with the present environment. None if neither changed."""
+    """Return the first night that told a regression, or else that had the judged files or, if unchanged, the present environment.
+    Return None if neither changed.
+    """
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
+    if ruling.kind is RulingKind.REGRESSION and ruling.since and ruling.good_night:
+        return _first_told(ruling, ruling.since, ruling.good_night, nights)
     is_new = ruling.kind not in _OF_A_DEVICE and ruling.last_good not in (None, now.subject)
     if is_new:
         others = [n for n, one in enumerate(nights) if one.subject == ruling.last_good]
@@ -384,6 +408,21 @@ def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
         before=before.subject if is_new else None,
         environment=changed_values(before.environment, first.environment),
         age=len(nights) - 2 - others[-1],
+    )
+
+
+def _first_told(ruling: Ruling, since: str, good_night: str, nights: Sequence[Measurement]) -> FirstNight:
+    """Return the night that told a regression first. Its files and environment are unknown if it is too long ago."""
+    names = [night.night for night in nights]
+    place = names.index(since) if since in names else 0
+    first, before = nights[place], nights[place - 1] if place else None
+    return FirstNight(
+        night=tidy(since),
+        subject=first.subject if before and ruling.last_good else None,
+        before=ruling.last_good if before else None,
+        environment=changed_values(before.environment, first.environment) if before else {},
+        age=(ruling.nights or 1) - 1,
+        good_night=None if before and before.night == good_night else tidy(good_night),
     )
 
 
@@ -433,11 +472,14 @@ class DeviceNight:
 @dataclass(frozen=True, kw_only=True)
 class NightView:
     """The content of a nightly report. `counts` is a dict from a kind of verdict to its number of (case, device) pairs. A pair
-    counts once, under its worst verdict. `clean` maps a case to its clean devices; `open` lists cases without a verdict.
+    counts once, under its worst verdict; `standing` of these only have regressions that an earlier night told first. `clean` maps
+    a case to its clean devices; `open` lists cases without a verdict. `ended` has sentences on regressions that are over.
     """
 
     night: Night
     counts: dict[RulingKind, int]
+    standing: int
+    ended: tuple[str, ...]
     findings: tuple[NightFinding, ...]
     clean: dict[str, tuple[str, ...]]
     open: tuple[tuple[str, str], ...]
@@ -453,6 +495,8 @@ class NightView:
     def sentence(self) -> str:
         """Return the result of the night in words, the worst finding first."""
         counts = [count_text(kind, self.counts[kind]) for kind in unique((*_COUNTED, *self.counts)) if kind in self.counts]
+        if self.standing:
+            counts[0] += f" ({self.counts[RulingKind.REGRESSION] - self.standing} new, {self.standing} standing)"
         if self.open:
             counts.append(f"{len(self.open)} without a ruling, as the night is still running or was cut short")
         cases = plural(sum(self.counts.values()) + len(self.open), "case")
@@ -499,6 +543,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     entries: list[Measurement | Ruling] = [*night.measurements, *rulings]
     addresses = {(one.case, one.device): tidy(one.address) for one in entries}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
+    told = [(one.case, one.device, one.is_standing) for one in rulings if one.kind is RulingKind.REGRESSION]
+    standing = {(case, device) for case, device, _ in told} - {(case, device) for case, device, stands in told if not stands}
     known = {rate.device: rate for rate in rates}
     findings = []  # the worst first
     unclean = sorted((one for one in rulings if one.kind is not RulingKind.CLEAN), key=_order)
@@ -510,6 +556,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     return NightView(
         night=night,
         counts={kind: count for kind in _KINDS if (count := list(worst.values()).count(kind))},
+        standing=len(standing),
+        ended=tuple(_ended(one) for one in rulings if one.since and one.kind is not RulingKind.REGRESSION),
         findings=tuple(findings),
         clean={case: tuple(address for _, address in pairs) for case, pairs in groupby(clean, key=lambda pair: pair[0])},
         open=_open(night, {place: addresses[place] for place in worst}),
@@ -528,6 +576,12 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
         ),
         series=series,
     )
+
+
+def _ended(ruling: Ruling) -> str:
+    """Return a sentence about a regression that is over, or was accepted, in a night."""
+    where = f"{tidy(ruling.case)} on {tidy(ruling.address)}: {figure_name(ruling.key, ruling.task)}"
+    return f"{where}, worse since {tidy(ruling.since or '')}: {tidy(ruling.cause).rstrip('.')}."
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:

@@ -42,6 +42,10 @@ DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before"
 _FIGURES_SHOWN = 3
 _MAX_CHARTS = 12
 _CHARTS_EACH = 2
+STANDING = (
+    "An earlier night told it first. It stands until launches in turn with the last good files show no difference, these files"
+    " are back, or a person accepts it."
+)
 _MEANINGS = {
     RulingKind.REGRESSION: "Slower, bigger or worse than with the last good files, as launches in turn, bytes or pictures show.",
     RulingKind.INCONCLUSIVE: "The figure looks different, but launches in turn neither confirmed nor refuted it.",
@@ -188,7 +192,10 @@ class RuledFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingDocument:
-    """A finding of a night. `since` is the first night with the change; `last_good` has digests of the files tested before it."""
+    """A finding of a night. `since` is the first night with the change; `last_good` has digests of the files tested before it. A
+    regression that an earlier night told first `is_standing`, for so many `nights`, and the case is known to have been good until
+    `good_night`.
+    """
 
     kind: RulingKind
     cases: tuple[str, ...]
@@ -197,6 +204,9 @@ class FindingDocument:
     sentence: str
     owners: tuple[str, ...]
     since: str | None
+    is_standing: bool
+    nights: int | None
+    good_night: str | None
     last_good: Subject | None
     next_step: str
     figures: tuple[RuledFigure, ...]
@@ -205,7 +215,8 @@ class FindingDocument:
 @dataclass(frozen=True, kw_only=True)
 class NightDocument:
     """The result of a nightly run. `counts` is a dict from a verdict to a number of (case, device) pairs. A pair counts once,
-    under its worst verdict. `clean` is a dict from a case to the addresses of the devices on which all its verdicts are CLEAN.
+    under its worst verdict; `standing` is the number of those whose regressions earlier nights told first. `ended` has sentences
+    on regressions that are over. `clean` is a dict from a case to the addresses of the devices on which all verdicts are CLEAN.
     """
 
     schema_version: int
@@ -217,6 +228,8 @@ class NightDocument:
     outcome: RulingKind
     sentence: str
     counts: dict[RulingKind, int]
+    standing: int
+    ended: tuple[str, ...]
     findings: tuple[FindingDocument, ...]
     devices: tuple[DeviceNight, ...]
     clean: dict[str, tuple[str, ...]]
@@ -226,7 +239,15 @@ class NightDocument:
 def night_json(view: NightView) -> str:
     """Return a nightly report as JSON according to its schema in docs/schemas; null stands for NaN and infinities."""
     findings = tuple(map(_finding, view.findings))
-    parts = {"counts": view.counts, "devices": view.devices, "clean": view.clean, "not_ruled": view.open, "findings": findings}
+    parts = {
+        "counts": view.counts,
+        "standing": view.standing,
+        "ended": view.ended,
+        "devices": view.devices,
+        "clean": view.clean,
+        "not_ruled": view.open,
+        "findings": findings,
+    }
     night = {"schema_version": SCHEMA_VERSION, "night": view.night.night_id, "outcome": view.outcome, "sentence": view.sentence}
     document = document_from(NightDocument, view.night, **night, **parts)
     return adapter_of(NightDocument).dump_json(document, indent=1).decode()
@@ -238,6 +259,8 @@ def _finding(finding: NightFinding) -> FindingDocument:
         finding,
         device=finding.place[1],
         since=finding.since.night if finding.since else None,
+        nights=finding.figures[0].ruling.nights,
+        good_night=finding.figures[0].ruling.good_night,
         last_good=finding.figures[0].ruling.last_good,
         figures=tuple(_figure(figure) for figure in finding.figures),
     )
@@ -251,7 +274,7 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
     """Yield a night's finding as lines of terminal text: kind, metrics, cause, doubt, first night, case owners, next command."""
-    yield f"{finding.kind}: {', '.join(finding.cases)} on {finding.address}"
+    yield f"{finding.label}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
     yield f"    why: {finding.figures[0].cause}"
@@ -323,7 +346,7 @@ def render_night(view: NightView, commands: Mapping[str, str]) -> str:
             left -= len(drawn)
     environment = page_environment(words=tidy, rate=rate_words, subject=night_words.subject_name)
     page = environment.get_template("night.html.j2")
-    return page.render(view=view, charts=charts, meanings=_MEANINGS, commands=commands, data=night_json(view))
+    return page.render(view=view, charts=charts, meanings=_MEANINGS, standing=STANDING, commands=commands, data=night_json(view))
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:

@@ -187,13 +187,16 @@ class NightStore:
 
 @dataclass(frozen=True, kw_only=True)
 class NightHead:
-    """The summary of a nightly run. `rulings` is a dict from kind of verdict, such as CLEAN, to the number of verdicts."""
+    """The summary of a nightly run. `rulings` is a dict from kind of verdict, such as CLEAN, to the number of verdicts.
+    `standing` of the REGRESSION verdicts were first made in an earlier night.
+    """
 
     night_id: str
     name: str
     began_at: datetime
     ended_at: datetime | None
     rulings: Mapping[str, int]
+    standing: int
 
 
 def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]:
@@ -203,17 +206,24 @@ def night_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[NightHead]
     with begin_read(engine) as connection:
         nights = connection.execute(latest).all()
         kinds = _kinds(connection, [night.night_id for night in nights])
-    return [document_from(NightHead, night, rulings=kinds[night.night_id]) for night in nights]
+    return [
+        document_from(NightHead, night, rulings=kinds[night.night_id][0], standing=kinds[night.night_id][1]) for night in nights
+    ]
 
 
-def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return a dict from night id to a dict from kind of verdict to number of verdicts. Superseded verdicts are not counted."""
+def _kinds(connection: sa.Connection, nights: Sequence[str]) -> dict[str, tuple[dict[str, int], int]]:
+    """Return a dict from night id to a pair: a dict from kind of verdict to number of verdicts, and how many stand from an
+    earlier night. Superseded verdicts are not counted.
+    """
     figure = (RulingRow.night, RulingRow.case_name, RulingRow.device, RulingRow.task, RulingRow.key)
-    standing = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
-    query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count()).where(RulingRow.id.in_(standing))
-    kinds: dict[str, dict[str, int]] = {night: {} for night in nights}
-    for night, kind, count in connection.execute(query.group_by(RulingRow.night, RulingRow.kind)):
-        kinds[night][str(kind)] = count
+    latest = sa.select(sa.func.max(RulingRow.id)).where(RulingRow.night.in_(nights)).group_by(*figure)
+    stands = sa.func.count(sa.case((RulingRow.since != RulingRow.night, 1)))
+    query = sa.select(RulingRow.night, RulingRow.kind, sa.func.count(), stands).where(RulingRow.id.in_(latest))
+    kinds: dict[str, tuple[dict[str, int], int]] = {night: ({}, 0) for night in nights}
+    for night, kind, count, standing in connection.execute(query.group_by(RulingRow.night, RulingRow.kind)):
+        kinds[night][0][str(kind)] = count
+        if kind == RulingKind.REGRESSION:
+            kinds[night] = (kinds[night][0], standing)
     return kinds
 
 

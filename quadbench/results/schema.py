@@ -326,6 +326,9 @@ class RulingRow(Table):
     last_good_bundle: Mapped[str | None]
     last_good_kit: Mapped[str | None]
     comparison: Mapped[str | None]
+    since: Mapped[str | None]
+    nights: Mapped[int | None]
+    good_night: Mapped[str | None]
 
 
 class AcknowledgementRow(Table):

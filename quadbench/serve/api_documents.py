@@ -175,7 +175,9 @@ class FarmNow:
 
 @dataclass(frozen=True, kw_only=True)
 class NightLine:
-    """A nightly run, summarized. `rulings` counts verdicts by kind, such as REGRESSION. `outcome` is the worst kind, or empty."""
+    """A nightly run, summarized. `rulings` counts verdicts by kind, such as REGRESSION, of which `standing` were first made in an
+    earlier night. `outcome` is the worst kind, or empty.
+    """
 
     night: str
     name: str
@@ -183,6 +185,7 @@ class NightLine:
     ended_at: datetime | None
     outcome: str
     rulings: Mapping[str, int]
+    standing: int
 
 
 @dataclass(frozen=True, kw_only=True)
