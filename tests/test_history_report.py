@@ -17,7 +17,7 @@ from test_history import history, store
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Point, RulingKind
-from quadbench.nightly.history import CaseHistory, summary
+from quadbench.nightly.history import CaseHistory, sentence, summary
 from quadbench.nightly.history_chart import MAX_NIGHTS, history_chart
 from quadbench.nightly.history_formats import CaseData, render_history
 
@@ -69,9 +69,23 @@ def test_a_change_of_the_environment_is_named() -> None:
     says(sentence, 16, 17)
 
 
+def test_a_regression_that_stands_is_the_first_sentence_and_nothing_says_that_nothing_has_changed() -> None:
+    nights = [*steady(20), *(night(number, 1.5, subject=NEW) for number in range(20, 23))]  # too few for a shift
+    rulings = [
+        replace(REGRESSION, night=night_id(number), since=night_id(20), nights=number - 19, good_night=night_id(17))
+        for number in range(20, 23)
+    ]
+    (first,) = sentences(told(nights, rulings).history)
+    reads(first, "restyle-s25", night_id(20), 3, night_id(17), "7.0")
+    assert sentence(told(nights, rulings).history).endswith(first)
+    ended = replace(rulings[-1], kind=RulingKind.CLEAN, cause="it is no longer worse")
+    (after,) = sentences(told(nights, [*rulings[:-1], ended]).history)
+    reads(after, "restyle-s25", 23)
+
+
 def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result() -> None:
     doubtful = [replace(one, caveats=(Caveat.THROTTLED,)) if n % 10 == 0 else one for n, one in enumerate(SLOWER)]
-    html = page(told(on("a55", steady(30))), told(doubtful, [REGRESSION], [WORD]))
+    html = page(told(on("a55", steady(30))), told(doubtful, [replace(REGRESSION, kind=RulingKind.INCONCLUSIVE)], [WORD]))
     read = Page(html)
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("link") == read.count("img") == 0
@@ -233,7 +247,7 @@ def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row(
     other = replace(REGRESSION, night=night_id(29), kind=RulingKind.MISSING, task=TASK, key="psnr", cause="it is gone")
     text = Page(page(told(SLOWER, [*rulings, other]))).text
     says(text, night_id(20), night_id(29), 10)
-    assert text.partition("The data, as in")[0].count("it is 7.0 % slower") == 1
+    assert text.partition("The data, as in")[0].count("REGRESSION it is 7.0 % slower") == 1
 
 
 def test_where_there_is_no_night_yet_no_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,7 @@ _MAX_NAMED = 20  # nights listed in an error message
 _SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
 _SHORT = 12  # shortest prefix of a digest that is accepted
 _LIMIT = limit_of(PRIMARY, Limits())
+_ACCEPTING = ("--acknowledge", "REASON", "--until", "30d")
 _NOT_CHANGED = "look for a change of the device or of another figure: quadbench history"
 
 
@@ -283,16 +284,27 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
 
 
 def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return {advice: shell command} for the newest metric change that no user accepted. If none is left, the command is ''."""
+    """Return {advice: shell command} for a regression that stands, else for the newest metric change that no user accepted. If
+    none is left, the command is ''.
+    """
     changes = [change for one in cases if (change := last_change(one.history, now))]
     latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
+    standing = [ruling for one in cases for ruling in one.history.standing]
+    first = min(standing, key=lambda ruling: ruling.since or ruling.night, default=None)
+    if first and (first.good_night or latest is None):  # older verdicts do not know their last good night
+        on_it = ("history", first.case, "--devices", first.address)
+        found = (*on_it, "--bisect", first.good_night, first.night) if first.good_night else on_it
+        return {
+            "If this is not intended, find out which files caused it": next_command(options, *found),
+            "If it is intended, accept it as the new level": next_command(options, *on_it, *_ACCEPTING),
+        }
     if latest is None:
         until = min((change.word.until for change in changes if change.word), default=None)
         ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
         return {f"Nothing has to be done{ends}": ""}
     on_it = ("history", latest.history.case, "--devices", latest.history.address)
     bisect_it = (*on_it, "--bisect", latest.before.last, latest.segment.first)
-    accept_it = (*on_it, "--acknowledge", "REASON", "--until", "30d")
+    accept_it = (*on_it, *_ACCEPTING)
     is_of_files = "files" in latest.segment.changed
     what = "launch both again, in turn, to see whether the files are the cause" if is_of_files else "check the device"
     command = bisect_it if is_of_files else ("doctor", "--device", latest.history.address)

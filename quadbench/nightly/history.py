@@ -6,10 +6,14 @@ from datetime import datetime
 from itertools import groupby, pairwise
 from math import isinf
 from statistics import median
+from typing import Annotated
+
+from pydantic import Field
 
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Ruling, RulingKind, Subject, differing_values
 from quadbench.nightly import series
 from quadbench.nightly.night_file import Limits
+from quadbench.nightly.verdicts import standing_at
 from quadbench.report.formatting import TextTable, join_names, plural
 from quadbench.report.night import figure_name, tidy
 from quadbench.report.versus import ALL_TASKS, PRIMARY
@@ -115,7 +119,9 @@ class FigureHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
-    """A nightly case's history on one device: metrics, verdicts other than CLEAN, and changes accepted by a person."""
+    """A nightly case's history on one device: metrics, verdicts other than CLEAN, and changes accepted by a person. `standing`
+    are the regressions of its latest night.
+    """
 
     case: str
     device: str
@@ -123,6 +129,7 @@ class CaseHistory:
     nights: int
     figures: tuple[FigureHistory, ...]
     rulings: tuple[Ruling, ...]
+    standing: Annotated[tuple[Ruling, ...], Field(exclude=True)]  # among the rulings too
     acknowledged: tuple[Acknowledgement, ...]
 
 
@@ -145,6 +152,7 @@ def case_history(
         nights=len(nights),
         figures=tuple(FigureHistory(task=task, key=key, segments=segments(nights, (task, key))) for task, key in wanted),
         rulings=shown_rulings,
+        standing=standing_at(rulings, nights),
         acknowledged=tuple(word for word in acknowledged if word.device in (None, latest.device)),
     )
 
@@ -166,7 +174,13 @@ def ruling_tables(history: CaseHistory) -> tuple[TextTable, ...]:
 
 
 def sentence(history: CaseHistory) -> str:
-    """Return a sentence about a case's first metric that has values: its current level, and the night when the level began."""
+    """Return sentences about a case's first metric that has values, with its current level and since when, and about regressions
+    that stand.
+    """
+    return " ".join((_level_sentence(history), *_standing_sentences(history)))
+
+
+def _level_sentence(history: CaseHistory) -> str:
     figure = next((figure for figure in history.figures if figure.segments), None)
     if figure is None:
         return f"{history.case} on {tidy(history.address)} has {plural(history.nights, 'night')} but no figure to track."
@@ -177,6 +191,17 @@ def sentence(history: CaseHistory) -> str:
         return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
     changed = changed if latest.changed else "nothing known"
     return f"{where} since {latest.first}, {change} than before; what changed that night: {changed}."
+
+
+def _standing_sentences(history: CaseHistory) -> list[str]:
+    """Return a sentence for each regression that stands. A change that several nights may have brought is not dated to one."""
+    where = f"on {tidy(history.address)}"
+    return [
+        f"{tidy(history.case)}: {figure_name(one.key, one.task)} is a REGRESSION {where} since {tidy(one.since or one.night)},"
+        f" {plural(one.nights or 1, 'night')}{f', known to be good until {tidy(one.good_night)}' if one.good_night else ''}:"
+        f" {tidy(one.cause).rstrip('.')}."
+        for one in history.standing
+    ]
 
 
 def segment_table(figure: FigureHistory) -> TextTable:
@@ -270,13 +295,18 @@ def last_change(history: CaseHistory, now: datetime) -> Change | None:
 
 
 def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
-    """Return summary sentences: first on changes for the worse that nobody accepted, then other changes, then unchanged cases."""
-    changes = [change for history in histories if (change := last_change(history, now))]
+    """Return summary sentences: first on regressions that stand, then on changes for the worse that nobody accepted, then on
+    other changes, then on unchanged cases.
+    """
+    standing = [one for history in histories for one in _standing_sentences(history)]
+    told = {(history.device, one.case, one.task, one.key) for history in histories for one in history.standing}
+    found = [change for history in histories if (change := last_change(history, now))]
+    changes = [one for one in found if (one.history.device, one.history.case, one.figure.task, one.figure.key) not in told]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
-    changed = {(one.history.case, one.history.device) for one in changes}
+    changed = {(one.history.case, one.history.device) for one in changes} | {(case, device) for device, case, *_ in told}
     steady = [one for one in histories if (one.case, one.device) not in changed]
-    sentences = [*map(_change_sentence, ordered)]
+    sentences = [*standing, *map(_change_sentence, ordered)]
     for case, unchanged in groupby(steady, key=lambda history: history.case):
         of_case = list(unchanged)
         nights = plural(max(history.nights for history in of_case), "night")
