@@ -436,6 +436,13 @@ def _change(result: Comparison | Ruling, key: str) -> str:
     return f"it is {change(result.ratio, words)}{within}"
 
 
+def standing_at(rulings: Sequence[Ruling], nights: Sequence[Measurement]) -> tuple[Ruling, ...]:
+    """Return the regressions that stand in the latest of a case's nights on a device that has a verdict."""
+    ruled = {ruling.night for ruling in rulings}
+    latest = next((night.night for night in reversed(nights) if night.night in ruled), None)
+    return tuple(ruling for ruling in rulings if ruling.night == latest and ruling.kind is RulingKind.REGRESSION)
+
+
 def rulings_by_acknowledgement(
     word: Acknowledgement, rulings: Iterable[Ruling], nights: Sequence[Measurement], now: datetime
 ) -> tuple[Ruling, ...]:
