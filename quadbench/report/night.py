@@ -261,8 +261,8 @@ class NightFinding:
 
     @property
     def label(self) -> str:
-        """Return a finding's kind, with the number of nights for a regression that stands: `REGRESSION, for 3 nights`."""
-        return f"{self.kind}, for {plural(self.figures[0].ruling.nights or 1, 'night')}" if self.is_standing else self.kind.value
+        """Return a finding's kind, with the number of nights for a regression that stands: `REGRESSION for 3 nights`."""
+        return f"{self.kind} for {plural(self.figures[0].ruling.nights or 1, 'night')}" if self.is_standing else self.kind.value
 
     @property
     def sentence(self) -> str:
