@@ -293,9 +293,9 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
     first = min(standing, key=lambda ruling: ruling.since or ruling.night, default=None)
     if first and (first.good_night or latest is None):  # older verdicts do not know their last good night
         on_it = ("history", first.case, "--devices", first.address)
-        found = (*on_it, "--bisect", first.good_night, first.night) if first.good_night else on_it
+        bisecting = (*on_it, "--bisect", first.good_night, first.night) if first.good_night else on_it
         return {
-            "If this is not intended, find out which files caused it": next_command(options, *found),
+            "If this is not intended, find out which files caused it": next_command(options, *bisecting),
             "If it is intended, accept it as the new level": next_command(options, *on_it, *_ACCEPTING),
         }
     if latest is None:

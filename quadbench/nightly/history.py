@@ -300,8 +300,8 @@ def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
     """
     standing = [one for history in histories for one in _standing_sentences(history)]
     told = {(history.device, one.case, one.task, one.key) for history in histories for one in history.standing}
-    found = [change for history in histories if (change := last_change(history, now))]
-    changes = [one for one in found if (one.history.device, one.history.case, one.figure.task, one.figure.key) not in told]
+    shifted = [change for history in histories if (change := last_change(history, now))]
+    changes = [one for one in shifted if (one.history.device, one.history.case, one.figure.task, one.figure.key) not in told]
     together = [list(alike) for _, alike in groupby(sorted(changes, key=_shared_change), key=_shared_change)]
     ordered = sorted(together, key=lambda alike: (alike[0].is_open, min(one.segment.since for one in alike)), reverse=True)
     changed = {(one.history.case, one.history.device) for one in changes} | {(case, device) for device, case, *_ in told}

@@ -110,7 +110,7 @@ def is_sound(night: Measurement) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class GoodLevel:
     """The level to which a case is held on a device. The files `last_good` made it: those of the first night, of a night whose
     launches in turn were better, or of one that a person acknowledged. `alike` are all files that launches in turn showed to be
     the same as these. They do not replace them, as many small steps would then add up unseen. `confirmed` is the index of the
@@ -136,11 +136,11 @@ class Window:
     acks: tuple[Acknowledgement, ...]
 
     @cached_property
-    def baseline(self) -> Baseline:
+    def baseline(self) -> GoodLevel:
         """Return the level to which the case is held. Only a person, or launches in turn that show an improvement, change it;
         launches in turn that show no difference add files to it. An expired acknowledgement does not count any more.
         """
-        base, words = Baseline(), [word for word in self.acks if self._is_in_force(word)]
+        base, words = GoodLevel(), [word for word in self.acks if self._is_in_force(word)]
         for place, night in enumerate(self.nights):
             rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
             if not rulings or self._waiver_expired(night, self.acks):
@@ -148,19 +148,19 @@ class Window:
             is_bad = any(ruling.kind in _BAD for ruling in rulings)
             if base.last_good is None:
                 held = next((ruling.last_good for ruling in rulings if ruling.last_good), None if is_bad else night.subject)
-                base = Baseline.made_by(held, place)
+                base = GoodLevel.made_by(held, place)
             if is_bad:
                 continue
             begun = [word for word in words if word.since <= night.measured_at]
             words = [word for word in words if word not in begun]
             launched = {ruling.kind for ruling in rulings if ruling.comparison and ruling.last_good == base.last_good}
             if begun or RulingKind.IMPROVEMENT in launched:
-                base = Baseline.made_by(night.subject, place)
+                base = GoodLevel.made_by(night.subject, place)
             elif launched:
                 base = replace(base, alike=base.alike | {night.subject}, confirmed=place)
         if base.last_good is None:
             unruled = (night.subject for night in reversed(self.nights) if not self.on(night))
-            base = Baseline.made_by(next(unruled, None), len(self.nights) - 1)
+            base = GoodLevel.made_by(next(unruled, None), len(self.nights) - 1)
         return base
 
     @property

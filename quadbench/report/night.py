@@ -277,8 +277,7 @@ class NightFinding:
         match self.kind:
             case RulingKind.REGRESSION if self.is_standing:
                 lead = self.figures[0].ruling
-                since = f"since {tidy(lead.since or '')}, {plural(lead.nights or 1, 'night')}"
-                return f"{cases} {'is' if len(self.cases) == 1 else 'are'} still worse on {address}, {since}"
+                return f"{cases} is still worse on {address}, since {tidy(lead.since or '')}, {plural(lead.nights or 1, 'night')}"
             case RulingKind.REGRESSION:
                 return f"{cases} got worse on {address}"
             case RulingKind.IMPROVEMENT:
@@ -313,9 +312,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[object, ...]:
-    """Return a tuple to sort verdicts: worst kind first, new ones before those that stand, then device, case or cause, image time
-    first, largest change first.
-    """
+    """Return a tuple to sort verdicts: worst first, new before standing, then device, case or cause, image time, large changes."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
@@ -386,9 +383,7 @@ def _last_good(ruling: Ruling, series: Series) -> Measurement | None:
 
 
 def _since(ruling: Ruling, nights: Sequence[Measurement]) -> FirstNight | None:
-    """Return the first night that told a regression, or else that had the judged files or, if unchanged, the present environment.
-    Return None if neither changed.
-    """
+    """Return the first night that told a regression, or else that had the judged files or present environment, or None."""
     if not nights or nights[-1].night != ruling.night:
         return None
     now = nights[-1]
@@ -543,8 +538,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     entries: list[Measurement | Ruling] = [*night.measurements, *rulings]
     addresses = {(one.case, one.device): tidy(one.address) for one in entries}
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
-    told = [(one.case, one.device, one.is_standing) for one in rulings if one.kind is RulingKind.REGRESSION]
-    standing = {(case, device) for case, device, _ in told} - {(case, device) for case, device, stands in told if not stands}
+    regressions = [one for one in rulings if one.kind is RulingKind.REGRESSION]
+    standing = {(one.case, one.device) for one in regressions} - {(o.case, o.device) for o in regressions if not o.is_standing}
     known = {rate.device: rate for rate in rates}
     findings = []  # the worst first
     unclean = sorted((one for one in rulings if one.kind is not RulingKind.CLEAN), key=_order)
@@ -579,9 +574,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
 
 
 def _ended(ruling: Ruling) -> str:
-    """Return a sentence about a regression that is over, or was accepted, in a night."""
-    where = f"{tidy(ruling.case)} on {tidy(ruling.address)}: {figure_name(ruling.key, ruling.task)}"
-    return f"{where}, worse since {tidy(ruling.since or '')}: {tidy(ruling.cause).rstrip('.')}."
+    text = f"{ruling.case} on {tidy(ruling.address)}: {figure_name(ruling.key, ruling.task)}, worse since {ruling.since}"
+    return f"{tidy(text)}: {tidy(ruling.cause)}"
 
 
 def _open(night: Night, ruled: Mapping[Place, str]) -> tuple[tuple[str, str], ...]:
