@@ -25,6 +25,7 @@ from support.sentences import says
 from quadbench.artifacts.night_record import RulingKind
 from quadbench.devices.lab.selection import Wish
 from quadbench.farm.slots import device_need, wish_need
+from quadbench.nightly.night_report import STANDING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BUSY_LEASE_S = 15.0
@@ -304,6 +305,7 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
 
 @busy
 @pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)  # of three nights
 def test_in_a_night_of_three_hosts_each_device_gets_the_ruling_that_its_fate_deserves(
     farm: FarmLab, desk: Desk, tmp_path: Path
 ) -> None:
@@ -328,6 +330,11 @@ def test_in_a_night_of_three_hosts_each_device_gets_the_ruling_that_its_fate_des
     says(causes["virtual-s25-exynos"], "the farm has 0 devices that fit", "virtual-s25-exynos")
     assert code == 2
     says(farm.log(farm.lab.hosts[0]), "the device is back")
+    later, ruled_later = team.perform("later"), team.rulings("later")
+    standing = [one for one in ruled_later if one.is_standing]
+    assert {(one.address, one.since, one.nights) for one in standing} == {("virtual-s25", "fates-tonight", 2)}
+    is_new = any(one.kind is RulingKind.REGRESSION and not one.is_standing for one in ruled_later)
+    assert later == (2 if is_new else STANDING)
 
 
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(

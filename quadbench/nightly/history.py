@@ -140,6 +140,7 @@ def case_history(
     Otherwise it covers image time and metrics with a verdict other than CLEAN, such as REGRESSION.
     """
     latest = nights[-1]
+    words = tuple(word for word in acknowledged if word.device in (None, latest.device))
     shown_rulings = tuple(ruling for ruling in rulings if ruling.kind is not RulingKind.CLEAN)
     names = dict.fromkeys(series.name_of(point) for night in reversed(nights) for point in night.points)
     primary = (ALL_TASKS, PRIMARY)
@@ -152,8 +153,12 @@ def case_history(
         nights=len(nights),
         figures=tuple(FigureHistory(task=task, key=key, segments=segments(nights, (task, key))) for task, key in wanted),
         rulings=shown_rulings,
-        standing=standing_at(rulings, nights),
-        acknowledged=tuple(word for word in acknowledged if word.device in (None, latest.device)),
+        standing=tuple(
+            one
+            for one in standing_at(rulings, nights)
+            if not any(word.since <= latest.measured_at < word.until and word.covers(one.task, one.key) for word in words)
+        ),
+        acknowledged=words,
     )
 
 

@@ -312,7 +312,7 @@ def subject_name(subject: Subject) -> str:
 
 
 def _order(ruling: Ruling) -> tuple[object, ...]:
-    """Return a tuple to sort verdicts: worst first, new before standing, then device, case or cause, image time, large changes."""
+    """Return a tuple to sort verdicts: worst first, new before standing, then device, case or cause, image time, size."""
     size = abs(ruling.ratio - 1) if ruling.ratio is not None and is_ratio(ruling.ratio) else 0.0
     rank = (None, PRIMARY).index(ruling.key) if ruling.key in (None, PRIMARY) else 2
     return WORST_FIRST.index(ruling.kind), *_together(ruling)[1:], rank, -size
