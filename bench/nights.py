@@ -274,37 +274,57 @@ def main() -> None:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Return the cells as Markdown, by change and how often files change."""
-    head = (
-        "| change | files | nights | series | told | delay, median and 90 % | later nights told | false, new, of 1,000 nights |"
-        " nights wrong | after it is mended | launched | blocks each |\n" + "|---" * 12 + "|"
+    """Return Markdown: each cell with a change, then false verdicts by kind and how often files change, pooled over changes."""
+    changed = (
+        "| change | files | nights | told | delay, median and 90 % | later nights told | nights until mended, median and 90 % |"
+        " launched | blocks each |\n" + "|---" * 9 + "|"
     )
-    return "\n".join((head, *map(_line, rows)))
+    false = (
+        "| files | nights | nights without a change | REGRESSION, new, of 1,000 | REGRESSION, all, of 1,000 |"
+        " IMPROVEMENT | ENVIRONMENT | INCONCLUSIVE | launched |\n" + "|---" * 9 + "|"
+    )
+    cells = [_line(row) for row in rows if row["change"] != "none" and row["files"] != "never"]
+    places = dict.fromkeys((row["files"], row["kind"]) for row in rows)
+    pooled = [_pooled([row for row in rows if (row["files"], row["kind"]) == place]) for place in places]
+    return "\n".join((changed, *cells, "", false, *pooled))
 
 
 def _line(row: dict) -> str:
-    quiet, false = row["quiet"], "–"
-    if row["files"] == "never":
-        quiet = {**quiet, "nights": row["nights"]}
-    if quiet["nights"]:
-        low, high = share_interval(quiet["new"], quiet["nights"])
-        false = f"{1000 * quiet['new'] / quiet['nights']:.2f} ({1000 * low:.2f} to {1000 * high:.2f})"
     later = row["later"]
+    within = "" if not later or later[1] is None else f" ({max(later[1], 0):.1%} to {min(later[2], 1):.1%})"
     cells = (
         row["change"],
         row["files"],
         row["kind"],
-        str(row["series"]),
-        _share(row["told"], row["series"]) if row["change"] != "none" and row["files"] != "never" else "–",
-        "{:.0f}, {:.0f}".format(*row["delays"]) if row["delays"] else "–",
-        "–" if not later else f"{later[0]:.1%}" + (f" ({later[1]:.1%} to {later[2]:.1%})" if later[1] is not None else ""),
-        false,
-        f"{1000 * quiet['told'] / quiet['nights']:.2f}" if quiet["nights"] else "–",
-        "{:.0f}, {:.0f}".format(*row["mended_after"]) if row["mended_after"] else "–",
+        _share(row["told"], row["series"]),
+        _pair(row["delays"]),
+        f"{later[0]:.1%}{within}" if later else "–",
+        _pair(row["mended_after"]),
         f"{row['launched'] / row['nights']:.1%}",
         f"{row['blocks'] / row['launched']:.1f}" if row["launched"] else "–",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _pooled(rows: Sequence[dict]) -> str:
+    """Return the false verdicts of a kind. Other kinds of verdicts are those of the cell without a change."""
+    quiet = {name: sum(row["quiet"][name] for row in rows) for name in ("nights", "new", "told")}
+    low, high = share_interval(quiet["new"], quiet["nights"])
+    cells = [
+        rows[0]["files"],
+        rows[0]["kind"],
+        f"{quiet['nights']:,}",
+        f"{1000 * quiet['new'] / quiet['nights']:.2f} ({1000 * low:.2f} to {1000 * high:.2f})",
+        f"{1000 * quiet['told'] / quiet['nights']:.2f}",
+    ]
+    none = next((row for row in rows if row["change"] == "none"), None)
+    others = [f"{1000 * count / none['nights']:.1f}" for count in none["others"].values()] if none else ["–"] * 3
+    launches = f"{none['launched'] / none['nights']:.1%}" if none else "–"
+    return f"| {' | '.join((*cells, *others, launches))} |"
+
+
+def _pair(values: Sequence[float] | None) -> str:
+    return "{:.0f} and {:.0f}".format(*values) if values else "–"
 
 
 def _share(count: int, of: int) -> str:

@@ -351,6 +351,16 @@ def test_nights_that_were_interrupted_or_lack_the_figure_do_not_end_a_regression
     assert [one.known.since for one in after.suspects if one.known] == [night_id(20)]
 
 
+@pytest.mark.parametrize("ratio", [math.nan, 0.0])
+def test_a_night_whose_value_is_not_valid_does_not_end_a_regression(ratio: float) -> None:
+    nights, rulings = standing(3)
+    other = Subject(bundle="c" * 64)
+    nights.append(night(24, ratio, subject=other))
+    rulings += rule(gate(nights[-1], nights[:-1], rulings))
+    ruling = rule(gate(night(25, 1.5 * 1.05, subject=other), nights, rulings))[1]
+    assert (ruling.kind, ruling.since, ruling.nights) == (RulingKind.REGRESSION, night_id(20), 6)
+
+
 def test_a_byte_more_stands_for_longer_than_nights_are_remembered() -> None:
     nights, rulings = list(HISTORY), list[Ruling]()
     for number in range(20, 70):

@@ -26,6 +26,7 @@ UNLAUNCHED = 5  # nights with new files in which a regression may stand without 
 LEVEL_NIGHTS = 15  # nights whose median is the usual level: a lasting change becomes usual after eight
 MAX_NIGHTS = 40  # nights; older ones do not count for the usual level
 _BAD = {RulingKind.REGRESSION, RulingKind.INCONCLUSIVE}
+_UNKNOWN = {RulingKind.MISSING, RulingKind.INCONCLUSIVE}  # such nights do not say whether a regression has ended
 NIGHTS_DOUBTS = {Caveat.THROTTLED, Caveat.CHANGED_ENVIRONMENT}  # caveats of a single night rather than of a device
 _TOLD = (PRIMARY, "peak_ram")
 FALSE_SHIFT = 0.0001  # chance that an unchanged figure of the yardstick is called shifted
@@ -205,13 +206,14 @@ class Window:
 
     def standing(self, name: FigureName) -> Ruling | None:
         """Return a metric's regression that stands, with its nights counted until tonight, or None. It stands from the night
-        that told it until a night that did not. Interrupted nights, nights without the metric, and nights that were accepted
+        that told it until a night that did not. Interrupted nights, nights without a valid value, and nights that were accepted
         only for a time do not end it.
         """
         words = self._acks_on(name)
         for later, night in enumerate(reversed(self.nights), start=1):
             ruling, was_waived = self.ruling(night, name), self._waiver_expired(night, words)
-            if not self.on(night) or (ruling and ruling.kind is RulingKind.MISSING) or (was_waived and ruling is None):
+            is_unknown = ruling.kind in _UNKNOWN if ruling else was_waived
+            if not self.on(night) or is_unknown:
                 continue
             was_told = ruling and was_waived and ruling.kind is RulingKind.CLEAN and ruling.since
             if ruling and (ruling.kind is RulingKind.REGRESSION or was_told):
