@@ -381,6 +381,15 @@ def test_only_launches_in_turn_or_a_person_make_files_the_last_good_ones() -> No
     assert gate(night(50, 1.5, subject=NEW), [*HISTORY, *unsuspected], (), words).last_good == unsuspected[10].subject
 
 
+def test_an_acknowledgement_makes_files_the_last_good_ones_once_however_long_it_holds() -> None:
+    nights, rulings, words = list(HISTORY), list[Ruling](), [word(20, days=300)]
+    for number in range(20, 90):
+        nights.append(night(number, 1.5, subject=Subject(bundle=f"{number:064x}")))
+        suspected = gate(nights[-1], nights[:-1], rulings, words)
+        rulings += rule(suspected, launched(1.0) if suspected.to_confirm else None)
+    assert suspected.last_good == nights[20].subject
+
+
 def test_what_was_not_measured_is_said() -> None:
     ruling = missing_ruling(night_id(3), "restyle-s25", "adb:R5CX", "s25", cause="it is gone", owner=None, now=NOW)
     assert (ruling.kind, ruling.cause) == (RulingKind.MISSING, "it is gone")

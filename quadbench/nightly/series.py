@@ -141,7 +141,9 @@ class Window:
         """Return the level to which the case is held. Only a person, or launches in turn that show an improvement, change it;
         launches in turn that show no difference add files to it. An expired acknowledgement does not count any more.
         """
-        base, words = GoodLevel(), [word for word in self.acks if self._is_in_force(word)]
+        base, oldest = GoodLevel(), self.nights[0] if self.nights else self.tonight
+        remembered = (word for word in self.acks if word.since >= oldest.measured_at or word.night == oldest.night)
+        words = [word for word in remembered if self._is_in_force(word)]
         for place, night in enumerate(self.nights):
             rulings = self.on(night)  # empty if the night was interrupted, so it does not count as good
             if not rulings or self._waiver_expired(night, self.acks):
