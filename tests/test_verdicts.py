@@ -194,6 +194,20 @@ def test_pictures_that_change_on_files_which_ran_the_night_before_are_the_enviro
     assert kinds(rule(gate(worse, [*HISTORY, before])))[(TASK, "psnr")] is RulingKind.ENVIRONMENT
 
 
+def test_pictures_that_the_environment_changed_are_the_new_level_and_small_changes_add_up_from_it() -> None:
+    def drawn(number: int, psnr: float, files: int) -> Measurement:
+        tonight = night(number, 1.5, subject=OLD if files == 0 else Subject(bundle=f"{files:064x}"))
+        return replace(tonight, points=(*tonight.points[:2], replace(tonight.points[2], value=psnr)))
+
+    nights, rulings, told = list(HISTORY), list[Ruling](), list[RulingKind | None]()
+    for number, (psnr, files) in enumerate([(29.0, 0), (29.0, 0), (29.0, 1), (28.7, 2), (28.4, 3)], start=20):
+        nights.append(drawn(number, psnr, files))
+        ruled = rule(gate(nights[-1], nights[:-1], rulings))
+        rulings += ruled
+        told.append(kinds(ruled).get((TASK, "psnr")))
+    assert told == [RulingKind.ENVIRONMENT, None, None, None, RulingKind.REGRESSION]
+
+
 def test_a_confirmed_regression_is_told_again_without_launches_as_long_as_its_files_run() -> None:
     slower = night(20, 1.5 * 1.05, subject=NEW)
     rulings = rule(gate(slower), launched(1.05))

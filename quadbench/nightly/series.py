@@ -256,15 +256,18 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return a metric's (night, scaled value) pairs without bad verdicts, from the metric's last improvement or waiver on."""
+        """Return a metric's (night, scaled value) pairs without bad verdicts, from the metric's last improvement or waiver on. The
+        level of a metric without noise also begins anew if its environment changed it.
+        """
         usual: list[Level] = []
         words = self._acks_on(name_of(point))
         start = max((word.since for word in words if self._is_in_force(word)), default=None)
+        begins = {RulingKind.IMPROVEMENT, *([RulingKind.ENVIRONMENT] if point.key in EXACT else [])}
         for night, place in series:
             ruling = self.ruling(night, name_of(point))
             if (start and night.measured_at < start) or (ruling and ruling.kind in _BAD) or self._waiver_expired(night, words):
                 continue
-            if ruling and ruling.kind is RulingKind.IMPROVEMENT:
+            if ruling and ruling.kind in begins:
                 usual.clear()
             usual.append((night, place))
         return usual
