@@ -256,7 +256,7 @@ class Window:
         ]
 
     def usual_values(self, point: Point, series: Sequence[Level]) -> list[Level]:
-        """Return a metric's (night, scaled value) pairs without bad verdicts, from the metric's last improvement or waiver on. The
+        """Return a metric's (night, scaled value) pairs without bad verdicts, from its last improvement or waiver on. The
         level of a metric without noise also begins anew if its environment changed it.
         """
         usual: list[Level] = []
