@@ -1,22 +1,34 @@
 """Change points of a time series: detection of lasting shifts of the median, and estimation of the values' standard deviation."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from statistics import NormalDist, median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite, t_quantile
+from quadbench.statistics.modes import find_modes
 
 MIN_BESIDE = 8  # least number of values on either side of a shift
-MIN_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it
+NEAR = 50  # the most values on either side by which a shift is judged
 MIN_CHANGE = 0.01  # least size of a shift, relative to the level before
+MIN_BRIEF = 3  # least number of values that show a brief shift; it has fewer than MIN_BESIDE
+_MIN_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it,
+_MIN_EFFECT_OF_MANY, _MANY = 1.5, 16  # or with so many values on both sides, if the series shows how far its level moves anyway
+_MIN_NOVELTY = 1.8  # least size of a shift, in the 95 % quantile of the other moves of the level
+_MAX_OF_LINE = 0.9  # a slope explains the values nearly as well as a step if the step's squared error exceeds so much of its
+_USUAL_MOVES, _WIDTH = 0.95, (8, 20)  # the quantile; least and most values of the two medians that show a move
 _PENALTY = 3.0  # penalty of a candidate, in log n times the variance of the noise
 _Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
-# The quantile that estimates a deviation, and its place in a normal distribution: one value in ten may lie anywhere.
-_SHARE, _Z_OF_SHARE = 0.9, 1.6449
+# The quantile that estimates a deviation, and its place in a normal distribution: one value in five may lie anywhere.
+_SHARE, _Z_OF_SHARE = 0.8, 1.2816
+_BESIDE_FAR, _FAR = 5, 4.0  # a value is far if it is so many deviations from the median of so many values on either side
+_OFF, _MIN_BRIEF_EFFECT = 2.5, 3.0  # deviations: of each value of a brief stay, and of their median
+_MAX_STAYS = 3  # with more brief stays between two shifts, they are how the series is
+_LEAST_DEVIATION = MIN_CHANGE / 100
 
 MIN_USUAL = 6  # least number of values for a spread
 MAX_STEPS, HALF_OF_STEPS = 0.9, 0.5
@@ -26,10 +38,11 @@ _MIN_SPREAD = 1e-4  # spread of values that repeat exactly
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A lasting change of a time series' median from `before` to `after`. `at` is the index of the first value after the change.
+    """A change of a time series' median from `before` to `after`. `at` is the index of the first value after the change.
 
-    Both are medians of all `counts` values up to the neighbouring shifts or the ends of the series. `effect` is the change
-    in standard deviations of these values, estimated from nine in ten of them; infinite if they do not vary.
+    Both are medians of the `counts` nearest values, at most 50 on a side, up to the neighbouring shifts or the ends of the
+    series. `effect` is the change of the logarithm in standard deviations of these values, estimated from four in five of them;
+    infinite if they do not vary.
     """
 
     at: int
@@ -44,48 +57,185 @@ class Shift:
         return self.after / self.before - 1
 
     @property
-    def holds(self) -> bool:
-        """Return whether a shift is >= 2.5 standard deviations and >= 1 % of the old median, with 8 or more values per side."""
-        is_large = self.effect >= MIN_EFFECT and abs(self.change) >= MIN_CHANGE
-        return is_large and min(self.counts) >= MIN_BESIDE
-
-    @property
-    def weight(self) -> float:
-        """Return the strength of evidence for a shift: the difference of medians divided by its standard error."""
-        return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
+    def is_brief(self) -> bool:
+        """Return whether fewer than 8 values on one side show the shift, so that it may be a passing one."""
+        return min(self.counts) < MIN_BESIDE
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
     """Find the lasting changes of the median in a time series of positive values. Return a tuple of Shifts, earliest first.
 
     Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
-    neighbours are evaluated again over their longer segments. This ends when all remaining shifts hold. A temporary change of
-    level thus widens the spread that a shift must exceed. Single outliers do not.
+    neighbours are judged again over their longer segments. This ends when all remaining shifts hold. A shift is judged by the
+    50 values before and after it. It holds if it has at least 8 values on either side, is at least 1 % and 2.5 standard
+    deviations of them, explains them better than a slope, and exceeds the moves of the level in the rest of the series. With
+    16 values on either side and a rest to compare with, 1.5 deviations are enough. Two modes, as of a device with two speeds,
+    are first made one (`find_modes`).
     """
-    data = finite(values, "values")
-    if data.size and data.min() <= 0:
-        raise ValueError(f"values contain {data.min():g}; expected numbers above 0")
-    if data.size < 2 * MIN_BESIDE:
+    level, logs = _flat_logs(values)
+    if logs.size < 2 * MIN_BESIDE:
         return ()
-    series = _Series(data / np.median(data))
-    ends = [0, *_candidates(series, _PENALTY * math.log(data.size) * _noise(series.data) ** 2), data.size]
-    judged = [series.shift(*ends[n : n + 3]) for n in range(len(ends) - 2)]
-    while weak := [(one.weight, n) for n, one in enumerate(judged) if not one.holds]:
-        _, weakest = min(weak)
-        del ends[weakest + 1], judged[weakest]
-        for n in range(max(0, weakest - 1), min(weakest + 1, len(judged))):
-            judged[n] = series.shift(*ends[n : n + 3])
+    found = _Search(logs)
+    found.remove_weak()
+    return tuple(one.shift(level) for one in found.candidates)
+
+
+def brief_shifts(values: Sequence[float], lasting: Iterable[int] = ()) -> tuple[Shift, ...]:
+    """Find where a series leaves its level for 3 to 7 values, or left it 3 to 7 values ago. Return Shifts, earliest first.
+
+    `lasting` are the indexes of lasting shifts. All values of such a stay lie 2.5 standard deviations on the same side of the
+    level between these, their median 3 deviations and 1 %. If there are more than 3 such stays between two lasting shifts,
+    the series is just so, and none is returned. Within a stay's return, `before` is the level of the stay.
+    """
+    level, logs = _flat_logs(values)
+    edges = [0, *lasting, logs.size]
+    briefs = (brief for begin, end in pairwise(edges) for brief in _briefs(logs, begin, end))
+    return tuple(one.shift(level) for one in briefs)
+
+
+def _flat_logs(values: Sequence[float]) -> tuple[float, NDArray[np.float64]]:
+    """Return the median of positive values, and the logarithms of value / median, with two modes made one."""
+    data = finite(values, "values")
+    if not data.size:
+        return 1.0, data
+    if data.min() <= 0:
+        raise ValueError(f"values contain {data.min():g}; expected numbers above 0")
     level = float(np.median(data))
-    return tuple(replace(one, before=one.before * level, after=one.after * level) for one in judged)
+    logs: NDArray[np.float64] = np.log(data) - math.log(level)
+    modes = find_modes(logs)
+    return level, modes.flat if modes else logs
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A place where a series of logarithms may shift. `of_line` is the step's squared error by that of a straight line."""
+
+    at: int
+    before: float
+    after: float
+    deviation: float
+    counts: tuple[int, int]
+    of_line: float = 0.0
+
+    @property
+    def size(self) -> float:
+        return abs(self.after - self.before)
+
+    @property
+    def effect(self) -> float:
+        return self.size / self.deviation if self.deviation else math.inf
+
+    @property
+    def weight(self) -> float:
+        """Return the strength of evidence for a shift: the difference of medians divided by its standard error."""
+        return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
+
+    def holds(self, usual_move: float | None) -> bool:
+        """Return whether this is a lasting shift. `usual_move` is how far the level moves elsewhere; None if too few values tell."""
+        fewest = min(self.counts)
+        least = _MIN_EFFECT if usual_move is None or fewest < _MANY else _MIN_EFFECT_OF_MANY
+        is_large = self.effect >= least and abs(math.expm1(self.after - self.before)) >= MIN_CHANGE
+        return is_large and fewest >= MIN_BESIDE and self.of_line <= _MAX_OF_LINE and self.size >= _MIN_NOVELTY * (usual_move or 0)
+
+    def shift(self, level: float) -> Shift:
+        before, after = (level * math.exp(place) for place in (self.before, self.after))
+        return Shift(at=self.at, before=before, after=after, effect=self.effect, counts=self.counts)
+
+
+class _Search:
+    """The candidates for shifts in a series of logarithms, of which the weakest are removed until all that are left hold."""
+
+    def __init__(self, logs: NDArray[np.float64]) -> None:
+        near = _without_far(logs)
+        penalty = _PENALTY * math.log(logs.size) * _noise(near) ** 2
+        self._logs = logs
+        self._ends = [0, *_candidates(_Series(near), penalty), logs.size]
+        self.candidates = [self._judged(number) for number in range(len(self._ends) - 2)]
+        least, most = _WIDTH
+        self._width = min(max(logs.size // least, least), most)
+        medians = np.median(np.lib.stride_tricks.sliding_window_view(logs, self._width), axis=1)
+        self._moves = np.abs(medians[self._width :] - medians[: -self._width])  # of the level at index `width` and later ones
+        self._candidates_near = np.zeros(self._moves.size, dtype=np.intp)
+        for at in self._ends[1:-1]:
+            self._count(at, 1)
+
+    def remove_weak(self) -> None:
+        """Remove one candidate after the other, each time the weakest that does not hold, and judge its neighbours again."""
+        usual = self._usual_move()
+        while weak := [(one.weight, number) for number, one in enumerate(self.candidates) if not one.holds(usual)]:
+            _, weakest = min(weak)
+            self._count(self._ends[weakest + 1], -1)
+            del self._ends[weakest + 1], self.candidates[weakest]
+            for number in range(max(0, weakest - 1), min(weakest + 1, len(self.candidates))):
+                self.candidates[number] = self._judged(number)
+            usual = self._usual_move()
+
+    def _count(self, at: int, more: int) -> None:
+        """Count a candidate at all places whose medians on either side it would mix."""
+        self._candidates_near[max(0, at - 2 * self._width + 1) : max(0, at)] += more
+
+    def _usual_move(self) -> float | None:
+        """Return how far the level moves where no candidate is near, a high quantile; None if too few values are left."""
+        free = self._moves[self._candidates_near == 0]
+        return float(np.quantile(free, _USUAL_MOVES)) if free.size >= 2 * self._width else None
+
+    def _judged(self, number: int) -> _Candidate:
+        first, at, end = self._ends[number : number + 3]
+        sides = self._logs[max(first, at - NEAR) : at], self._logs[at : min(end, at + NEAR)]
+        before, after = (float(np.median(side)) for side in sides)
+        off = np.concatenate([side - level for side, level in zip(sides, (before, after), strict=True)])
+        deviation = float(np.quantile(np.abs(off), _SHARE)) / _Z_OF_SHARE
+        most = _FAR * max(deviation, _LEAST_DEVIATION)
+        near = np.clip(off, -most, most)  # far values must not decide between step and slope
+        near[sides[0].size :] += after - before
+        of_line = _error_of_step(near, sides[0].size) / max(_error_of_line(near), 1e-300)
+        counts = (sides[0].size, sides[1].size)
+        return _Candidate(at=at, before=before, after=after, deviation=deviation, counts=counts, of_line=of_line)
+
+
+def _error_of_step(data: NDArray[np.float64], at: int) -> float:
+    return float(sum(((side - side.mean()) ** 2).sum() for side in (data[:at], data[at:])))
+
+
+def _error_of_line(data: NDArray[np.float64]) -> float:
+    x, y = np.arange(data.size) - (data.size - 1) / 2, data - data.mean()
+    return float(((y - x * (x @ y) / (x @ x)) ** 2).sum())
+
+
+def _briefs(logs: NDArray[np.float64], begin: int, end: int) -> Iterator[_Candidate]:
+    """Yield the brief shifts of a series of logarithms between two lasting ones."""
+    part = logs[begin:end]
+    if part.size < MIN_BESIDE:
+        return
+    level = float(np.median(part))
+    deviation = float(np.median(np.abs(part - level))) / _Z_OF_MAD
+    most = max(deviation, _LEAST_DEVIATION)
+    sides = np.where(np.abs(part - level) >= _OFF * most, np.sign(part - level), 0).tolist()
+    stays, at = list[tuple[int, int, float]](), begin
+    for side, group in groupby(sides):
+        until = at + len(list(group))
+        there = float(np.median(logs[at:until]))
+        is_far = abs(there - level) >= _MIN_BRIEF_EFFECT * most and abs(math.expm1(there - level)) >= MIN_CHANGE
+        if side and is_far and MIN_BRIEF <= until - at < MIN_BESIDE:
+            stays.append((at, until, there))
+        at = until
+    for since, until, there in stays if len(stays) <= _MAX_STAYS else ():
+        if since > begin:
+            counts = since - begin, until - since
+            yield _Candidate(at=since, before=level, after=there, deviation=deviation, counts=counts)
+        if until < end:
+            counts = until - since, end - until
+            yield _Candidate(at=until, before=there, after=level, deviation=deviation, counts=counts)
 
 
 class _Series:
-    """A time series divided by its median. Cumulative sums give the squared error of any segment without a loop."""
+    """A time series whose cumulative sums give the squared error of any segment without a loop."""
 
     def __init__(self, data: NDArray[np.float64]) -> None:
-        self.data = data
-        self._sums = np.concatenate([[0.0], np.cumsum(data - 1)])
-        self._squares = np.concatenate([[0.0], np.cumsum((data - 1) ** 2)])
+        centred = data - data.mean()
+        self.size = data.size
+        self._sums = np.concatenate([[0.0], np.cumsum(centred)])
+        self._squares = np.concatenate([[0.0], np.cumsum(centred**2)])
 
     def error(self, first: NDArray[np.intp], end: int) -> NDArray[np.float64]:
         """Return each segment's squared error around its mean. Segments begin at indexes in `first` and all stop before `end`."""
@@ -93,14 +243,15 @@ class _Series:
         error -= (self._sums[end] - self._sums[first]) ** 2 / (end - first)
         return np.maximum(error, 0.0)
 
-    def shift(self, first: int, at: int, end: int) -> Shift:
-        """Return the Shift at index `at` between `data[first:at]` and `data[at:end]`: their medians, effect size and lengths."""
-        sides = self.data[first:at], self.data[at:end]
-        before, after = (float(np.median(side)) for side in sides)
-        off = np.concatenate([np.abs(side - level) for side, level in zip(sides, (before, after), strict=True)])
-        deviation = float(np.quantile(off, _SHARE)) / _Z_OF_SHARE
-        effect = abs(after - before) / deviation if deviation else math.inf
-        return Shift(at=at, before=before, after=after, effect=effect, counts=(at - first, end - at))
+
+def _without_far(data: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a series whose single far values are replaced by the medians of the values around them (Hampel's filter)."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(data, _BESIDE_FAR, mode="reflect"), 2 * _BESIDE_FAR + 1)
+    medians = np.median(around, axis=1)
+    local = np.median(np.abs(around - medians[:, None]), axis=1)
+    overall = float(np.median(np.abs(data - medians)))
+    deviations = np.maximum(np.maximum(local, overall) / _Z_OF_MAD, 1e-9 / _FAR)
+    return np.where(np.abs(data - medians) > _FAR * deviations, medians, data)
 
 
 def _noise(data: NDArray[np.float64]) -> float:
@@ -110,12 +261,12 @@ def _noise(data: NDArray[np.float64]) -> float:
     """
     steps = np.diff(data)
     mad = float(np.median(np.abs(steps - np.median(steps))))
-    return max(mad / _Z_OF_MAD / math.sqrt(2), MIN_CHANGE / 100)
+    return max(mad / _Z_OF_MAD / math.sqrt(2), _LEAST_DEVIATION)
 
 
 def _candidates(series: _Series, penalty: float) -> list[int]:
     """Return the indexes of change points that minimize squared error + `penalty` * points (PELT, Killick et al. 2012)."""
-    size = series.data.size
+    size = series.size
     least = np.empty(size + 1)
     least[0] = -penalty
     last = np.zeros(size + 1, dtype=np.intp)
