@@ -1,10 +1,10 @@
 """History of a nightly case on a device: periods of stable measurements (segments), the changes between them, and bisection."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, pairwise
-from math import isinf
 from statistics import median
 from typing import Annotated
 
@@ -16,8 +16,8 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.verdicts import standing_at
 from quadbench.report.formatting import TextTable, join_names, plural
 from quadbench.report.night import figure_name, tidy
-from quadbench.report.versus import ALL_TASKS, PRIMARY
-from quadbench.statistics.change_points import shifts
+from quadbench.report.versus import ALL_TASKS, PRIMARY, PSNR
+from quadbench.statistics.change_points import Stay, find_levels
 
 _MAX_CHANGED = 3  # changes named in a cell
 _MAX_SHOWN = 20  # latest rows of a table
@@ -36,7 +36,8 @@ class Segment:
 
     `change` is the change of the level since the previous segment on the figure's scale (a logarithm, or decibels). It is inf
     from a level of 0. It is None for the first segment and after a change of the yardstick or of the tasks. `changed` lists
-    changes of files, yardstick and environment since the night before: name to values before and after.
+    changes of files, yardstick and environment since the night before: name to values before and after. `is_weak`: too few nights
+    on either side show the change of level.
     """
 
     first: str  # the night's id
@@ -47,20 +48,75 @@ class Segment:
     is_ratio: bool
     change: float | None
     changed: dict[str, tuple[str, str]]
+    is_weak: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BriefStay:
+    """A few consecutive nights of a metric at another level, too few for a Segment. `change` is as a Segment's."""
+
+    first: str  # the night's id
+    last: str
+    nights: int
+    change: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoLevels:
+    """Two levels between which a metric alternates, as on a device with two speeds. `gap` is the logarithm of higher / lower.
+
+    Of `nights`, the latest with the same environment, `higher` are at the higher level.
+    """
+
+    gap: float
+    higher: int
+    nights: int
 
 
 def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Segment, ...]:
     """Divide a metric's nights into Segments, oldest first. Each begins where level, environment or reference bundle changes."""
+    return figure_history(nights, name).segments
+
+
+def figure_history(nights: Sequence[Measurement], name: series.FigureName) -> "FigureHistory":
+    """Return a metric's history: its Segments, oldest first, brief stays at other levels, and two levels if it alternates."""
+    task, key = name
     values = [
-        (night, place, (point.ratio is not None, series.tasks_of(night) if name[0] == ALL_TASKS else ()))
+        (night, place, (point.ratio is not None, series.tasks_of(night) if task == ALL_TASKS else ()))
         for night in nights
         for point in night.points
         if series.name_of(point) == name and (place := series.to_scale(point)) is not None
     ]
-    if not values:
-        return ()
-    edges = [0, *_edges(values, name[1]), len(values)]
-    stretches = [values[begin:end] for begin, end in pairwise(edges)]
+    edges, weak, stays, two_levels = set[int](), set[int](), list[BriefStay](), None
+    hard = _hard_edges(values)
+    for begin, end in pairwise([*hard, len(values)]):
+        two_levels, positive = None, [series.from_scale(place, key) for _, place, _ in values[begin:end]]
+        if min(positive) <= 0:  # decibels and distances may be 0
+            continue
+        found = find_levels(positive)
+        edges |= {begin + shift.at for shift in found.shifts}
+        at_ends = [stay for stay in found.stays if stay.begin == 0 or stay.end == end - begin]
+        weak |= {begin + (stay.begin or stay.end) for stay in at_ends}
+        inside = (stay for stay in found.stays if stay not in at_ends)
+        stays += [_brief_stay(values[begin + stay.begin : begin + stay.end], stay, key) for stay in inside]
+        if found.modes and key != PSNR:
+            higher = int(found.modes.is_slow.sum())
+            two_levels = TwoLevels(gap=found.modes.gap, higher=higher, nights=end - begin)
+            flat = zip(values[begin:end], found.flat, strict=True)
+            values[begin:end] = [(night, math.log(value), kind) for (night, _, kind), value in flat]
+    ends = sorted({*hard, *edges, *weak, len(values)})
+    return FigureHistory(
+        task=task, key=key, segments=_segments(values, ends, weak, key), stays=tuple(stays), two_levels=two_levels
+    )
+
+
+def _brief_stay(values: Sequence[_Value], stay: Stay, key: str) -> BriefStay:
+    change = stay.there - stay.around if key == PSNR else math.log(stay.there / stay.around)
+    return BriefStay(first=values[0][0].night, last=values[-1][0].night, nights=len(values), change=change)
+
+
+def _segments(values: Sequence[_Value], ends: Sequence[int], weak: Container[int], key: str) -> tuple[Segment, ...]:
+    stretches = [values[begin:end] for begin, end in pairwise(ends)]
     levels = [median(place for _, place, _ in stretch) for stretch in stretches]
     return tuple(
         Segment(
@@ -68,30 +124,30 @@ def segments(nights: Sequence[Measurement], name: series.FigureName) -> tuple[Se
             since=stretch[0][0].measured_at,
             last=stretch[-1][0].night,
             nights=len(stretch),
-            level=series.from_scale(level, name[1]),
+            level=series.from_scale(level, key),
             is_ratio=stretch[0][2][0],
             change=series.change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
+            is_weak=begin in weak,
         )
-        for number, (stretch, before, level) in enumerate(zip(stretches, [0.0, *levels], levels, strict=False))
+        for number, (stretch, begin, before, level) in enumerate(zip(stretches, ends, [0.0, *levels], levels, strict=False))
     )
 
 
-def _edges(values: Sequence[_Value], key: str) -> list[int]:
-    """Return the ascending indexes (without 0) of nights that begin a segment. A new metric level, environment, task set or
-    reference bundle begins a segment. A change of an image distance to or from 0 (logarithm -inf) begins a segment.
+def _hard_edges(values: Sequence[_Value]) -> list[int]:
+    """Return the ascending indexes of nights that begin a segment whatever its level: the first one, if there is any, and others.
+
+    Another environment, task set or reference bundle begins a segment, and so does a change of an image distance to or from 0
+    (logarithm -inf).
     """
-    hard = [
+    later = [
         number
         for number, (before, now) in enumerate(pairwise(values), start=1)
-        if not _are_alike(before, now) or before[0].environment != now[0].environment or isinf(before[1]) is not isinf(now[1])
+        if not _are_alike(before, now)
+        or before[0].environment != now[0].environment
+        or math.isinf(before[1]) is not math.isinf(now[1])
     ]
-    edges = set(hard)
-    for begin, end in pairwise([0, *hard, len(values)]):
-        positive = [series.from_scale(place, key) for _, place, _ in values[begin:end]]
-        if min(positive) > 0:  # decibels and distances may be 0
-            edges |= {begin + shift.at for shift in shifts(positive)}
-    return sorted(edges)
+    return [0, *later] if values else []
 
 
 def _are_alike(before: _Value, now: _Value) -> bool:
@@ -110,11 +166,17 @@ def _changed(before: Measurement, now: Measurement) -> dict[str, tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class FigureHistory:
-    """One metric's history in a nightly case on a device. `segments` are its periods without a shift, from oldest to latest."""
+    """One metric's history in a nightly case on a device. `segments` are its periods without a shift, from oldest to latest.
+
+    `stays` are a few nights each at another level. `two_levels` is not None if the values alternate between two; the segments'
+    levels and changes are then those of the more frequent one.
+    """
 
     task: str
     key: str
     segments: tuple[Segment, ...]
+    stays: tuple[BriefStay, ...] = ()
+    two_levels: TwoLevels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +213,7 @@ def case_history(
         device=latest.device,
         address=latest.address,
         nights=len(nights),
-        figures=tuple(FigureHistory(task=task, key=key, segments=segments(nights, (task, key))) for task, key in wanted),
+        figures=tuple(figure_history(nights, name) for name in wanted),
         rulings=shown_rulings,
         standing=tuple(
             one
@@ -193,9 +255,34 @@ def _level_sentence(history: CaseHistory) -> str:
     level, change, changed = segment_cells(latest, figure.key)
     where = f"{history.case} on {tidy(history.address)}: {figure_name(figure.key, figure.task)} is {level}"
     if latest.change is None:
-        return f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
-    changed = changed if latest.changed else "nothing known"
-    return f"{where} since {latest.first}, {change} than before; what changed that night: {changed}."
+        text = f"{where} since {latest.first}, in {plural(latest.nights, 'night')}."
+    else:
+        changed = changed if latest.changed else "nothing known"
+        text = (
+            f"{where} since {latest.first}, {change} than before{_weakness(figure, latest)}; what changed that night: {changed}."
+        )
+    return " ".join([text, *_remarks(figure)])
+
+
+def _weakness(figure: FigureHistory, segment: Segment) -> str:
+    """Return in parentheses how few nights show a segment's change of level, or "" if they are enough."""
+    if not segment.is_weak:
+        return ""
+    before = figure.segments[figure.segments.index(segment) - 1]
+    few, when = (segment, "since") if segment.nights <= before.nights else (before, "before")
+    return f" (a weak sign: {plural(few.nights, 'night')} {when})"
+
+
+def _remarks(figure: FigureHistory) -> Iterator[str]:
+    """Yield sentences about a metric's latest brief stay at another level, and about two levels."""
+    if figure.stays:
+        stay = figure.stays[-1]
+        change = series.change_text(stay.change, figure.key)
+        yield f"From {stay.first} to {stay.last}, {plural(stay.nights, 'night')} only, it was {change}, a weak sign."
+    if two := figure.two_levels:
+        apart = f"It alternates between two levels, {100 * math.expm1(two.gap):.1f} % apart, as on a device with two speeds"
+        nights = f"{two.higher} of {plural(two.nights, 'night')} at the higher one"
+        yield f"{apart}: {nights}. Changes are judged within a level."
 
 
 def _standing_sentences(history: CaseHistory) -> list[str]:
@@ -323,7 +410,8 @@ def summary(histories: Sequence[CaseHistory], now: datetime) -> tuple[str, ...]:
 def _shared_change(change: Change) -> tuple[object, ...]:
     """Return a sort key: (is_open, night, case, task, metric, causes, acceptance). `summary` writes one sentence per key."""
     figure, segment = change.figure, change.segment
-    return change.is_open, segment.first, change.history.case, figure.task, figure.key, changed_text(segment), str(change.word)
+    why = changed_text(segment), _weakness(figure, segment), str(change.word)
+    return change.is_open, segment.first, change.history.case, figure.task, figure.key, why
 
 
 def _change_sentence(changes: Sequence[Change]) -> str:
@@ -331,6 +419,7 @@ def _change_sentence(changes: Sequence[Change]) -> str:
     figure, segment, word = first.figure, first.segment, first.word
     sizes = dict.fromkeys(series.change_text(one.segment.change or 0.0, one.figure.key) for one in changes)
     what = f"{tidy(first.history.case)}: {figure_name(figure.key, figure.task)} is {join_names(list(sizes))} than before"
+    what += _weakness(figure, segment)
     where = join_names([tidy(one.history.address) for one in changes])
     by = f"what changed that night: {changed_text(segment)}" if segment.changed else "nothing known changed that night"
     text = f"{what} on {where} since {tidy(segment.first)}; {by}."

@@ -1,7 +1,7 @@
 """Change points of a time series: detection of lasting shifts of the median, and estimation of the values' standard deviation."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from statistics import NormalDist, median
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadbench.statistics.intervals import finite, t_quantile
-from quadbench.statistics.modes import find_modes
+from quadbench.statistics.modes import Modes, find_modes
 
 MIN_BESIDE = 8  # least number of values on either side of a shift
 NEAR = 50  # the most values on either side by which a shift is judged
 MIN_CHANGE = 0.01  # least size of a shift, relative to the level before
-MIN_BRIEF = 3  # least number of values that show a brief shift; it has fewer than MIN_BESIDE
+MIN_STAY = 3  # least number of values of a brief stay; it has fewer than MIN_BESIDE
 _MIN_EFFECT = 2.5  # least size of a shift, in standard deviations of the values beside it,
 _MIN_EFFECT_OF_MANY, _MANY = 1.5, 16  # or with so many values on both sides, if the series shows how far its level moves anyway
 _MIN_NOVELTY = 1.8  # least size of a shift, in the 95 % quantile of the other moves of the level
@@ -26,7 +26,7 @@ _Z_OF_MAD = 0.6745  # MAD of a normal distribution, in standard deviations
 # The quantile that estimates a deviation, and its place in a normal distribution: one value in five may lie anywhere.
 _SHARE, _Z_OF_SHARE = 0.8, 1.2816
 _BESIDE_FAR, _FAR = 5, 4.0  # a value is far if it is so many deviations from the median of so many values on either side
-_OFF, _MIN_BRIEF_EFFECT = 2.5, 3.0  # deviations: of each value of a brief stay, and of their median
+_OFF, _MIN_EFFECT_OF_STAY = 2.5, 3.0  # deviations: of each value of a brief stay, and of their median
 _MAX_STAYS = 3  # with more brief stays between two shifts, they are how the series is
 _LEAST_DEVIATION = MIN_CHANGE / 100
 
@@ -56,54 +56,71 @@ class Shift:
         """Return after / before - 1, the relative change of a series' median by a shift. A change of 0.05 is 5 % more."""
         return self.after / self.before - 1
 
-    @property
-    def is_brief(self) -> bool:
-        """Return whether fewer than 8 values on one side show the shift, so that it may be a passing one."""
-        return min(self.counts) < MIN_BESIDE
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """A few values in a row, from index `begin` to before `end`, with median `there`, away from the level `around` them.
+
+    Too few values show it for a Shift.
+    """
+
+    begin: int
+    end: int
+    around: float
+    there: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """The levels of a time series: its lasting shifts, its brief stays at other levels, and its modes, or None if it has one.
+
+    `flat` are the values with two modes made one, by which shifts and stays are judged.
+    """
+
+    flat: tuple[float, ...]
+    modes: Modes | None
+    shifts: tuple[Shift, ...]
+    stays: tuple[Stay, ...]
 
 
 def shifts(values: Sequence[float]) -> tuple[Shift, ...]:
-    """Find the lasting changes of the median in a time series of positive values. Return a tuple of Shifts, earliest first.
+    """Find the lasting changes of the median in a time series of positive values. Return a tuple of Shifts, earliest first."""
+    return find_levels(values).shifts
 
-    Candidates minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed, and its
-    neighbours are judged again over their longer segments. This ends when all remaining shifts hold. A shift is judged by the
-    50 values before and after it. It holds if it has at least 8 values on either side, is at least 1 % and 2.5 standard
+
+def find_levels(values: Sequence[float]) -> Levels:
+    """Find lasting shifts, brief stays and modes in a time series of positive values. Return the Levels.
+
+    Candidates for shifts minimize the squared error of a mean per segment. The weakest candidate that does not hold is removed,
+    and its neighbours are judged again over their longer segments. This ends when all remaining shifts hold. A shift is judged
+    by the 50 values before and after it. It holds if it has at least 8 values on either side, is at least 1 % and 2.5 standard
     deviations of them, explains them better than a slope, and exceeds the moves of the level in the rest of the series. With
-    16 values on either side and a rest to compare with, 1.5 deviations are enough. Two modes, as of a device with two speeds,
-    are first made one (`find_modes`).
+    16 values on either side and a rest to compare with, 1.5 deviations are enough.
+
+    All values of a brief stay lie 2.5 standard deviations on the same side of the level between two shifts, their median 3
+    deviations and 1 %. With more than 3 such stays between two shifts, the series is just so, and they are left out.
     """
-    level, logs = _flat_logs(values)
-    if logs.size < 2 * MIN_BESIDE:
-        return ()
-    found = _Search(logs)
-    found.remove_weak()
-    return tuple(one.shift(level) for one in found.candidates)
-
-
-def brief_shifts(values: Sequence[float], lasting: Iterable[int] = ()) -> tuple[Shift, ...]:
-    """Find where a series leaves its level for 3 to 7 values, or left it 3 to 7 values ago. Return Shifts, earliest first.
-
-    `lasting` are the indexes of lasting shifts. All values of such a stay lie 2.5 standard deviations on the same side of the
-    level between these, their median 3 deviations and 1 %. If there are more than 3 such stays between two lasting shifts,
-    the series is just so, and none is returned. Within a stay's return, `before` is the level of the stay.
-    """
-    level, logs = _flat_logs(values)
-    edges = [0, *lasting, logs.size]
-    briefs = (brief for begin, end in pairwise(edges) for brief in _briefs(logs, begin, end))
-    return tuple(one.shift(level) for one in briefs)
-
-
-def _flat_logs(values: Sequence[float]) -> tuple[float, NDArray[np.float64]]:
-    """Return the median of positive values, and the logarithms of value / median, with two modes made one."""
     data = finite(values, "values")
     if not data.size:
-        return 1.0, data
+        return Levels(flat=(), modes=None, shifts=(), stays=())
     if data.min() <= 0:
         raise ValueError(f"values contain {data.min():g}; expected numbers above 0")
     level = float(np.median(data))
     logs: NDArray[np.float64] = np.log(data) - math.log(level)
     modes = find_modes(logs)
-    return level, modes.flat if modes else logs
+    if modes:
+        logs = modes.flat
+    found = tuple(one.shift(level) for one in _lasting(logs)) if logs.size >= 2 * MIN_BESIDE else ()
+    parts = pairwise([0, *(shift.at for shift in found), logs.size])
+    stays = tuple(stay for begin, end in parts for stay in _stays(logs[begin:end], begin, level))
+    flat = tuple((level * np.exp(logs)).tolist()) if modes else tuple(data.tolist())
+    return Levels(flat=flat, modes=modes, shifts=found, stays=stays)
+
+
+def _lasting(logs: NDArray[np.float64]) -> list["_Candidate"]:
+    found = _Search(logs)
+    found.remove_weak()
+    return found.candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +148,13 @@ class _Candidate:
         return self.effect / math.sqrt(1 / self.counts[0] + 1 / self.counts[1])
 
     def holds(self, usual_move: float | None) -> bool:
-        """Return whether this is a lasting shift. `usual_move` is how far the level moves elsewhere; None if too few values tell."""
+        """Return whether this is a lasting shift. `usual_move` is how far the level moves elsewhere, None if not known."""
         fewest = min(self.counts)
         least = _MIN_EFFECT if usual_move is None or fewest < _MANY else _MIN_EFFECT_OF_MANY
         is_large = self.effect >= least and abs(math.expm1(self.after - self.before)) >= MIN_CHANGE
-        return is_large and fewest >= MIN_BESIDE and self.of_line <= _MAX_OF_LINE and self.size >= _MIN_NOVELTY * (usual_move or 0)
+        return (
+            is_large and fewest >= MIN_BESIDE and self.of_line <= _MAX_OF_LINE and self.size >= _MIN_NOVELTY * (usual_move or 0)
+        )
 
     def shift(self, level: float) -> Shift:
         before, after = (level * math.exp(place) for place in (self.before, self.after))
@@ -202,30 +221,27 @@ def _error_of_line(data: NDArray[np.float64]) -> float:
     return float(((y - x * (x @ y) / (x @ x)) ** 2).sum())
 
 
-def _briefs(logs: NDArray[np.float64], begin: int, end: int) -> Iterator[_Candidate]:
-    """Yield the brief shifts of a series of logarithms between two lasting ones."""
-    part = logs[begin:end]
+def _stays(part: NDArray[np.float64], first: int, unit: float) -> list[Stay]:
+    """Return the brief stays of logarithms of value / `unit` between two lasting shifts; none if they are too many.
+
+    `first` is the first logarithm's index in the series.
+    """
     if part.size < MIN_BESIDE:
-        return
-    level = float(np.median(part))
-    deviation = float(np.median(np.abs(part - level))) / _Z_OF_MAD
-    most = max(deviation, _LEAST_DEVIATION)
-    sides = np.where(np.abs(part - level) >= _OFF * most, np.sign(part - level), 0).tolist()
-    stays, at = list[tuple[int, int, float]](), begin
+        return []
+    around = float(np.median(part))
+    off = part - around
+    deviation = max(float(np.median(np.abs(off))) / _Z_OF_MAD, _LEAST_DEVIATION)
+    sides = np.where(np.abs(off) >= _OFF * deviation, np.sign(off), 0).tolist()
+    stays, begin = list[Stay](), 0
     for side, group in groupby(sides):
-        until = at + len(list(group))
-        there = float(np.median(logs[at:until]))
-        is_far = abs(there - level) >= _MIN_BRIEF_EFFECT * most and abs(math.expm1(there - level)) >= MIN_CHANGE
-        if side and is_far and MIN_BRIEF <= until - at < MIN_BESIDE:
-            stays.append((at, until, there))
-        at = until
-    for since, until, there in stays if len(stays) <= _MAX_STAYS else ():
-        if since > begin:
-            counts = since - begin, until - since
-            yield _Candidate(at=since, before=level, after=there, deviation=deviation, counts=counts)
-        if until < end:
-            counts = until - since, end - until
-            yield _Candidate(at=until, before=there, after=level, deviation=deviation, counts=counts)
+        end = begin + len(list(group))
+        size = float(np.median(off[begin:end]))
+        is_far = abs(size) >= _MIN_EFFECT_OF_STAY * deviation and abs(math.expm1(size)) >= MIN_CHANGE
+        if side and is_far and MIN_STAY <= end - begin < MIN_BESIDE:
+            levels = unit * math.exp(around), unit * math.exp(around + size)
+            stays.append(Stay(begin=first + begin, end=first + end, around=levels[0], there=levels[1]))
+        begin = end
+    return stays if len(stays) <= _MAX_STAYS else []
 
 
 class _Series:
