@@ -16,9 +16,10 @@ from quadbench.cli.options import Options, Subparsers, add_command, counted, dur
 from quadbench.devices.addresses import parse_address
 from quadbench.errors import UnknownNameError, UserError, quote
 from quadbench.host import user_and_host
-from quadbench.nightly.history import bisect, last_change, sentence, subjects_of, tables
+from quadbench.nightly.history import bisect, case_history, last_change, sentence, subjects_of, summary, tables
 from quadbench.nightly.history_formats import CaseData, CaseDocument, CaseList, case_lines, case_table, read_cases, render_history
 from quadbench.nightly.night_file import Limits
+from quadbench.nightly.outside import read_outside
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import rulings_by_acknowledgement
 from quadbench.observer import Observer
@@ -63,6 +64,14 @@ def add(commands: Subparsers) -> None:
     word.add_argument("--figure", metavar="KEY", help="only this figure, such as end_to_end or peak_ram (default: all)")
     word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
     parser.add_argument(
+        "--from",
+        nargs="+",
+        type=Path,
+        dest="files",
+        metavar="FILE",
+        help="read figures that others measured: CSV, Parquet, JSON, or perf.yaml of AI Hub (default: this folder's nights)",
+    )
+    parser.add_argument(
         "--html", type=output_file, metavar="FILE", help="also write a page to this file: self-contained, without scripts"
     )
     parser.add_argument(
@@ -80,6 +89,8 @@ def run(options: Options) -> int:
         refuse_given("history without an acknowledgement", options, "until", "night", "figure", "task", hint=hint)
     elif options.bisect:
         raise UserError("--bisect and --acknowledge exclude each other", hint="give one of them")
+    if options.files:
+        return _show_outside(options)
     if options.case is None:
         return _list(options)
     if options.html and (options.bisect or options.acknowledge is not None):
@@ -112,16 +123,43 @@ def _list(options: Options) -> int:
     return 0
 
 
+def _show_outside(options: Options) -> int:
+    """Print the history of cases that others measured, read from files."""
+    hint = "store nights here, or leave it out"
+    refuse_given("history --from", options, "acknowledge", "bisect", hint=hint)
+    outside = read_outside(options.files)
+    names = {series[-1].case for series in outside.series}
+    if options.case is not None and options.case not in names:
+        raise UnknownNameError("case", options.case, names)
+    series = [one for one in outside.series if options.case in (None, one[-1].case)]
+    addresses = {one[-1].address for one in series}
+    wanted = set(listed_devices(options.devices) or addresses)
+    if unknown := sorted(wanted - addresses):
+        raise UnknownNameError("device", unknown[0], addresses)
+    chosen = [one for one in series if one[-1].address in wanted]
+    if outside.repeated:
+        print_note(f"{plural(outside.repeated, 'row')} repeat an earlier sample and do not count")
+    return _print_cases(options, [CaseData(history=case_history(one, (), (), is_whole=True), nights=one) for one in chosen])
+
+
 def _show(options: Options) -> int:
     """Print the history of a nightly test case: which measured metrics changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
         entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
+    return _print_cases(options, entries)
+
+
+def _print_cases(options: Options, entries: Sequence[CaseData]) -> int:
     histories = [one.history for one in entries]
     if options.html:
         write_history(options, entries)
     if options.json:
         print_json(CaseDocument(case=options.case, devices=tuple(histories)))
+        return 0
+    if options.case is None:
+        for text in summary(histories, datetime.now(UTC)):
+            print_text(text)
         return 0
     for history in histories:
         for table in tables(history):
@@ -273,6 +311,7 @@ def write_history(options: Options, cases: Sequence[CaseData]) -> None:
     asked = [options.case] if options.case else []
     asked += ["--devices", options.devices] if options.devices else []
     asked += ["--all"] if options.all else []
+    asked += ["--from", *map(str, options.files)] if options.files else []
     commands = {
         "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
         "As data": next_command(options, "history", *asked, "--json"),
@@ -302,6 +341,10 @@ def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> di
         until = min((change.word.until for change in changes if change.word), default=None)
         ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
         return {f"Nothing has to be done{ends}": ""}
+    if not latest.history.is_in_turn:
+        return {
+            "To see whether the files are the cause, launch both in turn": next_command(options, "compare", "BEFORE", "AFTER")
+        }
     on_it = ("history", latest.history.case, "--devices", latest.history.address)
     bisect_it = (*on_it, "--bisect", latest.before.last, latest.segment.first)
     accept_it = (*on_it, *_ACCEPTING)

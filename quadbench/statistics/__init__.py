@@ -7,7 +7,8 @@ summary.py            medians, percentiles, outliers, warm-up iterations still n
 intervals.py          confidence intervals by Student's t, skewed means, exact sign-flip test
 launch_comparison.py  verdicts from A B B A blocks, from two runs, from pairs
 multiple_testing.py   several looks at one comparison; many metrics (Holm); launches needed
-change_points.py      lasting shifts in a time series, and its usual spread
+change_points.py      lasting shifts and brief stays in a time series, and its usual spread
+modes.py              two modes of a time series, such as two speeds of a device
 """
 
 from quadbench.statistics.launch_comparison import EQUIVALENCE_MARGIN, LAUNCHES_PER_BLOCK, MIN_BLOCKS, Verdict
