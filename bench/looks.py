@@ -1,6 +1,7 @@
 """Simulated launches of two sides -> how often a comparison that is looked at 6, 10 and 16 blocks calls them apart, and when.
 
 python bench/looks.py --series 2000
+python bench/looks.py --far --series 4000 --seed 100
 """
 
 import argparse
@@ -16,6 +17,7 @@ from quadbench.statistics.multiple_testing import LOOKS, planned_looks
 NOISE = (0.005, 0.01, 0.02, 0.04)  # of a launch's logarithm
 EFFECTS = (0.0, 0.02, 0.05, 0.1)
 TO_SEE = 0.05
+FAR_SHARES, FAR_SIZES = (0.0, 0.02, 0.05), (0.2, 0.5)  # of launches; the logarithm by which these are slower
 PLANNED_NOISE = (0.01, 0.02, 0.03, 0.04, 0.05)
 
 
@@ -45,6 +47,26 @@ def planned_verdict(rng: np.random.Generator, effect: float, noise: float) -> tu
     return *_looked_at(a, b, looks.margin, looks), True
 
 
+def print_far(series: int, seed: int) -> None:
+    """Print how often comparisons err and find effects while some launches of either side are far slower."""
+    for share in FAR_SHARES:
+        for size in FAR_SIZES if share else (0.0,):
+            for noise in (0.005, 0.01):
+                for margin, effect in ((0.0, 0.0), (LOOKS.margin, 0.0), (LOOKS.margin, LOOKS.margin), (LOOKS.margin, 0.05)):
+                    rng, counts, taken = np.random.default_rng(seed), Counter[Verdict](), 0
+                    for _ in range(series):
+                        logs = rng.normal(0, noise, (2, 2 * LOOKS.at[-1])) + size * (rng.random((2, 2 * LOOKS.at[-1])) < share)
+                        a, b = np.exp(logs[0]).tolist(), ((1 + effect) * np.exp(logs[1])).tolist()
+                        verdict, blocks = _looked_at(a, b, margin, LOOKS)
+                        counts[verdict] += 1
+                        taken += blocks
+                    apart = counts[Verdict.WORSE] + counts[Verdict.BETTER]
+                    low, high = share_interval(apart, series)
+                    told = f"{apart / series:.1%} ({low:.1%} to {high:.1%}) | {counts[Verdict.SAME] / series:.1%}"
+                    case = f"{share:.0%} | {size:.0%} | {noise:.1%} | {margin:.0%} | {effect:.0%}"
+                    print(f"| {case} | {told} | {taken / series:.1f} |", flush=True)  # noqa: T201
+
+
 def print_planned(series: int, noises: Sequence[float], effects: Sequence[float], seed: int) -> None:
     """Print how often planned comparisons err at the margin itself, and find the effect that they were planned for."""
     rng = np.random.default_rng(seed)
@@ -66,7 +88,12 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=PLANNED_NOISE, help="of planned comparisons")
     parser.add_argument("--effect", type=float, nargs="+", default=(0.0, TO_SEE / 2, TO_SEE), help="of planned comparisons")
     parser.add_argument("--seed", type=int, default=1, help="of planned comparisons")
+    parser.add_argument("--far", action="store_true", help="comparisons with far launches alone")
     options = parser.parse_args()
+    if options.far:
+        print("| far launches | slower by | noise | margin | effect | WORSE or BETTER | SAME | blocks |")  # noqa: T201
+        print("|---|---|---|---|---|---|---|---|")  # noqa: T201
+        return print_far(options.series, options.seed)
     planned = (options.series, options.noise, options.effect, options.seed)
     if options.planned:
         return print_planned(*planned)

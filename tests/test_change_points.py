@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sentences import raising
 
-from quadbench.statistics.change_points import MIN_BESIDE, _candidates, _Series, shifts
+from quadbench.statistics.change_points import MIN_BESIDE, MIN_STAY, _candidates, _Series, find_levels, shifts
 from quadbench.statistics.launch_comparison import share_interval
 
 HANA = Path(__file__).parent / "data" / "hana_small_2021"
@@ -92,3 +92,48 @@ def test_pure_noise_is_hardly_ever_taken_for_a_shift() -> None:
     rng = np.random.default_rng(2)
     alarms = sum(bool(shifts(rng.normal(100, 3, 60))) for _ in range(200))
     assert share_interval(alarms, 200)[1] < 0.05
+
+
+def test_a_step_in_a_long_series_is_found_though_its_noise_differs_elsewhere() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 1, 600) * np.where(np.arange(600) < 400, 0.04, 0.01)
+    assert [shift.at for shift in shifts(100 * np.exp(noise + 0.05 * (np.arange(600) >= 500)))] == [500]
+
+
+def test_a_slow_drift_is_no_shift() -> None:
+    rng = np.random.default_rng(4)
+    alarms = sum(bool(shifts(100 * np.exp(rng.normal(0, 0.01, 60) + 0.002 * np.arange(60)))) for _ in range(40))
+    assert alarms <= 2
+
+
+def test_two_speeds_are_recognised_and_a_step_is_judged_within_them() -> None:
+    rng = np.random.default_rng(5)
+    slow = rng.random(120) < 0.3
+    levels = find_levels(100 * np.exp(rng.normal(0, 0.01, 120) + 0.1 * slow + 0.04 * (np.arange(120) >= 80)))
+    assert levels.modes is not None
+    assert levels.modes.gap == pytest.approx(0.1, abs=0.01)
+    assert levels.modes.is_slow.tolist() == slow.tolist()
+    (shift,) = levels.shifts
+    assert shift.at == pytest.approx(80, abs=2)
+    assert shift.change == pytest.approx(0.04, abs=0.01)
+
+
+@pytest.mark.parametrize("values", [[1.0] * 60, [1.0] * 30 + [1.1] * 30, [1.0] * 20 + [1.1] * 20 + [1.0] * 20])
+def test_a_step_or_a_step_taken_back_is_no_second_speed(values: list[float]) -> None:
+    assert find_levels(values).modes is None
+
+
+@pytest.mark.parametrize("count", [MIN_STAY, MIN_BESIDE - 1])
+@pytest.mark.parametrize("at", [0, 30, 60])
+def test_a_brief_stay_is_told_wherever_it_is(count: int, at: int) -> None:
+    noise = np.random.default_rng(6).normal(0, 0.01, 60 + count)
+    noise[at : at + count] += 0.1
+    levels = find_levels(100 * np.exp(noise))
+    ((stay,), none) = levels.stays, levels.shifts
+    assert (stay.begin, stay.end, none) == (at, at + count, ())
+    assert stay.there / stay.around == pytest.approx(1.105, abs=0.02)
+
+
+def test_noise_has_hardly_ever_a_brief_stay() -> None:
+    rng = np.random.default_rng(7)
+    assert sum(bool(find_levels(rng.normal(100, 3, 60)).stays) for _ in range(200)) == 0

@@ -141,19 +141,19 @@ def _checked(path: Path, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Itera
             yield _Row(place=f"'{path}', {place}", sample=adapter.validate_python(row))
         except ValidationError as error:
             column = str(error.errors(include_url=False)[0]["loc"][0])
-            found = f", found {quote(str(row[column]))}" if column in row else ""
+            given = f", found {quote(str(row[column]))}" if column in row else ""
             reason = first_problem(error).partition(": ")[2]
-            raise UserError(f"'{path}', {place}, column {quote(column)}: {reason}{found}", hint=HINT) from error
+            raise UserError(f"'{path}', {place}, column {quote(column)}: {reason}{given}", hint=HINT) from error
 
 
 def _require_columns(path: Path, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     unknown = sorted(set(names) - set(_COLUMNS))
     missing = [name for name in _REQUIRED if name not in names]
-    for what, found in (("twice", twice), ("that is not known", unknown)):
-        if found:
+    for what, wrong in (("twice", twice), ("that is not known", unknown)):
+        if wrong:
             expected = f"expected each of {', '.join(_COLUMNS)} at most once"
-            raise UserError(f"'{path}' has a column {what}: {quote(found[0])}; {expected}", hint=HINT)
+            raise UserError(f"'{path}' has a column {what}: {quote(wrong[0])}; {expected}", hint=HINT)
     if missing:
         raise UserError(f"'{path}' has no column {quote(missing[0])}; expected {', '.join(_REQUIRED)}", hint=HINT)
 
@@ -169,8 +169,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         _require_columns(path, names)
         for cells in lines:
             if cells and len(cells) != len(names):
-                found = f"found {len(cells)} cells, expected {len(names)}"
-                raise UserError(f"'{path}', row {lines.line_num}: {found}", hint=HINT)
+                counts = f"found {len(cells)} cells, expected {len(names)}"
+                raise UserError(f"'{path}', row {lines.line_num}: {counts}", hint=HINT)
             if cells:
                 yield f"row {lines.line_num}", dict(zip(names, cells, strict=True))
     except csv.Error as error:
@@ -201,8 +201,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         size_bytes = sum(group.total_byte_size for group in groups)
         if file.metadata.num_rows > MAX_ROWS or size_bytes > _MAX_PARQUET_BYTES:
-            found = f"{file.metadata.num_rows} rows of {size_bytes} bytes"
-            raise UserError(f"'{path}' has {found}; expected at most {MAX_ROWS} rows of {_MAX_PARQUET_BYTES} bytes", hint=HINT)
+            size = f"{file.metadata.num_rows} rows of {size_bytes} bytes"
+            raise UserError(f"'{path}' has {size}; expected at most {MAX_ROWS} rows of {_MAX_PARQUET_BYTES} bytes", hint=HINT)
         rows = (row for batch in file.read().to_batches(max_chunksize=_BATCH) for row in batch.to_pylist())
         yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
     except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: a column of columns

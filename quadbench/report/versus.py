@@ -305,7 +305,9 @@ def sentence(device: VersusDevice) -> str:
         return f"{where}, {_stored_sentence(row)}. Whether they caused it is unknown: the runs were not launched in turn."
     if row is None or row.comparison is None or row.comparison.ratio is None:
         return f"{where}, there are no times to compare{f': {device.broken}' if device.broken else ''}."
-    early = f"; the comparison ended early: {device.broken}" if device.broken else ""
+    far = row.comparison.far_blocks
+    early = f"; {plural(far, 'block')} far from all others left out of the interval" if far else ""
+    early += f"; the comparison ended early: {device.broken}" if device.broken else ""
     circumstances = [words for caveat, words in _UNDOING.items() if caveat in device.caveats]  # possible causes of the difference
     but = "and" if row.comparison.verdict is Verdict.INCONCLUSIVE else "but"
     undone = f", {but} measured {' and '.join(circumstances)}" if circumstances else ""

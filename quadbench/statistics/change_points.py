@@ -110,17 +110,17 @@ def find_levels(values: Sequence[float]) -> Levels:
     modes = find_modes(logs)
     if modes:
         logs = modes.flat
-    found = tuple(one.shift(level) for one in _lasting(logs)) if logs.size >= 2 * MIN_BESIDE else ()
-    parts = pairwise([0, *(shift.at for shift in found), logs.size])
+    lasting = tuple(one.shift(level) for one in _lasting(logs)) if logs.size >= 2 * MIN_BESIDE else ()
+    parts = pairwise([0, *(shift.at for shift in lasting), logs.size])
     stays = tuple(stay for begin, end in parts for stay in _stays(logs[begin:end], begin, level))
     flat = tuple((level * np.exp(logs)).tolist()) if modes else tuple(data.tolist())
-    return Levels(flat=flat, modes=modes, shifts=found, stays=stays)
+    return Levels(flat=flat, modes=modes, shifts=lasting, stays=stays)
 
 
 def _lasting(logs: NDArray[np.float64]) -> list["_Candidate"]:
-    found = _Search(logs)
-    found.remove_weak()
-    return found.candidates
+    search = _Search(logs)
+    search.remove_weak()
+    return search.candidates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ CONFIDENCE = 0.95
 EQUIVALENCE_MARGIN = 0.02
 LAUNCHES_PER_BLOCK = 2  # of each of the two builds, in the order A B B A
 
+_FAR_LEVEL = 0.001  # the chance that a block of normally distributed differences is called far
+_FAR_SHARE = 6  # at most one block in so many is
+
 # With fewer blocks no sign-flip test can reach p <= 0.05: its smallest two-sided p is 2 / 2^n.
 MIN_BLOCKS = 6
 
@@ -33,7 +36,8 @@ class Comparison:
     """The comparison of builds A and B from A B B A launch blocks. `ratio` is B / A, with confidence interval `low` to `high`.
 
     `low` and `high` are None below two blocks. `blocks_needed` is set for INCONCLUSIVE: about how many blocks would give a
-    verdict with the same spread. It is None with fewer than two blocks, or if no affordable number would.
+    verdict with the same spread. It is None with fewer than two blocks, or if no affordable number would. `far_blocks` counts
+    blocks with a far launch, whose size does not count.
     """
 
     blocks: int
@@ -43,6 +47,7 @@ class Comparison:
     sign_flip_p: float | None
     verdict: Verdict
     blocks_needed: int | None
+    far_blocks: int = 0
 
 
 def compare_launches(
@@ -52,7 +57,8 @@ def compare_launches(
 
     Each block's d is the mean of log B minus the mean of log A, which cancels a linear drift. An incomplete block is left out.
     A verdict needs the whole interval on one side of the margin, or within it (SAME). WORSE and BETTER also need an exact
-    sign-flip p of at most 0.05. With more than MAX_BLOCKS blocks the interval alone decides, and there is no p. A higher
+    sign-flip p of at most 0.05. A far block (`_far_blocks`) is left out of the interval; in the sign-flip test it counts as the
+    nearest other block. With more than MAX_BLOCKS blocks the interval alone decides, and there is no p. A higher
     `confidence` compensates for several looks (`Looks`).
     """
     differences = block_differences(a, b)
@@ -61,8 +67,10 @@ def compare_launches(
         return Comparison(
             blocks=0, ratio=None, low=None, high=None, sign_flip_p=None, verdict=Verdict.INCONCLUSIVE, blocks_needed=None
         )
-    mean, half = float(np.mean(differences)), half_width(differences, confidence)
-    p = sign_flip_p(differences) if n <= MAX_BLOCKS else None
+    far = _far_blocks(differences)
+    near = [difference for number, difference in enumerate(differences) if number not in far]
+    mean, half = float(np.mean(near)), half_width(near, confidence)
+    p = sign_flip_p(np.clip(differences, min(near), max(near)).tolist()) if n <= MAX_BLOCKS else None
     verdict = Verdict.INCONCLUSIVE
     if n >= MIN_BLOCKS and half is not None:
         by_interval = verdict_between(mean - half, mean + half, margin)
@@ -74,8 +82,26 @@ def compare_launches(
         high=math.exp(mean + half) if half is not None else None,
         sign_flip_p=p,
         verdict=verdict,
-        blocks_needed=_blocks_needed(differences, math.log1p(margin), confidence) if verdict is Verdict.INCONCLUSIVE else None,
+        blocks_needed=_blocks_needed(near, math.log1p(margin), confidence) if verdict is Verdict.INCONCLUSIVE else None,
+        far_blocks=len(far),
     )
+
+
+def _far_blocks(differences: Sequence[float]) -> frozenset[int]:
+    """Return the indexes of differences that are far from all others, at most one in six (generalized ESD test, Rosner 1983).
+
+    The k-th of them is compared with the values that are nearer, by Student's t. The largest k that is far decides, so that far
+    values cannot hide each other.
+    """
+    data = np.asarray(differences)
+    order = np.argsort(np.abs(data - np.median(data)))
+    for count in range(data.size // _FAR_SHARE, 0, -1):
+        near, far = data[order[:-count]], float(data[order[-count]])
+        error = float(near.std(ddof=1)) * math.sqrt(1 + 1 / near.size)
+        chance = _FAR_LEVEL / 2 / (near.size + 1)
+        if abs(far - float(near.mean())) > t_quantile(1 - chance, near.size - 1) * error > 0:
+            return frozenset(order[-count:].tolist())
+    return frozenset()
 
 
 def block_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
@@ -129,7 +155,8 @@ class PairedComparison:
     """The mean difference between paired values, and its 95 % interval `low` to `high`. With one pair, `low` and `high` are None.
 
     `is_told_apart` means that the mean is not 0. It needs MIN_BLOCKS pairs, the whole interval on one side of 0, and an exact
-    sign-flip p of at most 0.05. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
+    sign-flip p of at most 0.05. A far block (`_far_blocks`) is left out of the interval; in the sign-flip test it counts as the
+    nearest other block. With more than MAX_BLOCKS pairs there is no p, and the interval alone decides.
     """
 
     pairs: int

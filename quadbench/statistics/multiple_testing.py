@@ -118,8 +118,9 @@ def adjust_verdicts(compared: Sequence[Comparison], confidence: float) -> list[C
 def _p_of(one: Comparison, confidence: float) -> float:
     if one.ratio is None or one.high is None:
         return 1.0
-    error = math.log(one.high / one.ratio) / t_quantile((1 + confidence) / 2, one.blocks - 1)
-    return t_p(math.log(one.ratio), error, one.blocks - 1)
+    degrees = one.blocks - one.far_blocks - 1
+    error = math.log(one.high / one.ratio) / t_quantile((1 + confidence) / 2, degrees)
+    return t_p(math.log(one.ratio), error, degrees)
 
 
 def holm(p: Sequence[float]) -> list[float]:
