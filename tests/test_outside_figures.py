@@ -96,7 +96,7 @@ def test_a_perf_file_of_ai_hub_is_read_and_its_jobs_count_once(tmp_path: Path) -
     for path in paths:
         shutil.copy(PERF, path)
     outside = read_outside(paths)
-    assert outside.repeated == len(outside.series) == 6
+    assert outside.repeated == len(outside.series) == 5
     assert {night.night for series in outside.series for night in series} == {"2026-01-05"}
     night = next(series[0] for series in outside.series if "precompiled" in series[0].case)
     assert night.case == "stable_diffusion_v1_5 w8a16 text_encoder precompiled_qnn_onnx"

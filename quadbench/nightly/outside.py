@@ -60,7 +60,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=_MAX_TEXT)]
 _Words = Annotated[Annotated[str, Field(max_length=_MAX_TEXT)] | None, BeforeValidator(_none_if_empty)]
 
 
-class Sample(BaseModel):
+class OutsideSample(BaseModel):
     """A figure of a case on a device at a time, as one row of a file states it. `sample` is the name of the measurement."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,7 +80,7 @@ class _Row:
     """A sample with its place in a file, such as `perf.csv: row 7`."""
 
     place: str
-    sample: Sample
+    sample: OutsideSample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 def _checked(path: Path, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[_Row]:
     """Yield the rows of a file as samples. A row comes with its place in the file, such as `row 7`."""
-    adapter = TypeAdapter(Sample)
+    adapter = TypeAdapter(OutsideSample)
     for number, (place, row) in enumerate(rows):
         if number == MAX_ROWS:
             raise UserError(f"'{path}': more than {MAX_ROWS} rows; expected fewer", hint="give the latest rows alone")
