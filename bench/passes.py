@@ -199,8 +199,10 @@ def unet_bench(prepared: PreparedRecipe, scratch: Path) -> Bench:
 def text_bench(prepared: PreparedRecipe, scratch: Path) -> Bench:
     """Calibrate with random rows of tokens; measure with a prompt."""
     foundation = prepared.foundation
-    prompt = np.array([foundation.tokenize("noto red apple")], np.int32)
-    tokens = np.random.default_rng(0).integers(len(foundation.tokenizer), size=(TOKEN_ROWS, prompt.size), dtype=np.int32)
+    prompt = np.array([foundation.tokenize("noto red apple")["input_ids"]], np.int32)
+    tokens = np.random.default_rng(0).integers(
+        len(foundation.tokenizers["tokenizer"]), size=(TOKEN_ROWS, prompt.size), dtype=np.int32
+    )
     feeds = [{"input_ids": row[None]} for row in (*prompt, *tokens)]
     export = partial(export_component, foundation, Component.TEXT_ENCODER, scratch)
     return Bench(component=Component.TEXT_ENCODER, feeds=feeds, feed=feeds[0], lora={}, export=export)

@@ -167,7 +167,7 @@ class Subject:
         encoders, table, size = self.prepared.encoders, self.task.table, self.prepared.foundation.sizes.latent
         latent = run_table(
             table,
-            Denoiser(unet=unet, condition=encoders.condition(item, self.task.features, lora, self.task.task.guidance)),
+            Denoiser(unet=unet, condition=encoders.condition(item, self.task.embedded, lora, self.task.task.guidance)),
             latent=encoders.latent(item),
             noise=item.noise(self.prepared.foundation, len(table.steps)),
             mask=item.latent_mask(size),

@@ -18,7 +18,7 @@ import torch
 from quadbench.artifacts import Component
 from quadbench.quad.adapters.adapter import mix_adapters
 from quadbench.quad.items import Item, PreparedTask, start_keys
-from quadbench.quad.model.foundation import time_features
+from quadbench.quad.model.foundation import embedded_conditions
 from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare
 from quadbench.quad.runner import Denoiser, GraphSession
 from quadbench.quad.samplers.ddim import ddim_table
@@ -76,8 +76,8 @@ def compare(prepared: PreparedRecipe, task: PreparedTask, steps: int, seed: int,
 
 def _image(prepared: PreparedRecipe, task: PreparedTask, table: SamplerTable, item: Item) -> torch.Tensor:
     adapter = mix_adapters(prepared.adapters, task.task.adapter)
-    features = time_features(prepared.foundation, list(table.timesteps))
-    condition = prepared.encoders.condition(item, features, prepared.feed(adapter), task.task.guidance)
+    embedded = embedded_conditions(prepared.foundation, table.timesteps)
+    condition = prepared.encoders.condition(item, embedded, prepared.feed(adapter), task.task.guidance)
     latent = run_table(
         table,
         Denoiser(unet=prepared.unet, condition=condition),

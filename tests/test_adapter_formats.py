@@ -53,8 +53,8 @@ def eps_of_loader(foundation: Foundation, path: Path, **options: object) -> torc
     unet = copy.deepcopy(foundation.unet)
     pipeline = StableDiffusionPipeline(
         vae=foundation.vae,
-        text_encoder=foundation.text_encoder,
-        tokenizer=foundation.tokenizer,
+        text_encoder=foundation.part("text_encoder"),
+        tokenizer=foundation.tokenizers["tokenizer"],
         unet=unet,
         scheduler=None,
         safety_checker=None,

@@ -17,6 +17,7 @@ from support.tiny_model import write_adapter  # noqa: E402
 from quadbench.errors import AdapterError  # noqa: E402
 from quadbench.quad.adapters.adapter import Adapter, graph_tensors, merge, shared_ranks  # noqa: E402
 from quadbench.quad.adapters.loading import load_adapter, sites_of_unet  # noqa: E402
+from quadbench.quad.families.sd1 import SD1  # noqa: E402
 from quadbench.quad.model.float_graphs import with_plain_attention  # noqa: E402
 from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.model.lora import UnetGraph  # noqa: E402
@@ -49,10 +50,10 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def _graph_eps(unet: UNet2DConditionModel, adapter: object, ranks: dict[str, int]) -> torch.Tensor:
     sample, timestep, text = _inputs()
-    graph = UnetGraph(with_plain_attention(unet), ranks)
+    graph = UnetGraph(with_plain_attention(unet), SD1.conditions, ranks)
     tensors = graph_tensors(adapter, graph.lora_shapes)
     with torch.no_grad():
-        return graph(sample, unet.time_proj(timestep), text, [tensors[name] for name in graph.lora_names])
+        return graph(sample, [unet.time_proj(timestep), text], [tensors[name] for name in graph.lora_names])
 
 
 @pytest.mark.parametrize("name", ["first", "second"])

@@ -210,7 +210,7 @@ def prompted(tiny_recipe: Path) -> PreparedTask:
     foundation, task = load_foundation(tiny_recipe.parent / "model"), load_recipe(tiny_recipe).tasks[2]
     table, items = fixed_table(task, foundation), task_items(task, foundation, calibration_samples=5)
     assert table is not None
-    return PreparedTask(task=task, table=table, features=torch.zeros(3, 4), items=items)
+    return PreparedTask(task=task, table=table, embedded={"time_features": torch.zeros(3, 4)}, items=items)
 
 
 def test_a_prompt_that_calibrates_twice_either_trains_or_judges(prompted: PreparedTask) -> None:

@@ -12,6 +12,7 @@ from support.sentences import raising, says
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, SpecError, UserError
 from quadbench.quad.cache import digests_of
+from quadbench.quad.families.sd1 import SD1
 from quadbench.quad.model_files import foundation_files
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.digests import sha256_of
@@ -157,7 +158,7 @@ def test_a_folder_that_cannot_be_entered_is_a_problem_and_no_traceback(
 
     monkeypatch.setattr(Path, "stat", refuse)  # of which Path.is_dir and Path.is_file raise what it raises, unlike os.path
     with raising(UserError, "model_index.json"):
-        foundation_files(tiny_recipe.parent / "model")
+        foundation_files(tiny_recipe.parent / "model", SD1.folders)
 
 
 FOLDERS = "{source: peft, path: adapters/first}"

@@ -17,7 +17,7 @@ from support.sentences import raising, says  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
 from quadbench.quad.cache import digests_of  # noqa: E402
 from quadbench.quad.model.float_graphs import copy_of_modules  # noqa: E402
-from quadbench.quad.model.foundation import clip_tokenizer, load_checkpoint, load_foundation, random_module, time_features  # noqa: E402
+from quadbench.quad.model.foundation import clip_tokenizer, embedded_conditions, load_checkpoint, load_foundation, random_module  # noqa: E402
 from quadbench.quad.model_files import part_folder  # noqa: E402
 from quadbench.recipe import CheckpointFoundation  # noqa: E402
 from quadbench.recipe.recipe import load_recipe  # noqa: E402
@@ -96,10 +96,10 @@ def test_a_single_file_gives_the_model_that_it_was_made_of(geometry: str, tmp_pa
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts)
     foundation = load_checkpoint(path, geometry)
     for part, expected in parts.items():
-        weights = getattr(foundation, part).state_dict()
+        weights = foundation.part(part).state_dict()
         assert {k: torch.equal(weights[k], v) for k, v in expected.state_dict().items()} == dict.fromkeys(weights, True), part
-    assert len(foundation.tokenize("a cat")) == 77
-    assert time_features(foundation, [1.0, 2.0]).shape == (2, 16)
+    assert len(foundation.tokenize("a cat")["input_ids"]) == 77
+    assert embedded_conditions(foundation, [1.0, 2.0])["time_features"].shape == (2, 16)
 
 
 def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_single_file_without_a_text_encoder_is_refused(geometry: str, tmp_path
     parts = {part: random_module(geometry, part, seed=3) for part in ("unet", "vae")}
     path = write_ldm_checkpoint(tmp_path / "model.safetensors", **parts, text_encoder=None)
     with raising(UserError, "model.safetensors"):
-        load_checkpoint(path, geometry).text_encoder  # noqa: B018
+        load_checkpoint(path, geometry).part("text_encoder")
 
 
 @pytest.mark.parametrize(("value", "holds"), [(float("nan"), ""), (float("inf"), ""), (3e38, 65504)])
@@ -133,7 +133,7 @@ def test_weights_that_no_model_has_are_refused_when_they_are_read(
     tensors[name][0] = value
     save_file(tensors, path, metadata={"format": "pt"})
     with raising(UserError, holds, name, part):
-        getattr(load_foundation(folder), part)
+        load_foundation(folder).part(part)
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_weights_that_a_library_would_draw_or_convert_are_refused(
         tensors[name] = changed
     save_file(tensors, path, metadata={"format": "pt"})
     with raising(UserError, name, kind):
-        getattr(load_foundation(model), part)
+        load_foundation(model).part(part)
 
 
 def test_a_text_encoder_of_another_configuration_is_refused(model: Path) -> None:
     (model / "text_encoder/config.json").write_text("{}")
     with raising(UserError, "text_encoder"):
-        assert load_foundation(model).text_encoder
+        assert load_foundation(model).part("text_encoder")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def _linear(scratch: Path) -> onnx.ModelProto:
     """A graph of one layer whose weights lie in a file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-        return export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=scratch)
+        return export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_names=["y"], scratch=scratch)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     module = torch.nn.Linear(32, 16)
-    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_names=["y"], scratch=tmp_path)
     held = {i.name: value(i) for i in model.graph.initializer}
     assert sorted(array.shape for array in held.values()) == [(16,), (16, 32)]
     assert any(np.array_equal(array, module.weight.detach().numpy()) for array in held.values())
@@ -115,7 +115,7 @@ def test_mapped_weights_are_the_module_s_own(tmp_path: Path, monkeypatch: pytest
 def test_a_stored_graph_is_opened_without_its_weights_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
     module = torch.nn.Linear(32, 16)
-    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    model = export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_names=["y"], scratch=tmp_path)
     weights = file_of(model)
     assert weights
     stored = tmp_path / "stored"
@@ -237,7 +237,7 @@ def test_weights_are_those_of_the_file_that_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inline_limit_bytes", [0, 2**20])
 def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline_limit_bytes: int) -> None:
     monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", inline_limit_bytes)
-    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    model = export_graph(torch.nn.Linear(32, 16), [torch.zeros(1, 32)], input_names=["x"], output_names=["y"], scratch=tmp_path)
     matrix = next(i for i in model.graph.initializer if len(i.dims) == 2)
     before = np.array(value(matrix))
     transpose(matrix)
@@ -246,7 +246,7 @@ def test_a_matrix_is_turned_where_it_lies(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_quantized_graph_holds_all_of_its_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float_graphs, "INLINE_LIMIT_BYTES", 0)
-    model = export_graph(_Reordered(), [torch.zeros(1, 64)], input_names=["x"], output_name="y", scratch=tmp_path)
+    model = export_graph(_Reordered(), [torch.zeros(1, 64)], input_names=["x"], output_names=["y"], scratch=tmp_path)
     assert any(i.data_type == onnx.TensorProto.INT64 and uses_external_data(i) for i in model.graph.initializer)
     x = np.linspace(-1, 1, 64, dtype=np.float32)[None]
     quantized = quantize_graph(model, activation_encodings(model, observe_ranges(model, [{"x": x}]), dtype="uint16"))
@@ -284,7 +284,7 @@ def test_discarding_weights_removes_nothing_that_lies_beside_them(tmp_path: Path
 def test_a_module_is_not_kept_after_it_was_traced(tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.Linear(16, 8))
     held = [weakref.ref(parameter) for parameter in module.parameters()]
-    export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_name="y", scratch=tmp_path)
+    export_graph(module, [torch.zeros(1, 32)], input_names=["x"], output_names=["y"], scratch=tmp_path)
     del module
     gc.collect()
     assert [reference() for reference in held] == [None] * 4

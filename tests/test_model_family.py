@@ -14,8 +14,9 @@ from support.sentences import raising, reads, says  # noqa: E402
 
 from quadbench.cli import main  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
+from quadbench.quad.families.sd1 import SD1  # noqa: E402
 from quadbench.quad.inputs import check_references, read_recipe  # noqa: E402
-from quadbench.quad.model_family import Family, read_folder, read_model  # noqa: E402
+from quadbench.quad.model_family import read_folder, read_model  # noqa: E402
 from quadbench.recipe import CheckpointFoundation, Recipe  # noqa: E402
 from quadbench.recipe.tasks import DiffusersFoundation  # noqa: E402
 
@@ -209,7 +210,7 @@ def test_a_lora_of_another_family_is_refused_by_its_name(tensors: dict[str, torc
 
 @pytest.mark.parametrize("name", [f"lora_unet_{SITE}", "lora_unet_down_blocks_0_resnets_0_conv1"])
 def test_a_lora_of_the_models_own_family_passes(name: str, folder: Path) -> None:
-    assert check_references(recipe_with(folder, lora_of(16, name))).family is Family.SD1
+    assert check_references(recipe_with(folder, lora_of(16, name))).family is SD1
 
 
 @pytest.mark.parametrize(

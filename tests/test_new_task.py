@@ -30,7 +30,7 @@ def case_of(recipe: Recipe, foundation: Foundation) -> tuple[TaskAssets, tuple[I
     """Return `imagine` as a bundle of the recipe has it, and its items."""
     task = next(task for task in recipe.tasks if task.name == "imagine")
     items = task_items(task, foundation, calibration_samples=1).evaluation
-    texts = [(i.name, i.prompt, i.input_ids, i.negative_input_ids) for i in items]
+    texts = [(i.name, i.prompt, i.tokens, i.negative_tokens) for i in items]
     return TaskAssets(
         name=task.name,
         kind=TaskKind(task.kind),
@@ -48,8 +48,8 @@ def case_of(recipe: Recipe, foundation: Foundation) -> tuple[TaskAssets, tuple[I
                 truth=None,
                 reference=None,
                 prompt=prompt,
-                input_ids=ids,
-                negative_input_ids=negative,
+                tokens=ids,
+                negative_tokens=negative,
             )
             for name, prompt, ids, negative in texts
         ),

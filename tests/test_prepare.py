@@ -1,7 +1,9 @@
 """A task's preparation refuses predictions that would spoil all that is taken from them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
@@ -25,7 +27,7 @@ def prepare(recipe: Path, scheme: str, unet: Unet) -> None:
     foundation = load_foundation(recipe.parent / "model")
     encoders = Encoders(
         foundation=foundation,
-        text_encoder=lambda _feed: torch.zeros(1, 16, 16),  # type: ignore[arg-type]
+        text_encoder=SimpleNamespace(outputs=lambda _feed: {"encoder_hidden_states": np.zeros((1, 16, 16), np.float32)}),  # type: ignore[arg-type]
         vae_encoder=lambda _feed: torch.zeros(1, 4, 8, 8),  # type: ignore[arg-type]
     )
     items = task_items(task, foundation, calibration_samples=1)

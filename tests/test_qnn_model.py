@@ -79,7 +79,7 @@ def _sqnr_db(exact: np.ndarray, other: np.ndarray) -> float:
 def _data(graph: Graph, built: StoredBundle) -> Feed:
     """Return seeded noise for floats, a prompt of the first task for tokens, and no LoRA inputs."""
     rng = np.random.default_rng(0)
-    tokens = np.array([built.artifact.tasks[0].items[0].input_ids], np.int32)
+    tokens = np.array([built.artifact.tasks[0].items[0].tokens["input_ids"]], np.int32)
     specs = [spec for spec in graph.inputs if not spec.name.startswith("lora.")]
     return {s.name: tokens if s.dtype == "int32" else rng.standard_normal(s.shape).astype(np.float32) for s in specs}
 

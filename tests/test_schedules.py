@@ -23,7 +23,7 @@ from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
 from quadbench.quad.adapters.adapter import mix_adapters  # noqa: E402
 from quadbench.quad.inputs import read_recipe  # noqa: E402
 from quadbench.quad.items import Item, fixed_table, task_items  # noqa: E402
-from quadbench.quad.model.foundation import Foundation, load_foundation, time_features  # noqa: E402
+from quadbench.quad.model.foundation import Foundation, embedded_conditions, load_foundation  # noqa: E402
 from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
 from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare  # noqa: E402
 from quadbench.quad.reference import reference_for, with_adapters  # noqa: E402
@@ -115,7 +115,7 @@ def drawn(model: Model, foundation: Foundation, task: Task) -> tuple[Item, np.nd
     assert table
     encoders = replace(model.prepared.encoders, foundation=foundation)
     lora = model.prepared.feed(mix_adapters(model.prepared.adapters, task.adapter))
-    condition = encoders.condition(item, time_features(foundation, list(table.timesteps)), lora, task.guidance)
+    condition = encoders.condition(item, embedded_conditions(foundation, table.timesteps), lora, task.guidance)
     denoiser = Denoiser(unet=model.prepared.unet, condition=condition)
     noise = item.noise(foundation, len(table.steps))
     latent = run_table(table, denoiser, latent=torch.zeros_like(noise[:1]), noise=noise)
@@ -231,5 +231,5 @@ def test_a_reference_draws_the_negative_prompt(sd1: Model, guidance: float, tmp_
     assert table
     reference = reference_for(foundation, task, table, {})
     assert max_abs_difference(np.asarray(reference.render(item)), pixels) <= 2
-    empty = replace(item, negative_prompt="", negative_input_ids=foundation.tokenize(""))
+    empty = replace(item, negative_prompt="", negative_tokens=foundation.tokenize(""))
     assert (max_abs_difference(np.asarray(reference.render(empty)), pixels) > 2) is (guidance > 1)

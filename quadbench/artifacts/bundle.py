@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.safe_text import FileName, Line, RelativePath, Sha256, ValidatedBy
@@ -15,6 +15,8 @@ KERNEL_KINDS = ("in_integers", "in_float", "quantize", "dequantize")
 MIB = 2**20  # bytes; sizes are shown in MiB
 SCHEMA_VERSION = 1
 LORA_PREFIX = "lora."  # names of LoRA graph inputs begin with it
+NOISE_PREFIX = "noise."  # names of an item's noise in a task's tensors begin with it
+_OLD_TOKENS = {"input_ids": "tokens", "negative_input_ids": "negative_tokens"}  # keys of items before inputs had names
 ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
@@ -177,7 +179,8 @@ class TaskItem:
     """One evaluation input of a task: prompt, image, mask. Images are 8-bit RGB PNG, masks 8-bit grey PNG (255 = repaint).
 
     `blend` is the weight of the decoded picture in each pixel (8-bit grey PNG), None to use the decoded picture alone. `truth` is
-    the right image, `reference` that of the Python float reference from the same noise, None for random weights.
+    the right image, `reference` that of the Python float reference from the same noise, None for random weights. `tokens` are the
+    prompt's token ids for each input of the text encoder's graph, `negative_tokens` those of the negative prompt.
     """
 
     name: FileName
@@ -187,16 +190,17 @@ class TaskItem:
     truth: FileRef | None
     reference: FileRef | None
     prompt: str
-    input_ids: tuple[int, ...]
-    negative_input_ids: tuple[int, ...]
+    tokens: dict[str, tuple[int, ...]]
+    negative_tokens: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskAssets:
     """A task's settings and evaluation inputs. `table` and `tensors` are files with the sampler's coefficients and noise.
 
-    `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file with `time_features` (steps, C) and, for
-    each item, `noise.<item>` (1 + steps, 4, h, w): the initial noise, then the noise of each step.
+    `table` is JSON (see docs/formats.md, "Sampler tables"), `tensors` a safetensors file. It has the U-Net's inputs that depend
+    on the step (steps, C), such as `time_features`, or on the task (1, C). For each item it has `noise.<item>` (1 + steps, 4, h,
+    w): the initial noise, then the noise of each step.
     """
 
     name: FileName
@@ -335,6 +339,24 @@ class Bundle:
     build_peak_bytes: int | None = None  # peak memory of the build process
     caveats: tuple[Caveat, ...] = ()
     held_out: HeldOutScores | None = None  # None where weights are random
+
+
+def with_named_tokens(manifest: Any) -> Any:
+    """Return a manifest as parsed from JSON, of any form. Items of older bundles, whose token ids are those of the text encoder's
+    only input, get them by its name.
+    """
+    match manifest:
+        case {"tasks": list() as tasks}:
+            items = [item for task in tasks if isinstance(task, dict) for item in _list_of(task.get("items"))]
+            for item in items:
+                for old, new in _OLD_TOKENS.items():
+                    if isinstance(item, dict) and old in item and new not in item:
+                        item[new] = {"input_ids": item.pop(old)}
+    return manifest
+
+
+def _list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,9 @@ def run_check(options: Options) -> int:
     digest = recipe_digest(recipe)
     scheduler = {key: getattr(model.scheduler, key) for key in ("prediction", "spacing", "zero_terminal_snr")}
     answer: dict[str, object] = {"name": recipe.name, "digest": digest, "tasks": [task.name for task in recipe.tasks]}
-    answer["model"] = {"family": model.family, **scheduler}
+    answer["model"] = {"family": model.family.name, **scheduler}
     counts = f"{counted(len(recipe.adapters), 'adapter')}, {counted(len(recipe.tasks), 'task')}"
-    valid = f"{recipe.name}: valid; {counts}, digest {digest[:12]}\nmodel: {model.family}, {model.scheduler.words()}"
+    valid = f"{recipe.name}: valid; {counts}, digest {digest[:12]}\nmodel: {model.family.name}, {model.scheduler.words()}"
     print_answer(options, answer, f"{valid}\nnext: {next_command(options, 'run', options.recipe)}")
     return 0
 

@@ -221,6 +221,6 @@ def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
         "image": path_of(item.image),
         "mask": path_of(item.mask),
         "blend": path_of(item.blend),
-        "input_ids": list(item.input_ids),
-        "negative_input_ids": list(item.negative_input_ids),
+        "input_ids": list(item.tokens["input_ids"]),
+        "negative_input_ids": list(item.negative_tokens["input_ids"]),
     }

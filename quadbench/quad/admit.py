@@ -9,7 +9,7 @@ from PIL.Image import Image
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import Bundle, Caveat, Component, StoredBundle, TaskAssets, TaskItem, Variant
-from quadbench.artifacts.bundle import BaseDigests
+from quadbench.artifacts.bundle import NOISE_PREFIX, BaseDigests
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.quad.adapters.adapter import Adapter, OmittedPart
@@ -219,10 +219,10 @@ def check_items(items: Sequence[Item], like: TaskAssets, tensors: Mapping[str, n
 
 
 def _is_same(own: TaskItem, item: Item, tensors: Mapping[str, np.ndarray], foundation: Foundation, steps: int) -> bool:
-    texts = (own.name, own.prompt, own.input_ids, own.negative_input_ids)
-    if texts != (item.name, item.prompt, item.input_ids, item.negative_input_ids):
+    texts = (own.name, own.prompt, own.tokens, own.negative_tokens)
+    if texts != (item.name, item.prompt, item.tokens, item.negative_tokens):
         return False
     if (own.image is None, own.mask is None, own.blend is None) != (item.image is None, item.mask is None, item.blend is None):
         return False
-    noise, drawn = tensors[f"noise.{own.name}"], item.noise(foundation, steps).numpy()
+    noise, drawn = tensors[NOISE_PREFIX + own.name], item.noise(foundation, steps).numpy()
     return noise.shape == drawn.shape and np.allclose(noise, drawn, atol=_NOISE_TOLERANCE)

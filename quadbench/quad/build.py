@@ -248,8 +248,8 @@ class _Build:
                 truth=self._picture(f"inputs/{name}/{item.name}.truth.png", item.truth_path) if pictures else None,
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,
-                input_ids=item.input_ids,
-                negative_input_ids=item.negative_input_ids,
+                tokens=dict(item.tokens),
+                negative_tokens=dict(item.negative_tokens),
             )
             for item in prepared.items.evaluation
         )

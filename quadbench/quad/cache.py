@@ -37,12 +37,12 @@ def digests_of(recipe: Recipe) -> RecipeDigests:
     """Return RecipeDigests of all that determines a recipe's bundle: settings, weights, adapters, inputs, packages and build
     code. Settings that only affect measuring or display are left out. Raise UserError if a file is missing or unsuitable.
     """
-    check_references(recipe)
+    family = check_references(recipe).family
     try:
         adapters = {name: model_files.adapter_source(spec) for name, spec in recipe.adapters.items()}
         spec = recipe.foundation
         if folder := model_files.foundation_folder(spec):
-            foundation = file_digests(model_files.foundation_files(folder))
+            foundation = file_digests(model_files.foundation_files(folder, family.folders))
         else:
             own = file_digests({spec.path.name: spec.path}) if isinstance(spec, CheckpointFoundation) else {}
             foundation = own | folder_digests(model_files.GEOMETRIES)

@@ -1,6 +1,6 @@
 """Items: a task's evaluation and calibration inputs as tensors, its sampler table, and U-Net inputs from runs of its sampler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from quadbench import zoo
+from quadbench.artifacts.bundle import NOISE_PREFIX
 from quadbench.artifacts.pixels import Pixels, blend_mask
 from quadbench.errors import UserError
 from quadbench.quad.inputs import MASKED_FROM, evaluation_count, read_inputs, read_pictures
-from quadbench.quad.model.foundation import Foundation, time_features
-from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, token_feed
+from quadbench.quad.model.foundation import Foundation, embedded_conditions
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, token_feed
 from quadbench.quad.samplers.ddim import ddim_table, teacher_table
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
@@ -47,8 +48,8 @@ class Item:
     seed: int
     prompt: str
     negative_prompt: str
-    input_ids: tuple[int, ...]
-    negative_input_ids: tuple[int, ...]
+    tokens: Mapping[str, tuple[int, ...]]  # by input of the text encoder's graph
+    negative_tokens: Mapping[str, tuple[int, ...]]
     image: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     blend: Image.Image | None = None
@@ -100,8 +101,8 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         image_path=entry.image if image is not None else None,
         mask_path=entry.mask if mask is not None else None,
         truth_path=entry.truth,
-        input_ids=foundation.tokenize(entry.prompt),
-        negative_input_ids=foundation.tokenize(entry.negative_prompt),
+        tokens=foundation.tokenize(entry.prompt),
+        negative_tokens=foundation.tokenize(entry.negative_prompt),
     )
 
 
@@ -113,18 +114,18 @@ def _as_batch(pixels: Pixels) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedTask:
-    """A task with all that its runs need except the ONNX graphs: sampler table, time features and inputs."""
+    """A task with all that its runs need except the ONNX graphs: sampler table, conditions of its steps and of itself, inputs."""
 
     task: Task
     table: SamplerTable
-    features: torch.Tensor  # (steps, C)
+    embedded: Mapping[str, torch.Tensor]  # by condition, (steps, C) or (1, C)
     items: ItemSplit
 
     def tensors(self, foundation: Foundation) -> dict[str, torch.Tensor]:
-        """Return a dict from name to tensor: `time_features` (steps, C) and, for each evaluation input, `noise.<input name>`."""
+        """Return a dict from name to tensor: the conditions of steps and task, and for each evaluation input `noise.<name>`."""
         steps = len(self.table.steps)
-        noise = {f"noise.{item.name}": item.noise(foundation, steps) for item in self.items.evaluation}
-        return {"time_features": self.features.contiguous(), **noise}
+        noise = {NOISE_PREFIX + item.name: item.noise(foundation, steps) for item in self.items.evaluation}
+        return {name: rows.contiguous() for name, rows in self.embedded.items()} | noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +136,12 @@ class Encoders:
     text_encoder: GraphSession
     vae_encoder: GraphSession
 
-    def condition(self, item: Item, features: torch.Tensor, lora: Feed, guidance: float) -> UnetConditions:
-        """Encode an input's prompt and negative prompt. Return UnetConditions with them and `features`, `lora` and `guidance`."""
-        return UnetConditions(
-            time_features=features,
-            text=self.text_encoder(token_feed(item.input_ids)),
-            negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
+    def condition(self, item: Item, embedded: Mapping[str, torch.Tensor], lora: Feed, guidance: float) -> RunConditions:
+        """Encode an input's prompt and negative prompt. Return RunConditions with them and `embedded`, `lora` and `guidance`."""
+        return RunConditions(
+            embedded=embedded,
+            prompt=self.text_encoder.outputs(token_feed(item.tokens)),
+            negative=self.text_encoder.outputs(token_feed(item.negative_tokens)),
             lora=lora,
             guidance=guidance,
         )
@@ -153,12 +154,12 @@ class Encoders:
 
 
 def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, lora: Feed) -> PreparedTask:
-    """Return a PreparedTask: task, inputs, sampler table, time features. The OLSS sampler's table is fitted to runs of `unet`."""
+    """Return a PreparedTask: task, inputs, sampler table, conditions. The OLSS sampler's table is fitted to runs of `unet`."""
     foundation = encoders.foundation
     table = fixed_table(task, foundation)
     if table is None:
         teacher = teacher_of(task, foundation)
-        of_teacher = time_features(foundation, list(teacher.timesteps))
+        of_teacher = embedded_conditions(foundation, teacher.timesteps)
         inputs = [
             SamplerInput(
                 denoise=Denoiser(unet=_finite(task, unet), condition=encoders.condition(item, of_teacher, lora, task.guidance)),
@@ -169,8 +170,7 @@ def prepare_task(task: Task, items: ItemSplit, encoders: Encoders, unet: Unet, l
             for item in items.calibration
         ]
         table = olss_table(teacher, inputs, steps=task.sampler.steps)
-    features = time_features(foundation, list(table.timesteps))
-    return PreparedTask(task=task, table=table, features=features, items=items)
+    return PreparedTask(task=task, table=table, embedded=embedded_conditions(foundation, table.timesteps), items=items)
 
 
 def teacher_of(task: Task, foundation: Foundation) -> SamplerTable:
@@ -222,7 +222,7 @@ def run_calibration(prepared: PreparedTask, encoders: Encoders, unet: Unet, lora
     feeds, eps, latents = [], [], []
     unet = _finite(prepared.task, unet)
     for item in prepared.items.calibration:
-        condition = encoders.condition(item, prepared.features, lora, prepared.task.guidance)
+        condition = encoders.condition(item, prepared.embedded, lora, prepared.task.guidance)
         denoiser = Denoiser(unet=unet, condition=condition, record=True)
         latent, mask = encoders.latent(item), item.latent_mask(encoders.foundation.sizes.latent)
         noise = item.noise(encoders.foundation, len(prepared.table.steps))

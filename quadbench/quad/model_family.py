@@ -1,15 +1,17 @@
-"""Model families: naming the family of a folder, a single file or a LoRA, and refusing others. Runs without torch."""
+"""Model families: which family a folder, a single file or a LoRA is of; others are refused. Runs without torch."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, assert_never
 
 from quadbench import zoo
 from quadbench.errors import AdapterError, UserError, quote
 from quadbench.quad import model_files
+from quadbench.quad.families.family import Family, FamilyName
+from quadbench.quad.families.sd1 import SD1
+from quadbench.quad.families.sd2 import SD2
 from quadbench.quad.model_files import DIFFUSERS_INDEX, PEFT_TENSORS, AdapterSource
 from quadbench.quad.samplers.schedule import SchedulerConfig, sampler_fault, scheduler_config
 from quadbench.recipe import CheckpointFoundation, Recipe, tasks
@@ -19,45 +21,27 @@ SAVE_AGAIN = "save the model with diffusers again"
 SCHEDULER_CONFIG = "scheduler_config.json"
 _DENOISER = "model.diffusion_model."  # the U-Net's prefix in a single file
 _MODELSPEC = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}  # of modelspec.prediction_type
-# The U-Net of these pipelines takes latent, text and time; the classes of all parts are checked too.
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
-_CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
-
-
-class Family(StrEnum):
-    """A family of models. The value is its name in messages."""
-
-    SD1 = "Stable Diffusion 1.x"
-    SD2 = "Stable Diffusion 2.x"
-    SDXL = "Stable Diffusion XL"
-    SD3 = "Stable Diffusion 3"
-    FLUX = "FLUX"
-    PIXART = "PixArt"
-    SANA = "Sana"
-    OTHER_TRANSFORMER = "a diffusion transformer"
-
-
-TAKEN = (Family.SD1, Family.SD2)
+FAMILIES = (SD1, SD2)
 _BY_PIPELINE = {
-    "StableDiffusionXL": Family.SDXL,
-    "StableDiffusion3": Family.SD3,
-    "Flux": Family.FLUX,
-    "PixArt": Family.PIXART,
-    "Sana": Family.SANA,
+    "StableDiffusionXL": FamilyName.SDXL,
+    "StableDiffusion3": FamilyName.SD3,
+    "Flux": FamilyName.FLUX,
+    "PixArt": FamilyName.PIXART,
+    "Sana": FamilyName.SANA,
 }
-_BY_TEXT_WIDTH = {768: Family.SD1, 1024: Family.SD2, 2048: Family.SDXL}  # channels of the text that the U-Net takes
+_BY_TEXT_WIDTH = {family.text_width: family.name for family in FAMILIES} | {2048: FamilyName.SDXL}
 # Parts of tensor names by which files of other families are recognized, the surest first.
 _BY_TENSOR = {
-    "double_blocks": Family.FLUX,
-    "single_transformer_blocks": Family.FLUX,
-    "joint_blocks": Family.SD3,
-    "conditioner.embedders.": Family.SDXL,
-    "lora_te2_": Family.SDXL,
-    "text_encoder_2.": Family.SDXL,
-    "transformer.transformer_blocks": Family.OTHER_TRANSFORMER,
-    "lora_transformer_": Family.OTHER_TRANSFORMER,
-    "diffusion_model.layers.": Family.OTHER_TRANSFORMER,
-    "diffusion_model.blocks.": Family.OTHER_TRANSFORMER,
+    "double_blocks": FamilyName.FLUX,
+    "single_transformer_blocks": FamilyName.FLUX,
+    "joint_blocks": FamilyName.SD3,
+    "conditioner.embedders.": FamilyName.SDXL,
+    "lora_te2_": FamilyName.SDXL,
+    "text_encoder_2.": FamilyName.SDXL,
+    "transformer.transformer_blocks": FamilyName.OTHER_TRANSFORMER,
+    "lora_transformer_": FamilyName.OTHER_TRANSFORMER,
+    "diffusion_model.layers.": FamilyName.OTHER_TRANSFORMER,
+    "diffusion_model.blocks.": FamilyName.OTHER_TRANSFORMER,
 }
 _TEXT_KEY = re.compile(r"attn2[._].*to_[kv]")
 _DOWN = re.compile(r"(?:lora_down|lora_A|lora[._]down)[.\w]*weight$")
@@ -74,7 +58,7 @@ class ModelConfigs:
 
 def taken() -> str:
     """Return the names of the families that quadbench takes, for messages."""
-    return " or ".join(TAKEN)
+    return " or ".join(family.name for family in FAMILIES)
 
 
 def read_model(foundation: tasks.Foundation) -> ModelConfigs:
@@ -99,15 +83,15 @@ def read_folder(folder: Path, stated: Mapping[str, Any]) -> ModelConfigs:
     """Return the family and configurations of a folder in diffusers' layout. The recipe's values `stated` replace those of its
     scheduler. Raise UserError unless it holds a family that quadbench takes. Libraries would download absent files.
     """
-    if is_file(folder / DIFFUSERS_INDEX):  # the family is a better message than a missing part
-        _check_pipeline(folder, _config(folder / DIFFUSERS_INDEX))
-    model_files.foundation_files(folder)
-    _check_classes(folder, _config(folder / DIFFUSERS_INDEX))
-    configs = {part: _config(folder / part / "config.json") for part in _CLASSES}
+    index = _config(folder / DIFFUSERS_INDEX) if is_file(folder / DIFFUSERS_INDEX) else None
+    families = _families_of(folder, index) if index is not None else FAMILIES  # a family is a better message than a missing part
+    model_files.foundation_files(folder, families[0].folders)
+    _check_classes(folder, index or {}, families[0])
+    configs = {part: _config(folder / part / "config.json") for part in families[0].modules}
     unet = configs["unet"]
     _check_unet(folder, unet)
     return ModelConfigs(
-        family=Family.SD2 if unet.get("use_linear_projection") else Family.SD1,
+        family=next(family for family in families if family.holds(unet)),
         text_width=_text_width(unet),
         scheduler=scheduler_config(folder, _config(folder / "scheduler" / SCHEDULER_CONFIG), stated),
     )
@@ -117,7 +101,7 @@ def _of_geometry(name: str, geometry: str, stated: Mapping[str, Any]) -> ModelCo
     """Return the family and configurations of a model with a stored geometry's configurations."""
     unet, scheduler = (model_files.part_folder(geometry, part) for part in ("unet", "scheduler"))
     config = scheduler_config(name, _config(scheduler / SCHEDULER_CONFIG), stated)
-    return ModelConfigs(family=Family.SD1, text_width=_text_width(_config(unet / "config.json")), scheduler=config)
+    return ModelConfigs(family=SD1, text_width=_text_width(_config(unet / "config.json")), scheduler=config)
 
 
 def checkpoint_stated(path: Path) -> dict[str, Any]:
@@ -128,16 +112,16 @@ def checkpoint_stated(path: Path) -> dict[str, Any]:
     widths = {shape[1] for name, shape in shapes.items() if _TEXT_KEY.search(name) and len(shape) == 2}
     by_width = {family for width in widths if (family := _BY_TEXT_WIDTH.get(width))}
     by_name = {family for sign, family in _BY_TENSOR.items() if any(sign in name for name in shapes)}
-    if others := (by_name or by_width) - {Family.SD1}:
+    if others := (by_name or by_width) - {SD1.name}:
         raise UserError(
-            f"foundation model '{path}' is a single file of {min(others)}; expected one of {Family.SD1}",
+            f"foundation model '{path}' is a single file of {min(others)}; expected one of {SD1.name}",
             hint=f"save it as a folder with diffusers; of folders, {taken()} are taken",
         )
     if not any(name.startswith(_DENOISER) for name in shapes):
         first = quote(next(iter(shapes), ""))
         raise UserError(
             f"foundation model '{path}' has no U-Net: of its {len(shapes)} tensors, such as {first}, none begins with "
-            f"'{_DENOISER}'; expected a single file of {Family.SD1}",
+            f"'{_DENOISER}'; expected a single file of {SD1.name}",
             hint="list a LoRA under adapters; give a folder in diffusers' layout with source: diffusers",
         )
     said = metadata.get("modelspec.prediction_type")
@@ -157,7 +141,7 @@ def check_adapter_family(name: str, source: AdapterSource, model: ModelConfigs) 
     """Raise AdapterError if a LoRA with a valid header is of another family than the model, by its tensors' names and shapes."""
     path = source.path / PEFT_TENSORS if source.format is model_files.AdapterFormat.PEFT else source.path
     shapes, _ = model_files.tensor_shapes(path)
-    expected = f"the model is {model.family}, whose text has {model.text_width} channels"
+    expected = f"the model is {model.family.name}, whose text has {model.text_width} channels"
     hint = f"use a LoRA that was trained for the model; families taken: {taken()}"
     for sign, family in _BY_TENSOR.items():
         if other := next((tensor for tensor in shapes if sign in tensor), None):
@@ -166,28 +150,30 @@ def check_adapter_family(name: str, source: AdapterSource, model: ModelConfigs) 
     if model.text_width and len(widths) == 1 and widths != {model.text_width}:
         (width,) = widths
         by_width = _BY_TEXT_WIDTH.get(width)
-        whose = by_width if by_width and by_width is not model.family else "another model"
+        whose = by_width if by_width and by_width is not model.family.name else "another model"
         raise AdapterError(f"adapter '{name}': '{path}' is of {whose}, with text of {width} channels; {expected}", hint=hint)
 
 
-def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
+def _families_of(folder: Path, index: Mapping[str, Any]) -> list[Family]:
+    """Return the families that have the pipeline of model_index.json, at least one. Raise UserError if there is none."""
     pipeline = index.get("_class_name")
-    if pipeline in _PIPELINES:
-        return
-    family = next((each for start, each in _BY_PIPELINE.items() if str(pipeline).startswith(start)), None)
-    held = f"holds {family}: it is a '{pipeline}'" if family else f"is a '{pipeline}'"
+    if families := [family for family in FAMILIES if pipeline in family.pipelines.values()]:
+        return families
+    expected = " or ".join(dict.fromkeys(name for family in FAMILIES for name in family.pipelines.values()))
+    other = next((name for start, name in _BY_PIPELINE.items() if str(pipeline).startswith(start)), None)
+    held = f"holds {other}: it is a '{pipeline}'" if other else f"is a '{pipeline}'"
     raise UserError(
-        f"foundation model '{folder}' {held} according to {DIFFUSERS_INDEX}; expected {' or '.join(_PIPELINES)}",
+        f"foundation model '{folder}' {held} according to {DIFFUSERS_INDEX}; expected {expected}",
         hint=f"use a model of {taken()}",
     )
 
 
-def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
-    for part, expected in _CLASSES.items():
+def _check_classes(folder: Path, index: Mapping[str, Any], family: Family) -> None:
+    for part, expected in family.modules.items():
         entry = index.get(part)
         listed = entry[-1] if isinstance(entry, list) and entry else entry
-        if listed != expected:
-            raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {DIFFUSERS_INDEX}; expected '{expected}'")
+        if listed != expected.name:
+            raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {DIFFUSERS_INDEX}; expected '{expected.name}'")
 
 
 def _check_unet(folder: Path, unet: Mapping[str, Any]) -> None:

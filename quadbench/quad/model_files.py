@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +30,7 @@ DIFFUSERS_TENSORS = "pytorch_lora_weights.safetensors"  # diffusers' LORA_WEIGHT
 GEOMETRIES = Path(__file__).parent / "model" / "geometries"
 _MODEL_PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "peft")
 _FILE_PACKAGES = ("onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "safetensors")
-DIFFUSERS_INDEX, DIFFUSERS_PARTS = "model_index.json", ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+DIFFUSERS_INDEX = "model_index.json"
 SAFETENSORS, PICKLES = ".safetensors", (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _READ = ("*.json", "*.txt", f"*{SAFETENSORS}")  # files of a part that diffusers and transformers read
 CHECKPOINT_GEOMETRY = "sd15"  # for single-file models, which have no configuration; other geometries derive from it
@@ -146,19 +146,21 @@ def adapter_files(path: Path) -> dict[str, Path]:
     return {path.name: path}
 
 
-def foundation_files(folder: Path) -> dict[str, Path]:
-    """Return a dict from relative to full path of files that builds read. Raise UserError if a part like `unet` is missing."""
+def foundation_files(folder: Path, parts: Collection[str]) -> dict[str, Path]:
+    """Return a dict from relative to full path of files that builds read, from the folders `parts` of a model's folder. Raise
+    UserError if one is missing.
+    """
     if not _is_folder(folder):
         raise UserError(f"foundation model '{folder}' is not a folder; expected a folder in diffusers' layout")
-    missing = [part for part in DIFFUSERS_PARTS if not _is_folder(folder / part)]
+    missing = [part for part in parts if not _is_folder(folder / part)]
     missing += [] if is_file(folder / DIFFUSERS_INDEX) else [DIFFUSERS_INDEX]
     if missing:
         raise UserError(
             f"foundation model '{folder}' lacks {', '.join(missing)}; expected a folder of Stable Diffusion 1.x or 2.x",
             hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
         )
-    parts = (path for part in DIFFUSERS_PARTS for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
-    return {path.relative_to(folder).as_posix(): path for path in (folder / DIFFUSERS_INDEX, *parts)}
+    files = (path for part in parts for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
+    return {path.relative_to(folder).as_posix(): path for path in (folder / DIFFUSERS_INDEX, *files)}
 
 
 def require_weights(path: Path) -> None:

@@ -32,7 +32,7 @@ from quadbench.quad.items import (
     start_keys,
 )
 from quadbench.quad.model.float_graphs import export_component, export_unet
-from quadbench.quad.model.foundation import Foundation, time_features
+from quadbench.quad.model.foundation import Foundation, embedded_conditions
 from quadbench.quad.model.initializers import keep_graph, kept_graph
 from quadbench.quad.model_files import AdapterSource, adapter_digests
 from quadbench.quad.part_store import PartStore
@@ -86,12 +86,12 @@ class BuildParts:
             (folder / _TABLE).write_text(json.dumps(asdict(fitted)))
 
         table = read_table(self.store.folder("table", {"key": key}, make) / _TABLE)
-        features = time_features(encoders.foundation, list(table.timesteps))
-        return PreparedTask(task=task, table=table, features=features, items=items)
+        embedded = embedded_conditions(encoders.foundation, table.timesteps)
+        return PreparedTask(task=task, table=table, embedded=embedded, items=items)
 
     def run(self, task: PreparedTask, encoders: Encoders, unet: Unet, lora: Feed, graphs: Graphs) -> CalibrationRun:
         """Return the CalibrationRun of a task's calibration inputs, as `run_calibration` makes it."""
-        key = self.key(_RUNS, graphs, task.table, task.features, task.task.guidance, task.items.calibration, lora)
+        key = self.key(_RUNS, graphs, task.table, task.embedded, task.task.guidance, task.items.calibration, lora)
 
         def make(folder: Path) -> None:
             run = run_calibration(task, encoders, unet, lora)

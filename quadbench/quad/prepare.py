@@ -4,7 +4,7 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -185,14 +185,8 @@ def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfil
 def calibration_groups(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[list[Feed]]]:
     """Return the calibration inputs as `calibration_feeds` does, in groups: those of a task, or of a task and an adapter."""
     items = [task.items.calibration for task in prepared.tasks]
-    # Rows of the whole vocabulary, so that ranges cover the tokens of later prompts.
-    empty = prepared.foundation.tokenize("")
-    length, begin, end = len(empty), empty[0], empty[1]
-    vocabulary = list(range(len(prepared.foundation.tokenizer)))
-    random.Random(0).shuffle(vocabulary)
-    rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
-    padded = [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
-    prompts = [[ids for item in own for ids in (item.input_ids, item.negative_input_ids)] for own in items]
+    prompts = [[tokens for item in own for tokens in (item.tokens, item.negative_tokens)] for own in items]
+    prompts.append(_vocabulary(prepared.foundation))
     unet_groups: list[list[Feed]] = []
     is_joint = isinstance(recipe.quad.calibration, settings.JointCalibration)
     for task in _calibrating_tasks(recipe, lora.anchor):
@@ -201,11 +195,24 @@ def calibration_groups(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfi
             weights = prepared.feed(adapter)
             unet_groups.append([feed | weights for feed in prepared.visits[task.name].feeds])
     return {
-        Component.TEXT_ENCODER: [[token_feed(ids) for ids in group] for group in (*prompts, padded)],
+        Component.TEXT_ENCODER: [[token_feed(tokens) for tokens in group] for group in prompts],
         Component.VAE_ENCODER: [[{"image": item.image.numpy()} for item in own if item.image is not None] for own in items],
         Component.VAE_DECODER: [[{"latent": z.numpy()} for z in visit.latents] for visit in prepared.visits.values()],
         Component.UNET: unet_groups,
     }
+
+
+def _vocabulary(foundation: Foundation) -> list[Mapping[str, tuple[int, ...]]]:
+    """Return rows of tokens by input, so that ranges of text encoders cover the tokens of later prompts, not only of these."""
+    columns = {}
+    for name, empty in foundation.tokenize("").items():
+        tokenizer = next(one.tokenizer for one in foundation.family.encoders if one.tokens == name)
+        length, begin, end = len(empty), empty[0], empty[1]
+        vocabulary = list(range(len(foundation.tokenizers[tokenizer])))
+        random.Random(0).shuffle(vocabulary)
+        rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
+        columns[name] = [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:

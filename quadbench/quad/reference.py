@@ -1,7 +1,7 @@
 """Reference: a task's float32 reference images by diffusers and PEFT. Images of quantized graphs are compared with them."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -15,13 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.pixels import Pixels, composite
 from quadbench.quad.adapters import kohya
 from quadbench.quad.adapters.lora_pairs import split_text_encoder
 from quadbench.quad.adapters.peft import PREFIX, prefix_of
+from quadbench.quad.families.family import Source
 from quadbench.quad.items import Item
-from quadbench.quad.model.float_graphs import copy_of_modules
+from quadbench.quad.model.float_graphs import as_latent, copy_of_modules, of_latent, text_encoder_graph
 from quadbench.quad.model.foundation import Foundation
+from quadbench.quad.model.lora import denoiser_arguments
 from quadbench.quad.model_files import PEFT_TENSORS, AdapterFormat, AdapterSource
 from quadbench.quad.samplers.table import SamplerTable, run_table
 from quadbench.recipe import Task
@@ -144,20 +147,18 @@ class Reference:
     def latent(self, item: Item) -> torch.Tensor | None:
         """Return the input image's latent: the VAE posterior's scaled mean, not a random sample. Return None without image."""
         vae = self.foundation.vae
-        return None if item.image is None else vae.encode(item.image).latent_dist.mean * vae.config.scaling_factor
+        return None if item.image is None else as_latent(vae, vae.encode(item.image).latent_dist.mean)
 
     def _run_components(self, item: Item) -> torch.Tensor:
         """Run text encoder, U-Net per sampler step, and VAE decoder for an input. Return an unclamped image (1, 3, H, W)."""
         foundation, guidance = self.foundation, self.task.guidance
-        text = foundation.text_encoder(torch.tensor([item.input_ids]))[0]
-        negative = foundation.text_encoder(torch.tensor([item.negative_input_ids]))[0]
+        prompt, negative = self._encoded(item.tokens), self._encoded(item.negative_tokens)
 
         def denoise(step: int, sample: torch.Tensor) -> torch.Tensor:
-            timestep = torch.tensor(self.table.timesteps[step])
-            conditioned = self.unet(sample, timestep, text).sample
+            conditioned = self._predict(step, sample, prompt)
             if guidance == 1.0:
                 return conditioned
-            free = self.unet(sample, timestep, negative).sample
+            free = self._predict(step, sample, negative)
             return free + guidance * (conditioned - free)
 
         noise = item.noise(foundation, len(self.table.steps))
@@ -169,7 +170,20 @@ class Reference:
             noise=noise,
             mask=item.latent_mask(foundation.sizes.latent),
         )
-        return foundation.vae.decode(final / foundation.vae.config.scaling_factor).sample
+        return foundation.vae.decode(of_latent(foundation.vae, final)).sample
+
+    def _encoded(self, tokens: Mapping[str, Sequence[int]]) -> State:
+        """Return the conditions that text encoders give for a prompt's token ids, by name."""
+        graph = text_encoder_graph(self.foundation)
+        return dict(zip(graph.outputs, graph(*(torch.tensor([ids]) for ids in tokens.values())), strict=True))
+
+    def _predict(self, step: int, sample: torch.Tensor, encoded: State) -> torch.Tensor:
+        """Return what the denoiser predicts of a latent at a step, with the conditions of a prompt."""
+        conditions = self.foundation.family.conditions
+        timestep = torch.tensor(self.table.timesteps[step])
+        given = {one.name: timestep if one.source is Source.STEP else encoded[one.name] for one in conditions}
+        predicted: torch.Tensor = self.unet(sample, **denoiser_arguments(conditions, given)).sample
+        return predicted
 
     def _run_pipeline(self, item: Item) -> torch.Tensor:
         """Run the task's diffusers pipeline on an input's prompts, image and mask. Return an image (1, 3, H, W) in [-1, 1]."""
@@ -201,21 +215,10 @@ class Reference:
 
     def _pipeline(self) -> Any:
         """Return a diffusers pipeline for text-to-image, image-to-image or inpainting, with the task's scheduler and U-Net."""
-        kind = {
-            TextToImageTask: diffusers.StableDiffusionPipeline,
-            ImageToImageTask: diffusers.StableDiffusionImg2ImgPipeline,
-            InpaintTask: diffusers.StableDiffusionInpaintPipeline,
-        }[type(self.task)]
-        pipeline = kind(
-            vae=self.foundation.vae,
-            text_encoder=self.foundation.text_encoder,
-            tokenizer=self.foundation.tokenizer,
-            unet=self.unet,
-            scheduler=self._scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        foundation = self.foundation
+        parts = {part: self.unet if part == "unet" else foundation.part(part) for part in foundation.family.modules}
+        kind = getattr(diffusers, foundation.family.pipelines[TaskKind(self.task.kind)])
+        pipeline = kind(**parts, **foundation.tokenizers, scheduler=self._scheduler(), **foundation.family.without)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -21,7 +21,7 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class GraphSession:
-    """An ONNX graph with a single output, loaded into an ONNX Runtime session on its first run."""
+    """An ONNX graph, loaded into an ONNX Runtime session on its first run."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -29,9 +29,15 @@ class GraphSession:
 
     def __call__(self, feed: Mapping[str, np.ndarray]) -> torch.Tensor:
         """Run the graph on the named inputs, and return its only output as a torch tensor."""
+        (output,) = self.outputs(feed).values()
+        return torch.from_numpy(output)
+
+    def outputs(self, feed: Mapping[str, np.ndarray]) -> Feed:
+        """Run the graph on the named inputs, and return its outputs by name."""
         if self._session is None:
             self._session = open_session(self._model)
-        return torch.from_numpy(self._session.run(None, dict(feed))[0])
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(feed)), strict=True))
 
     def release(self) -> None:
         """Free the session's memory. The next run loads the graph again."""
@@ -39,14 +45,20 @@ class GraphSession:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnetConditions:
-    """A denoising run's time features (steps, C), text and negative text embeddings (1, T, D), LoRA inputs and guidance scale."""
+class RunConditions:
+    """A denoising run's conditions by name, LoRA inputs and guidance scale. `embedded` has those of the steps (steps, C) and of
+    the task (1, C); `prompt` and `negative` what text encoders give for the two prompts.
+    """
 
-    time_features: torch.Tensor
-    text: torch.Tensor
-    negative_text: torch.Tensor
+    embedded: Mapping[str, torch.Tensor]
+    prompt: Feed
+    negative: Feed
     lora: Feed
     guidance: float
+
+    def at(self, step: int) -> Feed:
+        """Return the conditions of a step and of the task, one row of each."""
+        return {name: (rows[step : step + 1] if len(rows) > 1 else rows).numpy() for name, rows in self.embedded.items()}
 
 
 @dataclass(kw_only=True)
@@ -54,26 +66,22 @@ class Denoiser:
     """A function that predicts noise with a U-Net, for samplers. If `record` is true, it keeps the U-Net's inputs and outputs."""
 
     unet: Callable[[Feed], torch.Tensor]
-    condition: UnetConditions
+    condition: RunConditions
     record: bool = False
     feeds: list[Feed] = field(default_factory=list)
     eps: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, step: int, sample: torch.Tensor) -> torch.Tensor:
         """Return the noise prediction (1, 4, h, w) at a step, with classifier-free guidance (arXiv 2207.12598)."""
-        conditioned = self._run(step, sample, self.condition.text)
+        conditioned = self._run(step, sample, self.condition.prompt)
         if self.condition.guidance == 1.0:
             return conditioned
-        free = self._run(step, sample, self.condition.negative_text)
+        free = self._run(step, sample, self.condition.negative)
         return free + self.condition.guidance * (conditioned - free)
 
-    def _run(self, step: int, sample: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Run the U-Net once with a text embedding (1, T, D), and return the noise prediction (1, 4, h, w)."""
-        feed = {
-            "sample": sample.numpy(),
-            "time_features": self.condition.time_features[step : step + 1].numpy(),
-            "encoder_hidden_states": text.numpy(),
-        }
+    def _run(self, step: int, sample: torch.Tensor, encoded: Feed) -> torch.Tensor:
+        """Run the U-Net once with what text encoders give for a prompt, and return the noise prediction (1, 4, h, w)."""
+        feed = {"sample": sample.numpy(), **self.condition.at(step), **encoded}
         eps = self.unet(feed | self.condition.lora)
         if self.record:
             self.feeds.append(feed)
@@ -86,9 +94,9 @@ def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def token_feed(input_ids: Sequence[int]) -> Feed:
-    """Return token ids as the text encoder's input, int32 (1, T)."""
-    return {"input_ids": np.array([input_ids], np.int32)}
+def token_feed(tokens: Mapping[str, Sequence[int]]) -> Feed:
+    """Return token ids by input name as the text encoder's inputs, each int32 (1, T)."""
+    return {name: np.array([ids], np.int32) for name, ids in tokens.items()}
 
 
 def mixed_inputs(files: Sequence[tuple[Path, float]], inputs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:

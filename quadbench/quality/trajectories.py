@@ -11,7 +11,16 @@ import torch
 from safetensors.numpy import load_file
 
 from quadbench.artifacts import LORA_PREFIX, CompiledBundle, Component, Graph, RunResult, Status, run_record
-from quadbench.artifacts.bundle import HeldOutScores, StoredBundle, StoredCompiled, TaskAssets, TaskItem, TrajectorySqnr, Variant
+from quadbench.artifacts.bundle import (
+    NOISE_PREFIX,
+    HeldOutScores,
+    StoredBundle,
+    StoredCompiled,
+    TaskAssets,
+    TaskItem,
+    TrajectorySqnr,
+    Variant,
+)
 from quadbench.artifacts.pixels import psnr_db, read_pixels
 from quadbench.compile.qnn import run_on_emulator
 from quadbench.errors import UserError
@@ -22,7 +31,7 @@ from quadbench.quad.model.initializers import open_graph
 from quadbench.quad.model_files import adapter_source
 from quadbench.quad.prepare import Notify, ignore_step
 from quadbench.quad.reference import reference_for
-from quadbench.quad.runner import Denoiser, Feed, GraphSession, UnetConditions, mixed_inputs, token_feed
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, mixed_inputs, token_feed
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quality.image_scores import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
@@ -131,11 +140,11 @@ class TaskModel:
 
     def run(self, item: TaskItem) -> LatentTrajectory:
         """Run the sampler on one input. Return a LatentTrajectory of U-Net inputs, predicted noise and the final latent."""
-        noise = self.tensors[f"noise.{item.name}"]  # (1 + steps, 4, h, w)
-        condition = UnetConditions(
-            time_features=self.tensors["time_features"],
-            text=self.text_encoder(token_feed(item.input_ids)),
-            negative_text=self.text_encoder(token_feed(item.negative_input_ids)),
+        noise = self.tensors[NOISE_PREFIX + item.name]  # (1 + steps, 4, h, w)
+        condition = RunConditions(
+            embedded={name: tensor for name, tensor in self.tensors.items() if not name.startswith(NOISE_PREFIX)},
+            prompt=self.text_encoder.outputs(token_feed(item.tokens)),
+            negative=self.text_encoder.outputs(token_feed(item.negative_tokens)),
             lora={},
             guidance=self.task.guidance,
         )

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
+from quadbench.artifacts.bundle import with_named_tokens
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError, quote
 from quadbench.host import folder_lock, is_locked
 from quadbench.results.digests import sha256_of
 from quadbench.results.disk import storage_errors
-from quadbench.results.documents import document_text, read_document
-from quadbench.spec import is_file, read_file
+from quadbench.results.documents import document_of, document_text
+from quadbench.spec import is_file, read_file, read_json
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"  # as `sha256sum -c` reads it
@@ -40,7 +41,8 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[Artifac
     """
     path = folder / MANIFEST
     hint = _rebuild_hint(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
-    artifact = read_document(path, kind, hint=hint)
+    raw = with_named_tokens(read_json(path, fault=ArtifactError, hint=hint))
+    artifact = document_of(raw, kind, name=f"'{path}'", hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     checksum, expected = folder / CHECKSUM, _checksum(path)

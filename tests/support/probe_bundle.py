@@ -237,8 +237,8 @@ def _task(folder: Path) -> TaskAssets:
         truth=None,
         reference=file_ref(folder, folder / "task/known.png"),
         prompt="",
-        input_ids=IDS,
-        negative_input_ids=IDS,
+        tokens={"input_ids": IDS},
+        negative_tokens={"input_ids": IDS},
     )
     return TaskAssets(
         name=PROBE,

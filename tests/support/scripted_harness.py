@@ -300,8 +300,8 @@ class World:
             truth=self._picture(f"truth/{task}/{item}.png", 60) if has_mask else None,
             reference=self._picture(f"reference/{task}/{item}.png", 64),
             prompt="a cat",
-            input_ids=(1, 2),
-            negative_input_ids=(1, 0),
+            tokens={"input_ids": (1, 2)},
+            negative_tokens={"input_ids": (1, 0)},
         )
 
     def _picture(self, path: str, level: int) -> FileRef:

@@ -134,8 +134,8 @@ def _item(folder: Path, task: str, kind: TaskKind, index: int, with_truth: bool)
         truth=_png(folder, f"truth/{task}/{name}.png", index + 5) if with_truth and kind is TaskKind.INPAINT else None,
         reference=_png(folder, f"reference/{task}/{name}.png", index + 9),
         prompt=f'a <red> & "round" face no. {index}',
-        input_ids=(1, 2),
-        negative_input_ids=(1, 0),
+        tokens={"input_ids": (1, 2)},
+        negative_tokens={"input_ids": (1, 0)},
     )
 
 

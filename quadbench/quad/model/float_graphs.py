@@ -13,7 +13,8 @@ from torch import nn
 
 from quadbench.artifacts import Component, TensorSpec
 from quadbench.lint.rules import NATIVE_16_BIT_OPSET
-from quadbench.quad.model.foundation import Foundation, time_features
+from quadbench.quad.families.family import TextEncoder
+from quadbench.quad.model.foundation import Foundation, embedded_conditions
 from quadbench.quad.model.initializers import INLINE_LIMIT_BYTES, save_with_file
 from quadbench.quad.model.lora import UnetGraph
 from quadbench.quad.quantize.encodings import Encoding
@@ -53,14 +54,22 @@ class PlainAttention:
 
 
 class TextEncoderGraph(nn.Module):
-    """The text encoder as a module for export: from token ids int32 (1, T) to encoder_hidden_states (1, T, D)."""
+    """A family's text encoders as one module for export: from the token ids of each, int32 (1, T), to the conditions that
+    `outputs` names, each (1, T, D).
+    """
 
-    def __init__(self, text_encoder: nn.Module) -> None:
+    def __init__(self, encoders: Sequence[TextEncoder], modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.text_encoder = text_encoder
+        self.modules_of_encoders = nn.ModuleList(modules)
+        self._encoders = tuple(encoders)
+        self.inputs = tuple(encoder.tokens for encoder in encoders)
+        self.outputs = tuple(dict.fromkeys(encoder.output for encoder in encoders))
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return self.text_encoder(input_ids, return_dict=False)[0]
+    def forward(self, *token_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        states: dict[str, list[torch.Tensor]] = {name: [] for name in self.outputs}
+        for encoder, module, ids in zip(self._encoders, self.modules_of_encoders, token_ids, strict=True):
+            states[encoder.output].append(module(ids, return_dict=False)[0])
+        return tuple(own[0] if len(own) == 1 else torch.cat(own, dim=-1) for own in states.values())
 
 
 class VaeEncoderGraph(nn.Module):
@@ -73,7 +82,7 @@ class VaeEncoderGraph(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         moments = self.vae.quant_conv(self.vae.encoder(image))
         mean, _ = moments.chunk(2, dim=1)
-        return mean * self.vae.config.scaling_factor
+        return as_latent(self.vae, mean)
 
 
 class VaeDecoderGraph(nn.Module):
@@ -84,7 +93,23 @@ class VaeDecoderGraph(nn.Module):
         self.vae = with_plain_attention(vae)
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        return self.vae.decoder(self.vae.post_quant_conv(latent / self.vae.config.scaling_factor))
+        return self.vae.decoder(self.vae.post_quant_conv(of_latent(self.vae, latent)))
+
+
+def text_encoder_graph(foundation: Foundation) -> TextEncoderGraph:
+    """Return a model's text encoders as one module."""
+    encoders = foundation.family.encoders
+    return TextEncoderGraph(encoders, [foundation.part(encoder.part) for encoder in encoders])
+
+
+def as_latent(vae: nn.Module, encoded: torch.Tensor) -> torch.Tensor:
+    """Return what a VAE encoded as a latent (1, 4, h, w), in the scale that samplers and the denoiser take."""
+    return encoded * vae.config.scaling_factor
+
+
+def of_latent(vae: nn.Module, latent: torch.Tensor) -> torch.Tensor:
+    """Return a latent (1, 4, h, w) in the scale that a VAE decodes."""
+    return latent / vae.config.scaling_factor
 
 
 def with_plain_attention(model: nn.Module) -> nn.Module:
@@ -100,7 +125,7 @@ def copy_of_modules(model: nn.Module) -> nn.Module:
 
 
 def export_graph(
-    module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_name: str, scratch: Path
+    module: nn.Module, arguments: Sequence[object], *, input_names: Sequence[str], output_names: Sequence[str], scratch: Path
 ) -> onnx.ModelProto:
     """Trace a module with static shapes and return its ONNX graph. Each element of a list argument becomes its own input. Weights
     of more than INLINE_LIMIT_BYTES go to a file in the folder `scratch`, which must outlive the graph.
@@ -115,7 +140,8 @@ def export_graph(
         program.optimize()
     for value, name in zip(program.model.graph.inputs, input_names, strict=True):
         value.name = name
-    program.model.graph.outputs[0].name = output_name
+    for value, name in zip(program.model.graph.outputs, output_names, strict=True):
+        value.name = name
     is_large = sum(tensor.nbytes for tensor in module.state_dict().values()) > INLINE_LIMIT_BYTES
     model = save_with_file(program, scratch) if is_large else program.model_proto
     for value in (*traced, *program.model.graph.initializers.values()):
@@ -136,20 +162,24 @@ def export_graph(
 def export_component(foundation: Foundation, component: Component, scratch: Path) -> onnx.ModelProto:
     """Return a text encoder, VAE encoder or VAE decoder as ONNX to quantize. Weights over 256 MiB go to files in `scratch`."""
     module: nn.Module
+    arguments: tuple[torch.Tensor, ...]
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
     match component:
         case Component.TEXT_ENCODER:
-            module = TextEncoderGraph(foundation.text_encoder)
-            argument = torch.tensor([foundation.tokenize("")], dtype=torch.int32)
-            name, output = "input_ids", "encoder_hidden_states"
+            module = text_encoder_graph(foundation)
+            arguments = tuple(torch.tensor([ids], dtype=torch.int32) for ids in foundation.tokenize("").values())
+            names, outputs = module.inputs, module.outputs
         case Component.VAE_ENCODER:
-            module, argument = VaeEncoderGraph(foundation.vae), torch.zeros(1, 3, foundation.sizes.image, foundation.sizes.image)
-            name, output = "image", "latent"
+            module = VaeEncoderGraph(foundation.vae)
+            arguments = (torch.zeros(1, 3, foundation.sizes.image, foundation.sizes.image),)
+            names, outputs = ("image",), ("latent",)
         case Component.VAE_DECODER:
-            module, argument = VaeDecoderGraph(foundation.vae), torch.zeros(foundation.latent_shape)
-            name, output = "latent", "image"
+            module, arguments = VaeDecoderGraph(foundation.vae), (torch.zeros(foundation.latent_shape),)
+            names, outputs = ("latent",), ("image",)
         case Component.UNET:
             raise ValueError("the U-Net is exported by export_unet")
-    model = export_graph(module, (argument,), input_names=[name], output_name=output, scratch=scratch)
+    model = export_graph(module, arguments, input_names=names, output_names=outputs, scratch=scratch)
     for rewrite in passes_of(component):
         rewrite(model)
     return model
@@ -159,12 +189,14 @@ def export_unet(foundation: Foundation, unet: torch.nn.Module, ranks: Mapping[st
     """Return the U-Net's ONNX graph, rewritten for quantization. `ranks` maps layers to LoRA ranks; if empty, the graph has no
     LoRA inputs, as for a U-Net with a merged adapter. Weights of more than INLINE_LIMIT_BYTES go to a file below `scratch`.
     """
-    module = UnetGraph(with_plain_attention(unet), ranks).eval()
-    text = torch.zeros(1, len(foundation.tokenize("")), unet.config.cross_attention_dim)  # (1, T, D)
+    family = foundation.family
+    module = UnetGraph(with_plain_attention(unet), family.conditions, ranks).eval()
+    encoded = {name: torch.zeros(shape) for name, shape in foundation.prompt_shapes.items()}
+    values = embedded_conditions(foundation, [0.0]) | encoded
     lora = [torch.zeros(module.lora_shapes[name]) for name in module.lora_names]
-    arguments = (torch.zeros(foundation.latent_shape), time_features(foundation, [0.0]), text, lora)
-    names = ["sample", "time_features", "encoder_hidden_states", *module.lora_names]
-    model = export_graph(module, arguments, input_names=names, output_name="eps", scratch=scratch)
+    arguments = (torch.zeros(foundation.latent_shape), [values[condition.name] for condition in family.conditions], lora)
+    names = ["sample", *(condition.name for condition in family.conditions), *module.lora_names]
+    model = export_graph(module, arguments, input_names=names, output_names=["eps"], scratch=scratch)
     for rewrite in passes_of(Component.UNET):
         rewrite(model)
     return model

@@ -9,20 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+import diffusers
 import torch
+import transformers
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from quadbench import zoo
+from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import UserError
 from quadbench.quad import model_files
+from quadbench.quad.families.family import Family, Source
+from quadbench.quad.families.sd1 import SD1
 from quadbench.quad.model.weight_faults import faults_by_name
 from quadbench.quad.model_family import SAVE_AGAIN, SCHEDULER_CONFIG, checkpoint_stated, read_folder
 from quadbench.quad.samplers.schedule import Schedule, SchedulerConfig, scheduler_config
@@ -31,26 +36,27 @@ from quadbench.recipe.tasks import BuiltinFoundation, DiffusersFoundation, Rando
 from quadbench.recipe.tasks import Foundation as FoundationSpec
 from quadbench.spec import read_json
 
-_MODULES = ("unet", "vae", "text_encoder")
 _MAX_CHARACTERS = 1000  # shown of a library's message, which may quote a whole file
 # Built-in exceptions that libraries raise for invalid configurations, besides their own classes.
 _UNFIT = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
-def random_module(geometry: str, part: str, seed: int) -> nn.Module:
+def module_class(family: Family, part: str) -> Any:
+    """Return the class of a model's part, a class of diffusers or transformers."""
+    named = family.modules[part]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[named.library], named.name)
+
+
+def random_module(geometry: str, part: str, seed: int, family: Family = SD1) -> nn.Module:
     """Return a model part with random weights, equal for equal seeds. torch's global random generator is unchanged."""
-    folder = model_files.part_folder(geometry, part)
+    folder, kind = model_files.part_folder(geometry, part), module_class(family, part)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        match part:
-            case "unet":
-                return UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, local_files_only=True))
-            case "vae":
-                return AutoencoderKL.from_config(AutoencoderKL.load_config(folder, local_files_only=True))
-            case "text_encoder":
-                return CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
-            case _:
-                raise ValueError(f"'{part}' has no weights")
+        if family.modules[part].library == "diffusers":
+            module: nn.Module = kind.from_config(kind.load_config(folder, local_files_only=True))
+        else:
+            module = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        return module
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -109,35 +115,32 @@ def _more(names: Sequence[str]) -> str:
 
 @dataclass(kw_only=True)
 class Foundation:
-    """A latent diffusion model with the structure of Stable Diffusion 1.x or 2.x, in evaluation mode and without gradients.
+    """A latent diffusion model of a family, in evaluation mode and without gradients.
 
     The weights of a part are loaded on first use and can be released, as a build seldom needs them twice. All callers share the
     modules and must not change them.
     """
 
     name: str  # for messages
+    family: Family
     skeleton: nn.Module  # the U-Net without its weights: modules, shapes and configuration
-    readers: Mapping[str, Callable[[], nn.Module]]  # by the names in _MODULES
-    tokenizer: CLIPTokenizer
+    readers: Mapping[str, Callable[[], nn.Module]]  # by the parts of the family
+    tokenizers: Mapping[str, CLIPTokenizer]  # by folder
     schedule: Schedule
     scheduler: SchedulerConfig
     sizes: model_files.ModelSizes
+    prompt_shapes: Mapping[str, tuple[int, ...]]  # of the conditions that text encoders give, by name
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def unet(self) -> nn.Module:
-        """The U-Net, a diffusers UNet2DConditionModel in float32; its weights are loaded on first use."""
-        return self._part("unet")
+        """The denoiser in float32, such as a diffusers UNet2DConditionModel; its weights are loaded on first use."""
+        return self.part("unet")
 
     @property
     def vae(self) -> nn.Module:
         """The VAE, a diffusers AutoencoderKL in float32; its weights are loaded on first use."""
-        return self._part("vae")
-
-    @property
-    def text_encoder(self) -> nn.Module:
-        """The text encoder, a transformers CLIPTextModel in float32; its weights are loaded on first use."""
-        return self._part("text_encoder")
+        return self.part("vae")
 
     def release(self) -> None:
         """Free the memory of the model's weights. Each part is loaded again on its next use."""
@@ -149,17 +152,24 @@ class Foundation:
         """The shape of a latent, (1, 4, h, w)."""
         return 1, int(self.skeleton.config.in_channels), self.sizes.latent, self.sizes.latent
 
-    def _part(self, name: str) -> nn.Module:
+    def part(self, name: str) -> nn.Module:
+        """Return a part of the family's model in float32; its weights are loaded on first use."""
         if name not in self._parts:
             module = self.readers[name]().eval().requires_grad_(False)
             check_tensors(self.name, name, module)
             self._parts[name] = module
         return self._parts[name]
 
-    def tokenize(self, prompt: str) -> tuple[int, ...]:
-        """Return a prompt's token ids as a tuple, padded or truncated to the tokenizer's maximum length."""
-        encoded = self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length)
-        return tuple(int(i) for i in encoded["input_ids"])
+    def tokenize(self, prompt: str) -> dict[str, tuple[int, ...]]:
+        """Return a prompt's token ids for each text encoder, by the name of its graph input. Each tuple is padded or truncated to
+        the tokenizer's maximum length.
+        """
+        return {encoder.tokens: _token_ids(self.tokenizers[encoder.tokenizer], prompt) for encoder in self.family.encoders}
+
+
+def _token_ids(tokenizer: CLIPTokenizer, prompt: str) -> tuple[int, ...]:
+    encoded = tokenizer(prompt, padding="max_length", truncation=True, max_length=tokenizer.model_max_length)
+    return tuple(int(i) for i in encoded["input_ids"])
 
 
 def open_foundation(spec: FoundationSpec) -> Foundation:
@@ -182,14 +192,19 @@ def load_foundation(folder: Path, stated: Mapping[str, Any] | None = None) -> Fo
     `stated` are a recipe's values in place of those of the scheduler's configuration.
     """
     configs = read_folder(folder, stated or {})
+    family = configs.family
 
-    def read(part: str, kind: Any, **options: object) -> nn.Module:
+    def read(part: str) -> nn.Module:
         files = sorted((folder / part).glob("*.safetensors"))
         for file in files:
             model_files.require_weights(file)
+        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+        if family.modules[part].library == "diffusers":
+            options["torch_dtype"] = torch.float32
+        else:  # a tensor of another shape is refused by its name, which transformers itself does not tell
+            options |= {"dtype": torch.float32, "ignore_mismatched_sizes": True}
         with _readable(folder), warnings.catch_warnings(action="ignore"):  # of a conversion, which is refused below
-            options |= {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-            module, loading = kind.from_pretrained(folder / part, **options)
+            module, loading = module_class(family, part).from_pretrained(folder / part, **options)
         check_loading(str(folder), part, loading)
         check_types(str(folder), part, module, files)
         return module
@@ -197,14 +212,13 @@ def load_foundation(folder: Path, stated: Mapping[str, Any] | None = None) -> Fo
     with _readable(folder):
         return _foundation(
             name=str(folder),
-            configs={part: folder / part for part in model_files.DIFFUSERS_PARTS},
-            readers={
-                "unet": lambda: read("unet", UNet2DConditionModel, torch_dtype=torch.float32),
-                "vae": lambda: read("vae", AutoencoderKL, torch_dtype=torch.float32),
-                # A tensor of another shape is refused by its name, which transformers itself does not tell.
-                "text_encoder": lambda: read("text_encoder", CLIPTextModel, dtype=torch.float32, ignore_mismatched_sizes=True),
+            family=family,
+            configs={part: folder / part for part in family.folders},
+            readers={part: partial(read, part) for part in family.modules},
+            tokenizers={
+                encoder.tokenizer: CLIPTokenizer.from_pretrained(folder / encoder.tokenizer, local_files_only=True)
+                for encoder in family.encoders
             },
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             scheduler=configs.scheduler,
         )
 
@@ -218,35 +232,40 @@ def load_checkpoint(
     """
     model_files.check_checkpoint(path)
     said = checkpoint_stated(path) | dict(stated or {})
-    configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS}, clip_tokenizer()
+    configs, tokenizer = {part: model_files.part_folder(geometry, part) for part in SD1.folders}, clip_tokenizer()
     options = {"torch_dtype": torch.float32, "local_files_only": True}
 
-    def read(part: str, kind: Any) -> nn.Module:
+    def read(part: str) -> nn.Module:
         with _readable(path):
-            return kind.from_single_file(str(path), config=str(configs[part]), **options)
+            module: nn.Module = module_class(SD1, part).from_single_file(str(path), config=str(configs[part]), **options)
+        return module
 
     def read_text_encoder() -> nn.Module:
         others = dict.fromkeys(("unet", "vae", "scheduler", "safety_checker", "feature_extractor")) | {"tokenizer": tokenizer}
-        folder = configs["text_encoder"].parent
+        pipeline = getattr(diffusers, SD1.pipelines[TaskKind.TEXT_TO_IMAGE])
         with _readable(path):
-            return StableDiffusionPipeline.from_single_file(str(path), config=str(folder), **others, **options).text_encoder
+            loaded = pipeline.from_single_file(str(path), config=str(configs["text_encoder"].parent), **others, **options)
+        module: nn.Module = loaded.text_encoder
+        return module
 
-    readers = {
-        "unet": lambda: read("unet", UNet2DConditionModel),
-        "vae": lambda: read("vae", AutoencoderKL),
-        "text_encoder": read_text_encoder,
-    }
-    scheduler = _stored_scheduler(str(path), geometry, said)
-    return _foundation(name=str(path), configs=configs, readers=readers, tokenizer=tokenizer, scheduler=scheduler)
+    return _foundation(
+        name=str(path),
+        family=SD1,
+        configs=configs,
+        readers={"unet": partial(read, "unet"), "vae": partial(read, "vae"), "text_encoder": read_text_encoder},
+        tokenizers={"tokenizer": tokenizer},
+        scheduler=_stored_scheduler(str(path), geometry, said),
+    )
 
 
 def random_foundation(geometry: str, seed: int) -> Foundation:
     """Return a Foundation with random weights made from `seed`. `geometry` names its layer sizes, for example `sd15`."""
     return _foundation(
         name=f"random {geometry}",
-        configs={part: model_files.part_folder(geometry, part) for part in model_files.DIFFUSERS_PARTS},
-        readers={part: partial(random_module, geometry, part, seed) for part in _MODULES},
-        tokenizer=clip_tokenizer(),
+        family=SD1,
+        configs={part: model_files.part_folder(geometry, part) for part in SD1.folders},
+        readers={part: partial(random_module, geometry, part, seed) for part in SD1.modules},
+        tokenizers={"tokenizer": clip_tokenizer()},
         scheduler=_stored_scheduler(f"random {geometry}", geometry, {}),
     )
 
@@ -257,38 +276,62 @@ def _stored_scheduler(name: str, geometry: str, stated: Mapping[str, Any]) -> Sc
     return scheduler_config(name, read_json(path, fault=UserError), stated)
 
 
-def time_features(foundation: Foundation, timesteps: list[float]) -> torch.Tensor:
-    """Return the U-Net's sinusoidal embeddings of the time steps, (steps, C) float32."""
-    return foundation.skeleton.time_proj(torch.tensor(timesteps, dtype=torch.float32)).float()
+def embedded_conditions(foundation: Foundation, timesteps: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Return the denoiser's conditions of the sampler's time steps, (steps, C), and of the task, (1, C), in float32 by name."""
+    rows = {}
+    for condition in foundation.family.conditions_from(Source.STEP, Source.TASK):
+        assert condition.module is not None
+        numbers = timesteps
+        if condition.numbers is not None:
+            numbers = condition.numbers(foundation.sizes.image, foundation.sizes.image)
+        embedded = foundation.skeleton.get_submodule(condition.module)(torch.tensor(numbers, dtype=torch.float32)).float()
+        rows[condition.name] = embedded if condition.source is Source.STEP else embedded.reshape(1, -1)
+    return rows
 
 
 def _foundation(
     *,
     name: str,
+    family: Family,
     configs: Mapping[str, Path],
     readers: Mapping[str, Callable[[], nn.Module]],
-    tokenizer: CLIPTokenizer,
+    tokenizers: Mapping[str, CLIPTokenizer],
     scheduler: SchedulerConfig,
 ) -> Foundation:
     """Return a Foundation. `configs` maps part names to config folders; `readers` maps part names to loaders () -> nn.Module."""
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
     with init_empty_weights():
-        skeleton = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(configs["unet"], local_files_only=True))
+        denoiser = module_class(family, "unet")
+        skeleton = denoiser.from_config(denoiser.load_config(configs["unet"], local_files_only=True))
 
-    def read_text_encoder() -> nn.Module:
-        text_encoder = readers["text_encoder"]()
-        text_encoder.set_attn_implementation("eager")  # exports to plain nodes
-        return text_encoder
+    def read_encoder(part: str) -> nn.Module:
+        encoder = readers[part]()
+        encoder.set_attn_implementation("eager")  # exports to plain nodes
+        return encoder
 
     return Foundation(
         name=name,
+        family=family,
         skeleton=skeleton,
-        readers={**readers, "text_encoder": read_text_encoder},
-        tokenizer=tokenizer,
+        readers={**readers, **{encoder.part: partial(read_encoder, encoder.part) for encoder in family.encoders}},
+        tokenizers=tokenizers,
         schedule=_schedule(scheduler),
         scheduler=scheduler,
         sizes=model_files.sizes_of(skeleton.config.sample_size, vae_config),
+        prompt_shapes=_prompt_shapes(family, configs, tokenizers),
     )
+
+
+def _prompt_shapes(
+    family: Family, configs: Mapping[str, Path], tokenizers: Mapping[str, CLIPTokenizer]
+) -> dict[str, tuple[int, ...]]:
+    """Return a dict from condition to its shape (1, T, D), of a prompt's conditions. Channels of several encoders add up."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for encoder in family.encoders:
+        config = module_class(family, encoder.part).config_class.from_pretrained(configs[encoder.part], local_files_only=True)
+        others = shapes.get(encoder.output, (0,))[-1]
+        shapes[encoder.output] = (1, tokenizers[encoder.tokenizer].model_max_length, others + config.hidden_size)
+    return shapes
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""LoRA as input: wrapping a U-Net so that its LoRA weights are arguments of `forward`.
+"""LoRA as input: wrapping a U-Net so that its LoRA weights and conditions are arguments of `forward`.
 
 `y = W x + up (down x)` (QUAD, arXiv 2603.29535, eq. 3; `down` is its B and PEFT's lora_A, `up` its A and PEFT's lora_B).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from quadbench.artifacts import LORA_PREFIX
 from quadbench.errors import AdapterError
+from quadbench.quad.families.family import Condition
 
 GraphInputs = dict[str, torch.Tensor]
 
@@ -50,28 +52,46 @@ class LoraSite(nn.Module):
         return self.base(x) + low_rank
 
 
-class TimeFeatures(nn.Module):
-    """A replacement for a U-Net's time projection. It returns the graph input `time_features`, a sinusoidal embedding."""
+class GivenEmbedding(nn.Module):
+    """A replacement for a module that computes an embedding, such as a U-Net's sinusoids of the time step. It returns the graph
+    input `name` instead.
+    """
 
-    def __init__(self, inputs: GraphInputs) -> None:
+    def __init__(self, name: str, inputs: GraphInputs) -> None:
         super().__init__()
+        self._name = name
         self._inputs = inputs
 
-    def forward(self, _timestep: torch.Tensor) -> torch.Tensor:
-        return self._inputs["time_features"]
+    def forward(self, _numbers: torch.Tensor) -> torch.Tensor:
+        return self._inputs[self._name]
+
+
+def denoiser_arguments(conditions: Sequence[Condition], values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the keyword arguments with which a denoiser's `forward` takes conditions. `values` maps their names to tensors."""
+    arguments: dict[str, Any] = {}
+    for condition in conditions:
+        *parents, leaf = condition.argument.split(".")
+        place = arguments
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = values[condition.name]
+    return arguments
 
 
 class UnetGraph(nn.Module):
-    """A diffusers UNet2DConditionModel that takes time features and LoRA tensors as inputs, as docs/formats.md describes.
+    """A denoiser of diffusers that takes its conditions and LoRA tensors as inputs, as docs/formats.md describes.
 
     It takes over the modules of `unet`, whose attention is already plain, and replaces some; weights do not change.
     """
 
-    def __init__(self, unet: nn.Module, ranks: Mapping[str, int]) -> None:
+    def __init__(self, unet: nn.Module, conditions: Sequence[Condition], ranks: Mapping[str, int]) -> None:
         super().__init__()
         self.unet = unet
+        self._conditions = tuple(conditions)
         self._inputs: GraphInputs = {}
-        self.unet.time_proj = TimeFeatures(self._inputs)
+        for condition in conditions:
+            if condition.module is not None:
+                self.unet.set_submodule(condition.module, GivenEmbedding(condition.name, self._inputs))
         self.lora_shapes: dict[str, tuple[int, ...]] = {}
         for site in sorted(ranks):
             module = self.unet.get_submodule(site)
@@ -84,13 +104,14 @@ class UnetGraph(nn.Module):
         """Return the names of the LoRA inputs in graph order, which is alphabetical."""
         return tuple(sorted(self.lora_shapes))
 
-    def forward(
-        self, sample: torch.Tensor, time_features: torch.Tensor, encoder_hidden_states: torch.Tensor, lora: list[torch.Tensor]
-    ) -> torch.Tensor:
-        """Return noise of the latent's shape (1, 4, h, w), for time (1, C), text (1, T, D) and `lora` in `lora_names` order."""
-        self._inputs["time_features"] = time_features
-        self._inputs.update(zip(self.lora_names, lora, strict=True))
-        placeholder = torch.zeros(1, device=sample.device)
-        eps: torch.Tensor = self.unet(sample, placeholder, encoder_hidden_states, return_dict=False)[0]
+    def forward(self, sample: torch.Tensor, conditions: list[torch.Tensor], lora: list[torch.Tensor]) -> torch.Tensor:
+        """Return a prediction of the latent's shape (1, 4, h, w), for `conditions` in the family's order and `lora` in that of
+        `lora_names`.
+        """
+        names = [condition.name for condition in self._conditions]
+        self._inputs.update(zip((*names, *self.lora_names), (*conditions, *lora), strict=True))
+        placeholder = torch.zeros(1, device=sample.device)  # in place of numbers whose embedding is an input
+        values = {one.name: placeholder if one.module else self._inputs[one.name] for one in self._conditions}
+        eps: torch.Tensor = self.unet(sample, **denoiser_arguments(self._conditions, values), return_dict=False)[0]
         self._inputs.clear()
         return eps

@@ -165,7 +165,7 @@ def _without(model: Path, part: str, folder: Path) -> None:
 def _use(folder: Path) -> None:
     foundation = load_foundation(folder)
     sites_of_unet(foundation.skeleton)
-    assert all((foundation.unet, foundation.vae, foundation.text_encoder))
+    assert all((foundation.unet, foundation.vae, foundation.part("text_encoder")))
     foundation.tokenize("noto apple")
 
 
