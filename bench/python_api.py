@@ -76,7 +76,8 @@ class GraphSession:
 def run_in_python(plan: Mapping[str, Any]) -> dict[str, float]:
     """Run the graphs of a plan as often as the harness does, and return the medians of what it measures too."""
     root, runtime, before_s = Path(plan["root"]), plan["runtime"], resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    components = {name: GraphSession(str(root / file["path"]), runtime) for name, file in plan["components"].items()}
+    files = plan["components"]["encoders"] | {name: file for name, file in plan["components"].items() if name != "encoders"}
+    components = {name: GraphSession(str(root / file["path"]), runtime) for name, file in files.items()}
     unet = GraphSession(str(root / plan["unets"]["base"]["path"]), runtime)
     bound = {name: component.bound({}) for name, component in components.items()}
     adapters = {name: unet.bound(lora_inputs(plan, name, unet)) for name in plan["tasks"]}

@@ -125,16 +125,16 @@ def prepared(folder: Path, megabytes: int, rank: int) -> tuple[Path, int]:
 
 
 def plan_of(folder: Path, *, is_shared: bool, preload: str, switches: int) -> dict[str, Any]:
-    item = {"name": "000", "image": None, "mask": None, "input_ids": [1] * TOKENS, "negative_input_ids": []}
+    item = {"name": "000", "image": None, "mask": None, "tokens": {"input_ids": [1] * TOKENS}, "negative_tokens": None}
     task = {"kind": "text-to-image", "guidance": 1.0, "table": "table.json", "tensors": "tensors.safetensors", "items": [item]}
     own = {name: {"unet": "base" if is_shared else name, "adapter": name if is_shared else None} for name in TASKS}
     return {
-        "schema_version": 1,
+        "schema_version": 3,
         "root": str(folder.resolve()),
         "variant": "shared" if is_shared else "per-graph",
         "verify": False,
         "runtime": {"library": str(runtime_library()), "intra_op_threads": 1, "preload": preload, "memory_period_ms": 0},
-        "components": {"text_encoder": {"path": "text.onnx"}, "vae_decoder": {"path": "vae.onnx"}},
+        "components": {"encoders": {"text_encoder": {"path": "text.onnx"}}, "vae_decoder": {"path": "vae.onnx"}},
         "unets": {"base": {"path": "base.onnx"}} if is_shared else {name: {"path": f"{name}.onnx"} for name in TASKS},
         "adapters": {name: {"path": f"{name}.safetensors"} for name in TASKS} if is_shared else {},
         "tasks": {name: task | own[name] for name in TASKS},

@@ -24,7 +24,7 @@ RUNTIME = DeployedLibrary(
 PLAN: dict[str, Any] = {
     "variant": "shared",
     "runtime": {"library": RUNTIME.paths[0]},
-    "components": {"text_encoder": {}, "vae_encoder": {}, "vae_decoder": {}},
+    "components": {"encoders": {"text_encoder": {}}, "vae_encoder": {}, "vae_decoder": {}},
     "unets": {"base": {}},
     "adapters": {"restyle": {}},
     "mixes": {},
@@ -71,7 +71,7 @@ def images(block: Line) -> Iterator[Line]:
 
 def samples() -> list[Line]:
     """Every sample of a good launch."""
-    lines = [sample("session_load_ns", component=part) for part in PLAN["components"]]
+    lines = [sample("session_load_ns", component=part) for part in ("text_encoder", "vae_encoder", "vae_decoder")]
     lines += [sample("session_load_ns", component="unet", labels={"unet": "base"}), sample("load_peak_rss_bytes")]
     before = "none"
     for block in PLAN["sequence"]:

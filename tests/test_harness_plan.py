@@ -106,7 +106,7 @@ def test_the_float_plan_takes_graphs_and_adapters_from_the_bundle(world: World) 
     assert plan["unets"] == {"base": entry(world, "float/unet.onnx")}
     assert plan["adapters"] == {task: entry(world, f"float/{task}.safetensors") for task in TASKS}
     components: dict[str, object] = plan["components"]  # type: ignore[assignment]
-    assert components["text_encoder"] == entry(world, "float/text_encoder.onnx")
+    assert components["encoders"] == {"text_encoder": entry(world, "float/text_encoder.onnx")}
 
 
 def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:
@@ -127,8 +127,8 @@ def test_a_task_in_the_plan_names_its_files_on_the_device(world: World) -> None:
                     "image": world.objects[item.image.sha256] if item.image else None,
                     "mask": world.objects[item.mask.sha256] if item.mask else None,
                     "blend": world.objects[item.blend.sha256] if item.blend else None,
-                    "input_ids": [1, 2],
-                    "negative_input_ids": [1, 0],
+                    "tokens": {"input_ids": [1, 2]},
+                    "negative_tokens": {"input_ids": [1, 0]},
                 }
                 for item in items
             ],

@@ -16,12 +16,31 @@ std::vector<std::string> names_of(const std::vector<TensorInfo>& infos) {
   return names;
 }
 
-const TensorInfo& only(const std::string& graph, const std::vector<TensorInfo>& infos, const std::string& name,
-                       const char* what) {
-  if (infos.size() != 1 || infos[0].name != name) {
-    throw InputError(graph, graph + ": its " + what + " are " + joined(names_of(infos)) + ", expected only " + name);
+// An empty shape takes what is there.
+void require_only(const std::string& graph, const std::vector<TensorInfo>& infos, const TensorInfo& wanted, const char* what) {
+  if (infos.size() != 1 || infos[0].name != wanted.name) {
+    throw InputError(graph, graph + ": its " + what + " are " + joined(names_of(infos)) + ", expected only " + wanted.name);
   }
-  return infos[0];
+  require_tensor(graph, infos[0], wanted);
+}
+
+void require_batch(const std::string& graph, const TensorInfo& info, DType dtype, bool is_right, const char* expected) {
+  if (info.dtype == dtype && is_right && info.shape[0] == 1) return;
+  throw InputError(graph, graph + ": '" + info.name + "' is " + info.kind() + ", expected " + to_string(dtype) + " " + expected);
+}
+
+void require_encoder(const Session& session) {
+  const std::string& graph = session.name();
+  if (session.inputs().empty() || session.outputs().empty()) {
+    throw InputError(graph, graph + ": has " + std::to_string(session.inputs().size()) + " inputs and " +
+                                std::to_string(session.outputs().size()) + " outputs, expected at least one of each");
+  }
+  for (const TensorInfo& info : session.inputs()) {
+    require_batch(graph, info, DType::kInt32, info.shape.size() == 2, "(1, T)");
+  }
+  for (const TensorInfo& info : session.outputs()) {
+    require_batch(graph, info, DType::kFloat32, info.shape.size() >= 2, "(1, ...)");
+  }
 }
 
 void require_rank(const std::string& graph, const TensorInfo& info, std::size_t rank) {
@@ -32,6 +51,11 @@ void require_rank(const std::string& graph, const TensorInfo& info, std::size_t 
 
 }  // namespace
 
+const TensorInfo* find_tensor(const std::vector<TensorInfo>& infos, const std::string& name) {
+  const auto found = std::find_if(infos.begin(), infos.end(), [&](const TensorInfo& info) { return info.name == name; });
+  return found == infos.end() ? nullptr : &*found;
+}
+
 void require_tensor(const std::string& graph, const TensorInfo& found, const TensorInfo& wanted) {
   const bool same_shape = wanted.shape.empty() || found.shape == wanted.shape;
   if (found.name == wanted.name && found.dtype == wanted.dtype && same_shape) return;
@@ -39,18 +63,16 @@ void require_tensor(const std::string& graph, const TensorInfo& found, const Ten
                               (wanted.shape.empty() ? to_string(wanted.dtype) : wanted.kind()));
 }
 
-Component::Component(Load loader, const TensorInfo& input, const TensorInfo& output)
-    : loader_(std::move(loader)), input_(0), output_(0) {
+Component::Component(Load loader, const Check& check) : loader_(std::move(loader)) {
   load();
   const Session& session = loaded_->session;
   name_ = session.name();
   file_bytes_ = session.file_bytes();
-  input_info_ = only(name_, session.inputs(), input.name, "inputs");
-  output_info_ = only(name_, session.outputs(), output.name, "outputs");
-  require_tensor(name_, input_info_, input);
-  require_tensor(name_, output_info_, output);
-  input_ = Buffer(input_info_.bytes());
-  output_ = Buffer(output_info_.bytes());
+  check(session);
+  inputs_ = session.inputs();
+  outputs_ = session.outputs();
+  for (const TensorInfo& info : inputs_) input_buffers_.emplace_back(info.bytes());
+  for (const TensorInfo& info : outputs_) output_buffers_.emplace_back(info.bytes());
   bind();
 }
 
@@ -60,7 +82,7 @@ void Component::load() {
   Binding binding = session.binding();
   held_bytes_ = std::max(held_bytes_, growth_since(before));
   loaded_.emplace(Loaded{.session = std::move(session), .binding = std::move(binding)});
-  if (input_.size() > 0) bind();
+  bind();
 }
 
 void Component::unload() {
@@ -69,20 +91,22 @@ void Component::unload() {
 }
 
 void Component::bind() {
-  loaded_->binding.input(input_info_, input_.bytes());
-  loaded_->binding.output(output_info_, output_.bytes());
+  for (std::size_t i = 0; i < inputs_.size(); ++i) loaded_->binding.input(inputs_[i], input_buffers_[i].bytes());
+  for (std::size_t i = 0; i < outputs_.size(); ++i) loaded_->binding.output(outputs_[i], output_buffers_[i].bytes());
 }
 
 std::uintmax_t Components::file_bytes() const {
   std::uintmax_t bytes = 0;
-  for (const Component* component : {&text_encoder, vae_encoder ? &*vae_encoder : nullptr, &vae_decoder}) {
-    if (component != nullptr && component->is_loaded()) bytes += component->file_bytes();
-  }
+  const auto add = [&](const Component& component) { bytes += component.is_loaded() ? component.file_bytes() : 0; };
+  for (const Component& encoder : encoders) add(encoder);
+  if (vae_encoder) add(*vae_encoder);
+  add(vae_decoder);
   return bytes;
 }
 
 MemoryBudget::MemoryBudget(Components& components, std::optional<std::size_t> bytes) : bytes_(bytes) {
-  components_ = {&components.text_encoder, &components.vae_decoder};
+  for (Component& encoder : components.encoders) components_.push_back(&encoder);
+  components_.push_back(&components.vae_decoder);
   if (components.vae_encoder) components_.push_back(&*components.vae_encoder);
 }
 
@@ -115,41 +139,42 @@ void MemoryBudget::unload_others(const Component& wanted, std::size_t more) {
   }
 }
 
-Component text_encoder(Component::Load loader) {
-  Component component(std::move(loader), {.name = "input_ids", .dtype = DType::kInt32, .shape = {}},
-                      {.name = "encoder_hidden_states", .dtype = DType::kFloat32, .shape = {}});
-  require_rank(component.name(), component.input_info(), 2);
-  require_rank(component.name(), component.output_info(), 3);
-  return component;
-}
+Component prompt_encoder(Component::Load loader) { return Component(std::move(loader), require_encoder); }
 
 Component vae_encoder(Component::Load loader, const Dimensions& dimensions) {
-  return Component(std::move(loader), {.name = "image", .dtype = DType::kFloat32, .shape = dimensions.image},
-                   {.name = "latent", .dtype = DType::kFloat32, .shape = dimensions.latent});
+  return Component(std::move(loader), [&](const Session& session) {
+    require_only(session.name(), session.inputs(), {.name = "image", .dtype = DType::kFloat32, .shape = dimensions.image}, "inputs");
+    require_only(session.name(), session.outputs(), {.name = "latent", .dtype = DType::kFloat32, .shape = dimensions.latent},
+                 "outputs");
+  });
 }
 
 Component vae_decoder(Component::Load loader) {
-  Component component(std::move(loader), {.name = "latent", .dtype = DType::kFloat32, .shape = {}},
-                      {.name = "image", .dtype = DType::kFloat32, .shape = {}});
-  const std::string& name = component.name();
-  require_rank(name, component.input_info(), 4);
-  require_rank(name, component.output_info(), 4);
-  if (component.output_info().shape[1] != 3) {
-    throw InputError(name, name + ": 'image' has shape " + to_string(component.output_info().shape) + ", expected 3 channels");
-  }
-  return component;
+  return Component(std::move(loader), [](const Session& session) {
+    const std::string& name = session.name();
+    require_only(name, session.inputs(), {.name = "latent", .dtype = DType::kFloat32, .shape = {}}, "inputs");
+    require_only(name, session.outputs(), {.name = "image", .dtype = DType::kFloat32, .shape = {}}, "outputs");
+    require_rank(name, session.inputs()[0], 4);
+    require_rank(name, session.outputs()[0], 4);
+    if (session.outputs()[0].shape[1] != 3) {
+      throw InputError(name, name + ": 'image' has shape " + to_string(session.outputs()[0].shape) + ", expected 3 channels");
+    }
+  });
 }
 
-Dimensions dimensions_of(const Component& text_encoder, const Component& vae_decoder) {
-  const TensorInfo& context = text_encoder.output_info();
-  if (context.shape[1] != text_encoder.input_info().shape[1]) {
-    throw InputError("text_encoder", "text_encoder: 'input_ids' is " + text_encoder.input_info().kind() +
-                                         ", but 'encoder_hidden_states' is " + context.kind());
+Dimensions dimensions_of(const std::vector<Component>& encoders, const Component& vae_decoder) {
+  Dimensions dimensions{
+      .image = vae_decoder.outputs()[0].shape, .latent = vae_decoder.inputs()[0].shape, .tokens = {}, .encoded = {}};
+  for (const Component& encoder : encoders) {
+    dimensions.tokens.insert(dimensions.tokens.end(), encoder.inputs().begin(), encoder.inputs().end());
+    for (const TensorInfo& output : encoder.outputs()) {
+      if (find_tensor(dimensions.encoded, output.name) != nullptr) {
+        throw InputError(encoder.name(), encoder.name() + ": has the output '" + output.name + "', as another encoder does");
+      }
+      dimensions.encoded.push_back(output);
+    }
   }
-  return {.image = vae_decoder.output_info().shape,
-          .latent = vae_decoder.input_info().shape,
-          .tokens = text_encoder.input_info().shape,
-          .context = context.shape};
+  return dimensions;
 }
 
 }  // namespace quadbench

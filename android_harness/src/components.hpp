@@ -1,5 +1,5 @@
-// The graphs that all tasks share: text encoder, VAE encoder, VAE decoder. One input, one output each. Under a memory budget they
-// are loaded when they are needed, and those that were used longest ago go.
+// The graphs that all tasks share: encoders of prompts, VAE encoder, VAE decoder. Under a memory budget they are loaded when they
+// are needed, and those that were used longest ago go.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@ namespace quadbench {
 
 // What the shapes of all graphs have to agree on.
 struct Dimensions {
-  Shape image;    // (1, 3, H, W)
-  Shape latent;   // (1, 4, h, w)
-  Shape tokens;   // (1, T)
-  Shape context;  // (1, T, D)
+  Shape image;   // (1, 3, H, W)
+  Shape latent;  // (1, 4, h, w)
+  std::vector<TensorInfo> tokens;   // inputs of the encoders, int32 (1, T)
+  std::vector<TensorInfo> encoded;  // outputs of the encoders, float32 (1, ...), each encoder's after those of the one before
 
   int height() const { return static_cast<int>(image[2]); }
   int width() const { return static_cast<int>(image[3]); }
@@ -29,28 +29,32 @@ struct Dimensions {
 // Throws InputError unless the tensor is named so, has this type and, where one is given, this shape.
 void require_tensor(const std::string& graph, const TensorInfo& found, const TensorInfo& wanted);
 
+// The tensor of this name; null where there is none.
+const TensorInfo* find_tensor(const std::vector<TensorInfo>& infos, const std::string& name);
+
 class Component {
  public:
   using Load = std::function<Session()>;
+  using Check = std::function<void(const Session&)>;
 
-  // Loads the graph. Throws InputError unless it has just these two. An empty shape takes what is there.
-  Component(Load loader, const TensorInfo& input, const TensorInfo& output);
+  // Loads the graph, whose inputs and outputs `check` may refuse.
+  Component(Load loader, const Check& check);
 
   const std::string& name() const { return name_; }
-  const TensorInfo& input_info() const { return input_info_; }
-  const TensorInfo& output_info() const { return output_info_; }
+  const std::vector<TensorInfo>& inputs() const { return inputs_; }
+  const std::vector<TensorInfo>& outputs() const { return outputs_; }
   std::uintmax_t file_bytes() const { return file_bytes_; }
 
   bool is_loaded() const { return loaded_.has_value(); }
   std::size_t held_bytes() const { return held_bytes_; }  // by which the process grew when the graph was loaded
   void load();
-  void unload();  // gives its memory back; the buffers of input and output stay
+  void unload();  // gives its memory back; the buffers of inputs and outputs stay
 
   template <class T>
-  std::span<T> input() {
-    return input_.as<T>();
+  std::span<T> input(std::size_t index = 0) {
+    return input_buffers_[index].as<T>();
   }
-  std::span<const float> output() { return output_.as<float>(); }
+  std::span<const float> output(std::size_t index = 0) { return output_buffers_[index].as<float>(); }
   void run() { loaded_->session.run(loaded_->binding); }
 
  private:
@@ -63,23 +67,23 @@ class Component {
   Load loader_;
   std::optional<Loaded> loaded_;
   std::string name_;
-  TensorInfo input_info_;
-  TensorInfo output_info_;
+  std::vector<TensorInfo> inputs_;
+  std::vector<TensorInfo> outputs_;
   std::uintmax_t file_bytes_ = 0;
   std::size_t held_bytes_ = 0;
-  Buffer input_;
-  Buffer output_;
+  std::vector<Buffer> input_buffers_;
+  std::vector<Buffer> output_buffers_;
 };
 
 struct Components {
-  Component text_encoder;
+  std::vector<Component> encoders;  // by name
   std::optional<Component> vae_encoder;
   Component vae_decoder;
 
   std::uintmax_t file_bytes() const;  // of those that are loaded
 };
 
-Component text_encoder(Component::Load loader);
+Component prompt_encoder(Component::Load loader);
 Component vae_encoder(Component::Load loader, const Dimensions& dimensions);
 Component vae_decoder(Component::Load loader);
 
@@ -103,6 +107,7 @@ class MemoryBudget {
   std::vector<Component*> components_;  // used longest ago first
 };
 
-Dimensions dimensions_of(const Component& text_encoder, const Component& vae_decoder);
+// Throws InputError where two encoders have an output of the same name.
+Dimensions dimensions_of(const std::vector<Component>& encoders, const Component& vae_decoder);
 
 }  // namespace quadbench

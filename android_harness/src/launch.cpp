@@ -23,7 +23,7 @@ Launch::Launch(const Plan& plan, const Runtime& runtime, EventWriter& events, co
       interrupt_(interrupt),
       memory_(std::chrono::milliseconds{plan.runtime.memory_period_ms}),
       components_(load_components()),
-      dimensions_(dimensions_of(components_.text_encoder, components_.vae_decoder)),
+      dimensions_(dimensions_of(components_.encoders, components_.vae_decoder)),
       tasks_(load_tasks()),
       budget_(components_, plan.runtime.memory_budget_bytes),
       pipeline_(components_, budget_, dimensions_, longest(tasks_), interrupt) {
@@ -69,11 +69,13 @@ Component Launch::load_component(const std::string& name, const std::filesystem:
 Components Launch::load_components() {
   reset_peak_rss();
   const ComponentsPlan& plan = plan_.components;
-  Components components{.text_encoder = load_component("text_encoder", plan.text_encoder.path, text_encoder),
+  std::vector<Component> encoders;
+  for (const auto& [name, file] : plan.encoders) encoders.push_back(load_component(name, file.path, prompt_encoder));
+  Components components{.encoders = std::move(encoders),
                         .vae_encoder = std::nullopt,
                         .vae_decoder = load_component("vae_decoder", plan.vae_decoder.path, vae_decoder)};
   if (plan.vae_encoder) {
-    const Dimensions dimensions = dimensions_of(components.text_encoder, components.vae_decoder);
+    const Dimensions dimensions = dimensions_of(components.encoders, components.vae_decoder);
     components.vae_encoder = load_component("vae_encoder", plan.vae_encoder->path,
                                             [&](Component::Load loader) { return vae_encoder(std::move(loader), dimensions); });
   }
@@ -91,11 +93,8 @@ void Launch::load_unet(const std::string& name, const std::filesystem::path& gra
   auto unet = std::make_unique<UNet>(load_session("unet", graph, std::move(weights)), dimensions_,
                                      plan_.runtime.adapter_cache_bytes);
   unet_bytes_ += growth_since(before);
-  for (const Task& task : tasks_) {
-    if (task.plan().unet != name || task.features() == unet->time_features()) continue;
-    throw InputError("tasks." + task.name(), "tasks." + task.name() + ": its time_features have " +
-                                                 std::to_string(task.features()) + " columns, U-Net '" + name + "' takes " +
-                                                 std::to_string(unet->time_features()));
+  for (Task& task : tasks_) {
+    if (task.plan().unet == name) task.bind(unet->conditions());
   }
   unet_ = unet.get();
   unets_.emplace(name, std::move(unet));

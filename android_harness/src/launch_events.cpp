@@ -21,7 +21,9 @@ void Launch::write_times(const Task& task, const Item& item, int iteration, bool
         {.metric = "first_unet_ns", .value = times.first_run_ns, .task = task.name(), .component = "unet", .item = item.name});
     is_first_after_switch_ = false;
   }
-  write("text_encoder_ns", times.text_encoder_ns, "text_encoder");
+  for (std::size_t i = 0; i < times.encoder_ns.size(); ++i) {
+    write("text_encoder_ns", times.encoder_ns[i], components_.encoders[i].name());
+  }
   if (!item.image.data.empty()) write("vae_encoder_ns", times.vae_encoder_ns, "vae_encoder");
   sample.labels = {{"runs", task.guidance() == 1.0 ? "1" : "2"}};
   for (std::size_t step = 0; step < times.unet_ns.size(); ++step) {
@@ -102,7 +104,8 @@ void Launch::write_regions(const std::string& task) {
 }
 
 std::set<std::string> Launch::graph_files() const {
-  std::set<std::string> files{plan_.components.text_encoder.path, plan_.components.vae_decoder.path};
+  std::set<std::string> files{plan_.components.vae_decoder.path};
+  for (const auto& entry : plan_.components.encoders) files.insert(entry.second.path);
   if (plan_.components.vae_encoder) files.insert(plan_.components.vae_encoder->path);
   for (const auto& entry : plan_.unets) files.insert(entry.second.path);
   if (plan_.merge) files.insert(plan_.merge->weights.path);

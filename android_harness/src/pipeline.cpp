@@ -20,10 +20,11 @@ void copy_floats(std::span<const float> from, std::span<float> to) { std::copy(f
 
 std::int64_t ImageTimes::residual_ns() const {
   const std::int64_t unet_total = std::accumulate(unet_ns.begin(), unet_ns.end(), std::int64_t{0});
+  const std::int64_t encoder_total = std::accumulate(encoder_ns.begin(), encoder_ns.end(), std::int64_t{0});
   const std::int64_t reload_total = std::accumulate(reloads.begin(), reloads.end(), std::int64_t{0}, [](auto sum, const Reload& reload) {
     return sum + reload.elapsed_ns;
   });
-  return end_to_end_ns - text_encoder_ns - vae_encoder_ns - unet_total - vae_decoder_ns - reload_total;
+  return end_to_end_ns - encoder_total - vae_encoder_ns - unet_total - vae_decoder_ns - reload_total;
 }
 
 Pipeline::Pipeline(Components& components, MemoryBudget& budget, const Dimensions& dimensions, std::size_t longest,
@@ -33,20 +34,22 @@ Pipeline::Pipeline(Components& components, MemoryBudget& budget, const Dimension
       interrupt_(interrupt),
       sampler_(elements_of(dimensions.latent), dimensions.channels(), longest),
       latent_(elements_of(dimensions.latent)),
-      context_(elements_of(dimensions.context)),
-      negative_context_(elements_of(dimensions.context)),
       image_{.height = dimensions.height(), .width = dimensions.width(), .channels = 3, .data = {}} {
   image_.data.resize(elements_of(dimensions.image));
   times_.unet_ns.reserve(longest);
+  times_.encoder_ns.reserve(components.encoders.size());
+  for (const TensorInfo& info : dimensions.encoded) {
+    encoded_.push_back({.prompt = std::vector<float>(elements_of(info.shape)), .negative = std::vector<float>(elements_of(info.shape))});
+  }
 }
 
 void Pipeline::run(const Task& task, const Item& item, UNet& unet) {
   times_.unet_ns.assign(task.steps(), 0);
   times_.reloads.clear();
   const std::int64_t begin = now_ns();
-  encode_text(task, item);
+  encode_prompts(task, item);
   encode_image(item);
-  const auto eps = [&](std::size_t step, std::span<float> out) { predict(task, unet, step, out); };
+  const auto eps = [&](std::size_t step, std::span<float> out) { predict(task, item, unet, step, out); };
   decode(sampler_.run(task.table(), {.latent = latent_, .noise = item.noise, .mask = item.mask}, unet.sample_input(),
                       std::cref(eps)));
   to_pixels(components_.vae_decoder.output(), image_);
@@ -59,19 +62,45 @@ void Pipeline::require(Component& component) {
   if (elapsed_ns > 0) times_.reloads.push_back({.component = component.name(), .elapsed_ns = elapsed_ns});
 }
 
-void Pipeline::encode_text(const Task& task, const Item& item) {
-  Component& encoder = components_.text_encoder;
-  require(encoder);
-  const std::int64_t begin = now_ns();
-  std::copy(item.input_ids.begin(), item.input_ids.end(), encoder.input<std::int32_t>().begin());
-  encoder.run();
-  copy_floats(encoder.output(), context_);
-  if (task.guidance() != 1.0) {
-    std::copy(item.negative_input_ids.begin(), item.negative_input_ids.end(), encoder.input<std::int32_t>().begin());
-    encoder.run();
-    copy_floats(encoder.output(), negative_context_);
+void Pipeline::encode_prompts(const Task& task, const Item& item) {
+  times_.encoder_ns.clear();
+  std::size_t first = 0;  // of the encoder's outputs, among those of all
+  for (Component& encoder : components_.encoders) {
+    require(encoder);
+    const std::int64_t begin = now_ns();
+    encode(encoder, item.tokens, &Encoded::prompt, first);
+    if (task.guidance() != 1.0) {
+      if (item.negative_tokens) encode(encoder, *item.negative_tokens, &Encoded::negative, first);
+      for (std::size_t i = 0; !item.negative_tokens && i < encoder.outputs().size(); ++i) {
+        std::fill(encoded_[first + i].negative.begin(), encoded_[first + i].negative.end(), 0.0f);
+      }
+    }
+    times_.encoder_ns.push_back(now_ns() - begin);
+    first += encoder.outputs().size();
   }
-  times_.text_encoder_ns = now_ns() - begin;
+}
+
+void Pipeline::encode(Component& encoder, const TokenIds& tokens, std::vector<float> Encoded::*prompt, std::size_t first) {
+  for (std::size_t i = 0; i < encoder.inputs().size(); ++i) {
+    const std::vector<std::int32_t>& ids = tokens.at(encoder.inputs()[i].name);
+    std::copy(ids.begin(), ids.end(), encoder.input<std::int32_t>(i).begin());
+  }
+  encoder.run();
+  for (std::size_t i = 0; i < encoder.outputs().size(); ++i) copy_floats(encoder.output(i), encoded_[first + i].*prompt);
+}
+
+// The conditions that a negative prompt changes.
+void Pipeline::give_prompt(const Task& task, const Item& item, UNet& unet, bool is_negative) {
+  for (std::size_t i = 0; i < task.conditions().size(); ++i) {
+    const Condition& condition = task.conditions()[i];
+    if (condition.source == Condition::Source::kPrompt) {
+      const Encoded& encoded = encoded_[condition.encoded];
+      copy_floats(is_negative ? encoded.negative : encoded.prompt, unet.condition_input(i));
+    } else if (condition.source == Condition::Source::kItem) {
+      const std::span<const float> rows = item.conditions.at(i);
+      copy_floats(rows.subspan(is_negative ? condition.size : 0, condition.size), unet.condition_input(i));
+    }
+  }
 }
 
 void Pipeline::encode_image(const Item& item) {
@@ -89,10 +118,13 @@ void Pipeline::encode_image(const Item& item) {
   copy_floats(encoder.output(), latent_);
 }
 
-void Pipeline::predict(const Task& task, UNet& unet, std::size_t step, std::span<float> eps) {
+void Pipeline::predict(const Task& task, const Item& item, UNet& unet, std::size_t step, std::span<float> eps) {
   const std::int64_t begin = now_ns();
-  copy_floats(task.time_features(step), unet.time_features_input());
-  copy_floats(context_, unet.context_input());
+  for (std::size_t i = 0; i < task.conditions().size(); ++i) {
+    const Condition& condition = task.conditions()[i];
+    if (condition.source == Condition::Source::kTask) copy_floats(condition.row(step), unet.condition_input(i));
+  }
+  give_prompt(task, item, unet, false);
   const std::int64_t run_begin = now_ns();
   unet.run();
   if (step == 0) times_.first_run_ns = now_ns() - run_begin;
@@ -102,7 +134,7 @@ void Pipeline::predict(const Task& task, UNet& unet, std::size_t step, std::span
     times_.unet_ns[step] = now_ns() - begin;
     return;
   }
-  copy_floats(negative_context_, unet.context_input());
+  give_prompt(task, item, unet, true);
   unet.run();
   times_.unet_ns[step] = now_ns() - begin;
   interrupt_.check("U-Net run");
@@ -128,7 +160,9 @@ void Pipeline::require_finite(const Task& task, const Item& item) {
     if (!is_finite(sampler_.eps(step))) stage = "the U-Net in step " + std::to_string(step);
   }
   if (!is_finite(latent_)) stage = "the VAE encoder";
-  if (!is_finite(context_) || (task.guidance() != 1.0 && !is_finite(negative_context_))) stage = "the text encoder";
+  for (const Encoded& encoded : encoded_) {
+    if (!is_finite(encoded.prompt) || (task.guidance() != 1.0 && !is_finite(encoded.negative))) stage = "the text encoder";
+  }
   throw RunError(where, "the image is not finite; the first NaN or infinity came from " + stage);
 }
 

@@ -22,7 +22,7 @@ struct Reload {
 };
 
 struct ImageTimes {
-  std::int64_t text_encoder_ns = 0;
+  std::vector<std::int64_t> encoder_ns;  // of each encoder, with and without prompt
   std::int64_t vae_encoder_ns = 0;  // 0 where the task takes no image
   std::int64_t first_run_ns = 0;    // the first U-Net run alone
   std::vector<std::int64_t> unet_ns;
@@ -31,6 +31,12 @@ struct ImageTimes {
   std::vector<Reload> reloads;
 
   std::int64_t residual_ns() const;  // what none of the others explains
+};
+
+// What an encoder gives in one of its outputs.
+struct Encoded {
+  std::vector<float> prompt;
+  std::vector<float> negative;
 };
 
 class Pipeline {
@@ -49,9 +55,11 @@ class Pipeline {
 
  private:
   void require(Component& component);
-  void encode_text(const Task& task, const Item& item);
+  void encode_prompts(const Task& task, const Item& item);
+  void encode(Component& encoder, const TokenIds& tokens, std::vector<float> Encoded::*prompt, std::size_t first);
+  void give_prompt(const Task& task, const Item& item, UNet& unet, bool is_negative);
   void encode_image(const Item& item);
-  void predict(const Task& task, UNet& unet, std::size_t step, std::span<float> eps);
+  void predict(const Task& task, const Item& item, UNet& unet, std::size_t step, std::span<float> eps);
   void decode(std::span<const float> latent);
 
   Components& components_;
@@ -59,8 +67,7 @@ class Pipeline {
   const Interrupt& interrupt_;
   Sampler sampler_;
   std::vector<float> latent_;            // z
-  std::vector<float> context_;           // (T, D) of the prompt
-  std::vector<float> negative_context_;  // (T, D) of the negative prompt
+  std::vector<Encoded> encoded_;         // as Dimensions::encoded
   Pixels image_;
   ImageTimes times_;
 };

@@ -31,6 +31,8 @@ constexpr std::pair<const char*, Engine> kEngines[] = {{"onnxruntime", Engine::k
 constexpr std::pair<const char*, ThreadPool> kThreadPools[] = {{"shared", ThreadPool::kShared}, {"session", ThreadPool::kSession}};
 constexpr std::pair<const char*, Preload> kPreloads[] = {
     {"none", Preload::kNone}, {"next", Preload::kNext}, {"all", Preload::kAll}};
+constexpr std::int64_t kSchemaVersion = 3;
+constexpr std::int64_t kOldestVersion = 2;  // with one text encoder, of one input
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
 constexpr std::int64_t kMostCores = 1024;
 
@@ -136,11 +138,16 @@ RuntimePlan runtime_plan(const Field& field, const Root& root) {
   return runtime;
 }
 
-ComponentsPlan components_plan(const Field& field, const Root& root) {
-  field.require_keys({"text_encoder", "vae_encoder", "vae_decoder"});
-  ComponentsPlan components{.text_encoder = planned_file(field.at("text_encoder"), root),
-                            .vae_encoder = std::nullopt,
-                            .vae_decoder = planned_file(field.at("vae_decoder"), root)};
+ComponentsPlan components_plan(const Field& field, std::int64_t version, const Root& root) {
+  ComponentsPlan components;
+  if (version == kOldestVersion) {
+    field.require_keys({"text_encoder", "vae_encoder", "vae_decoder"});
+    components.encoders.emplace("text_encoder", planned_file(field.at("text_encoder"), root));
+  } else {
+    field.require_keys({"encoders", "vae_encoder", "vae_decoder"});
+    components.encoders = planned_files(field.at("encoders"), root);
+  }
+  components.vae_decoder = planned_file(field.at("vae_decoder"), root);
   if (const auto encoder = field.find("vae_encoder")) components.vae_encoder = planned_file(*encoder, root);
   return components;
 }
@@ -150,6 +157,23 @@ std::vector<std::int32_t> token_ids(const Field& field) {
   for (const Field& id : field.items()) ids.push_back(static_cast<std::int32_t>(id.integer(0, INT32_MAX)));
   if (ids.empty()) field.fail("an array of token ids");
   return ids;
+}
+
+TokenIds tokens_by_input(const Field& field) {
+  TokenIds tokens;
+  for (const auto& [name, ids] : field.entries()) tokens.emplace(name, token_ids(ids));
+  return tokens;
+}
+
+void read_tokens(const Field& field, std::int64_t version, bool is_guided, ItemPlan& item) {
+  if (version == kOldestVersion) {
+    item.tokens.emplace("input_ids", token_ids(field.at("input_ids")));
+    if (is_guided) item.negative_tokens = TokenIds{{"input_ids", token_ids(field.at("negative_input_ids"))}};
+    return;
+  }
+  item.tokens = tokens_by_input(field.at("tokens"));
+  const auto negative = field.find("negative_tokens");
+  if (is_guided && negative) item.negative_tokens = tokens_by_input(*negative);
 }
 
 // A file that tasks of other kinds may not have.
@@ -168,19 +192,22 @@ std::optional<std::filesystem::path> item_file(const Field& item, const std::str
   return file;
 }
 
-ItemPlan item_plan(const Field& field, TaskKind kind, double guidance, const Root& root) {
-  field.require_keys({"name", "image", "mask", "blend", "input_ids", "negative_input_ids"});
+ItemPlan item_plan(const Field& field, TaskKind kind, double guidance, std::int64_t version, const Root& root) {
+  if (version == kOldestVersion) {
+    field.require_keys({"name", "image", "mask", "blend", "input_ids", "negative_input_ids"});
+  } else {
+    field.require_keys({"name", "image", "mask", "blend", "tokens", "negative_tokens"});
+  }
   ItemPlan item;
   item.name = checked_name(field.at("name").text(), field.place() + ".name");
   item.image = item_file(field, "image", kind != TaskKind::kTextToImage, root);
   item.mask = item_file(field, "mask", kind == TaskKind::kInpaint, root);
   item.blend = allowed_file(field, "blend", kind == TaskKind::kInpaint, root);
-  item.input_ids = token_ids(field.at("input_ids"));
-  if (guidance != 1.0) item.negative_input_ids = token_ids(field.at("negative_input_ids"));
+  read_tokens(field, version, guidance != 1.0, item);
   return item;
 }
 
-TaskPlan task_plan(const Field& field, const Plan& plan, const Root& root) {
+TaskPlan task_plan(const Field& field, const Plan& plan, std::int64_t version, const Root& root) {
   field.require_keys({"kind", "unet", "adapter", "guidance", "table", "tensors", "items"});
   TaskPlan task;
   task.kind = choice(field.at("kind"), kTaskKinds);
@@ -195,7 +222,7 @@ TaskPlan task_plan(const Field& field, const Plan& plan, const Root& root) {
   task.tensors = root / field.at("tensors").text();
   std::set<std::string> names;
   for (const Field& item : field.at("items").items()) {
-    task.items.push_back(item_plan(item, task.kind, task.guidance, root));
+    task.items.push_back(item_plan(item, task.kind, task.guidance, version, root));
     if (!names.insert(task.items.back().name).second) item.at("name").fail("a name that no other item of the task has");
   }
   if (task.items.empty()) field.at("items").fail("at least one item");
@@ -247,14 +274,14 @@ Plan parse_plan(std::string_view json) {
   const Field document = parsed.root("");
   document.require_keys({"schema_version", "root", "variant", "verify", "runtime", "components", "unets", "patches", "adapters",
                          "mixes", "merge", "base", "tasks", "sequence", "images"});
-  document.at("schema_version").integer(2, 2);
+  const std::int64_t version = document.at("schema_version").integer(kOldestVersion, kSchemaVersion);
   const Root root = document.at("root").text();
 
   Plan plan;
   plan.variant = choice(document.at("variant"), kVariants);
   if (const auto verify = document.find("verify")) plan.verify = verify->boolean();
   plan.runtime = runtime_plan(document.at("runtime"), root);
-  plan.components = components_plan(document.at("components"), root);
+  plan.components = components_plan(document.at("components"), version, root);
   plan.unets = planned_files(document.at("unets"), root);
   if (const auto patches = document.find("patches")) plan.patches = planned_files(*patches, root);
   plan.adapters = planned_files(document.at("adapters"), root);
@@ -264,7 +291,7 @@ Plan parse_plan(std::string_view json) {
   if (const auto base = document.find("base")) plan.base = base_digests(*base);
   require_variant_fits(plan, document);
   for (const auto& [name, task] : document.at("tasks").entries()) {
-    plan.tasks.emplace(checked_name(name, task.place()), task_plan(task, plan, root));
+    plan.tasks.emplace(checked_name(name, task.place()), task_plan(task, plan, version, root));
   }
   for (const Field& block : document.at("sequence").items()) plan.sequence.push_back(block_plan(block, plan.tasks));
   if (plan.sequence.empty()) document.at("sequence").fail("at least one block");
@@ -274,7 +301,7 @@ Plan parse_plan(std::string_view json) {
 
 void verify_files(const Plan& plan) {
   if (!plan.verify) return;
-  verify_file(plan.components.text_encoder);
+  for (const auto& entry : plan.components.encoders) verify_file(entry.second);
   if (plan.components.vae_encoder) verify_file(*plan.components.vae_encoder);
   verify_file(plan.components.vae_decoder);
   for (const auto& entry : plan.unets) verify_file(entry.second);

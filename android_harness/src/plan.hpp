@@ -53,7 +53,7 @@ struct RuntimePlan {
 };
 
 struct ComponentsPlan {
-  PlannedFile text_encoder;
+  std::map<std::string, PlannedFile> encoders;  // of prompts
   std::optional<PlannedFile> vae_encoder;  // needed by tasks that take an image
   PlannedFile vae_decoder;
 };
@@ -64,13 +64,15 @@ struct MergePlan {
   PlannedFile weights;
 };
 
+using TokenIds = std::map<std::string, std::vector<std::int32_t>>;  // by input of the encoders
+
 struct ItemPlan {
   std::string name;
   std::optional<std::filesystem::path> image;
   std::optional<std::filesystem::path> mask;
   std::optional<std::filesystem::path> blend;  // nothing: the picture is what the decoder gives
-  std::vector<std::int32_t> input_ids;
-  std::vector<std::int32_t> negative_input_ids;  // empty where guidance is 1
+  TokenIds tokens;
+  std::optional<TokenIds> negative_tokens;  // nothing: zeros are in place of what encoders give; not read where guidance is 1
 };
 
 // Adapters beside each other, by name, each with the factor on its `up`, from -1 to 1. Their ranks add up.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,8 +23,24 @@ struct Item {
   std::vector<float> mask;              // (h, w), empty outside inpaint
   Pixels blend;                         // (H, W, 1), the picture's share in 1/255; no data: nothing is composited
   std::vector<float> noise;             // (1 + steps, 4, h, w)
-  std::vector<std::int32_t> input_ids;  // (T)
-  std::vector<std::int32_t> negative_input_ids;
+  TokenIds tokens;
+  std::optional<TokenIds> negative_tokens;
+  std::map<std::size_t, std::vector<float>> conditions;  // of the U-Net that the item gives, by their number: for the prompt, then
+                                                         // with guidance for the negative prompt
+};
+
+// Where a condition of the U-Net comes from: a data input beside `sample`.
+struct Condition {
+  enum class Source { kPrompt, kTask, kItem };
+
+  Source source = Source::kPrompt;
+  std::size_t encoded = 0;  // of a prompt: which output of the encoders
+  std::vector<float> rows;  // of a task: one for each step, or one
+  std::size_t size = 0;     // elements of a row
+
+  std::span<const float> row(std::size_t step) const {
+    return std::span(rows).subspan(rows.size() == size ? 0 : step * size, size);
+  }
 };
 
 class Task {
@@ -35,15 +53,18 @@ class Task {
   const Table& table() const { return table_; }
   double guidance() const { return plan_->guidance; }
   std::size_t steps() const { return table_.steps.size(); }
-  std::size_t features() const { return time_features_.size() / steps(); }  // C of the U-Net that it needs
-  std::span<const float> time_features(std::size_t step) const {
-    return std::span(time_features_).subspan(step * features(), features());
-  }
+  const std::vector<Condition>& conditions() const { return conditions_; }  // in the order of the U-Net's
+
+  // Finds what gives each condition of the task's U-Net: an encoder's output of its name, else the task's tensor of that name, else
+  // the items' `NAME.<item>`. Throws InputError where there is none, or it has another shape.
+  void bind(const std::vector<TensorInfo>& conditions);
 
   Item load(std::size_t iteration) const;  // item `iteration` modulo their number
 
  private:
   void check_items() const;
+  Condition condition_of(const TensorInfo& wanted) const;
+  Shape item_shape(const TensorInfo& condition) const;
   Shape noise_shape() const;
   Item read(const ItemPlan& plan) const;
 
@@ -52,7 +73,8 @@ class Task {
   Dimensions dimensions_;
   Table table_;
   SafeTensors tensors_;
-  std::vector<float> time_features_;
+  std::vector<TensorInfo> wanted_;
+  std::vector<Condition> conditions_;
 };
 
 }  // namespace quadbench

@@ -7,6 +7,13 @@ namespace quadbench {
 namespace {
 
 constexpr const char* kLoraPrefix = "lora.";
+constexpr const char* kSample = "sample";
+
+std::vector<Buffer> buffers_of(const std::vector<TensorInfo>& infos) {
+  std::vector<Buffer> buffers;
+  for (const TensorInfo& info : infos) buffers.emplace_back(info.bytes());
+  return buffers;
+}
 
 TensorInfo floats(const char* name, const Shape& shape) { return {.name = name, .dtype = DType::kFloat32, .shape = shape}; }
 
@@ -14,16 +21,13 @@ TensorInfo floats(const char* name, const Shape& shape) { return {.name = name, 
 
 UNet::UNet(Session session, const Dimensions& dimensions, std::size_t adapter_cache_bytes)
     : session_(std::move(session)),
-      sample_(input("sample").bytes()),
-      time_features_(input("time_features").bytes()),
-      context_(input("encoder_hidden_states").bytes()),
-      eps_(input("sample").bytes()),
+      sample_(input(kSample).bytes()),
+      conditions_(condition_inputs()),
+      condition_buffers_(buffers_of(conditions_)),
+      eps_(input(kSample).bytes()),
       adapters_(lora_inputs(), [this] { return bind_data(); }, adapter_cache_bytes) {
   const std::string& graph = session_.name();
-  require_tensor(graph, input("sample"), floats("sample", dimensions.latent));
-  require_tensor(graph, input("encoder_hidden_states"), floats("encoder_hidden_states", dimensions.context));
-  const auto width = static_cast<std::int64_t>(elements_of(input("time_features").shape));
-  require_tensor(graph, input("time_features"), floats("time_features", {1, width}));
+  require_tensor(graph, input(kSample), floats(kSample, dimensions.latent));
   if (session_.outputs().size() != 1) {
     throw InputError(graph, graph + ": has " + std::to_string(session_.outputs().size()) + " outputs, expected only eps");
   }
@@ -40,14 +44,23 @@ const TensorInfo& UNet::input(const std::string& name) const {
                    session_.name() + ": has no input '" + name + "'; besides LoRA inputs it has " + joined(names));
 }
 
+std::vector<TensorInfo> UNet::condition_inputs() const {
+  std::vector<TensorInfo> inputs;
+  for (const TensorInfo& info : session_.inputs()) {
+    if (info.name == kSample || info.name.starts_with(kLoraPrefix)) continue;
+    if (info.dtype != DType::kFloat32 || info.shape.size() < 2 || info.shape[0] != 1) {
+      throw InputError(session_.name(),
+                       session_.name() + ": input '" + info.name + "' is " + info.kind() + ", expected float32 (1, ...)");
+    }
+    inputs.push_back(info);
+  }
+  return inputs;
+}
+
 std::vector<TensorInfo> UNet::lora_inputs() const {
   std::vector<TensorInfo> inputs;
   for (const TensorInfo& info : session_.inputs()) {
-    if (info.name == "sample" || info.name == "time_features" || info.name == "encoder_hidden_states") continue;
-    if (!info.name.starts_with(kLoraPrefix)) {
-      throw InputError(session_.name(), session_.name() + ": unknown input '" + info.name + "' " + info.kind() +
-                                            ", expected sample, time_features, encoder_hidden_states and lora.*");
-    }
+    if (!info.name.starts_with(kLoraPrefix)) continue;
     require_lora_input(session_.name(), info);
     inputs.push_back(info);
   }
@@ -56,9 +69,8 @@ std::vector<TensorInfo> UNet::lora_inputs() const {
 
 Binding UNet::bind_data() {
   Binding binding = session_.binding();
-  binding.input(input("sample"), sample_.bytes());
-  binding.input(input("time_features"), time_features_.bytes());
-  binding.input(input("encoder_hidden_states"), context_.bytes());
+  binding.input(input(kSample), sample_.bytes());
+  for (std::size_t i = 0; i < conditions_.size(); ++i) binding.input(conditions_[i], condition_buffers_[i].bytes());
   binding.output(session_.outputs()[0], eps_.bytes());
   return binding;
 }

@@ -6,13 +6,13 @@
 using namespace quadbench;
 
 static const std::string kPlan = R"({
-  "schema_version": 2, "root": "/r", "variant": "shared",
+  "schema_version": 3, "root": "/r", "variant": "shared",
   "runtime": {"library": "lib.so", "intra_op_threads": 2},
-  "components": {"text_encoder": {"path": "t"}, "vae_encoder": {"path": "e"}, "vae_decoder": {"path": "/abs/d"}},
+  "components": {"encoders": {"text_encoder": {"path": "t"}}, "vae_encoder": {"path": "e"}, "vae_decoder": {"path": "/abs/d"}},
   "unets": {"base": {"path": "u"}},
   "adapters": {"restyle": {"path": "a"}},
   "tasks": {"restyle": {"kind": "image-to-image", "unet": "base", "adapter": "restyle", "guidance": 3.0, "table": "t.json",
-    "tensors": "t.st", "items": [{"name": "000", "image": "i.png", "mask": null, "blend": null, "input_ids": [1], "negative_input_ids": [2]}]}},
+    "tensors": "t.st", "items": [{"name": "000", "image": "i.png", "mask": null, "blend": null, "tokens": {"input_ids": [1]}, "negative_tokens": {"input_ids": [2]}}]}},
   "sequence": [{"task": "restyle", "warmup": 2, "iterations": 10}],
   "images": null})";
 
@@ -31,7 +31,7 @@ TEST_CASE("a plan is read, paths against its root") {
   CHECK(plan.runtime.engine == Engine::kOnnxRuntime);
   CHECK(plan.runtime.adapter_cache_bytes == std::size_t{512} << 20);
   CHECK_FALSE(plan.runtime.memory_budget_bytes);
-  CHECK(plan.components.text_encoder.path == "/r/t");
+  CHECK(plan.components.encoders.at("text_encoder").path == "/r/t");
   CHECK(plan.components.vae_decoder.path == "/abs/d");
   CHECK(plan.tasks.at("restyle").items[0].image == "/r/i.png");
   CHECK(plan.tasks.at("restyle").adapter == "restyle");
@@ -67,13 +67,13 @@ TEST_CASE("graphs run on an NPU by a dispatch library or a plugin, and not by a 
 }
 
 TEST_CASE("a wrong field is named with what was found and expected") {
-  CHECK(has(error_with("\"schema_version\": 2", "\"schema_version\": 1"),
-            "schema_version: found 1, expected an integer from 2 to 2"));
+  CHECK(has(error_with("\"schema_version\": 3", "\"schema_version\": 1"),
+            "schema_version: found 1, expected an integer from 2 to 3"));
   CHECK(has(error_with("\"shared\"", "\"both\""), 
             "variant: found \"both\", expected one of shared, per-graph, resident, context-shared, patched, merged-at-load, float"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"intra_op_threads\": 0"), "runtime.intra_op_threads: found 0"));
   CHECK(has(error_with("\"intra_op_threads\": 2", "\"threads\": 2"), "runtime.threads: unknown key; known: library"));
-  CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.text_encoder: found \"t\", expected an object"));
+  CHECK(has(error_with("{\"path\": \"t\"}", "\"t\""), "components.encoders.text_encoder: found \"t\", expected an object"));
   CHECK(has(error_with("{\"path\": \"u\"}", "{\"path\": \"u\", \"sha256\": \"12\"}"),
             "unets.base.sha256: found \"12\", expected 64"));
   CHECK(has(error_with("\"guidance\": 3.0", "\"guidance\": \"x\""),
@@ -141,6 +141,30 @@ TEST_CASE("patches make U-Nets of the plan, and of variant patched alone") {
   CHECK(has(input_error([&] { parse_plan(text); }), "patches: found an object, expected patches of U-Nets of variant patched"));
 }
 
+TEST_CASE("a plan of before encoders had names has one, of one input") {
+  std::string text = kPlan;
+  const auto put = [&](const std::string& from, const std::string& to) { text.replace(text.find(from), from.size(), to); };
+  put("\"schema_version\": 3", "\"schema_version\": 2");
+  CHECK(has(input_error([&] { parse_plan(text); }), "components.encoders: unknown key"));
+  put(R"("encoders": {"text_encoder": {"path": "t"}})", R"("text_encoder": {"path": "t"})");
+  CHECK(has(input_error([&] { parse_plan(text); }), "items[0].negative_tokens: unknown key"));
+  put(R"("tokens": {"input_ids": [1]}, "negative_tokens": {"input_ids": [2]})", R"("input_ids": [1], "negative_input_ids": [2])");
+  const Plan plan = parse_plan(text);
+  CHECK(plan.components.encoders.at("text_encoder").path == "/r/t");
+  CHECK(plan.tasks.at("restyle").items[0].tokens == TokenIds{{"input_ids", {1}}});
+  CHECK(plan.tasks.at("restyle").items[0].negative_tokens == TokenIds{{"input_ids", {2}}});
+}
+
+TEST_CASE("tokens have the names of encoders' inputs, and a negative prompt may be absent") {
+  std::string text = kPlan;
+  const std::string negative = R"("negative_tokens": {"input_ids": [2]})";
+  CHECK(parse_plan(text).tasks.at("restyle").items[0].negative_tokens == TokenIds{{"input_ids", {2}}});
+  text.replace(text.find(negative), negative.size(), R"("negative_tokens": null)");
+  CHECK_FALSE(parse_plan(text).tasks.at("restyle").items[0].negative_tokens);
+  CHECK(has(error_with(R"({"input_ids": [1]})", R"({"input_ids": []})"), "items[0].tokens.input_ids: found an array of 0"));
+  CHECK(has(error_with(R"({"input_ids": [1]})", R"([1])"), "items[0].tokens: found an array of 1, expected an object"));
+}
+
 TEST_CASE("a base is two digests") {
   const std::string digest(64, 'a');
   const std::string from = "\"images\": null";
@@ -155,7 +179,7 @@ TEST_CASE("a file whose sha256 is another is refused") {
   const Scratch scratch;
   const auto path = scratch.write("a", "abc");
   Plan plan = parse_plan(kPlan);
-  plan.components = {.text_encoder = {path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+  plan.components = {.encoders = {{"text_encoder", {path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}}},
                      .vae_encoder = std::nullopt,
                      .vae_decoder = {path, std::string(64, '0')}};
   CHECK(has(input_error([&] { verify_files(plan); }), "has sha256 ba7816bf"));

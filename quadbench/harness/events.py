@@ -327,6 +327,12 @@ def expected_events(
     )
 
 
+def _shared_graphs(plan: Mapping[str, Any]) -> int:
+    """Return the number of graphs that all tasks share: encoders of prompts, VAE encoder, VAE decoder."""
+    components = plan["components"]
+    return len(components.keys() - {"encoders"}) + len(components["encoders"])
+
+
 def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]) -> Counter[SampleGroup]:
     """Return the number of samples that a launch must write, as a Counter with keys of metric, task and warm-up flag."""
     variant = Variant(plan["variant"])
@@ -334,7 +340,7 @@ def _counts(plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: 
     graphs = 0 if variant.has_unet_per_task and variant.loads_at_switch else of_launch
     counts = Counter(
         {
-            SampleGroup("session_load_ns", None, False): len(plan["components"]) + graphs,
+            SampleGroup("session_load_ns", None, False): _shared_graphs(plan) + graphs,
             SampleGroup("load_peak_rss_bytes", None, False): 1,
             SampleGroup("memory_sampling_ns", None, False): 1,
         }
@@ -357,7 +363,7 @@ def _possible(
     plan: Mapping[str, Any], tasks: Mapping[str, ExpectedTask], blocks: Sequence[SequenceBlock]
 ) -> Counter[SampleGroup]:
     counts: Counter[SampleGroup] = Counter()
-    reloads = len(plan["components"]) if plan["runtime"].get("memory_budget_bytes") else 0
+    reloads = _shared_graphs(plan) if plan["runtime"].get("memory_budget_bytes") else 0
     for block in blocks:
         counts[SampleGroup("dma_buf_bytes", block.task, False)] += 1
         counts[SampleGroup("adapter_preload_ns", block.task, False)] += 1

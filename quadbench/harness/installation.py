@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from quadbench.artifacts import Deployment, Graph, LaunchPlan, StoredBundle, StoredCompiled, TaskAssets, TaskItem, Variant
+from quadbench.artifacts import (
+    Component,
+    Deployment,
+    Graph,
+    LaunchPlan,
+    StoredBundle,
+    StoredCompiled,
+    TaskAssets,
+    TaskItem,
+    Variant,
+)
 from quadbench.artifacts.bundle import MIB, AdapterFile, FileRef
 from quadbench.artifacts.kit import Kit, Library
 from quadbench.artifacts.run_record import BASE_UNET, adapters_of, components_of, mixes_of, tasks_of, unets_of
@@ -15,9 +25,9 @@ from quadbench.harness.events import DeployedLibrary
 from quadbench.recipe import Runtime
 from quadbench.target.targets import OnnxRuntimeTarget, QnnTarget, Target
 
-PLAN_SCHEMA_VERSION = 2
 # Where Qualcomm's phones keep what a skel needs, such as libc++.so.1, as the examples of Qualcomm's SDK set it.
 _DSP_FOLDERS = ("/vendor/dsp/cdsp", "/vendor/lib/rfsa/adsp", "/vendor/dsp")
+PLAN_SCHEMA_VERSION = 3
 REFUSED_EXIT_CODE = 2  # the harness's exit code for a wrong plan, or a wrong file in it
 
 
@@ -150,7 +160,9 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
     tasks = tasks_of(bundle, launch)
     adapters = adapters_of(bundle, variant, tasks)
     unets = unets_of(bundle, compiled, variant, tasks)
-    components = {part.value: graph for part, graph in components_of(bundle, compiled, variant).items()}
+    components = components_of(bundle, compiled, variant)
+    encoders = {part.value: graph for part, graph in components.items() if part is Component.TEXT_ENCODER}
+    others = {part.value: graph for part, graph in components.items() if part is not Component.TEXT_ENCODER}
     patches = {name: _file(installation, graph.patch) for name, graph in unets.items() if graph.patch}
     unet, merge = unets.get(BASE_UNET), {}
     if unet and unet.merge and unet.data:  # merged-at-load: the plan needs the merge graph
@@ -160,7 +172,7 @@ def harness_plan(installation: Installation, launch: LaunchPlan, *, runtime: Run
         "root": installation.deployment.root,
         "variant": variant.value,
         "runtime": _runtime(installation, variant, runtime),
-        "components": _files(installation, components),
+        "components": {"encoders": _files(installation, encoders), **_files(installation, others)},
         "unets": _files(installation, unets),
         **({"patches": patches} if patches else {}),
         "adapters": _files(installation, adapters),
@@ -221,6 +233,6 @@ def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
         "image": path_of(item.image),
         "mask": path_of(item.mask),
         "blend": path_of(item.blend),
-        "input_ids": list(item.tokens["input_ids"]),
-        "negative_input_ids": list(item.negative_tokens["input_ids"]),
+        "tokens": {name: list(ids) for name, ids in item.tokens.items()},
+        "negative_tokens": {name: list(ids) for name, ids in item.negative_tokens.items()},
     }

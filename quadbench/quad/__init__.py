@@ -24,5 +24,6 @@ new_recipe.py       YAML text of `quadbench recipe new`
 model/              foundation models in float, exported to ONNX with LoRA inputs
 quantize/           ranges, encodings, QDQ graphs, 8-bit layers, merged-at-load U-Net
 adapters/           LoRA files, shared LoRA encodings, judgement, inspection, conversion
+families/           parts, text encoders, conditions and pipelines of each family of models
 samplers/           LCM, TCD, OLSS, Euler and DDIM as tables of coefficients; noise schedules
 """

@@ -96,7 +96,7 @@ class TinyModel:
             weights["lora_scale"] = np.float32(LORA_SCALE)
             weights["lora_zero"] = np.zeros((), lora)
         if extra_input is not None:
-            inputs.append(_floats(extra_input, [1]))
+            inputs.append(_floats(extra_input, [1, 1]))
         nodes += self._head()
         weights |= {"axis": np.array([1]), "spread": np.array([1, 4, 1, 1])}
         return _save(path, nodes, inputs, [_floats("eps", [1, 4, LATENT, LATENT])], weights)

@@ -100,10 +100,13 @@ def merged_at_load_plan(assets: Path, folder: Path) -> Plan:
 
 def _plan(assets: Path, folder: Path) -> Plan:
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "root": str(assets),
         "runtime": {"library": str(runtime_library()), "intra_op_threads": 1},
-        "components": {name: _file(assets / f"{name}.onnx") for name in ("text_encoder", "vae_encoder", "vae_decoder")},
+        "components": {
+            "encoders": {"text_encoder": _file(assets / "text_encoder.onnx")},
+            **{name: _file(assets / f"{name}.onnx") for name in ("vae_encoder", "vae_decoder")},
+        },
         "images": str(folder / "images"),
     }
 
@@ -116,8 +119,8 @@ def _task(assets: Path, name: str) -> Plan:
             "image": f"image-{i}.png" if kind != "text-to-image" else None,
             "mask": f"mask-{i}.png" if kind == "inpaint" else None,
             "blend": f"blend-{i}.png" if kind == "inpaint" else None,
-            "input_ids": prompt(i),
-            "negative_input_ids": [0] * TOKENS,
+            "tokens": {"input_ids": prompt(i)},
+            "negative_tokens": {"input_ids": [0] * TOKENS},
         }
         for i in range(ITEMS)
     ]

@@ -96,7 +96,7 @@ def paint_all(changes={{}}, **words):
 is_merged = plan["variant"] == "per-graph"
 
 def load():
-    for component in plan["components"]:
+    for component in (*plan["components"]["encoders"], *(plan["components"].keys() - {{"encoders"}})):
         sample("session_load_ns", 90_000, component=component)
     if not is_merged:
         sample("session_load_ns", 90_000, component="unet", labels={{"unet": "base"}})

@@ -60,15 +60,16 @@ class TextEncoderGraph(nn.Module):
 
     def __init__(self, encoders: Sequence[TextEncoder], modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.modules_of_encoders = nn.ModuleList(modules)
+        for encoder, module in zip(encoders, modules, strict=True):
+            self.add_module(encoder.part, module)
         self._encoders = tuple(encoders)
         self.inputs = tuple(encoder.tokens for encoder in encoders)
         self.outputs = tuple(dict.fromkeys(encoder.output for encoder in encoders))
 
     def forward(self, *token_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         states: dict[str, list[torch.Tensor]] = {name: [] for name in self.outputs}
-        for encoder, module, ids in zip(self._encoders, self.modules_of_encoders, token_ids, strict=True):
-            states[encoder.output].append(module(ids, return_dict=False)[0])
+        for encoder, ids in zip(self._encoders, token_ids, strict=True):
+            states[encoder.output].append(self.get_submodule(encoder.part)(ids, return_dict=False)[0])
         return tuple(own[0] if len(own) == 1 else torch.cat(own, dim=-1) for own in states.values())
 
 
