@@ -27,6 +27,7 @@ from quadbench.artifacts.bundle import (
     TaskItem,
     TensorSpec,
     Variant,
+    with_named_tokens,
 )
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.launch_values import Sample, SampleKind
@@ -59,4 +60,5 @@ __all__ = [
     "TaskItem",
     "TensorSpec",
     "Variant",
+    "with_named_tokens",
 ]

@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
-from quadbench.artifacts.bundle import with_named_tokens
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled, with_named_tokens
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError, quote
