@@ -12,6 +12,7 @@
 
 #include "clock.hpp"
 #include "errors.hpp"
+#include "tensor_memory.hpp"
 
 namespace quadbench {
 namespace {
@@ -90,6 +91,7 @@ std::optional<std::int64_t> pss_bytes() {
 }
 
 void give_memory_back() {
+  tensor_memory().clear();
 #ifdef __GLIBC__
   ::malloc_trim(0);
 #elif defined(M_PURGE)

@@ -3,13 +3,16 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <utility>
 
 #include "errors.hpp"
+#include "tensor_memory.hpp"
 
 namespace quadbench {
 namespace {
 
 constexpr std::uint32_t kApiVersion = 21;  // what is called is older; the header and the library may be newer
+constexpr std::uint32_t kAllocatorVersion = 17;  // with Alloc, Free and Info alone
 
 bool is_fault_of_model(OrtErrorCode code) {
   switch (code) {
@@ -55,7 +58,22 @@ OrtRuntime::OrtRuntime(const RuntimePlan& plan)
   OrtMemoryInfo* memory = nullptr;
   check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), "runtime");
   cpu_memory_ = {memory, {api_->ReleaseMemoryInfo}};
+  if (arena_ == Arena::kNone) share_tensor_memory();
   if (arena_ == Arena::kShared) check(api_->CreateAndRegisterAllocator(environment(), memory, nullptr), "runtime.arena");
+}
+
+TensorAllocator::TensorAllocator(Handle<OrtMemoryInfo> memory_info) : OrtAllocator{}, info(std::move(memory_info)) {
+  version = kAllocatorVersion;
+  Alloc = [](OrtAllocator*, std::size_t bytes) { return tensor_memory().allocate(bytes); };
+  Free = [](OrtAllocator*, void* block) { tensor_memory().free(block); };
+  Info = [](const OrtAllocator* self) -> const OrtMemoryInfo* { return static_cast<const TensorAllocator*>(self)->info.get(); };
+}
+
+void OrtRuntime::share_tensor_memory() {
+  OrtMemoryInfo* created = nullptr;
+  check(api_->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &created), "runtime");
+  allocator_ = std::make_unique<TensorAllocator>(Handle<OrtMemoryInfo>(created, {api_->ReleaseMemoryInfo}));
+  check(api_->RegisterAllocator(environment(), allocator_.get()), "runtime");
 }
 
 Handle<OrtEnv> OrtRuntime::environment_with(const RuntimePlan& plan) const {

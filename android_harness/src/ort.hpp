@@ -23,6 +23,12 @@ struct Release {
 template <class T>
 using Handle = std::unique_ptr<T, Release<T>>;
 
+// The process's tensor memory as ONNX Runtime's C API takes it.
+struct TensorAllocator : OrtAllocator {
+  explicit TensorAllocator(Handle<OrtMemoryInfo> memory_info);
+  Handle<OrtMemoryInfo> info;
+};
+
 class OrtRuntime final : public Runtime {
  public:
   // Opens the library; what graphs share, threads and arena, exists from then on. Throws InputError.
@@ -48,6 +54,7 @@ class OrtRuntime final : public Runtime {
   void check(OrtStatus* status, const char* where) const;
 
  private:
+  void share_tensor_memory();
   Handle<OrtEnv> environment_with(const RuntimePlan& plan) const;
 
   struct Close {
@@ -61,6 +68,7 @@ class OrtRuntime final : public Runtime {
   std::string version_;
   ThreadPool thread_pool_;
   Arena arena_;
+  std::unique_ptr<TensorAllocator> allocator_;  // before the environment, which uses it
   Handle<OrtEnv> environment_;
   Handle<OrtMemoryInfo> cpu_memory_;
 };

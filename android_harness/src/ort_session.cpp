@@ -88,7 +88,7 @@ Handle<OrtSessionOptions> session_options(const OrtRuntime& runtime, const Sessi
     case Arena::kNone:
       runtime.check(api.DisableCpuMemArena(created), where);
       runtime.check(api.DisableMemPattern(created), where);  // one block for all of a run's tensors, which would stay
-      break;
+      [[fallthrough]];
     case Arena::kShared: runtime.check(api.AddSessionConfigEntry(created, "session.use_env_allocators", "1"), where); break;
     case Arena::kSession: break;
   }

@@ -3,13 +3,18 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include "errors.hpp"
 #include "memory.hpp"
+#include "tensor_memory.hpp"
 
 using namespace quadbench;
 
@@ -53,6 +58,68 @@ TEST_CASE("memory that a run frees is there for the next one") {
 }
 
 #endif
+
+TEST_CASE("a freed block is the next one of its size") {
+  TensorMemory memory;
+  void* block = memory.allocate(8 << 20);
+  memory.free(block);
+  CHECK(memory.kept_bytes() == 8 << 20);
+  CHECK(memory.allocate(8 << 20) == block);
+  CHECK(memory.kept_bytes() == 0);
+}
+
+TEST_CASE("a smaller block is taken out of a kept one, and both are one again when it is freed") {
+  TensorMemory memory;
+  void* whole = memory.allocate(8 << 20);
+  memory.free(whole);
+  void* part = memory.allocate(2 << 20);
+  CHECK(part == whole);
+  CHECK(memory.kept_bytes() == 6 << 20);
+  memory.free(part);
+  CHECK(memory.allocate(8 << 20) == whole);
+}
+
+TEST_CASE("a larger block keeps the pages of a freed one") {
+  TensorMemory memory;
+  auto* small = static_cast<char*>(memory.allocate(4 << 20));
+  std::memset(small, 7, 4 << 20);
+  memory.free(small);
+  const auto* large = static_cast<char*>(memory.allocate(8 << 20));
+  CHECK(large[(4 << 20) - 1] == 7);
+  CHECK(large[4 << 20] == 0);
+}
+
+TEST_CASE("kept and used blocks never take more than used ones took at most") {
+  TensorMemory memory;
+  std::mt19937 random(1);
+  std::vector<void*> blocks;
+  std::size_t most = 0;
+  for (int i = 0; i < 3000; ++i) {
+    if (blocks.size() < 20 && random() % 2 == 0) {
+      const std::size_t bytes = 1 + random() % (6 << 20);
+      blocks.push_back(memory.allocate(bytes));
+      std::memset(blocks.back(), i, bytes);
+    } else if (!blocks.empty()) {
+      std::swap(blocks[random() % blocks.size()], blocks.back());
+      memory.free(blocks.back());
+      blocks.pop_back();
+    }
+    most = std::max(most, memory.used_bytes());
+    REQUIRE(memory.used_bytes() + memory.kept_bytes() <= most);
+  }
+  CHECK(memory.kept_bytes() > 0);
+  memory.clear();
+  CHECK(memory.kept_bytes() == 0);
+  for (void* block : blocks) memory.free(block);
+  CHECK(memory.used_bytes() == 0);
+}
+
+TEST_CASE("no memory is said by a null pointer") {
+  TensorMemory memory;
+  CHECK(memory.allocate(SIZE_MAX) == nullptr);
+  CHECK(memory.allocate(SIZE_MAX / 4) == nullptr);
+  memory.free(nullptr);
+}
 
 TEST_CASE("memory that cannot be read is an error, not 0") {
   std::istringstream nothing;

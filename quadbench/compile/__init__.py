@@ -4,6 +4,7 @@ availability.py    installed compilers and their versions, or missing parts and 
 graph_compiler.py  graphs compiled one by one in child processes, time limits, kept results
 onnxruntime.py     ONNX Runtime's optimizer for CPUs, and counts of integer and float nodes
 cpu_graph.py       rewrites for CPUs: attention in pieces, weight folding, node order
+cpu_memory.py      rewrites for CPUs: chains of operators in pieces of channels, sizes unknown before a run
 lora_branches.py   rewrites for CPUs: LoRA branches, and LoRA inputs of any rank
 qnn.py             Qualcomm HTP context binaries, reasons for refused nodes, the HTP emulator
 repacking.py       per-graph U-Nets in other files: one context that shares weights, or a base and patches

@@ -219,7 +219,7 @@ def split_attention(path: Path, max_bytes: int = MAX_SCORES_BYTES) -> None:
     """
     model = read_model(path)
     shapes, consumers = shapes_of(model), readers_of(model.graph)
-    large = [node for node in model.graph.node if _is_product(node) and _float_bytes(shapes.get(node.output[0], ())) > max_bytes]
+    large = [node for node in model.graph.node if _is_product(node) and float_bytes(shapes.get(node.output[0], ())) > max_bytes]
     chains, replaced = [], set[int]()
     for node in large:
         chain = _chain(node, shapes, consumers)
@@ -258,7 +258,7 @@ def _works_by_row(node: Any, scores: Sequence[int], shapes: Shapes) -> bool:
     return node.op_type in _BY_ELEMENT and all(prod(shapes.get(name, (2,))) == 1 for name in node.input[1:])
 
 
-def _float_bytes(shape: Sequence[int]) -> int:
+def float_bytes(shape: Sequence[int]) -> int:
     return prod(shape) * _FLOAT_BYTES if shape else 0
 
 
@@ -270,7 +270,7 @@ def _pieces(graph: Any, chain: Sequence[Any], shapes: Shapes, max_bytes: int) ->
     scores = shapes[first.output[0]]
     rows = scores[-2]
     counts = [n for n in range(1, max(rows // MIN_ROWS, 1) + 1) if rows % n == 0]
-    count = next((n for n in counts if _float_bytes(scores) // n <= max_bytes), counts[-1])
+    count = next((n for n in counts if float_bytes(scores) // n <= max_bytes), counts[-1])
     axis = len(scores) - 2
     queries = [f"{first.input[0]}.{first.output[0]}.piece{i}" for i in range(count)]
     sizes = f"{first.output[0]}.pieces"

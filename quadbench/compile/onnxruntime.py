@@ -12,6 +12,7 @@ import onnxruntime
 from quadbench.artifacts import Caveat, Graph
 from quadbench.artifacts.bundle import KernelCounts
 from quadbench.compile.cpu_graph import allow_folding, defer_weights, externalize_weights, split_attention
+from quadbench.compile.cpu_memory import hide_sizes, split_channels
 from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.lora_branches import ease_compiled_branches, fuse_lora_branches
 from quadbench.errors import BuildError, MissingDependencyError
@@ -64,11 +65,14 @@ class OnnxRuntimeCompiler:
             if self.execution_provider == "cpu":
                 with suppress(MissingDependencyError):  # without onnx, runs take longer, with the same results
                     ease_compiled_branches(folder / name)
-            with suppress(MissingDependencyError):  # without onnx, runs take more memory, with the same results
-                split_attention(folder / name)
-                defer_weights(folder / name)
             if graph.data:
                 externalize_weights(source / name, folder / name)
+            with suppress(MissingDependencyError):  # without onnx, runs take more memory, with the same results
+                split_attention(folder / name)
+                if self.execution_provider == "cpu":  # others take only nodes of known sizes
+                    split_channels(folder / name)
+                    hide_sizes(folder / name)
+                defer_weights(folder / name)
         is_simulated = any(counts.is_simulated for counts in kernels.values())
         return CompileResult(
             graphs=tuple(replace(graph, file=file_ref(folder, folder / graph.file.path)) for graph in graphs),

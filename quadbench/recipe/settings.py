@@ -153,8 +153,8 @@ class Runtime(Spec):
     thread_pool: Literal["shared", "session"] = "shared"
     """`shared`: all graphs use the same threads; `session`: each graph has its own threads. The default is shared."""
     arena: Literal["none", "session", "shared"] = "none"
-    """The arena that keeps memory for the next run instead of freeing it: `none`; `session`, one for each graph; `shared`, one
-    for all graphs. An arena raises the peak. The default is none."""
+    """The arena that keeps memory for the next run instead of freeing it: `session`, one for each graph; `shared`, one for all
+    graphs; `none`, freed memory is kept as far as it does not raise the peak. An arena raises it. The default is none."""
     preload: Literal["none", "next", "all"] = "none"
     """The adapters that are read before their task begins: `none`; `next`, those of the next task while a task runs; `all`, as
     many as fit into the cache, before the first task. The default is none."""
