@@ -67,6 +67,7 @@ def test_a_database_of_an_older_quadbench_gets_the_rows(database: Source) -> Non
     for change in (
         "DROP TABLE packed_samples",
         "DROP TABLE sample_kinds",
+        *(f"ALTER TABLE night_rulings DROP COLUMN {column}" for column in ("since", "nights", "good_night")),
         "UPDATE alembic_version SET version_num = '0002'",
     ):
         query(database, change)
@@ -83,6 +84,35 @@ def test_a_row_with_wrong_numbers_is_damage(records: RecordStore, numbers: bytes
         connection.exec_driver_sql(f"UPDATE packed_samples SET numbers = {_literal(records, numbers)}")
     with raising(ArtifactError, "is damaged", snapshot=False):
         records.run_records("run-a")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"kinds"', '"kind"'),
+        ('{"', "{'"),
+        ('"places":[1,', '"places":[9999,'),
+        ('"places":[1,', '"places":[2,'),
+        ('"of":[0', '"of":[-1'),
+        ('"of":[0', '"of":[9'),
+        ('"of":[0', '"of":["0"'),
+        ("rss_bytes", "unet_ns"),
+        ("7.0", "NaN"),
+        ("7.0", "-7.0"),
+        ("7.0", "1e300"),
+        ("7.0", "null"),
+    ],
+)
+def test_wrong_memory_readings_are_damage_once_they_are_read(records: RecordStore, database: Source, old: str, new: str) -> None:
+    records.store(full())
+    ((readings,),) = query(database, "SELECT readings FROM packed_samples")
+    assert old in readings
+    quoted = readings.replace(old, new).replace("'", "''")
+    query(database, f"UPDATE packed_samples SET readings = '{quoted}'")
+    (launch,) = records.run_records("run-a")
+    assert list(launch.columns.values) == [MEASURED[0].value, MEASURED[3].value]
+    with raising(ArtifactError, "is damaged", snapshot=False):
+        tuple(launch.samples)
 
 
 @pytest.mark.parametrize("column", ["kinds", "digest"])

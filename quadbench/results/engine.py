@@ -154,8 +154,13 @@ def begin_read(engine: sa.Engine) -> Iterator[sa.Connection]:
         except UnicodeEncodeError:
             raise
         except (ValueError, TypeError, AttributeError) as error:  # raised by columns and enumerations for an invalid value
-            reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
-            raise ArtifactError(reason, hint=sql_dialects.DAMAGED_HINT if _is_file(engine) else None) from error
+            raise damage(engine, error) from error
+
+
+def damage(engine: sa.Engine, error: Exception) -> ArtifactError:
+    """Return the error for a database that holds a value which cannot be read, because of `error`."""
+    reason = f"{name_of(engine)} is damaged: a value cannot be read: {error}"
+    return ArtifactError(reason, hint=sql_dialects.DAMAGED_HINT if _is_file(engine) else None)
 
 
 def database_now(connection: sa.Connection) -> datetime:

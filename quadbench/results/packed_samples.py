@@ -3,7 +3,7 @@
 import json
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from quadbench.artifacts.launch_values import KIND_FIELDS, MAX_VALUE, MemoryReadings, SampleKind, SampleKinds, Samples
+from quadbench.artifacts.launch_values import (
+    KIND_FIELDS,
+    MAX_VALUE,
+    MEMORY_METRICS,
+    MemoryReadings,
+    SampleKind,
+    SampleKinds,
+    Samples,
+    value_fault,
+)
 
 _DEFAULTS = {name: getattr(SampleKind(metric=""), name) for name in KIND_FIELDS}
 
@@ -63,8 +72,10 @@ def read_kinds(text: str, digest: str) -> SampleKinds:
     return SampleKinds(tuple(SampleKind(**fields) for fields in json.loads(text)))
 
 
-def unpack(kinds: SampleKinds, numbers: bytes, readings: str) -> Samples:
+def unpack(kinds: SampleKinds, numbers: bytes, readings: str, damage: Callable[[Exception], Exception]) -> Samples:
     """Return a launch's samples from their compact form. Memory readings are taken apart when they are first needed.
+
+    If they are damaged, the samples then raise the error that `damage` makes of the reason.
 
     Raises:
         ValueError: the number of values is not that of the kinds.
@@ -74,7 +85,7 @@ def unpack(kinds: SampleKinds, numbers: bytes, readings: str) -> Samples:
     values = _little_endian(values)
     if len(values) != len(kinds.each):
         raise ValueError(f"a launch has {len(values)} values; expected {len(kinds.each)}")
-    return Samples.restored(kinds, values, partial(_memory, readings, len(values)))
+    return Samples.restored(kinds, values, partial(_memory, readings, len(values), damage))
 
 
 def require_plausible(numbers: Iterable[bytes]) -> None:
@@ -84,20 +95,30 @@ def require_plausible(numbers: Iterable[bytes]) -> None:
         raise ValueError(f"a launch has a value that is not a number up to {MAX_VALUE:g}")
 
 
-def _memory(text: str, planned: int) -> MemoryReadings:
-    """Return the memory readings of a launch with so many other values. Raise ValueError if they do not fit together."""
+def _memory(text: str, planned: int, damage: Callable[[Exception], Exception]) -> MemoryReadings:
+    """Return the memory readings of a launch with so many other values."""
     if not text:
         return MemoryReadings(is_reading=bytes(planned), kinds=SampleKinds(()), values=())
-    readings = json.loads(text)
-    kinds = [SampleKind(**fields) for fields in readings["kinds"]]
+    try:
+        return _read_memory(json.loads(text), planned)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise damage(ValueError(f"memory readings of a launch: {error}")) from error
+
+
+def _read_memory(readings: dict[str, Any], planned: int) -> MemoryReadings:
+    """Return memory readings from their JSON. Raise a built-in error of some kind if it is not what `pack` made."""
+    table = [SampleKind(**fields) for fields in readings["kinds"]]
+    kinds = tuple(table[number] for number in readings["of"] if number >= 0)
     values, is_reading = tuple(map(float, readings["values"])), bytearray(planned + len(readings["values"]))
     for place in readings["places"]:
         is_reading[place] = 1
-    if sum(is_reading) != len(values) or len(readings["of"]) != len(values):
-        raise ValueError("a launch has memory readings without a place of their own")
-    return MemoryReadings(
-        is_reading=bytes(is_reading), kinds=SampleKinds(tuple(kinds[number] for number in readings["of"])), values=values
-    )
+    if sum(is_reading) != len(values) or len(kinds) != len(values):
+        raise ValueError("some have no place or kind of their own")
+    for kind, value in zip(kinds, values, strict=True):
+        fault = value_fault(kind.metric, value) if kind.metric in MEMORY_METRICS else "is none"
+        if fault:
+            raise ValueError(f"{kind.metric} {fault}")
+    return MemoryReadings(is_reading=bytes(is_reading), kinds=SampleKinds(kinds), values=values)
 
 
 def _fields(kind: SampleKind) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
@@ -22,7 +22,17 @@ from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Samp
 from quadbench.artifacts.launch_values import KIND_FIELDS, SampleKinds, Samples, value_fault
 from quadbench.artifacts.safe_text import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import Source, begin_read, begin_write, clock_offset, name_of, open_engine, open_for_reading, upsert
+from quadbench.results.engine import (
+    Source,
+    begin_read,
+    begin_write,
+    clock_offset,
+    damage,
+    name_of,
+    open_engine,
+    open_for_reading,
+    upsert,
+)
 from quadbench.results.packed_samples import pack, read_kinds, require_plausible, unpack
 from quadbench.results.schema import KindsRow, PackedRow, RecordRow, SampleRow, UtcTime
 
@@ -297,8 +307,9 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
     kinds, record, rest = _kinds(connection, {row.kinds for row in rows}), _reader(), dict[int, Samples]()
     if any(row.kinds is None for row in rows):  # an older quadbench was still measuring while the database was migrated
         rest = _samples(connection, condition & RecordRow.id.not_in(sa.select(PackedRow.record)))
+    damaged = partial(damage, connection.engine)
     return tuple(
-        record(row, rest.get(row.id, ()) if row.kinds is None else unpack(kinds[row.kinds], row.numbers, row.readings))
+        record(row, rest.get(row.id, ()) if row.kinds is None else unpack(kinds[row.kinds], row.numbers, row.readings, damaged))
         for row in rows
     )
 

@@ -38,6 +38,10 @@ def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
     for name, statement in {
         "no tables": "PRAGMA writable_schema = ON; DELETE FROM sqlite_master",
         "no table of samples": "DROP TABLE packed_samples",
+        "samples of no kind": "DELETE FROM sample_kinds",
+        "too few values": "UPDATE packed_samples SET numbers = x''",
+        "values that are not numbers": "UPDATE packed_samples SET numbers = 'x'",
+        "wrong memory readings": "UPDATE packed_samples SET readings = '{\"kinds\": []}'",
         "a schema of later": "UPDATE alembic_version SET version_num = '9999'",
         "a schema that is no text": "UPDATE alembic_version SET version_num = x'ff'",
         "no records": "DELETE FROM samples; DELETE FROM records",
