@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -206,8 +206,17 @@ def _record(folder: Path, bundle: Bundle, device: DeviceFacts, variant: Variant,
     )
 
 
-@lru_cache(maxsize=512)  # most tests ask for the same runs
+_known: dict[str, tuple[Sample, ...]] = {}  # most tests ask for the same runs; tasks have dicts, so they are no keys
+
+
 def _samples(tasks: tuple[TaskAssets, ...], variant: Variant, launch: int, iterations: int) -> tuple[Sample, ...]:
+    key = repr((tasks, variant, launch, iterations))
+    if key not in _known:
+        _known[key] = _made_samples(tasks, variant, launch, iterations)
+    return _known[key]
+
+
+def _made_samples(tasks: tuple[TaskAssets, ...], variant: Variant, launch: int, iterations: int) -> tuple[Sample, ...]:
     dice = random.Random(launch)
 
     def about(value: float) -> float:
