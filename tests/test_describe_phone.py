@@ -37,6 +37,12 @@ def test_a_phone_with_a_known_chip_gets_that_chip_s_targets(tmp_path: Path) -> N
     assert profile.hosted_target is None
 
 
+def test_an_emulator_is_described_as_one(tmp_path: Path) -> None:
+    profile = described(UNKNOWN | {"ro.boot.qemu": "1"}, tmp_path)
+    assert profile.matches(UNKNOWN | {"ro.boot.qemu": "1"})
+    assert not profile.matches(UNKNOWN)
+
+
 def test_a_phone_with_an_unknown_chip_gets_its_cpu_alone(tmp_path: Path) -> None:
     profile = described(UNKNOWN, tmp_path)
     assert {target.backend for target in profile.targets()} == {"onnxruntime", "litert"}

@@ -160,6 +160,12 @@ def test_a_phone_that_looks_like_another_is_not_taken_for_it(chip: str, model: s
     assert matching({"ro.soc.model": chip, "ro.product.model": model, "ro.board.platform": "sun"}) == []
 
 
+@pytest.mark.parametrize("told", ["ro.boot.qemu", "ro.kernel.qemu"])
+def test_an_emulator_that_claims_to_be_a_galaxy_s25_is_not_taken_for_one(told: str) -> None:
+    claimed = {"ro.soc.model": "SM8750", "ro.product.model": "SM-S931B"}
+    assert [matching({**claimed, told: value}) for value in ("1", "0", "")] == [[], ["s25"], ["s25"]]
+
+
 @pytest.mark.parametrize(("chip", "model", "name"), [("MT6991Z/TCZA", "SM-X730", "tabs11"), ("SM8750-AC", "SM-S938B", "s25")])
 def test_a_chip_s_longer_name_is_recognised(chip: str, model: str, name: str) -> None:
     assert matching({"ro.soc.model": chip, "ro.product.model": model}) == [name]

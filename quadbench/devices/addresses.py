@@ -327,8 +327,7 @@ def _require_match(phone: Phone, profile: DeviceProfile) -> DeviceProfile:
         raise DeviceError(f"device '{phone.attached.serial}' has unknown properties: getprop failed on it", hint="reconnect it")
     wrong = [
         f"{key} is '{phone.properties.get(key, '')}', expected '{pattern}'"
-        for key, pattern in profile.match.items()
-        if not profile.model_copy(update={"match": {key: pattern}}).matches(phone.properties)
+        for key, pattern in profile.mismatches(phone.properties).items()
     ]
     raise DeviceError(
         f"device '{phone.attached.serial}' does not match the profile '{profile.name}': {'; '.join(wrong)}",

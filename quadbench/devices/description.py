@@ -7,7 +7,7 @@ import yaml
 
 from quadbench.errors import DeviceError
 from quadbench.spec.spec_model import MAX_NAME_LENGTH
-from quadbench.target.profile import DeviceProfile, Soc
+from quadbench.target.profile import NO_EMULATOR, DeviceProfile, Soc
 from quadbench.target.targets import LiteRtTarget, OnnxRuntimeTarget
 
 _CHIP, _MODEL = "ro.soc.model", "ro.product.model"
@@ -45,12 +45,13 @@ def describe_phone(serial: str, properties: Mapping[str, str], meminfo: str, kno
     ram_mb = max(1, int(memory[1]) // 1024)
     cpu = OnnxRuntimeTarget(backend="onnxruntime", execution_provider="cpu")
     others = (OnnxRuntimeTarget(backend="onnxruntime", execution_provider="xnnpack"), LiteRtTarget(backend="litert"))
+    emulator = {key: properties[key] for key in NO_EMULATOR if properties.get(key) == "1"}
     vendor = properties.get("ro.soc.manufacturer", "unknown").lower()
     profile = DeviceProfile(
         schema_version=1,
         name=_free_name(model, known),
         title=" ".join(filter(None, (properties.get("ro.product.brand"), model))),
-        match={chip_key: _exactly(chip), _MODEL: _exactly(model)},
+        match={chip_key: _exactly(chip), _MODEL: _exactly(model), **emulator},
         soc=twin.soc.model_copy(update={"ram_mb": ram_mb}) if twin else Soc(vendor=vendor, model=chip, title=chip, ram_mb=ram_mb),
         target=twin.target if twin else cpu,
         virtual_target=cpu,
@@ -64,8 +65,7 @@ def describe_phone(serial: str, properties: Mapping[str, str], meminfo: str, kno
 
 def _has_chip(profile: DeviceProfile, key: str, properties: Mapping[str, str]) -> bool:
     """Return whether the pattern for the chip alone, in a profile's `match`, fits the phone's properties."""
-    chip = {name: pattern for name, pattern in profile.match.items() if name == key}
-    return profile.model_copy(update={"match": chip}).matches(properties)
+    return key in profile.match and key not in profile.mismatches(properties)
 
 
 def _exactly(value: str) -> str:

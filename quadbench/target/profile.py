@@ -30,6 +30,8 @@ PROFILES_VARIABLE = "QUADBENCH_DEVICE_PROFILES"
 LOCAL_NAME = "local"
 VIRTUAL_PREFIX = "virtual:"
 HOSTED_PREFIX = "hub:"
+NO_EMULATOR = {"ro.boot.qemu": "0", "ro.kernel.qemu": "0"}
+"""Properties that are 1 on Android's emulators, whatever phone they claim to be. Most phones lack them."""
 
 
 class Soc(Spec):
@@ -150,7 +152,16 @@ class DeviceProfile(Spec):
 
     def matches(self, properties: Mapping[str, str]) -> bool:
         """Return whether Android properties match all patterns of the profile. Return False if the profile has no patterns."""
-        return bool(self.match) and all(_fits(properties.get(key, ""), pattern) for key, pattern in self.match.items())
+        return bool(self.match) and not self.mismatches(properties)
+
+    def mismatches(self, properties: Mapping[str, str]) -> dict[str, str]:
+        """Return the patterns that Android properties do not match, by property. An emulator, which can claim to be any phone,
+        matches only a profile that names the property by which Android tells emulators.
+        """
+        wanted = {**NO_EMULATOR, **self.match}
+        return {
+            key: pattern for key, pattern in wanted.items() if not _fits(properties.get(key) or NO_EMULATOR.get(key, ""), pattern)
+        }
 
     def virtual_properties(self) -> dict[str, str]:
         """Return the Android properties that the profile's virtual device reports, as a dict from name to value."""
