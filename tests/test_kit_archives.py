@@ -72,6 +72,21 @@ def test_two_libraries_of_one_name_are_refused(layout: Layout, library: bytes, t
         store.add_kit(files, Abi.ARM64_V8A, layout)
 
 
+def test_an_archive_of_other_abis_alone_is_said_to_have_no_folder_for_the_one(
+    layout: Layout, library: bytes, tmp_path: Path
+) -> None:
+    other = write_elf(tmp_path / "other.so", needed=ANDROID, says=b"other").read_bytes()
+    archive = write_archive(tmp_path / "a.aar", [(f"jni/x86/{RUNTIME}", library), (f"jni/x86_64/{RUNTIME}", other)])
+    with raising(UserError, RUNTIME, "no folder for arm64-v8a"):
+        added(archive, layout)
+
+
+def test_an_encrypted_archive_is_named_as_such(layout: Layout, library: bytes, tmp_path: Path) -> None:
+    _locked(archive := write_archive(tmp_path / "a.aar", [(RUNTIME, library)]))
+    with raising(UserError, "a.aar", "encrypted", "password"):
+        added(archive, layout)
+
+
 def test_a_library_that_unpacks_without_end_is_left(
     layout: Layout, library: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

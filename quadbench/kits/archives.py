@@ -33,6 +33,7 @@ _MAX_METADATA_BYTES = MIB
 _COPY_BYTES = MIB
 _MAX_NAME_LENGTH = 200
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 1  # a bit of a file's flags
 _ZIP_ENDINGS = (".aar", ".whl", ".zip")
 _FOLDERS = {  # the folder names of each ABI in AARs and in Qualcomm's SDK
     Abi.ARM64_V8A: re.compile(r"arm64-v8a|aarch64-android"),
@@ -104,9 +105,9 @@ def _copied(source: Path, members: Iterable[Member], abi: Abi, folder: Path, max
             copied = _copy(source, file, folder, left_bytes)
         left_bytes -= copied.size_bytes
         if libraries.setdefault(name, copied) != copied:
-            raise UserError(
-                f"'{source}' has two different libraries '{name}' for {abi}", hint="pass only the folder or files that you want"
-            )
+            which = f"for {abi}" if _is_of_abi(member, abi) else f"and no folder for {abi}"
+            hint = "pass only the folder or files that you want"
+            raise UserError(f"'{source}' has two different libraries '{name}' {which}", hint=hint)
     return libraries
 
 
@@ -117,7 +118,7 @@ def _too_large(source: Path) -> UserError:
 
 def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
     """Return the Members in folders of an ABI, and in Hexagon folders skels and their C++ library. Without the first, all."""
-    is_named = [any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1]) for member in members]
+    is_named = [_is_of_abi(member, abi) for member in members]
     if not any(is_named):
         return members
     is_for_dsp = [
@@ -126,6 +127,11 @@ def _of_abi(members: list[Member], abi: Abi) -> list[Member]:
         for m in members
     ]
     return [member for member, *reasons in zip(members, is_named, is_for_dsp, strict=True) if any(reasons)]
+
+
+def _is_of_abi(member: Member, abi: Abi) -> bool:
+    """Return whether a file is in a folder that is named for an ABI."""
+    return any(_FOLDERS[abi].fullmatch(part) for part in member.path.parts[:-1])
 
 
 def _copy(source: Path, file: IO[bytes], folder: Path, max_bytes: int) -> FileRef:
@@ -192,6 +198,9 @@ def _zip_members(source: Path) -> Iterator[list[Member]]:
                     raise zipfile.BadZipFile(f"it contains {len(infos)} files; expected at most {MAX_MEMBERS}")
                 if any(info.compress_type not in _COMPRESSIONS for info in infos):
                     raise zipfile.BadZipFile("it has files with an unsupported compression; expected deflate")
+
+                if any(info.flag_bits & _ENCRYPTED for info in infos):
+                    raise UserError(f"'{source}' is encrypted; expected an archive without a password", hint="pass it unpacked")
 
                 def member(info: zipfile.ZipInfo) -> Member:
                     return Member(path=PurePosixPath(info.filename), size_bytes=info.file_size, open=lambda: archive.open(info))
