@@ -106,6 +106,7 @@ def test_a_perf_file_of_ai_hub_is_read_and_its_jobs_count_once(tmp_path: Path) -
 WRONG: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "nan": ("a.csv", (HEAD, "net,phone,2026-01-01,nan,ms"), ("row 2", "'value'")),
     "huge exponent": ("a.csv", (HEAD, ROW, "net,phone,2026-01-02,1e400,ms"), ("row 3", "'value'")),
+    "tiny": ("a.csv", (HEAD, ROW, "net,phone,2026-01-02,1e-308,ms"), ("row 3", "'value'")),
     "no date": ("a.csv", (HEAD, "net,phone,20260101,1,ms"), ("row 2", "'time'")),
     "year": ("a.csv", (HEAD, "net,phone,0001-01-01T00:00+14:00,1,ms"), ("row 2", "'time'")),
     "unknown unit": ("a.csv", (HEAD, "net,phone,2026-01-01,1,h"), ("row 2", "'unit'")),
@@ -155,5 +156,26 @@ def test_a_long_text_in_every_row_of_parquet_is_held_once(tmp_path: Path) -> Non
     path = tmp_path / "long.parquet"
     times = pd.date_range("2026-01-01", periods=2000)
     pd.DataFrame({"case": "n" * 1_000_000, "device": "p", "time": times, "value": 1.0, "unit": "ms"}).to_parquet(path)
+    with raising(UserError):
+        read_outside([path])
+
+
+def test_a_parquet_column_of_dates_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "dates.parquet"
+    table = {"case": "n", "device": "p", "time": [date(2026, 1, 1), date(2026, 1, 2)], "value": 1.0, "unit": "ms"}
+    pd.DataFrame(table).to_parquet(path)
+    assert [night.night for night in read_outside([path]).series[0]] == ["2026-01-01", "2026-01-02"]
+
+
+@pytest.mark.parametrize("kind", ["text", "time"])
+def test_a_parquet_column_that_python_cannot_hold_is_refused(kind: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    path, count = tmp_path / "strange.parquet", 2
+    times = pa.array([2**52] * count, pa.timestamp("ms")) if kind == "time" else ["2026-01-01", "2026-01-02"]
+    table = pa.table({"case": ["name"] * count, "device": ["p"] * count, "time": times, "value": [1.0] * count, "unit": ["ms"] * count})
+    pytest.importorskip("pyarrow.parquet").write_table(table, path, use_dictionary=False, compression="none")
+    if kind == "text":
+        path.write_bytes(path.read_bytes().replace(b"name", b"nam\xff"))
     with raising(UserError):
         read_outside([path])

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
@@ -35,7 +35,7 @@ HINT = "docs/history.md#figures-from-elsewhere describes the files"
 def _is_date(value: object) -> object:
     if isinstance(value, str) and not _DATE.fullmatch(value):
         raise ValueError("expected a date as 2026-02-11 or 2026-02-11T03:00Z")
-    if not isinstance(value, (str, datetime)):
+    if not isinstance(value, (str, date)):
         raise ValueError("expected text with a date as 2026-02-11")
     return value
 
@@ -68,7 +68,7 @@ class OutsideSample(BaseModel):
     case: _Text
     device: _Text
     time: Annotated[datetime, BeforeValidator(_is_date), AfterValidator(_is_near)]
-    value: Annotated[float, BeforeValidator(_is_no_bool), Field(gt=0, le=1e18, allow_inf_nan=False)]
+    value: Annotated[float, BeforeValidator(_is_no_bool), Field(gt=0, ge=1e-18, le=1e18, allow_inf_nan=False)]
     unit: Literal["ns", "us", "ms", "s", "bytes", "KB", "MB", "GB"]
     files: _Words = None
     environment: _Words = None
@@ -205,7 +205,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise UserError(f"'{path}' has {size}; expected at most {MAX_ROWS} rows of {_MAX_PARQUET_BYTES} bytes", hint=HINT)
         rows = (row for batch in file.read().to_batches(max_chunksize=_BATCH) for row in batch.to_pylist())
         yield from ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-    except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: a column of columns
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:  # a column of columns, text, a time
         raise UserError(f"'{path}' is not Parquet: {error}", hint=HINT) from error
 
 
