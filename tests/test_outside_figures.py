@@ -173,7 +173,9 @@ def test_a_parquet_column_that_python_cannot_hold_is_refused(kind: str, tmp_path
     pa = pytest.importorskip("pyarrow")
     path, count = tmp_path / "strange.parquet", 2
     times = pa.array([2**52] * count, pa.timestamp("ms")) if kind == "time" else ["2026-01-01", "2026-01-02"]
-    table = pa.table({"case": ["name"] * count, "device": ["p"] * count, "time": times, "value": [1.0] * count, "unit": ["ms"] * count})
+    table = pa.table(
+        {"case": ["name"] * count, "device": ["p"] * count, "time": times, "value": [1.0] * count, "unit": ["ms"] * count}
+    )
     pytest.importorskip("pyarrow.parquet").write_table(table, path, use_dictionary=False, compression="none")
     if kind == "text":
         path.write_bytes(path.read_bytes().replace(b"name", b"nam\xff"))
