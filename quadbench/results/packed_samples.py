@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from quadbench.artifacts.launch_values import (
-    KIND_FIELDS,
-    MAX_VALUE,
-    MEMORY_METRICS,
-    MemoryReadings,
-    SampleKind,
-    SampleKinds,
-    Samples,
-    value_fault,
-)
+from quadbench.artifacts import launch_values
+from quadbench.artifacts.launch_values import MemoryReadings, SampleKind, SampleKinds, Samples, value_fault
 
-_DEFAULTS = {name: getattr(SampleKind(metric=""), name) for name in KIND_FIELDS}
+_DEFAULTS = {name: getattr(SampleKind(metric=""), name) for name in launch_values.KIND_FIELDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +83,8 @@ def unpack(kinds: SampleKinds, numbers: bytes, readings: str, damage: Callable[[
 def require_plausible(numbers: Iterable[bytes]) -> None:
     """Raise ValueError if the values of launches, as packed, include one that cannot have been stored, such as NaN."""
     together = b"".join(numbers)
-    if len(together) % 8 or not np.all(np.abs(np.frombuffer(together, "<f8")) <= MAX_VALUE):
-        raise ValueError(f"a launch has a value that is not a number up to {MAX_VALUE:g}")
+    if len(together) % 8 or not np.all(np.abs(np.frombuffer(together, "<f8")) <= launch_values.MAX_VALUE):
+        raise ValueError(f"a launch has a value that is not a number up to {launch_values.MAX_VALUE:g}")
 
 
 def _memory(text: str, planned: int, damage: Callable[[Exception], Exception]) -> MemoryReadings:
@@ -115,7 +107,7 @@ def _read_memory(readings: dict[str, Any], planned: int) -> MemoryReadings:
     if sum(is_reading) != len(values) or len(kinds) != len(values):
         raise ValueError("some have no place or kind of their own")
     for kind, value in zip(kinds, values, strict=True):
-        fault = value_fault(kind.metric, value) if kind.metric in MEMORY_METRICS else "is none"
+        fault = value_fault(kind.metric, value) if kind.metric in launch_values.MEMORY_METRICS else "is none"
         if fault:
             raise ValueError(f"{kind.metric} {fault}")
     return MemoryReadings(is_reading=bytes(is_reading), kinds=SampleKinds(kinds), values=values)
@@ -123,7 +115,7 @@ def _read_memory(readings: dict[str, Any], planned: int) -> MemoryReadings:
 
 def _fields(kind: SampleKind) -> dict[str, Any]:
     """Return what distinguishes a kind. Labels are sorted, so that equal kinds give equal text."""
-    fields = {name: value for name in KIND_FIELDS if (value := getattr(kind, name)) != _DEFAULTS[name]}
+    fields = {name: value for name in launch_values.KIND_FIELDS if (value := getattr(kind, name)) != _DEFAULTS[name]}
     return fields | ({"labels": dict(sorted(kind.labels.items()))} if kind.labels else {})
 
 

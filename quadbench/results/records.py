@@ -22,17 +22,7 @@ from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Samp
 from quadbench.artifacts.launch_values import KIND_FIELDS, SampleKinds, Samples, value_fault
 from quadbench.artifacts.safe_text import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
-from quadbench.results.engine import (
-    Source,
-    begin_read,
-    begin_write,
-    clock_offset,
-    damage,
-    name_of,
-    open_engine,
-    open_for_reading,
-    upsert,
-)
+from quadbench.results import engine
 from quadbench.results.packed_samples import pack, read_kinds, require_plausible, unpack
 from quadbench.results.schema import KindsRow, PackedRow, RecordRow, SampleRow, UtcTime
 
@@ -45,18 +35,18 @@ log = logging.getLogger(__name__)
 Guard = Callable[[sa.Connection], object]
 
 
-def open_records(source: Source) -> "RecordStore":
+def open_records(source: engine.Source) -> "RecordStore":
     """Open a database of launch records for reading and writing; create or migrate it if needed. Close it by `with` or `close()`.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
     """
-    return RecordStore(open_engine(source))
+    return RecordStore(engine.open_engine(source))
 
 
-def read_records(source: Source) -> "RecordStore":
+def read_records(source: engine.Source) -> "RecordStore":
     """Open a database of launch records read-only and return a RecordStore. Close the store by `with` or `close()`."""
-    return RecordStore(open_for_reading(source))
+    return RecordStore(engine.open_for_reading(source))
 
 
 class RecordStore:
@@ -89,10 +79,10 @@ class RecordStore:
                 if fault := value_fault(kind.metric, value):
                     what = f"{kind.metric}{f' of task {kind.task}' if kind.task else ''} {fault}"
                     raise ArtifactError(f"record '{record.record_id}' has a sample that cannot be stored: {what}")
-        with begin_write(self.engine) as connection:
+        with engine.begin_write(self.engine) as connection:
             if guard is not None:
                 guard(connection)
-            row = upsert(connection, RecordRow).values(**_row(record))
+            row = engine.upsert(connection, RecordRow).values(**_row(record))
             row = row.on_conflict_do_nothing(index_elements=[RecordRow.record_id])
             key = connection.scalar(row.returning(RecordRow.id))
             if key is None:
@@ -114,39 +104,39 @@ class RecordStore:
         If this host's clock differs from the server's by less than 3 s, return the record unchanged. The launch must have just
         ended, since the clocks' current difference is used. The first larger difference is logged.
         """
-        offset = clock_offset(self.engine)
+        offset = engine.clock_offset(self.engine)
         if abs(offset) < _TOLERATED:
             return record
         if not self._has_named_clock:
             self._has_named_clock = True
-            seconds, name = offset.total_seconds(), name_of(self.engine)
+            seconds, name = offset.total_seconds(), engine.name_of(self.engine)
             log.warning("this host's clock is %+.0f s off the clock of %s; records use the database's time", -seconds, name)
         return replace(record, started_at=record.started_at + offset, ended_at=record.ended_at + offset)
 
     def counts(self, run_id: str) -> dict[str, int]:
         """Return a dict from device address to the number of launch records that are stored for run `run_id`."""
         query = sa.select(RecordRow.device_address, sa.func.count()).where(RecordRow.run_id == run_id)
-        with begin_read(self.engine) as connection:
+        with engine.begin_read(self.engine) as connection:
             return {str(address): count for address, count in connection.execute(query.group_by(RecordRow.device_address))}
 
     def run_ids(self, limit: int | None = 20) -> list[str]:
         """Return the ids of the `limit` most recently started runs, newest first. If `limit` is None, return all run ids."""
-        with begin_read(self.engine) as connection:
+        with engine.begin_read(self.engine) as connection:
             return list(connection.scalars(_latest_runs().limit(limit)))
 
     def ended_at(self) -> dict[str, datetime]:
         """Return a dict from each run id to the time at which the run's last launch ended."""
         query = sa.select(RecordRow.run_id, sa.func.max(RecordRow.ended_at, type_=UtcTime)).group_by(RecordRow.run_id)
-        with begin_read(self.engine) as connection:
+        with engine.begin_read(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def remove(self, run_id: str) -> int:
         """Remove a run's launch records and their samples in one transaction; return how many records were removed."""
-        with begin_write(self.engine) as connection:
+        with engine.begin_write(self.engine) as connection:
             return connection.execute(sa.delete(RecordRow).where(RecordRow.run_id == run_id)).rowcount
 
     def has_run(self, run_id: str) -> bool:
-        with begin_read(self.engine) as connection:
+        with engine.begin_read(self.engine) as connection:
             return connection.scalar(sa.select(RecordRow.id).where(RecordRow.run_id == run_id).limit(1)) is not None
 
     def run_records_if_any(self, run_id: str) -> tuple[RunRecord, ...]:
@@ -156,7 +146,7 @@ class RecordStore:
         Raises:
             ArtifactError: the database is damaged.
         """
-        with begin_read(self.engine) as connection:
+        with engine.begin_read(self.engine) as connection:
             return _load(connection, RecordRow.run_id == run_id)
 
     def run_records(self, run_id: str) -> tuple[RunRecord, ...]:
@@ -194,25 +184,25 @@ class RunHead:
         return sum(count for states in self.launches.values() for status, count in states.items() if status not in _FINE)
 
 
-def run_heads(engine: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
+def run_heads(database: sa.Engine, limit: int, skip: int = 0) -> list[RunHead]:
     """Return the summaries of at most `limit` runs, newest first; the newest `skip` runs are omitted.
 
     Raises:
         StorageError, ArtifactError: as for `begin_read`.
     """
-    with begin_read(engine) as connection:
+    with engine.begin_read(database) as connection:
         names = list(connection.scalars(_latest_runs().limit(limit).offset(skip)))
         known = _heads(connection, names)
     return [known[name] for name in names if name in known]
 
 
-def run_head(engine: sa.Engine, run_id: str) -> RunHead | None:
+def run_head(database: sa.Engine, run_id: str) -> RunHead | None:
     """Return the summary of one run; None if no launch of the run is stored.
 
     Raises:
         StorageError, ArtifactError: as for `begin_read`.
     """
-    with begin_read(engine) as connection:
+    with engine.begin_read(database) as connection:
         return _heads(connection, [run_id]).get(run_id)
 
 
@@ -290,7 +280,7 @@ def store_packed(connection: sa.Connection, launches: Mapping[int, Samples]) -> 
     """Write the compact form of launches' samples. `launches` is by the row id of the record."""
     packed = {key: pack(samples) for key, samples in launches.items()}
     kinds = {one.digest: one.kinds for one in packed.values()}
-    rows = upsert(connection, KindsRow).on_conflict_do_nothing(index_elements=[KindsRow.digest])
+    rows = engine.upsert(connection, KindsRow).on_conflict_do_nothing(index_elements=[KindsRow.digest])
     connection.execute(rows, [{"digest": digest, "kinds": text} for digest, text in kinds.items()])
     columns = [
         {"record": key, "kinds": one.digest, "numbers": one.numbers, "readings": one.readings} for key, one in packed.items()
@@ -307,7 +297,7 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
     kinds, record, rest = _kinds(connection, {row.kinds for row in rows}), _reader(), dict[int, Samples]()
     if any(row.kinds is None for row in rows):  # an older quadbench was still measuring while the database was migrated
         rest = _samples(connection, condition & RecordRow.id.not_in(sa.select(PackedRow.record)))
-    damaged = partial(damage, connection.engine)
+    damaged = partial(engine.damage, connection.engine)
     return tuple(
         record(row, rest.get(row.id, ()) if row.kinds is None else unpack(kinds[row.kinds], row.numbers, row.readings, damaged))
         for row in rows
