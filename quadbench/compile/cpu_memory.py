@@ -1,4 +1,4 @@
-"""Less memory on a CPU: large chains of operators in pieces of channels, and no memory planned ahead. Results stay equal."""
+"""Less memory on a CPU: large chains of operators in pieces of channels, and no memory planned ahead. Quantized results stay equal."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -164,7 +164,7 @@ def hide_sizes(path: Path, large_bytes: int = LARGE_BYTES) -> None:
 
     Before a run it plans which tensors share a block of memory, by equal sizes, and so keeps blocks that nothing reads for later
     tensors (docs/measured/archive/runtime.md); its C API has no option against this. So the sizes of data are computed at run
-    time, and each large weight is dequantized in a shape of its own.
+    time, and each large weight is dequantized in a shape of its own. Float results may differ in the last bits.
     """
     from onnx import TensorProto, helper
 
