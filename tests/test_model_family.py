@@ -21,7 +21,7 @@ from quadbench.recipe import CheckpointFoundation, Recipe  # noqa: E402
 from quadbench.recipe.tasks import DiffusersFoundation  # noqa: E402
 
 SITE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-TAKEN = ("Stable Diffusion 1.x", "Stable Diffusion 2.x")
+TAKEN = ("Stable Diffusion 1.x", "Stable Diffusion 2.x", "Stable Diffusion XL")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_check_names_the_family_and_the_schedule(
 
 
 PIPELINES = {
-    "StableDiffusionXLPipeline": "Stable Diffusion XL",
+    "StableDiffusionXLControlNetPipeline": "Stable Diffusion XL",
     "StableDiffusion3Pipeline": "Stable Diffusion 3",
     "FluxPipeline": "FLUX",
     "PixArtSigmaPipeline": "PixArt",

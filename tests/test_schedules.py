@@ -1,67 +1,35 @@
 """Pictures of float graphs against diffusers' own pipelines, under the noise schedules that models and LoRAs need."""
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 torch = pytest.importorskip("torch")
 
 import diffusers  # noqa: E402
-import yaml  # noqa: E402
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
-from support.tiny_model import write_adapter  # noqa: E402
+from support.float_pictures import NEGATIVE, PROMPT, Model, drawn, prepared_model, task_of  # noqa: E402
 
-from quadbench.artifacts import Component  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
-from quadbench.quad.adapters.adapter import mix_adapters  # noqa: E402
-from quadbench.quad.inputs import read_recipe  # noqa: E402
-from quadbench.quad.items import Item, fixed_table, task_items  # noqa: E402
-from quadbench.quad.model.foundation import Foundation, embedded_conditions, load_foundation  # noqa: E402
-from quadbench.quad.model_files import AdapterFormat, AdapterSource  # noqa: E402
-from quadbench.quad.prepare import BuildSteps, PreparedRecipe, prepare  # noqa: E402
+from quadbench.quad.items import Item, fixed_table  # noqa: E402
+from quadbench.quad.model.foundation import load_foundation  # noqa: E402
 from quadbench.quad.reference import reference_for, with_adapters  # noqa: E402
-from quadbench.quad.runner import Denoiser, GraphSession  # noqa: E402
-from quadbench.quad.samplers.table import run_table  # noqa: E402
-from quadbench.recipe import Task  # noqa: E402
 
 pytestmark = pytest.mark.slow
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 SD15 = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
 STEPS = (1, 2, 4, 8)
-NEGATIVE = "twemoji pear"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A tiny model of one family: its folder, its LoRA, and its float graphs with that LoRA as inputs."""
-
-    folder: Path
-    lora: AdapterSource
-    prepared: PreparedRecipe
-    decoder: GraphSession
-
-    def scheduled(self, scheduler: Mapping[str, object], folder: Path) -> Path:
-        """Return a copy of the model's folder with another scheduler configuration."""
-        copied = Path(shutil.copytree(self.folder, folder / "model"))
-        index = json.loads((copied / "model_index.json").read_text())
-        index["scheduler"] = ["diffusers", scheduler["_class_name"]]
-        (copied / "model_index.json").write_text(json.dumps(index))
-        (copied / "scheduler/scheduler_config.json").write_text(json.dumps({**BETAS, **scheduler}))
-        return copied
 
 
 @pytest.fixture(scope="module")
 def sd1(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A tiny Stable Diffusion 1.x."""
     folder = Path(shutil.copytree(tiny_recipe.parent, tmp_path_factory.mktemp("sd1") / "tiny"))
-    return _prepared(folder, tmp_path_factory.mktemp("scratch"))
+    return prepared_model(folder, tmp_path_factory.mktemp("scratch"))
 
 
 @pytest.fixture(scope="module")
@@ -75,60 +43,14 @@ def sd2(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     StableDiffusionPipeline(**pipeline.components | {"unet": unet}, requires_safety_checker=False).save_pretrained(
         folder / "model"
     )
-    return _prepared(folder, tmp_path_factory.mktemp("scratch"))
-
-
-def _prepared(folder: Path, scratch: Path) -> Model:
-    """Write a LoRA, a negative prompt and a recipe for the model in a folder, and export its float graphs."""
-    unet = UNet2DConditionModel.from_pretrained(folder / "model/unet")
-    write_adapter(unet, folder / "adapters/first", r=3, lora_alpha=6, target_modules=["to_q", "to_k", "to_v", "conv1", "proj_in"])
-    entries = [{"name": "000", "prompt": "noto apple", "negative_prompt": NEGATIVE}]
-    (folder / "inputs/inputs.json").write_text(json.dumps(entries))
-    document = yaml.safe_load((folder / "recipe.yaml").read_text())
-    document["tasks"] = [_task(folder, {"scheme": "ed", "steps": 1}, guidance=1.0, adapter="first")]
-    document["tasks"][0]["inputs"] = {"source": "folder", "path": "inputs"}
-    document["adapters"] = {"first": document["adapters"]["first"]}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(document))
-    with torch.no_grad():
-        prepared = prepare(read_recipe(folder / "recipe.yaml"), BuildSteps(), scratch)
-    lora = AdapterSource(format=AdapterFormat.PEFT, path=folder / "adapters/first")
-    decoder = GraphSession(prepared.models[Component.VAE_DECODER])
-    return Model(folder=folder / "model", lora=lora, prepared=prepared, decoder=decoder)
-
-
-def _task(folder: Path, sampler: Mapping[str, Any], *, guidance: float, adapter: str | None) -> dict[str, Any]:
-    inputs = {"source": "folder", "path": folder / "inputs"}
-    spec = {"name": "it", "kind": "text-to-image", "adapter": adapter, "guidance": guidance}
-    return spec | {"sampler": dict(sampler), "inputs": inputs}
-
-
-def task_of(model: Model, sampler: Mapping[str, Any], *, guidance: float, adapter: str | None) -> Task:
-    spec = _task(model.folder.parent, sampler, guidance=guidance, adapter=adapter)
-    task: Task = TypeAdapter(Task).validate_python(spec)
-    return task
-
-
-def drawn(model: Model, foundation: Foundation, task: Task) -> tuple[Item, np.ndarray]:
-    """Return a task's item and the picture that the float graphs draw of it, run as a device runs them."""
-    (item,) = task_items(task, foundation, calibration_samples=1).evaluation
-    table = fixed_table(task, foundation)
-    assert table
-    encoders = replace(model.prepared.encoders, foundation=foundation)
-    lora = model.prepared.feed(mix_adapters(model.prepared.adapters, task.adapter))
-    condition = encoders.condition(item, embedded_conditions(foundation, table.timesteps), lora, task.guidance)
-    denoiser = Denoiser(unet=model.prepared.unet, condition=condition)
-    noise = item.noise(foundation, len(table.steps))
-    latent = run_table(table, denoiser, latent=torch.zeros_like(noise[:1]), noise=noise)
-    decoded = model.decoder({"latent": latent.numpy()})
-    pixels: np.ndarray = ((decoded[0] / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    return item, pixels
+    return prepared_model(folder, tmp_path_factory.mktemp("scratch"))
 
 
 def drawn_by_diffusers(pipeline: StableDiffusionPipeline, item: Item, *, guidance: float, **options: Any) -> np.ndarray:
     """Return the picture of diffusers' pipeline as a user calls it."""
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(item.seed)
-    (image,) = pipeline("noto apple", negative_prompt=NEGATIVE, guidance_scale=guidance, generator=generator, **options).images
+    (image,) = pipeline(PROMPT, negative_prompt=NEGATIVE, guidance_scale=guidance, generator=generator, **options).images
     return np.asarray(image)
 
 

@@ -180,7 +180,8 @@ class TaskItem:
 
     `blend` is the weight of the decoded picture in each pixel (8-bit grey PNG), None to use the decoded picture alone. `truth` is
     the right image, `reference` that of the Python float reference from the same noise, None for random weights. `tokens` are the
-    prompt's token ids for each input of the text encoder's graph, `negative_tokens` those of the negative prompt.
+    prompt's token ids for each input of the text encoder's graph, `negative_tokens` those of the negative prompt:
+    None for zeros in place of the text encoder's outputs.
     """
 
     name: FileName
@@ -191,7 +192,7 @@ class TaskItem:
     reference: FileRef | None
     prompt: str
     tokens: dict[str, tuple[int, ...]]
-    negative_tokens: dict[str, tuple[int, ...]]
+    negative_tokens: dict[str, tuple[int, ...]] | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,7 +190,7 @@ def workload(bundle: Bundle, tasks: Sequence[TaskAssets]) -> dict[str, str]:
     held = {"bundle": bundle.digest[:12], "precision": bundle.precision, "LoRA inputs": lora_dtype(bundle)}
     for task in tasks:
         images = [[file and file.sha256 for file in (item.image, item.mask, item.blend)] for item in task.items]
-        prompts = [(*item.tokens.values(), *item.negative_tokens.values()) for item in task.items]
+        prompts = [(*item.tokens.values(), *(item.negative_tokens or {}).values()) for item in task.items]
         held |= {
             f"{task.name}: sampler": f"{task.scheme}, {task.steps} steps, guidance {task.guidance:g}",
             f"{task.name}: LoRA": ", ".join(f"{name} at {weight:g}" for name, weight in task.weights.items()) or _NONE,

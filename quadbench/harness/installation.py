@@ -1,6 +1,6 @@
 """A bundle that is installed on a device, and the JSON plan that the harness runs for a launch (docs/harness.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -233,6 +233,10 @@ def _item(installation: Installation, item: TaskItem) -> dict[str, Any]:
         "image": path_of(item.image),
         "mask": path_of(item.mask),
         "blend": path_of(item.blend),
-        "tokens": {name: list(ids) for name, ids in item.tokens.items()},
-        "negative_tokens": {name: list(ids) for name, ids in item.negative_tokens.items()},
+        "tokens": _ids(item.tokens),
+        "negative_tokens": None if item.negative_tokens is None else _ids(item.negative_tokens),
     }
+
+
+def _ids(tokens: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    return {name: list(ids) for name, ids in tokens.items()}

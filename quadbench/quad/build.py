@@ -249,7 +249,7 @@ class _Build:
                 reference=self.writer.image(f"reference/{name}/{item.name}.png", pictures[item.name]) if pictures else None,
                 prompt=item.prompt,
                 tokens=dict(item.tokens),
-                negative_tokens=dict(item.negative_tokens),
+                negative_tokens=None if item.negative_tokens is None else dict(item.negative_tokens),
             )
             for item in prepared.items.evaluation
         )

@@ -43,7 +43,7 @@ class _Entry(BaseModel):
     mask: RelativePath | None = None
     truth: RelativePath | None = None
     prompt: Annotated[str, Field(max_length=tasks.MAX_PROMPT_CHARACTERS)]
-    negative_prompt: Annotated[str, Field(max_length=tasks.MAX_PROMPT_CHARACTERS)] = ""
+    negative_prompt: Annotated[str, Field(max_length=tasks.MAX_PROMPT_CHARACTERS)] | None = None
 
 
 def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
@@ -54,7 +54,7 @@ def read_inputs(task: Task) -> tuple[zoo.TaskInput, ...]:
         case tasks.FolderInputs(path=path):
             return _folder_inputs(Path(path))
         case None:
-            blank = zoo.TaskInput(name="", image=None, mask=None, truth=None, prompt="", negative_prompt="")
+            blank = zoo.TaskInput(name="", image=None, mask=None, truth=None, prompt="", negative_prompt=None)
             return tuple(replace(blank, name=f"{i:03d}", prompt=prompt) for i, prompt in enumerate(task.prompts or ()))
         case _ as never:
             assert_never(never)

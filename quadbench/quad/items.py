@@ -15,7 +15,7 @@ from quadbench.artifacts.pixels import Pixels, blend_mask
 from quadbench.errors import UserError
 from quadbench.quad.inputs import MASKED_FROM, evaluation_count, read_inputs, read_pictures
 from quadbench.quad.model.foundation import Foundation, embedded_conditions
-from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, token_feed
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, encode_prompts
 from quadbench.quad.samplers.ddim import ddim_table, teacher_table
 from quadbench.quad.samplers.ed import ed_table
 from quadbench.quad.samplers.lcm import lcm_table
@@ -47,9 +47,9 @@ class Item:
     name: str
     seed: int
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     tokens: Mapping[str, tuple[int, ...]]  # by input of the text encoder's graph
-    negative_tokens: Mapping[str, tuple[int, ...]]
+    negative_tokens: Mapping[str, tuple[int, ...]] | None  # None for zeros in place of the text encoder's outputs
     image: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     blend: Image.Image | None = None
@@ -102,7 +102,7 @@ def _item(task: Task, seed: int, entry: zoo.TaskInput, foundation: Foundation) -
         mask_path=entry.mask if mask is not None else None,
         truth_path=entry.truth,
         tokens=foundation.tokenize(entry.prompt),
-        negative_tokens=foundation.tokenize(entry.negative_prompt),
+        negative_tokens=foundation.tokenize_negative(entry.negative_prompt),
     )
 
 
@@ -138,13 +138,8 @@ class Encoders:
 
     def condition(self, item: Item, embedded: Mapping[str, torch.Tensor], lora: Feed, guidance: float) -> RunConditions:
         """Encode an input's prompt and negative prompt. Return RunConditions with them and `embedded`, `lora` and `guidance`."""
-        return RunConditions(
-            embedded=embedded,
-            prompt=self.text_encoder.outputs(token_feed(item.tokens)),
-            negative=self.text_encoder.outputs(token_feed(item.negative_tokens)),
-            lora=lora,
-            guidance=guidance,
-        )
+        prompt, negative = encode_prompts(self.text_encoder, item.tokens, item.negative_tokens)
+        return RunConditions(embedded=embedded, prompt=prompt, negative=negative, lora=lora, guidance=guidance)
 
     def latent(self, item: Item) -> torch.Tensor:
         """Return the latent (1, 4, h, w) that the VAE encoder makes from an input's image; zeros for an input without image."""

@@ -12,6 +12,7 @@ from quadbench.quad import model_files
 from quadbench.quad.families.family import Family, FamilyName
 from quadbench.quad.families.sd1 import SD1
 from quadbench.quad.families.sd2 import SD2
+from quadbench.quad.families.sdxl import SDXL
 from quadbench.quad.model_files import DIFFUSERS_INDEX, PEFT_TENSORS, AdapterSource
 from quadbench.quad.samplers.schedule import SchedulerConfig, sampler_fault, scheduler_config
 from quadbench.recipe import CheckpointFoundation, Recipe, tasks
@@ -21,15 +22,15 @@ SAVE_AGAIN = "save the model with diffusers again"
 SCHEDULER_CONFIG = "scheduler_config.json"
 _DENOISER = "model.diffusion_model."  # the U-Net's prefix in a single file
 _MODELSPEC = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}  # of modelspec.prediction_type
-FAMILIES = (SD1, SD2)
+FAMILIES = (SD1, SD2, SDXL)
 _BY_PIPELINE = {
-    "StableDiffusionXL": FamilyName.SDXL,
+    "StableDiffusionXL": FamilyName.SDXL,  # of its pipelines that no family has
     "StableDiffusion3": FamilyName.SD3,
     "Flux": FamilyName.FLUX,
     "PixArt": FamilyName.PIXART,
     "Sana": FamilyName.SANA,
 }
-_BY_TEXT_WIDTH = {family.text_width: family.name for family in FAMILIES} | {2048: FamilyName.SDXL}
+_BY_TEXT_WIDTH = {family.text_width: family.name for family in FAMILIES}
 # Parts of tensor names by which files of other families are recognized, the surest first.
 _BY_TENSOR = {
     "double_blocks": FamilyName.FLUX,
@@ -49,16 +50,20 @@ _DOWN = re.compile(r"(?:lora_down|lora_A|lora[._]down)[.\w]*weight$")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfigs:
-    """A model's family and configurations. `text_width` is the number of channels of the text that its U-Net takes."""
+    """A model's family and configurations. `text_width` is the number of channels of the text that its U-Net takes.
+    `has_zeros_without_prompt` says whether zeros take the place of the text of an absent negative prompt.
+    """
 
     family: Family
     text_width: int | None
     scheduler: SchedulerConfig
+    has_zeros_without_prompt: bool = False
 
 
 def taken() -> str:
     """Return the names of the families that quadbench takes, for messages."""
-    return " or ".join(family.name for family in FAMILIES)
+    *others, last = (family.name for family in FAMILIES)
+    return f"{', '.join(others)} or {last}"
 
 
 def read_model(foundation: tasks.Foundation) -> ModelConfigs:
@@ -89,11 +94,14 @@ def read_folder(folder: Path, stated: Mapping[str, Any]) -> ModelConfigs:
     _check_classes(folder, index or {}, families[0])
     configs = {part: _config(folder / part / "config.json") for part in families[0].modules}
     unet = configs["unet"]
-    _check_unet(folder, unet)
+    family = next(family for family in families if family.holds(unet))
+    _check_unet(folder, unet, family)
+    _check_added(folder, configs, family)
     return ModelConfigs(
-        family=next(family for family in families if family.holds(unet)),
+        family=family,
         text_width=_text_width(unet),
         scheduler=scheduler_config(folder, _config(folder / "scheduler" / SCHEDULER_CONFIG), stated),
+        has_zeros_without_prompt=_has_zeros_without_prompt(folder, index or {}, family),
     )
 
 
@@ -144,6 +152,8 @@ def check_adapter_family(name: str, source: AdapterSource, model: ModelConfigs) 
     expected = f"the model is {model.family.name}, whose text has {model.text_width} channels"
     hint = f"use a LoRA that was trained for the model; families taken: {taken()}"
     for sign, family in _BY_TENSOR.items():
+        if family is model.family.name:
+            continue
         if other := next((tensor for tensor in shapes if sign in tensor), None):
             raise AdapterError(f"adapter '{name}': '{path}' is of {family} by its tensor {quote(other)}; {expected}", hint=hint)
     widths = {shape[1] for tensor, shape in shapes.items() if _TEXT_KEY.search(tensor) and _DOWN.search(tensor) and shape[1:]}
@@ -176,8 +186,8 @@ def _check_classes(folder: Path, index: Mapping[str, Any], family: Family) -> No
             raise UserError(f"foundation model '{folder}' has {part} '{listed}' in {DIFFUSERS_INDEX}; expected '{expected.name}'")
 
 
-def _check_unet(folder: Path, unet: Mapping[str, Any]) -> None:
-    """Raise UserError unless a U-Net's configuration takes only a latent, text and time step."""
+def _check_unet(folder: Path, unet: Mapping[str, Any], family: Family) -> None:
+    """Raise UserError unless a U-Net's configuration takes only a latent and the family's conditions."""
     size = unet.get("sample_size")
     if not isinstance(size, int):
         raise UserError(f"the U-Net of '{folder}' has sample_size {quote(str(size))}; expected an integer", hint=SAVE_AGAIN)
@@ -186,8 +196,36 @@ def _check_unet(folder: Path, unet: Mapping[str, Any]) -> None:
         shape = "{} input and {} output channels".format(*(quote(str(count)) for count in channels))
         hint = "use a text-to-image U-Net; quadbench inpaints by blending latents"
         raise UserError(f"the U-Net of '{folder}' has {shape}; expected equal numbers", hint=hint)
-    if unet.get("addition_embed_type") or unet.get("class_embed_type") or unet.get("time_cond_proj_dim"):
-        raise UserError(f"the U-Net of '{folder}' has conditions besides text and time; the graph has no inputs for them")
+    expected = {"addition_embed_type": family.added, "class_embed_type": None, "time_cond_proj_dim": None}
+    if odd := [key for key in expected if (unet.get(key) or None) != expected[key]]:
+        said = f"{odd[0]} {quote(str(unet.get(odd[0])))}"
+        reason = f"the graph of {family.name} has no inputs for other conditions"
+        raise UserError(f"the U-Net of '{folder}' has {said}; expected {expected[odd[0]]}, as {reason}")
+
+
+def _check_added(folder: Path, configs: Mapping[str, Mapping[str, Any]], family: Family) -> None:
+    """Raise UserError unless the U-Net's embedding of pooled text and numbers has as many channels as these have."""
+    numbers = next((one.numbers for one in family.conditions if one.numbers), None)
+    pooled = next((encoder.part for encoder in family.encoders if encoder.pooled), None)
+    if numbers is None or pooled is None:
+        return
+    unet, text = configs["unet"], configs[pooled].get("projection_dim")
+    each, total = unet.get("addition_time_embed_dim"), unet.get("projection_class_embeddings_input_dim")
+    count = len(numbers(0, 0))
+    if not (isinstance(each, int) and isinstance(text, int) and total == count * each + text):
+        parts = quote(f"{text} of pooled text and {count} x {each} of the picture's size")
+        raise UserError(
+            f"the U-Net of '{folder}' has projection_class_embeddings_input_dim {quote(str(total))}; expected the sum of {parts}",
+            hint=f"use a base model of {family.name}; a refiner is none",
+        )
+
+
+def _has_zeros_without_prompt(folder: Path, index: Mapping[str, Any], family: Family) -> bool:
+    said = family.zeros_key is not None and index.get(family.zeros_key, True)  # diffusers' default
+    if not isinstance(said, bool):
+        entry = f"{family.zeros_key} {quote(str(said))} in {DIFFUSERS_INDEX}"
+        raise UserError(f"foundation model '{folder}' has {entry}; expected true or false", hint=SAVE_AGAIN)
+    return said
 
 
 def _text_width(unet: Mapping[str, Any]) -> int | None:

@@ -156,8 +156,8 @@ def foundation_files(folder: Path, parts: Collection[str]) -> dict[str, Path]:
     missing += [] if is_file(folder / DIFFUSERS_INDEX) else [DIFFUSERS_INDEX]
     if missing:
         raise UserError(
-            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a folder of Stable Diffusion 1.x or 2.x",
-            hint="save it with diffusers: StableDiffusionPipeline.save_pretrained(folder, safe_serialization=True)",
+            f"foundation model '{folder}' lacks {', '.join(missing)}; expected a folder in diffusers' layout with them",
+            hint="save it with the model's pipeline of diffusers: save_pretrained(folder, safe_serialization=True)",
         )
     files = (path for part in parts for pattern in _READ for path in (folder / part).glob(pattern) if is_file(path))
     return {path.relative_to(folder).as_posix(): path for path in (folder / DIFFUSERS_INDEX, *files)}

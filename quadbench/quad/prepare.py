@@ -4,6 +4,7 @@ import logging
 import random
 import tempfile
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -185,7 +186,7 @@ def calibration_feeds(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfil
 def calibration_groups(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfile) -> dict[Component, list[list[Feed]]]:
     """Return the calibration inputs as `calibration_feeds` does, in groups: those of a task, or of a task and an adapter."""
     items = [task.items.calibration for task in prepared.tasks]
-    prompts = [[tokens for item in own for tokens in (item.tokens, item.negative_tokens)] for own in items]
+    prompts = [[tokens for item in own for tokens in (item.tokens, item.negative_tokens) if tokens] for own in items]
     prompts.append(_vocabulary(prepared.foundation))
     unet_groups: list[list[Feed]] = []
     is_joint = isinstance(recipe.quad.calibration, settings.JointCalibration)
@@ -204,15 +205,16 @@ def calibration_groups(recipe: Recipe, prepared: PreparedRecipe, lora: LoraProfi
 
 def _vocabulary(foundation: Foundation) -> list[Mapping[str, tuple[int, ...]]]:
     """Return rows of tokens by input, so that ranges of text encoders cover the tokens of later prompts, not only of these."""
-    columns = {}
-    for name, empty in foundation.tokenize("").items():
-        tokenizer = next(one.tokenizer for one in foundation.family.encoders if one.tokens == name)
-        length, begin, end = len(empty), empty[0], empty[1]
-        vocabulary = list(range(len(foundation.tokenizers[tokenizer])))
+    columns = []
+    empty = foundation.tokenize("")
+    for encoder in foundation.family.encoders:
+        length, (begin, end, *_) = len(empty[encoder.tokens]), empty[encoder.tokens]
+        vocabulary = list(range(len(foundation.tokenizers[encoder.tokenizer])))
         random.Random(0).shuffle(vocabulary)
         rows = [vocabulary[i : i + length - 2] for i in range(0, len(vocabulary), length - 2)][:VOCABULARY_ROWS]
-        columns[name] = [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        tokens = [(begin, *row, *(end,) * (length - 1 - len(row))) for row in rows]
+        columns.append([foundation.encoder_inputs(encoder, ids) for ids in tokens])
+    return [dict(ChainMap(*row)) for row in zip(*columns, strict=True)]
 
 
 def per_graph_feeds(recipe: Recipe, prepared: PreparedRecipe, task: Task, *, anchor: str | None) -> list[Feed]:

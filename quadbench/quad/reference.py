@@ -152,7 +152,9 @@ class Reference:
     def _run_components(self, item: Item) -> torch.Tensor:
         """Run text encoder, U-Net per sampler step, and VAE decoder for an input. Return an unclamped image (1, 3, H, W)."""
         foundation, guidance = self.foundation, self.task.guidance
-        prompt, negative = self._encoded(item.tokens), self._encoded(item.negative_tokens)
+        prompt = self._encoded(item.tokens)
+        zeros = {name: torch.zeros_like(value) for name, value in prompt.items()}
+        negative = zeros if item.negative_tokens is None else self._encoded(item.negative_tokens)
 
         def denoise(step: int, sample: torch.Tensor) -> torch.Tensor:
             conditioned = self._predict(step, sample, prompt)
@@ -180,8 +182,11 @@ class Reference:
     def _predict(self, step: int, sample: torch.Tensor, encoded: State) -> torch.Tensor:
         """Return what the denoiser predicts of a latent at a step, with the conditions of a prompt."""
         conditions = self.foundation.family.conditions
-        timestep = torch.tensor(self.table.timesteps[step])
-        given = {one.name: timestep if one.source is Source.STEP else encoded[one.name] for one in conditions}
+        size = self.foundation.sizes.image
+        given = dict(encoded)
+        for one in self.foundation.family.conditions_from(Source.STEP, Source.TASK):
+            numbers = [one.numbers(size, size)] if one.numbers else self.table.timesteps[step]
+            given[one.name] = torch.tensor(numbers, dtype=torch.float32 if one.numbers else None)
         predicted: torch.Tensor = self.unet(sample, **denoiser_arguments(conditions, given)).sample
         return predicted
 
@@ -218,7 +223,10 @@ class Reference:
         foundation = self.foundation
         parts = {part: self.unet if part == "unet" else foundation.part(part) for part in foundation.family.modules}
         kind = getattr(diffusers, foundation.family.pipelines[TaskKind(self.task.kind)])
-        pipeline = kind(**parts, **foundation.tokenizers, scheduler=self._scheduler(), **foundation.family.without)
+        options = dict(foundation.family.without)
+        if key := foundation.family.zeros_key:
+            options[key] = foundation.has_zeros_without_prompt
+        pipeline = kind(**parts, **foundation.tokenizers, scheduler=self._scheduler(), **options)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

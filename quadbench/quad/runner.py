@@ -94,6 +94,16 @@ def as_feed(tensors: Mapping[str, torch.Tensor]) -> Feed:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
+def encode_prompts(
+    text_encoder: GraphSession, tokens: Mapping[str, Sequence[int]], negative: Mapping[str, Sequence[int]] | None
+) -> tuple[Feed, Feed]:
+    """Return what text encoders give for a prompt and a negative prompt: zeros where that is None."""
+    prompt = text_encoder.outputs(token_feed(tokens))
+    if negative is None:
+        return prompt, {name: np.zeros_like(value) for name, value in prompt.items()}
+    return prompt, text_encoder.outputs(token_feed(negative))
+
+
 def token_feed(tokens: Mapping[str, Sequence[int]]) -> Feed:
     """Return token ids by input name as the text encoder's inputs, each int32 (1, T)."""
     return {name: np.array([ids], np.int32) for name, ids in tokens.items()}

@@ -31,7 +31,7 @@ from quadbench.quad.model.initializers import open_graph
 from quadbench.quad.model_files import adapter_source
 from quadbench.quad.prepare import Notify, ignore_step
 from quadbench.quad.reference import reference_for
-from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, mixed_inputs, token_feed
+from quadbench.quad.runner import Denoiser, Feed, GraphSession, RunConditions, encode_prompts, mixed_inputs
 from quadbench.quad.samplers.table import SamplerTable, read_table, run_table
 from quadbench.quality.image_scores import REFERENCE, refuse_random
 from quadbench.quality.metrics import Values, as_batch, cosine, sqnr_db
@@ -141,10 +141,11 @@ class TaskModel:
     def run(self, item: TaskItem) -> LatentTrajectory:
         """Run the sampler on one input. Return a LatentTrajectory of U-Net inputs, predicted noise and the final latent."""
         noise = self.tensors[NOISE_PREFIX + item.name]  # (1 + steps, 4, h, w)
+        prompt, negative = encode_prompts(self.text_encoder, item.tokens, item.negative_tokens)
         condition = RunConditions(
             embedded={name: tensor for name, tensor in self.tensors.items() if not name.startswith(NOISE_PREFIX)},
-            prompt=self.text_encoder.outputs(token_feed(item.tokens)),
-            negative=self.text_encoder.outputs(token_feed(item.negative_tokens)),
+            prompt=prompt,
+            negative=negative,
             lora={},
             guidance=self.task.guidance,
         )

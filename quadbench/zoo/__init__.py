@@ -26,7 +26,7 @@ class TaskInput:
     mask: Path | None
     truth: Path | None
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
 
 
 def foundation_folder(name: str) -> Path:
@@ -53,7 +53,7 @@ def _task_input(folder: Path, entry: dict[str, str | None]) -> TaskInput:
         mask=folder / mask if mask else None,
         truth=folder / truth if truth else None,
         prompt=str(entry["prompt"]),
-        negative_prompt=str(entry["negative_prompt"] or ""),
+        negative_prompt=entry["negative_prompt"],
     )
 
 

@@ -10,6 +10,8 @@ from torch import nn
 UNET_NAMES = (
     (r"^time_embedding\.linear_1", "time_embed.0"),
     (r"^time_embedding\.linear_2", "time_embed.2"),
+    (r"^add_embedding\.linear_1", "label_emb.0.0"),
+    (r"^add_embedding\.linear_2", "label_emb.0.2"),
     (r"^conv_in", "input_blocks.0.0"),
     (r"^conv_norm_out", "out.0"),
     (r"^conv_out", "out.2"),

@@ -28,7 +28,8 @@ PREFIXES = (PREFIX, "lora_te_", "lora_te1_", "lora_te2_")
 _KEY = re.compile(rf"^(?P<prefix>{'|'.join(PREFIXES)})(?P<flat>[^.]+)\.(?P<part>lora_down\.weight|lora_up\.weight|alpha)$")
 _PARTS = {"lora_down.weight": LoraPart.DOWN, "lora_up.weight": LoraPart.UP, "alpha": LoraPart.ALPHA}
 _UPSAMPLER = re.compile(r"(?P<block>output_blocks_(?P<index>\d+))_[12]_conv")
-_LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|out_2)")
+_LDM = re.compile(r"^(input_blocks|middle_block|output_blocks|time_embed_|label_emb_|out_2)")
+_ADDED = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 MAX_WEIGHTS = 2**26  # the most at one site; Stable Diffusion's largest has 29.5 million
 Parts = Mapping[str, torch.Tensor]
 ScaleOf = Callable[[str, Parts, int | None], float]  # site, its tensors, their rank -> factor on the update
@@ -76,10 +77,11 @@ def is_ldm(flat: str) -> bool:
 
 def as_diffusers_reads(flat: str) -> str:
     """Rename the upsampler `output_blocks_<i>_1_conv` to `output_blocks_<i>_2_conv`, the form that diffusers' converter requires.
-    Original Stable Diffusion uses the number 1 in blocks without attention. Return every other layer name unchanged.
+    Original Stable Diffusion uses the number 1 in blocks without attention. The layers of SDXL's added conditions get their
+    original names. Return every other layer name unchanged.
     """
     match = _UPSAMPLER.fullmatch(flat)
-    return f"{match['block']}_2_conv" if match else flat
+    return f"{match['block']}_2_conv" if match else _ADDED.get(flat, flat)
 
 
 def site_of_ldm(flat: str, layers_per_block: int) -> str | None:

@@ -11,7 +11,7 @@ from quadbench.errors import AdapterError
 from quadbench.quad.adapters.adapter import LoraPair
 from quadbench.quad.model.weight_faults import FLOATS, ValueFault, fault_of
 
-MAX_SITES = 512  # Stable Diffusion's U-Net has 278
+MAX_SITES = 1024  # Stable Diffusion 1.x has 278 in its U-Net, SDXL 794
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 MAX_SITE_LENGTH = 128  # characters; Stable Diffusion's longest has 63
 _PLAIN = "train the adapter as plain LoRA"

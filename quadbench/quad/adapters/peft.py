@@ -33,7 +33,7 @@ _GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
 _BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
 _PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
 MAX_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Net
-MAX_BRANCHES = 512  # over all keys of a pattern; each of Stable Diffusion's 278 sites is compared with all
+MAX_BRANCHES = 1024  # over all keys of a pattern; each of a U-Net's sites, at most 794, is compared with all
 MAX_STARS = 32  # branches with .*, which cost more to compare
 MAX_REASONS = 5  # in a message
 OF_DIFFERENT_ADAPTERS = "use tensors and configuration of the same adapter"
@@ -44,8 +44,8 @@ _UNSUPPORTED = ("use_dora", "lora_bias", "use_qalora", "use_bdlora", "layer_repl
 _Rank = Annotated[int, Field(ge=1, le=65536)]
 _Alpha = Annotated[float, Field(ge=-GREATEST, le=GREATEST)]
 PREFIX = "unet."
-PREFIXES = (PREFIX, "text_encoder.")
-UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.")
+PREFIXES = (PREFIX, "text_encoder.", "text_encoder_2.")
+UNET_ROOTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.")
 METADATA = "lora_adapter_metadata"  # diffusers.loaders.lora_base.LORA_ADAPTER_METADATA_KEY
 _DIFFUSERS_KEY = re.compile(r"^(?P<site>.+?)(\.lora_(?P<side>[AB])(\.default)?\.weight|\.alpha)$")
 _TEXT_ENCODER_KEY = re.compile(

@@ -46,15 +46,28 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PooledState:
+    """A text encoder's final state at the first end token, projected: the condition `output`. The graph's input `end` has 1 at
+    that token and 0 elsewhere, as compilers for NPUs do not take a computed index.
+    """
+
+    output: str
+    end: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextEncoder:
     """A text encoder of the model: the folders of its weights and of its tokenizer, and the name of its tokens in the graph. Its
-    hidden states are the condition `output`; those of several encoders lie side by side in its channels.
+    hidden states are the condition `output`; those of several encoders lie side by side in its channels. They are those of layer
+    `layer`, counted as transformers counts `hidden_states`, without the final normalization; None takes the last with it.
     """
 
     part: str
     tokenizer: str
     tokens: str
     output: str
+    layer: int | None = None
+    pooled: PooledState | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +85,8 @@ class Family:
 
     `modules` maps each folder with weights to its class, `pipelines` each kind of task to diffusers' pipeline. `text_width` is
     the number of channels of the text in released models, by which files are recognized. `without` are the pipelines' arguments
-    for parts that quadbench leaves out.
+    for parts that quadbench leaves out. `added` is the U-Net's `addition_embed_type`. `zeros_key` is the key of model_index.json
+    that says whether zeros take the place of an absent negative prompt; a family without it encodes an empty prompt.
     """
 
     name: FamilyName
@@ -83,6 +97,8 @@ class Family:
     text_width: int
     holds: Callable[[Mapping[str, Any]], bool]
     without: Mapping[str, bool | None] = field(default_factory=dict)
+    added: str | None = None
+    zeros_key: str | None = None
 
     @property
     def folders(self) -> tuple[str, ...]:

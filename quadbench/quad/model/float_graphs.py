@@ -54,8 +54,8 @@ class PlainAttention:
 
 
 class TextEncoderGraph(nn.Module):
-    """A family's text encoders as one module for export: from the token ids of each, int32 (1, T), to the conditions that
-    `outputs` names, each (1, T, D).
+    """A family's text encoders as one module for export: from the inputs that `inputs` names, int32 (1, T), to the conditions
+    that `outputs` names: hidden states (1, T, D), and pooled ones (1, D).
     """
 
     def __init__(self, encoders: Sequence[TextEncoder], modules: Sequence[nn.Module]) -> None:
@@ -63,14 +63,34 @@ class TextEncoderGraph(nn.Module):
         for encoder, module in zip(encoders, modules, strict=True):
             self.add_module(encoder.part, module)
         self._encoders = tuple(encoders)
-        self.inputs = tuple(encoder.tokens for encoder in encoders)
-        self.outputs = tuple(dict.fromkeys(encoder.output for encoder in encoders))
+        pooled = [encoder.pooled for encoder in encoders if encoder.pooled]
+        self.inputs = tuple(name for one in encoders for name in (one.tokens, *([one.pooled.end] if one.pooled else [])))
+        self.outputs = (*dict.fromkeys(encoder.output for encoder in encoders), *(one.output for one in pooled))
 
     def forward(self, *token_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = dict(zip(self.inputs, token_ids, strict=True))
         states: dict[str, list[torch.Tensor]] = {name: [] for name in self.outputs}
-        for encoder, ids in zip(self._encoders, token_ids, strict=True):
-            states[encoder.output].append(self.get_submodule(encoder.part)(ids, return_dict=False)[0])
+        for encoder in self._encoders:
+            module = self.get_submodule(encoder.part)
+            if encoder.layer is None:
+                states[encoder.output].append(module(given[encoder.tokens], return_dict=False)[0])
+                continue
+            model = module.text_model if encoder.pooled else module
+            encoded = model(given[encoder.tokens], output_hidden_states=True)
+            states[encoder.output].append(encoded.hidden_states[encoder.layer])
+            if encoder.pooled:
+                states[encoder.pooled.output].append(_pooled(module, encoded.last_hidden_state, given[encoder.pooled.end]))
         return tuple(own[0] if len(own) == 1 else torch.cat(own, dim=-1) for own in states.values())
+
+
+def _pooled(encoder: nn.Module, states: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """Return a text encoder's projected state (1, D) at the token where `end` (1, T) is 1, of normalized `states` (1, T, D).
+
+    Looking 0 and 1 up in a table makes floats of integers with the same operator as token embeddings.
+    """
+    chosen = nn.functional.embedding(end, torch.tensor([[0.0], [1.0]])).transpose(1, 2)  # (1, 1, T)
+    projected: torch.Tensor = encoder.text_projection(chosen @ states)
+    return projected.flatten(1)
 
 
 class VaeEncoderGraph(nn.Module):

@@ -26,7 +26,7 @@ from quadbench.artifacts.bundle import TaskKind
 from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import UserError
 from quadbench.quad import model_files
-from quadbench.quad.families.family import Family, Source
+from quadbench.quad.families.family import Family, Source, TextEncoder
 from quadbench.quad.families.sd1 import SD1
 from quadbench.quad.model.weight_faults import faults_by_name
 from quadbench.quad.model_family import SAVE_AGAIN, SCHEDULER_CONFIG, checkpoint_stated, read_folder
@@ -130,6 +130,7 @@ class Foundation:
     scheduler: SchedulerConfig
     sizes: model_files.ModelSizes
     prompt_shapes: Mapping[str, tuple[int, ...]]  # of the conditions that text encoders give, by name
+    has_zeros_without_prompt: bool = False  # in place of what text encoders give for an absent negative prompt
     _parts: dict[str, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -162,9 +163,23 @@ class Foundation:
 
     def tokenize(self, prompt: str) -> dict[str, tuple[int, ...]]:
         """Return a prompt's token ids for each text encoder, by the name of its graph input. Each tuple is padded or truncated to
-        the tokenizer's maximum length.
+        the tokenizer's maximum length. An input for a pooled state has 1 at the first end token.
         """
-        return {encoder.tokens: _token_ids(self.tokenizers[encoder.tokenizer], prompt) for encoder in self.family.encoders}
+        inputs: dict[str, tuple[int, ...]] = {}
+        for encoder in self.family.encoders:
+            inputs |= self.encoder_inputs(encoder, _token_ids(self.tokenizers[encoder.tokenizer], prompt))
+        return inputs
+
+    def tokenize_negative(self, prompt: str | None) -> dict[str, tuple[int, ...]] | None:
+        """Return a negative prompt's token ids as `tokenize` does. Return None for zeros in place of what text encoders give."""
+        return None if prompt is None and self.has_zeros_without_prompt else self.tokenize(prompt or "")
+
+    def encoder_inputs(self, encoder: TextEncoder, ids: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Return the graph inputs of one text encoder for token ids, of which one must be the tokenizer's end token."""
+        if encoder.pooled is None:
+            return {encoder.tokens: ids}
+        first = ids.index(self.tokenizers[encoder.tokenizer].eos_token_id)
+        return {encoder.tokens: ids, encoder.pooled.end: tuple(int(i == first) for i in range(len(ids)))}
 
 
 def _token_ids(tokenizer: CLIPTokenizer, prompt: str) -> tuple[int, ...]:
@@ -220,6 +235,7 @@ def load_foundation(folder: Path, stated: Mapping[str, Any] | None = None) -> Fo
                 for encoder in family.encoders
             },
             scheduler=configs.scheduler,
+            has_zeros_without_prompt=configs.has_zeros_without_prompt,
         )
 
 
@@ -297,6 +313,7 @@ def _foundation(
     readers: Mapping[str, Callable[[], nn.Module]],
     tokenizers: Mapping[str, CLIPTokenizer],
     scheduler: SchedulerConfig,
+    has_zeros_without_prompt: bool = False,
 ) -> Foundation:
     """Return a Foundation. `configs` maps part names to config folders; `readers` maps part names to loaders () -> nn.Module."""
     vae_config = AutoencoderKL.load_config(configs["vae"], local_files_only=True)
@@ -319,18 +336,21 @@ def _foundation(
         scheduler=scheduler,
         sizes=model_files.sizes_of(skeleton.config.sample_size, vae_config),
         prompt_shapes=_prompt_shapes(family, configs, tokenizers),
+        has_zeros_without_prompt=has_zeros_without_prompt,
     )
 
 
 def _prompt_shapes(
     family: Family, configs: Mapping[str, Path], tokenizers: Mapping[str, CLIPTokenizer]
 ) -> dict[str, tuple[int, ...]]:
-    """Return a dict from condition to its shape (1, T, D), of a prompt's conditions. Channels of several encoders add up."""
+    """Return a dict from condition to its shape, (1, T, D) or pooled (1, D). Channels of several encoders add up."""
     shapes: dict[str, tuple[int, ...]] = {}
     for encoder in family.encoders:
         config = module_class(family, encoder.part).config_class.from_pretrained(configs[encoder.part], local_files_only=True)
         others = shapes.get(encoder.output, (0,))[-1]
         shapes[encoder.output] = (1, tokenizers[encoder.tokenizer].model_max_length, others + config.hidden_size)
+        if encoder.pooled:
+            shapes[encoder.pooled.output] = (1, config.projection_dim)
     return shapes
 
 
