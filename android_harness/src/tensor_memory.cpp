@@ -32,7 +32,10 @@ TensorMemory::~TensorMemory() {
 }
 
 void* TensorMemory::allocate(std::size_t bytes) {
-  if (bytes < kLarge) return std::aligned_alloc(kAlignment, std::max(bytes + kAlignment - 1, kAlignment) / kAlignment * kAlignment);
+  if (bytes < kLarge) {
+    void* block = nullptr;
+    return ::posix_memalign(&block, kAlignment, std::max<std::size_t>(bytes, 1)) == 0 ? block : nullptr;
+  }
   if (bytes > SIZE_MAX / 2) return nullptr;
   const std::size_t size = whole_pages(bytes);
   const std::lock_guard lock(mutex_);
