@@ -191,8 +191,8 @@ class TaskItem:
     truth: FileRef | None
     reference: FileRef | None
     prompt: str
-    tokens: dict[str, tuple[int, ...]]
-    negative_tokens: dict[str, tuple[int, ...]] | None
+    tokens: dict[str, tuple[int, ...]] = field(hash=False)
+    negative_tokens: dict[str, tuple[int, ...]] | None = field(hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
