@@ -213,8 +213,8 @@ def test_a_configuration_that_fits_no_unet_is_refused_by_the_models_name(changes
     ("changes", "message"),
     [
         (
-            {"_class_name": "StableDiffusionXLPipeline"},
-            ("StableDiffusionXLPipeline", "model_index.json"),
+            {"_class_name": "StableDiffusion3Pipeline"},
+            ("StableDiffusion3Pipeline", "model_index.json"),
         ),
         ({"_class_name": None}, ("None", "model_index.json")),
         (

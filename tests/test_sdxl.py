@@ -20,11 +20,15 @@ from support.float_pictures import NEGATIVE, PROMPT, Model, drawn, prepared_mode
 from support.ldm_checkpoint import ldm_name  # noqa: E402
 from support.sentences import raising, says  # noqa: E402
 from support.tiny_xl import VEGA, tiny_unet, write_tiny_xl  # noqa: E402
+from support.watcher import Silent  # noqa: E402
 
-from quadbench.artifacts import Component  # noqa: E402
+from quadbench import pipeline  # noqa: E402
+from quadbench.artifacts import Component, Status, Variant  # noqa: E402
 from quadbench.artifacts.pixels import max_abs_difference  # noqa: E402
 from quadbench.cli import main  # noqa: E402
+from quadbench.devices.addresses import parse_addresses  # noqa: E402
 from quadbench.errors import UserError  # noqa: E402
+from quadbench.pipeline import RunOutcome  # noqa: E402
 from quadbench.quad.adapters.loading import match_sites, read_adapter, sites_of_unet  # noqa: E402
 from quadbench.quad.inputs import check_references, read_recipe  # noqa: E402
 from quadbench.quad.items import Encoders, fixed_table, prepare_task, task_items  # noqa: E402
@@ -35,6 +39,8 @@ from quadbench.quad.prepare import merged_unet  # noqa: E402
 from quadbench.quad.reference import reference_for, with_adapters  # noqa: E402
 from quadbench.quad.runner import GraphSession  # noqa: E402
 from quadbench.recipe import Task  # noqa: E402
+from quadbench.recipe.recipe import load_recipe  # noqa: E402
+from quadbench.results.layout import Layout  # noqa: E402
 
 KINDS = ("image-to-image", "inpaint", "text-to-image")
 EULER = {"_class_name": "EulerDiscreteScheduler", "steps_offset": 1, "timestep_spacing": "leading"}
@@ -68,6 +74,36 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_xl(tmp_path_factory.mktemp("xl"))
 
 
+@pytest.fixture(scope="module")
+def run(recipe: Path, harness: Path, tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    """A run on this machine of a W8A16 build: guidance with an absent negative prompt, and a task without guidance."""
+    layout = Layout(tmp_path_factory.mktemp("results"))
+    return pipeline.run(load_recipe(recipe), parse_addresses(["local"]), layout=layout, observer=Silent())
+
+
+def samples(run: RunOutcome, variant: Variant, metric: str) -> list[float]:
+    (record,) = (record for record in run.result.records if record.variant is variant)
+    assert (record.status, record.reason) == (Status.OK, None)
+    wanted = (one for one in record.samples if one.metric == metric and one.labels.get("against", "reference") == "reference")
+    return [one.value for one in wanted]
+
+
+@pytest.mark.slow
+def test_the_harness_draws_the_pictures_of_diffusers_with_the_float_graphs(run: RunOutcome) -> None:
+    assert [item.negative_tokens for task in run.result.bundle.tasks for item in task.items] == [None, None]
+    differences = samples(run, Variant.FLOAT, "max_abs_difference")
+    assert len(differences) == 2
+    assert max(differences) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [Variant.SHARED, Variant.PER_GRAPH])
+def test_a_w8a16_build_is_near_the_pictures_of_diffusers(run: RunOutcome, variant: Variant) -> None:
+    psnr_db = samples(run, variant, "psnr_db")
+    assert len(psnr_db) == 2
+    assert min(psnr_db) > 40
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("zeros", [True, False], ids=["zeros", "text"])
 @pytest.mark.parametrize(("scheduler", "steps"), [(EULER, 4), (TRAILING, 1), (TRAILING, 2), (TRAILING, 8)])
@@ -79,18 +115,18 @@ def test_float_graphs_draw_what_the_pipeline_of_diffusers_draws(
     index = folder / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"force_zeros_for_empty_prompt": zeros}))
     foundation = load_foundation(folder)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipeline.set_progress_bar_config(disable=True)
+    theirs = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+    theirs.set_progress_bar_config(disable=True)
     pictures = {}
     for adapter in (None, "first"):
         if adapter:
-            pipeline.unet = with_adapters(pipeline.unet, {adapter: model.lora}, {adapter: 1.0})
+            theirs.unet = with_adapters(theirs.unet, {adapter: model.lora}, {adapter: 1.0})
         for guidance, negative in ((1.0, None), (3.0, None), (3.0, ""), (3.0, NEGATIVE)):
             task = task_of(model, {"scheme": "ed", "steps": steps}, guidance=guidance, adapter=adapter)
             item, pixels = drawn(model, foundation, task, negative)
             generator = torch.Generator().manual_seed(item.seed)
             options = {"negative_prompt": negative, "guidance_scale": guidance, "num_inference_steps": steps}
-            (image,) = pipeline(PROMPT, generator=generator, **options).images
+            (image,) = theirs(PROMPT, generator=generator, **options).images
             assert max_abs_difference(pixels, np.asarray(image)) <= 2
             pictures[adapter, guidance, negative] = pixels
     if steps == 8:

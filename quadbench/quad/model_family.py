@@ -1,7 +1,7 @@
 """Model families: which family a folder, a single file or a LoRA is of; others are refused. Runs without torch."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -62,8 +62,7 @@ class ModelConfigs:
 
 def taken() -> str:
     """Return the names of the families that quadbench takes, for messages."""
-    *others, last = (family.name for family in FAMILIES)
-    return f"{', '.join(others)} or {last}"
+    return _any_of([family.name for family in FAMILIES])
 
 
 def read_model(foundation: tasks.Foundation) -> ModelConfigs:
@@ -169,13 +168,17 @@ def _families_of(folder: Path, index: Mapping[str, Any]) -> list[Family]:
     pipeline = index.get("_class_name")
     if families := [family for family in FAMILIES if pipeline in family.pipelines.values()]:
         return families
-    expected = " or ".join(dict.fromkeys(name for family in FAMILIES for name in family.pipelines.values()))
+    expected = _any_of(list(dict.fromkeys(name for family in FAMILIES for name in family.pipelines.values())))
     other = next((name for start, name in _BY_PIPELINE.items() if str(pipeline).startswith(start)), None)
     held = f"holds {other}: it is a '{pipeline}'" if other else f"is a '{pipeline}'"
     raise UserError(
         f"foundation model '{folder}' {held} according to {DIFFUSERS_INDEX}; expected {expected}",
         hint=f"use a model of {taken()}",
     )
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _check_classes(folder: Path, index: Mapping[str, Any], family: Family) -> None:
