@@ -41,6 +41,12 @@ _SHOWN_CHARACTERS = 60  # shown of a text from outside
 _MIN_PART = 4  # shortest part of a known name, such as the end of an id, that is taken for it
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known name that is most like a given one, in a list, which is empty if none is similar. Swapped letters count
+    as the most likely slip."""
+    return sorted(get_close_matches(name, list(known), n=10), key=lambda one: sorted(one) != sorted(name))[:1]
+
+
 def quote(text: str) -> str:
     """Return untrusted text for a message: in quotes, with control characters escaped, and cut to 60 characters."""
     return repr(shortened_text(text))
@@ -103,7 +109,7 @@ class UnknownNameError(UserError):
         listed = list(texts.values())[-most:] if most else list(texts.values())
         of_many = f"the latest {len(listed)} of {len(texts)}: " if len(listed) < len(texts) else ""
         parts = [one for one in texts if name in one] if len(name) >= _MIN_PART else []
-        near = get_close_matches(name[:_SHOWN_CHARACTERS], list(texts), n=1) or parts[-1:]
+        near = nearest(name[:_SHOWN_CHARACTERS], texts) or parts[-1:]
         meant = [f"did you mean '{one}'{texts[one].removeprefix(one)}?" for one in near]
         asked, names = quote(name)[1:-1], of_many + (", ".join(listed) or "none")
         super().__init__(

@@ -8,7 +8,7 @@ import pytest
 from support.sentences import raising, says
 
 from quadbench.cli import main
-from quadbench.errors import MissingDependencyError, requires_package
+from quadbench.errors import MissingDependencyError, nearest, requires_package
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_needs_it() -> None:
@@ -49,3 +49,9 @@ def test_a_command_that_lacks_a_package_says_what_installs_it(
     assert main(["sensitivity", "quickstart"]) == MissingDependencyError.exit_code
     said = " ".join(capsys.readouterr().err.split())
     says(said, "torch", "quadbench[quad]")
+
+
+def test_swapped_letters_are_taken_for_a_slip_before_another_letter_is() -> None:
+    assert nearest("s52", ["s24", "s25", "s26", "tabs11"]) == ["s25"]
+    assert nearest("s27", ["s24", "tabs11"]) == ["s24"]
+    assert nearest("quick", ["s24"]) == []

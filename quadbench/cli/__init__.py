@@ -78,7 +78,8 @@ exit codes:
   130  Ctrl-C
   141  the reader of the output has exited
   143  SIGTERM
-nightly only: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment
+nightly only: 1 error, 2 regression, 3 inconclusive, 4 missing, 5 environment,
+6 regression of an earlier night
 
 Launches measured before a failure are stored.
 `quadbench COMMAND --help` explains a command."""

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from quadbench.errors import quote
+from quadbench.errors import nearest, quote
 from quadbench.spec.files import fits_file_system
 from quadbench.spec.yaml_document import Document, Location, describe, key_of, parse_document, read_document
 
@@ -170,7 +169,7 @@ def _schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
 def near(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message about an unknown name: `; did you mean 'x'?`, or the known names if none is similar."""
     names = list(known)
-    close = get_close_matches(name, names, n=1)
+    close = nearest(name, names)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
