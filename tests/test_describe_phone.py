@@ -55,7 +55,8 @@ def test_no_serial_number_comes_into_the_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["*", "[a]?|b*", "ab: - {c}", "'\"#&", "\u202e\ttabs", "x" * 200, "\u4e00\u52a0 13", "-", "s25"]
+    "model",
+    ["*", "[a]?|b*", "ab: - {c}", "'\"#&", "\u202e\ttabs", " A", "A ", " ", "A\n", "x" * 200, "\u4e00\u52a0 13", "-", "s25"],
 )
 def test_a_model_of_any_text_is_matched_as_it_stands_and_never_names_a_known_profile(model: str, tmp_path: Path) -> None:
     properties = UNKNOWN | {"ro.product.model": model}

@@ -69,8 +69,8 @@ def _has_chip(profile: DeviceProfile, key: str, properties: Mapping[str, str]) -
 
 
 def _exactly(value: str) -> str:
-    """Return a pattern of `match` for this value alone. The separator of patterns, `|`, becomes `?`."""
-    return re.sub(r"([*?[])", r"[\1]", value).replace("|", "?")
+    """Return a pattern of `match` for this value alone. The separator of patterns, `|`, becomes `?`; spaces at the ends count."""
+    return re.sub(r"([*?[]|^\s|\s\Z)", r"[\1]", value).replace("|", "?")
 
 
 def _free_name(model: str, known: Sequence[DeviceProfile]) -> str:
