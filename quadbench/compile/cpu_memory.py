@@ -1,4 +1,4 @@
-"""Less memory on a CPU: large chains of operators in pieces of channels, and no memory planned ahead. Quantized results stay equal."""
+"""Less memory on a CPU: large chains of operators in pieces of channels, and no memory planned ahead."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
