@@ -37,6 +37,7 @@ _CHANGING = (
     (r"(127\.0\.0\.\d+|localhost|\[::1\]):\d+", r"\1:PORT"),
     (r"\bbucket\d+\b", "BUCKET"),
     (r"\b(port|pid|process) \d+", r"\1 N"),
+    (r"\bj\d{6}\b", "JOB"),  # AI Hub's jobs, numbered over all tests of a process
     (r"\b0, 1(?:, \d+)*\b", "CORES"),
     (r"\b0x[0-9a-f]+\b|\b[0-9a-f]{12,64}\b|\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,11}\b", "HEX"),
     (r"\b\d+\.\d+\.\d+[\w.+]*(?<!\.)(?!\.?\d*:PORT)", "VERSION"),
