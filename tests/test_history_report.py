@@ -57,6 +57,12 @@ def test_the_latest_change_stands_first_whatever_its_night_is_called() -> None:
     assert "on s25 since build-95" in second
 
 
+@pytest.mark.parametrize(("later", "is_told"), [(timedelta(days=-1), False), (timedelta(days=1), True)])
+def test_a_regression_that_is_told_after_an_acknowledgement_is_told_whatever_it_covers(later: timedelta, is_told: bool) -> None:
+    ruling = replace(REGRESSION, night=SLOWER[-1].night, told_at=WORD.made_at + later)
+    assert ("REGRESSION" in " ".join(sentences(told(SLOWER, [ruling], [WORD]).history))) is is_told
+
+
 @pytest.mark.parametrize("change", [{"until": NOW - timedelta(1)}, {"key": "peak_ram"}, {"night": night_id(3), "since": FIRST}])
 def test_a_word_that_is_over_or_about_something_else_accepts_nothing(change: dict[str, object]) -> None:
     (sentence,) = sentences(told(SLOWER, words=[replace(WORD, **change)]).history)

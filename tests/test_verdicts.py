@@ -365,6 +365,17 @@ def test_nights_that_were_interrupted_or_lack_the_figure_do_not_end_a_regression
     assert [one.known.since for one in after.suspects if one.known] == [night_id(20)]
 
 
+def test_a_regression_whose_figure_is_not_measured_is_missing_each_night_and_stands_after_them() -> None:
+    nights, rulings = standing(1)
+    for number in (22, 23, 24):
+        without = replace(night(number, 1.5, subject=NEW), points=night(number, 1.5).points[1:])
+        told = rule(gate(without, nights, rulings))
+        assert kinds(told)[TIME] is RulingKind.MISSING
+        nights, rulings = [*nights, without], [*rulings, *told]
+    (ruling,) = (one for one in rule(gate(night(25, 1.5), nights, rulings)) if one.key == "end_to_end")
+    assert (ruling.kind, ruling.since, ruling.nights) == (RulingKind.CLEAN, night_id(20), 6)
+
+
 @pytest.mark.parametrize("ratio", [math.nan, 0.0])
 def test_a_night_whose_value_is_not_valid_does_not_end_a_regression(ratio: float) -> None:
     nights, rulings = standing(3)

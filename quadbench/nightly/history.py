@@ -188,7 +188,7 @@ class FigureHistory:
 @dataclass(frozen=True, kw_only=True)
 class CaseHistory:
     """A nightly case's history on one device: metrics, verdicts other than CLEAN, and changes accepted by a person. `standing`
-    are the regressions of its latest night.
+    are the regressions of its latest night, without those told before somebody accepted them.
 
     `is_in_turn` is False for figures that others measured: nothing was launched in turn with a reference bundle.
     """
@@ -227,7 +227,10 @@ def case_history(
         standing=tuple(
             one
             for one in standing_at(rulings, nights)
-            if not any(word.since <= latest.measured_at < word.until and word.covers(one.task, one.key) for word in words)
+            if not any(
+                word.since <= latest.measured_at < word.until and one.told_at <= word.made_at and word.covers(one.task, one.key)
+                for word in words
+            )
         ),
         acknowledged=words,
         is_in_turn=bool(latest.comparison),

@@ -214,7 +214,7 @@ class Window:
         words = self._acks_on(name)
         for later, night in enumerate(reversed(self.nights), start=1):
             ruling, was_waived = self.ruling(night, name), self._waiver_expired(night, words)
-            is_unknown = ruling.kind in _UNKNOWN if ruling else was_waived
+            is_unknown = ruling.kind in _UNKNOWN if ruling else was_waived or name not in self._points[night.night]
             if not self.on(night) or is_unknown:
                 continue
             was_told = ruling and was_waived and ruling.kind is RulingKind.CLEAN and ruling.since

@@ -23,6 +23,7 @@ WINDOWS = (1, 5)  # latest nights whose median is compared with the baseline, wh
 FALSE_RULING = 0.001  # chance over all figures of a case of a false ruling without confirmation
 
 _LOST = "it was not measured, but was measured the night before"
+_STANDS = "it was not measured, and was a REGRESSION when it was measured last"
 _PROVEN = {Verdict.WORSE: RulingKind.REGRESSION, Verdict.BETTER: RulingKind.IMPROVEMENT}
 _IN_TURN = " than with the last good files, launched in turn"
 _KNOWN = " than with the last good files, as an earlier night confirmed"
@@ -122,6 +123,8 @@ def detect(
     changed = differing_values([latest.environment], [tonight.environment])
     suspects = tuple(suspect for point in tonight.points if (suspect := detector.suspect(point)))
     standing = [ruling for name in sorted(names - {one.name for one in suspects}) if (ruling := past.standing(name))]
+    told = {(one.task or "", one.key or "") for one in past.rulings if one.kind is RulingKind.REGRESSION}
+    lost = {name: _STANDS for name in sorted(told - names) if past.standing(name)}
     return Detection(
         tonight=tonight,
         limits=limits,
@@ -132,7 +135,7 @@ def detect(
         suspects=suspects,
         ended=tuple(standing),
         accepted=frozenset(filter(past.is_accepted, names)),
-        missing={name_of(point): _LOST for point in latest.points if name_of(point) not in names},
+        missing={name_of(point): _LOST for point in latest.points if name_of(point) not in names} | lost,
         yardstick=series.yardstick_shift(past, limits),
         changed="; ".join(f"{name} was {before} and is {now}" for name, (before, now) in changed.items()) or None,
         expired_ack=past.expired_ack,
