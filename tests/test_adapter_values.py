@@ -141,8 +141,8 @@ def test_an_adapter_whose_factors_meet_nowhere_changes_nothing(tmp_path: Path) -
 
 def test_more_sites_than_any_unet_has_are_refused(tmp_path: Path) -> None:
     one = torch.ones(1, 1)
-    tensors = {f"lora_unet_{i}.lora_{side}.weight": one.clone() for i in range(513) for side in ("down", "up")}
-    reads(problems_of(tensors, tmp_path / "many.safetensors"), 513, 512)
+    tensors = {f"lora_unet_{i}.lora_{side}.weight": one.clone() for i in range(1025) for side in ("down", "up")}
+    reads(problems_of(tensors, tmp_path / "many.safetensors"), 1025, 1024)
 
 
 def test_names_longer_than_any_site_are_refused(tmp_path: Path) -> None:

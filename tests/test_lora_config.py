@@ -104,7 +104,7 @@ def configure(folder: Path, **changes: Any) -> None:
         ({"alpha_pattern": {"(a+)+$": 1}}, ("alpha_pattern.(a+)+$",)),
         ({"alpha_pattern": {"to_q": None}}, ("alpha_pattern.to_q",)),
         ({"rank_pattern": {"to_q": 1.5}}, ("rank_pattern.to_q",)),
-        ({"rank_pattern": {f"{i}": 4 for i in range(513)}}, ("rank_pattern", 512)),
+        ({"rank_pattern": {f"{i}": 4 for i in range(1025)}}, ("rank_pattern", 1024)),
         ({"rank_pattern": {f"a{i}.*b": 4 for i in range(33)}}, ("rank_pattern", 32)),
         ({"use_rslora": "yes"}, ("use_rslora", "yes")),
         ({"lora_alpha": ..., "r": None}, ("lora_alpha",)),

@@ -224,7 +224,7 @@ def _fill_nights(nights: NightStore, words: Words) -> None:
         night=NIGHT,
         reason=words("four more steps"),
         owner=words("ana"),
-        made_at=FIRST,
+        made_at=max(ruling.told_at for ruling in rulings),  # after the night's report
         since=FIRST,
         until=datetime(2030, 1, 1, tzinfo=UTC),
     )
