@@ -91,6 +91,25 @@ def test_a_change_with_few_nights_is_a_weak_sign(tmp_path: Path, capsys: pytest.
     says(capsys.readouterr().out.strip().splitlines()[-1], "a weak sign: 4 nights since")
 
 
+@pytest.mark.parametrize("name", ["sample", "sample_id", "sample id"])
+def test_the_column_of_samples_has_three_names(name: str, tmp_path: Path) -> None:
+    rows = [
+        {"case": "net", "device": "phone", "time": f"2026-01-0{day}", "value": 1.5, "unit": "ms", name: "a"} for day in (1, 2)
+    ]
+    files = written(tmp_path, json.dumps(rows), name="figures.json"), tmp_path / "figures.csv", tmp_path / "figures.parquet"
+    pd.DataFrame(rows).to_csv(files[1], index=False)
+    pd.DataFrame(rows).to_parquet(files[2])
+    assert [read_outside([file]).repeated for file in files] == [1, 1, 1]
+
+
+def test_two_columns_of_samples_are_refused(tmp_path: Path) -> None:
+    row = {"case": "net", "device": "phone", "time": "2026-01-01", "value": 1.5, "unit": "ms", "sample": "a", "sample_id": "b"}
+    with raising(UserError, "figures.json", "row 1"):
+        read_outside([written(tmp_path, json.dumps([row]), name="figures.json")])
+    with raising(UserError, "figures.csv", "sample"):
+        read_outside([written(tmp_path, HEAD + ",sample,sample_id", ROW + ",a,b")])
+
+
 def test_a_perf_file_of_ai_hub_is_read_and_its_jobs_count_once(tmp_path: Path) -> None:
     paths = [tmp_path / f"{day}-stable_diffusion_v1_5.perf.yaml" for day in ("2026-01-05", "2026-02-11")]
     for path in paths:

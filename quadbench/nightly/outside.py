@@ -27,6 +27,7 @@ _NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 _BYTES = {"bytes": 1.0, "KB": 2.0**10, "MB": 2.0**20, "GB": 2.0**30}  # as in reports, 1 MB = 2^20 bytes
 _COLUMNS = ("case", "device", "time", "value", "unit", "files", "environment", "sample")
 _REQUIRED = _COLUMNS[:5]
+_ALSO = {"sample id": "sample", "sample_id": "sample"}  # other names of columns
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?")
 _DATED_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[-_.](.+?)(\.perf)?\.ya?ml")
 HINT = "docs/history.md#figures-from-elsewhere describes the files"
@@ -137,16 +138,20 @@ def _checked(path: Path, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Itera
     for number, (place, row) in enumerate(rows):
         if number == MAX_ROWS:
             raise UserError(f"'{path}': more than {MAX_ROWS} rows; expected fewer", hint="give the latest rows alone")
+        named = {_ALSO.get(name, name): value for name, value in row.items()}
+        if len(named) < len(row):
+            raise UserError(f"'{path}', {place} has a sample twice; expected it at most once", hint=HINT)
         try:
-            yield _Row(place=f"'{path}', {place}", sample=adapter.validate_python(row))
+            yield _Row(place=f"'{path}', {place}", sample=adapter.validate_python(named))
         except ValidationError as error:
             column = str(error.errors(include_url=False)[0]["loc"][0])
-            given = f", found {quote(str(row[column]))}" if column in row else ""
+            given = f", found {quote(str(named[column]))}" if column in named else ""
             reason = first_problem(error).partition(": ")[2]
             raise UserError(f"'{path}', {place}, column {quote(column)}: {reason}{given}", hint=HINT) from error
 
 
-def _require_columns(path: Path, names: Sequence[str]) -> None:
+def _require_columns(path: Path, given: Sequence[str]) -> None:
+    names = [_ALSO.get(name, name) for name in given]
     twice = sorted({name for name in names if names.count(name) > 1})
     unknown = sorted(set(names) - set(_COLUMNS))
     missing = [name for name in _REQUIRED if name not in names]
