@@ -17,7 +17,6 @@ from quadbench.artifacts.night_record import Ruling, RulingKind
 from quadbench.cli import main
 from quadbench.nightly import perform
 from quadbench.nightly.night_report import STANDING
-from quadbench.report.versus import ALL_TASKS
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightStore
 from quadbench.results.records import open_records, read_records
@@ -26,7 +25,7 @@ from quadbench.statistics import Looks
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]  # four bundles are built, and some hundred launches run
 
 NIGHTS, NOISE = 12, 0.1
-FIGURE = ("end_to_end", ALL_TASKS)
+FIGURE = ("end_to_end", "change")  # of the task whose steps grow: all tasks together may be in doubt on a busy machine
 STEPS = "{{scheme: olss, steps: {}}}"
 
 
@@ -81,7 +80,7 @@ class Team:
 
 
 def told(rulings: tuple[Ruling, ...]) -> Ruling | None:
-    """The regression of the time of an image over all tasks."""
+    """The regression of the time of an image of the slower task."""
     regressions = (one for one in rulings if one.kind is RulingKind.REGRESSION)
     return next((one for one in regressions if (one.key, one.task) == FIGURE), None)
 
