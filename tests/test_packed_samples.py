@@ -51,6 +51,15 @@ def test_the_row_and_the_samples_of_a_launch_are_equal(records: RecordStore, dat
     assert pack(from_samples.columns) == pack(from_row.columns) == pack(full().columns)
 
 
+def test_a_record_that_somebody_deleted_leaves_the_next_one_none_of_its_samples(records: RecordStore, database: Source) -> None:
+    records.store(full())
+    query(database, "DELETE FROM records")  # in SQLite, samples stay and the id is given again
+    later = replace(full(), record_id="later", samples=MEASURED[:2])
+    records.store(later)
+    assert records.run_records("run-a") == (later,)
+    assert query(database, "SELECT COUNT(*) FROM samples") == [(2,)]
+
+
 def test_launches_of_equal_plans_share_their_kinds(records: RecordStore, database: Source) -> None:
     for number in range(3):
         records.store(replace(full(), record_id=f"r{number}", samples=(*MEASURED[:1], *MEASURED[number:4])))

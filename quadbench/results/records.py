@@ -93,6 +93,8 @@ class RecordStore:
                         hint="give the new record its own id; stored records never change",
                     )
                 return False
+            for table in (SampleRow, PackedRow):  # SQLite gives the id of a record that somebody deleted again
+                connection.execute(sa.delete(table).where(table.record == key))
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
             if rows:
                 connection.execute(sa.insert(SampleRow), rows)
