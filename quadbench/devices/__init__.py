@@ -12,6 +12,8 @@ android_reports.py  parses getprop, `adb devices`, dumpsys: thermal status, temp
 virtual.py          virtual phones: sandbox, adbd, /data, emulators of arm64 and HTP
 scenario.py         scenario files; simulated /system, dumpsys reports, clocks, memory
 scenario_player.py  scenario events: unplug, reboot, heat; slow link
+recording.py        recordings of phones: archive, repetition on a virtual device, peak memory from /proc
+personal_data.py    removes serial numbers, accounts, networks and the like from texts
 local.py            this machine as a device, without adb
 lab/                the phones of a lab and who may use them: names, health, leases and reservations
 process_marks.py    kills leftover processes, found by an environment variable

@@ -16,6 +16,7 @@ from pathlib import Path
 from quadbench.artifacts import MIB
 from quadbench.devices.adb_protocol import AdbServer, Endpoint, UnixEndpoint, short_path
 from quadbench.devices.process_marks import find_marked
+from quadbench.devices.recording import RecordedScenario, write_recorded_state
 from quadbench.devices.scenario import Fault, LaunchMoment, Phase, PushMoment, Scenario, write_clocks, write_memory, write_reports
 from quadbench.errors import DeviceError
 
@@ -205,6 +206,8 @@ class ScenarioPlayer:
 def prepare_scenario(scenario: Scenario, folder: Path) -> None:
     """Write a scenario's first dumpsys reports, clocks, memory and boot id to a sandbox folder that has a subfolder `system`."""
     _write_boot_id(folder)
+    if isinstance(scenario, RecordedScenario):
+        write_recorded_state(scenario.recording, folder)
     if scenario.phases:
         write_reports(folder / "system", min(scenario.phases, key=lambda phase: phase.after_s))
     if scenario.clocks:
@@ -213,11 +216,15 @@ def prepare_scenario(scenario: Scenario, folder: Path) -> None:
         write_memory(folder / "meminfo", scenario.free_mb)
 
 
-def scenario_mounts(scenario: Scenario, folder: Path) -> list[str]:
-    """Return the bwrap arguments that mount the simulated kernel files into a virtual device's sandbox."""
-    clocks = ["--ro-bind", str(folder / "clocks"), "/sys/devices/system/cpu/cpufreq"] if scenario.clocks else []
-    memory = ["--ro-bind", str(folder / "meminfo"), "/proc/meminfo"] if scenario.free_mb is not None else []
-    return [*clocks, *memory, "--ro-bind", str(folder / "boot_id"), "/proc/sys/kernel/random/boot_id"]
+def scenario_mounts(folder: Path) -> list[str]:
+    """Return the bwrap arguments that mount the kernel files of a prepared sandbox folder into a virtual device's sandbox."""
+    places = {
+        "clocks": "/sys/devices/system/cpu/cpufreq",
+        "meminfo": "/proc/meminfo",
+        "boot_id": "/proc/sys/kernel/random/boot_id",
+    }
+    there = ((folder / name, place) for name, place in places.items() if (folder / name).exists())
+    return [word for path, place in there for word in ("--ro-bind", str(path), place)]
 
 
 @contextlib.contextmanager

@@ -27,14 +27,15 @@ from quadbench.devices.adb_protocol import AdbServer, UnixEndpoint
 from quadbench.devices.addresses import VirtualAddress, virtual_serial
 from quadbench.devices.android_reports import ABI_PROPERTY, BOOTED_PROPERTY
 from quadbench.devices.process_marks import VARIABLE, ProcessMark, device_mark, kill_marked_processes, mark_environment
-from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, load_scenario, write_userland
+from quadbench.devices.recording import RecordedScenario, open_scenario
+from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, write_userland
 from quadbench.devices.scenario_player import playing_scenario, prepare_scenario, scenario_mounts
-from quadbench.errors import DeviceError, MissingDependencyError
+from quadbench.errors import DeviceError, MissingDependencyError, UserError
 from quadbench.host import device_lock, find_programs, host_cpu, start_child
 from quadbench.results.layout import Layout
 from quadbench.spec import path_variable
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
-from quadbench.target.profile import DeviceProfile
+from quadbench.target.profile import VIRTUAL_PREFIX, DeviceProfile
 from quadbench.target.targets import QnnTarget
 
 SANDBOX_PROGRAMS = {"adb": "adb", "adbd": "adbd", "bwrap": "bubblewrap", "mksh": "mksh", "toybox": "toybox"}
@@ -144,15 +145,11 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
     """Start a virtual device; return its AdbDevice. /data is a RAM disk if `address.data_mb` is set, else a permanent folder."""
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
-    scenario = load_scenario(address.scenario) if address.scenario else None
+    scenario = open_scenario(address.scenario) if address.scenario else None
     abi = Abi.ARM64_LINUX if address.is_arm64 else host_abi(platform.machine())
     emulator = arm64_emulator(name) if address.is_arm64 else None
-    properties = {
-        "ro.serialno": serial,
-        BOOTED_PROPERTY: "1",
-        VIRTUAL_PROPERTY: abi.value,
-        **profile.virtual_properties(),
-    }
+    reported = _reported_properties(profile, scenario, name)
+    properties = {"ro.serialno": serial, BOOTED_PROPERTY: "1", VIRTUAL_PROPERTY: abi.value, **reported}
     if address.is_arm64:
         properties[ABI_PROPERTY] = PHONE_ABI.value
     data = DataPartition(folder=folder / "data", size_bytes=address.data_mb * MIB if address.data_mb else None)
@@ -166,7 +163,6 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
         shown = _visible_paths(profile, emulator)
         place = SandboxLayout(folder=system, data=data, visible_paths=shown, mark=mark, scenario=scenario, emulator=emulator)
         server = resources.enter_context(running_sandbox(place, properties, name))
-        reported = profile.virtual_properties()
         facts = DeviceFacts(
             address=name,
             family="virtual",
@@ -179,6 +175,20 @@ def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout
             fingerprint=reported.get("ro.build.fingerprint"),
         )
         return AdbDevice(server, TRANSPORT, facts=facts, profile=profile, abi=abi, resources=resources.pop_all())
+
+
+def _reported_properties(profile: DeviceProfile, scenario: Scenario | None, address: str) -> dict[str, str]:
+    """Return the properties of a virtual device: its profile's, or those of the phone whose recording its scenario repeats."""
+    if not isinstance(scenario, RecordedScenario):
+        return profile.virtual_properties()
+    properties = scenario.recording.properties
+    if wrong := profile.mismatches(properties):
+        key, pattern = next(iter(wrong.items()))
+        raise UserError(
+            f"'{address}': the recording is of another phone: its {key} is '{properties.get(key, '')}', expected '{pattern}'",
+            hint=f"name the profile that fits the recording: {VIRTUAL_PREFIX}{scenario.recording.profile}?scenario=...",
+        )
+    return {key: value for key, value in properties.items() if key not in (BOOTED_PROPERTY, VIRTUAL_PROPERTY)}
 
 
 def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Iterator[MissingDependencyError]:
@@ -326,7 +336,7 @@ def _command(place: SandboxLayout, programs: dict[str, Path], *, seccomp: int, i
         *("--seccomp", str(seccomp), "--info-fd", str(info), *(("--cap-add", "CAP_SYS_ADMIN") if emulator else ())),
         *_system_mounts(place.folder, programs),
         *(word for here, there in place.visible_paths.items() for word in ("--ro-bind", str(here), there)),
-        *(scenario_mounts(place.scenario, place.folder) if place.scenario else ()),
+        *(scenario_mounts(place.folder) if place.scenario else ()),
         *data_mounts,
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *("--chdir", "/", "/system/bin/sh", "-c", f"{emulator.start if emulator else ''}{_START}"),

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -57,6 +57,7 @@ _UNKNOWN_HINT = "records mark this value as unavailable; quadbench omits figures
 _LIAR_HINT = "mention it in a bug report; quadbench checks pushed files by sha256, so figures stay right"
 
 _RUN_ID = "probe"
+_FLOAT_CHECK = "float graph on the CPU"
 _GRAPHS_TIMEOUT_S = 30.0
 _LAUNCH_TIMEOUT_S = 60.0
 _FLOAT_DIFFERENCE, _QUANTIZED_DIFFERENCE = 1, 4  # in steps of 1/255; without the LoRA the image differs by 149
@@ -71,8 +72,21 @@ PROBE = "probe"
 PROBE_ITEM = "000"
 
 
-def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp:
+class Witness:
+    """Sees a device while it is tried. This one only looks on; subclasses keep what they see."""
+
+    def attending(self, device: Device) -> AbstractContextManager[object]:
+        """Return a context manager within which all checks run."""
+        return nullcontext()
+
+    def launched(self, check: str, record: RunRecord, folder: Path) -> None:
+        """Take note of a launch that has ended. `folder` has its plan and events until the next launch of the same variant."""
+
+
+def bring_up(address: Address, *, layout: Layout, observer: Observer, witness: Witness | None = None) -> BringUp:
     """Run all checks on a device, even after a failed check. Return the results with serials and home folder paths masked.
+
+    A `witness` sees the connected device, and each launch.
 
     Raises:
         UserError: files cannot be pushed to this address, or its profile is wrong.
@@ -92,7 +106,9 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
                 android_release=facts.android_release,
                 fingerprint=facts.fingerprint,
             )
-            checks = _run_checks(device, layout, observer)
+            witness = witness or Witness()
+            with witness.attending(device):
+                checks = _run_checks(device, layout, observer, witness)
     except LeaseError:
         raise  # its message names a person, so it is not part of the document
     except (DeviceError, MissingDependencyError) as error:
@@ -114,7 +130,7 @@ def bring_up(address: Address, *, layout: Layout, observer: Observer) -> BringUp
     ).impersonal(serials)
 
 
-def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[DeviceCheck]:
+def _run_checks(device: Device, layout: Layout, observer: Observer, witness: Witness) -> list[DeviceCheck]:
     """Run all checks on a connected device, from the connection to test graphs. Return a DeviceCheck for each check."""
 
     def system() -> Result:
@@ -136,7 +152,7 @@ def _run_checks(device: Device, layout: Layout, observer: Observer) -> list[Devi
         PlannedCheck(name="battery", act=lambda: _battery(state())),
         PlannedCheck(name="CPU frequency", act=lambda: _clocks(state())),
         PlannedCheck(name="memory", act=lambda: _memory(state())),
-        *_graph_checks(device, layout, observer),
+        *_graph_checks(device, layout, observer, witness),
     )
     return [check.run(observer) for check in checks]
 
@@ -282,7 +298,7 @@ def _memory(state: DeviceState) -> Result:
     return Result(said=f"{state.memory_available_bytes / MIB:.0f} of {state.memory_total_bytes / MIB:.0f} MB available")
 
 
-def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterator[PlannedCheck]:
+def _graph_checks(device: Device, layout: Layout, observer: Observer, witness: Witness) -> Iterator[PlannedCheck]:
     """Yield checks of the native program, runtime libraries and test graphs: float on the CPU, INT16 with LoRA on each target."""
     own = device_kind(device)
 
@@ -291,25 +307,27 @@ def _graph_checks(device: Device, layout: Layout, observer: Observer) -> Iterato
         kind = replace(device_kind(device), target=target)
         return install(read_manifest(PROBE_FOLDER, Bundle), device, kind, layout=layout, observer=observer)
 
-    def paint(target: RunTarget, variant: Variant) -> Result:
+    def paint(check: str, target: RunTarget, variant: Variant) -> Result:
         if isinstance(target, QnnTarget) and device.family != "adb" and target != own.target:
             return skipped("this address does not emulate an NPU", f"use the address virtual:{device.profile.name}?target=qnn")
         settings = LaunchSettings(
             run_id=_RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
         launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
-        record = measure_launch(installed(target), launch, settings)
+        installation = installed(target)
+        record = measure_launch(installation, launch, settings)
+        witness.launched(check, record, settings.layout.launch(_RUN_ID, installation.address, variant, launch.launch))
         judged = _probe_outcome(record, _QUANTIZED_DIFFERENCE if variant.is_quantized else _FLOAT_DIFFERENCE)
         return replace(judged, versions=record.versions | record.settings)
 
     yield PlannedCheck(name="harness", act=lambda: _harness(device, layout))
     yield PlannedCheck(name="runtime kit", act=lambda: _kit(own, layout))
-    yield PlannedCheck(name="float graph on the CPU", act=lambda: paint(_CPU, Variant.FLOAT))
+    yield PlannedCheck(name=_FLOAT_CHECK, act=lambda: paint(_FLOAT_CHECK, _CPU, Variant.FLOAT))
     npu = (target for target in device.profile.targets() if isinstance(target, QnnTarget))
     targets = (target for target in (_CPU, own.target, *npu) if not isinstance(target, AiHubTarget))
     for target in dict.fromkeys(targets):
         name = f"INT16 LoRA on {target_key(target, own.abi.traits.machine)}"
-        yield PlannedCheck(name=name, act=partial(paint, target, Variant.SHARED))
+        yield PlannedCheck(name=name, act=partial(paint, name, target, Variant.SHARED))
 
 
 def _harness(device: Device, layout: Layout) -> Result:

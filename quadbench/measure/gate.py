@@ -83,12 +83,22 @@ class DeviceState:
 
 def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
     """Read a device's DeviceState. With `is_watched`, measure `busy_percent` (CPU load) for 0.3 s, else leave it None."""
-    return parse_state(device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout)
+    return parse_state(state_report(device, is_watched=is_watched))
+
+
+def state_report(device: Device, *, is_watched: bool = False) -> str:
+    """Return a device's reports of temperature, battery, screen, load, memory and clocks as one text, as the device wrote them."""
+    return device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout
+
+
+def state_parts(text: str) -> dict[str, str]:
+    """Return the reports in a text of `state_report` as a dict from the part's name, such as `battery`, to what was printed."""
+    return dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
 
 
 def parse_state(text: str) -> DeviceState:
     """Parse the output of `read_state`'s shell script into a device state."""
-    parts = dict(part.partition("\n")[::2] for part in text.split(_MARK)[1:])
+    parts = state_parts(text)
     return DeviceState(
         thermal=parse_thermal(parts.get("thermal", "")),
         battery=parse_battery(parts.get("battery", "")),

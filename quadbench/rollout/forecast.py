@@ -18,7 +18,7 @@ from quadbench.devices.addresses import (
     refuse_twice,
     virtual_serial,
 )
-from quadbench.devices.scenario import load_scenario
+from quadbench.devices.recording import open_scenario
 from quadbench.devices.virtual import missing_dependencies
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import find_harness
@@ -153,7 +153,7 @@ def kind_at(address: Address) -> DeviceKind:
         case VirtualAddress(profile=name, target=target, is_arm64=is_arm64, scenario=scenario):
             profile, abi = _profile(name, target), Abi.ARM64_LINUX if is_arm64 else host
             if scenario:
-                load_scenario(scenario)
+                open_scenario(scenario)
             serial = virtual_serial(profile)
             return DeviceKind(address=text, serial=serial, profile=profile, abi=abi, target=profile.virtual_target)
         case AttachedAddress(profile=name, target=target):
