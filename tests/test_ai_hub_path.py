@@ -69,6 +69,21 @@ def test_the_harness_is_given_the_same_adapters_as_without_ai_hub(
     assert len(service.uploads) == 1 + len([graph for graph in graphs if graph.variant.is_quantized])
 
 
+def test_a_dry_run_of_compile_prints_each_request_and_sends_none(
+    service: AiHubService, bundle: StoredBundle, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compile", str(bundle.folder), "--target", "hub:s25", "--dry-run", "--results", str(layout.root)]
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    kinds = [request["kind"] for request in answer["requests"]]
+    count = 1 + len([graph for graph in bundle.artifact.graphs if graph.variant.is_quantized])
+    assert answer["device"] == DEVICE
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(("upload", "compile", "download"), count)
+    assert main(words) == 0
+    assert "quadbench trial.onnx" in capsys.readouterr().out
+    assert (service.uploads, service.submissions) == ([], [])
+
+
 def test_compile_prints_the_doubt_about_a_product_that_no_npu_runs(
     service: AiHubService, bundle: StoredBundle, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:

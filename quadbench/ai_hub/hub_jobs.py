@@ -102,7 +102,7 @@ class HubJobs:
 
     def submit_once(self, submit: Callable[[], str], **parts: object) -> str:
         """Return the id of an earlier, unfailed job with settings `parts`. Without one, call `submit`, which returns a new id."""
-        digest = digest_of(parts)
+        digest = job_digest(**parts)
         known = self.ledger.find("jobs", digest)
         status = self.hub.status(known) if known else None
         if known and status and (status.is_ok or not status.is_finished):
@@ -114,7 +114,7 @@ class HubJobs:
 
     def forget(self, **parts: object) -> None:
         """Delete the recorded id of the job with settings `parts`, so that `submit_once` submits a new job for equal settings."""
-        self.ledger.forget("jobs", digest_of(parts))
+        self.ledger.forget("jobs", job_digest(**parts))
 
     def wait(self, jobs: Mapping[str, str]) -> None:
         """Wait until all jobs have ended; raise JobFailedError if one failed. `jobs` is a dict from a job's name to its id."""
@@ -152,6 +152,16 @@ class HubJobs:
         return status
 
 
+def job_digest(**parts: object) -> str:
+    """Return the digest under which the ledger records a job with settings `parts`."""
+    return digest_of(parts)
+
+
+def job_name(name: str, sha256: str) -> str:
+    """Return a job's name at AI Hub, such as `quadbench shared/unet.onnx 0123456789ab`, from a file's name and SHA-256."""
+    return f"quadbench {name} {sha256[:12]}"
+
+
 def job_failure(name: str, status: JobStatus) -> JobFailedError:
     """Return a JobFailedError for a failed AI Hub job. The message has the job's name, failure reason and web page."""
     return JobFailedError(
@@ -161,13 +171,19 @@ def job_failure(name: str, status: JobStatus) -> JobFailedError:
 
 
 def compile_options(graph: Graph, target: AiHubTarget) -> str:
-    """Return the option string of an AI Hub compile job: target runtime, output names, graph name and, if set, QAIRT version."""
+    """Return the option string of an AI Hub compile job: target runtime, output names, graph name and what else the target sets.
+
+    These are the options of Qualcomm's export scripts (qai_hub_models 0.47, utils/base_model.py), which also give every quantized
+    model `--quantize_io`. Here only a target that asks for it does: the harness gives float32 where a graph has float inputs, and
+    LoRA inputs are INT16 in the graph itself.
+    """
     # A context binary is linked from DLCs, because the service no longer compiles to context binaries directly.
     runtime = "qnn_dlc" if target.runtime == "qnn_context_binary" else target.runtime
     return " ".join(
         (
             f"--target_runtime {runtime}",
             f"--output_names {','.join(output.name for output in graph.outputs)}",
+            *(("--quantize_io",) if target.quantize_io and graph.variant.is_quantized else ()),
             f"--qnn_options context_enable_graphs={graph_name(graph)}",
             *_version(target),
         )

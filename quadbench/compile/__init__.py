@@ -19,7 +19,7 @@ single_file.py     AI Hub's ONNX model and context binary merged into one file
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, StoredBundle, StoredCompiled, Variant
 from quadbench.compile.graph_compiler import CompileResult
@@ -31,6 +31,9 @@ from quadbench.results.digests import code_digests, digest_of, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_checked
 from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
+
+if TYPE_CHECKING:
+    from quadbench.compile.ai_hub import HubRequest
 
 Notify = Callable[[str], None]
 
@@ -101,6 +104,21 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
     """
     folder = layout.compiled_bundle(_digest(bundle.artifact, key, _compiler(target, layout)))
     return read_checked(folder, CompiledBundle) if folder.is_dir() else None
+
+
+def plan_at_hub(bundle: StoredBundle, target: AiHubTarget, key: str, layout: Layout) -> "tuple[HubRequest, ...]":
+    """Return all requests that `compile_bundle` would send to AI Hub for a bundle, without sending any.
+
+    Raises:
+        BuildError: the target cannot run the bundle.
+        ArtifactError: a graph of the bundle does not match its manifest.
+    """
+    from quadbench.compile.ai_hub import AiHubCompiler
+
+    _refuse_unsupported(bundle.artifact, target, key)
+    graphs = _quantized(bundle.artifact)
+    check_contents(bundle, [graph.file for graph in graphs])
+    return AiHubCompiler(target=target, ledger=layout.ledger).plan(graphs, bundle.folder)
 
 
 def _refuse_unsupported(bundle: Bundle, target: Target, key: str) -> None:

@@ -2,25 +2,38 @@
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 
 from quadbench.ai_hub.client import Backoff, HostedModel, open_client
-from quadbench.ai_hub.hub_jobs import HubJobs, Ledger, compile_options, graph_name, link_options
+from quadbench.ai_hub.hub_jobs import (
+    HubJobs,
+    Ledger,
+    LedgerKind,
+    compile_options,
+    graph_name,
+    job_digest,
+    job_name,
+    link_options,
+)
 from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpec, Variant
 from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.single_file import nodes_outside_context, single_file
-from quadbench.errors import BuildError, JobFailedError, ServiceError, UnknownNameError
-from quadbench.results.digests import sha256_of
+from quadbench.errors import BuildError, JobFailedError, MissingDependencyError, ServiceError, UnknownNameError
+from quadbench.results.digests import digest_of, sha256_of
 from quadbench.results.manifest import file_ref
 from quadbench.target.targets import AiHubTarget
 
 log = logging.getLogger(__name__)
+_IO_HINTS = {  # by the target's quantize_io
+    False: "if LoRA inputs came back as float32, set quantize_io: true in the target; see docs/ai-hub.md",
+    True: "leave quantize_io out of the target: with it, AI Hub makes integers of inputs to which the harness gives float32",
+}
 _ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767
 _TRIAL = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -68,7 +81,7 @@ class AiHubCompiler:
             raise UnknownNameError("AI Hub device", self.target.device, devices)
         jobs = HubJobs(hub=hub, ledger=Ledger(path=self.ledger, url=hub.url), timeout_s=self.target.timeout_s, notify=notify)
         compilation = _HubCompilation(target=self.target, jobs=jobs)
-        if any(spec.name.startswith(LORA_PREFIX) for graph in graphs for spec in graph.inputs):
+        if _need_trial(graphs):
             with tempfile.TemporaryDirectory() as trial:
                 graph = write_trial_graph(Path(trial))
                 try:
@@ -79,9 +92,24 @@ class AiHubCompiler:
                     raise BuildError(
                         f"AI Hub cannot compile a convolution with INT16 LoRA weights as inputs: {error.message}. "
                         "quadbench tried a graph of two layers, and uploaded nothing of the bundle",
-                        hint=error.hint,
+                        hint=error.hint or _IO_HINTS[self.target.quantize_io],
                     ) from error
         return compilation.compile(graphs, source, folder)
+
+    def plan(self, graphs: Sequence[Graph], source: Path) -> "tuple[HubRequest, ...]":
+        """Return all requests that `compile_all` sends for the graphs in `source`, in order. Send nothing.
+
+        Where AI Hub is not configured, no model or job counts as known. What AI Hub has forgotten since is sent again, too.
+        """
+        try:
+            ledger = Ledger(path=self.ledger, url=open_client(self.pace).url)
+        except MissingDependencyError:
+            ledger = None
+        requests: list[HubRequest] = []
+        if _need_trial(graphs):
+            with tempfile.TemporaryDirectory() as trial:
+                requests += _requests([write_trial_graph(Path(trial))], Path(trial), self.target, ledger)
+        return (*requests, *_requests(graphs, source, self.target, ledger))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +132,10 @@ class _HubCompilation:
                 assert_never(self.target.runtime)
 
     def _compile_job(self, graph: Graph, path: Path) -> str:
-        options, device, name = compile_options(graph, self.target), self.target.device, graph.file.path
+        options, device, name, sha256 = compile_options(graph, self.target), self.target.device, graph.file.path, sha256_of(path)
         return self.jobs.submit_once(
-            lambda: self.jobs.hub.submit_compile(self.jobs.upload_once(path, name), device, options, name),
-            graph=sha256_of(path),
+            lambda: self.jobs.hub.submit_compile(self.jobs.upload_once(path, name), device, options, job_name(name, sha256)),
+            graph=sha256,
             device=device,
             options=options,
         )
@@ -123,18 +151,16 @@ class _HubCompilation:
 
     def _link(self, graphs: Sequence[Graph], compiled: Mapping[str, str], folder: Path) -> CompileResult:
         """Link all tasks' graphs into one context binary per component and variant, to share weights. Return a CompileResult."""
-        groups: dict[Path, list[Graph]] = {}
-        for graph in graphs:
-            groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
+        groups = _linked_together(graphs)
         links = {str(path): self._link_job(str(path), group, compiled) for path, group in groups.items()}
         self.jobs.wait(links)
         return _merged_results([self._binary(path, group, links[str(path)], folder) for path, group in groups.items()])
 
     def _link_job(self, name: str, graphs: Sequence[Graph], compiled: Mapping[str, str]) -> str:
         models = [self.jobs.hub.target_model(compiled[graph.file.path]).model for graph in graphs]
-        options, device = link_options(self.target), self.target.device
+        options, device, known_as = link_options(self.target), self.target.device, job_name(name, digest_of({"models": models}))
         return self.jobs.submit_once(
-            lambda: self.jobs.hub.submit_link(models, device, options, name), models=models, device=device, options=options
+            lambda: self.jobs.hub.submit_link(models, device, options, known_as), models=models, device=device, options=options
         )
 
     def _binary(self, name: Path, graphs: Sequence[Graph], job: str, folder: Path) -> CompileResult:
@@ -167,6 +193,52 @@ class _HubCompilation:
         reported = {f"ai_hub.{key}": value for key, value in model.metadata.items() if key.endswith(("_version", "_soc_model"))}
         versions = {"qai-hub": version("qai_hub")} | reported
         return CompileResult(graphs=tuple(graphs), versions=versions, caveats=caveats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubRequest:
+    """A request that a compilation sends to AI Hub: an upload, a job with its name and options, or a download.
+
+    `known` is the id of a model or job that the ledger has, which is then not sent again. `size_bytes` is that of an upload.
+    """
+
+    kind: Literal["upload", "compile", "link", "download"]
+    name: str
+    device: str = ""
+    options: str = ""
+    size_bytes: int | None = None
+    known: str | None = None
+
+
+def _requests(graphs: Sequence[Graph], source: Path, target: AiHubTarget, ledger: Ledger | None) -> Iterator[HubRequest]:
+    def known(kind: LedgerKind, digest: str) -> str | None:
+        return ledger.find(kind, digest) if ledger else None
+
+    for graph in graphs:
+        path, name, options = source / graph.file.path, graph.file.path, compile_options(graph, target)
+        sha256 = sha256_of(path)
+        job = known("jobs", job_digest(graph=sha256, device=target.device, options=options))
+        if job is None:
+            yield HubRequest(kind="upload", name=name, size_bytes=path.stat().st_size, known=known("models", sha256))
+        yield HubRequest(kind="compile", name=job_name(name, sha256), device=target.device, options=options, known=job)
+    products = [graph.file.path for graph in graphs]
+    if target.runtime == "qnn_context_binary":
+        products = [str(path) for path in _linked_together(graphs)]
+        for name in products:  # the job's name ends with a digest of the compiled models' ids
+            yield HubRequest(kind="link", name=f"quadbench {name}", device=target.device, options=link_options(target))
+    yield from (HubRequest(kind="download", name=name) for name in products)
+
+
+def _need_trial(graphs: Sequence[Graph]) -> bool:
+    return any(spec.name.startswith(LORA_PREFIX) for graph in graphs for spec in graph.inputs)
+
+
+def _linked_together(graphs: Sequence[Graph]) -> dict[Path, list[Graph]]:
+    """Return the graphs that one context binary holds, by the binary's path: all tasks of a component and variant."""
+    groups: dict[Path, list[Graph]] = {}
+    for graph in graphs:
+        groups.setdefault(Path(graph.variant) / f"{graph.component}.bin", []).append(graph)
+    return groups
 
 
 def _merged_results(products: Sequence[CompileResult]) -> CompileResult:

@@ -215,6 +215,8 @@ class AiHubTarget(Spec):
     """The format of compiled graphs: a context binary, inside an ONNX model or by itself."""
     qairt_version: _Version | None = None
     """The version of Qualcomm's SDK that compiles graphs, such as 2.50. The default is null: the service chooses."""
+    quantize_io: bool = False
+    """Compiles quantized graphs with `--quantize_io`: float inputs and outputs become integers. The default is false."""
     timeout_s: float = Field(default=4 * 3600.0, gt=0)
     """The longest time in seconds, above 0, to wait for a job. The default is 14400."""
 
@@ -253,7 +255,7 @@ def target_key(target: Target, machine: str) -> str:
         case LiteRtTarget():
             return f"litert-{target.soc or f'cpu-{machine}'}".lower()
         case AiHubTarget():
-            words = ("ai-hub", target.device, target.runtime, target.qairt_version or "")
+            words = ("ai-hub", target.device, target.runtime, target.qairt_version or "", "quantize-io" if target.quantize_io else "")
             return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
         case _:
             assert_never(target)
