@@ -57,7 +57,7 @@ def test_a_dry_run_shows_every_request_in_the_order_in_which_they_are_sent(
     assert len(of_kind(requests, "download")) == (len(shown) - 5 if runtime == "qnn_context_binary" else 5)
 
 
-def test_what_was_done_before_a_break_is_shown_as_done(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
+def test_what_was_sent_before_a_break_is_shown_with_its_id(hub: AiHubService, hub_graphs: Sources, tmp_path: Path) -> None:
     hub.faults.failing = {"shared/vae_decoder": "out of memory"}
     with raising(ServiceError):
         compile_at_hub(hub_graphs, tmp_path)
@@ -76,14 +76,10 @@ def test_a_dry_run_works_without_an_account(hub_graphs: Sources, tmp_path: Path,
 def test_a_job_is_named_by_program_file_and_digest(hub: AiHubService, tmp_path: Path) -> None:
     decoder = write_decoder(tmp_path / "bundle")
     compile_at_hub(([decoder], tmp_path / "bundle"), tmp_path)
-    assert [job.compile_job.name for job in hub.submissions] == [
-        f"quadbench shared/vae_decoder.onnx {decoder.file.sha256[:12]}"
-    ]
+    assert [job.compile_job.name for job in hub.submissions] == [f"quadbench shared/vae_decoder.onnx {decoder.file.sha256[:12]}"]
 
 
-def test_quantize_io_is_sent_where_the_target_asks_for_it_and_has_a_key_of_its_own(
-    hub: AiHubService, tmp_path: Path
-) -> None:
+def test_quantize_io_is_sent_where_the_target_asks_for_it_and_has_a_key_of_its_own(hub: AiHubService, tmp_path: Path) -> None:
     graphs = [write_decoder(tmp_path / "bundle")], tmp_path / "bundle"
     for target in (target_of(), target_of(quantize_io=True)):
         compile_at_hub(graphs, tmp_path, target)

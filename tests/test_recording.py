@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -27,7 +26,7 @@ from quadbench.measure.gate import read_state
 from quadbench.results.layout import Layout
 from quadbench.target.profile import NO_EMULATOR, load_profile, load_profiles
 
-DUMPS = sorted((Path(__file__).parent / "data/getprop").glob("*.txt"))
+DUMPS = sorted((Path(__file__).parent / "data/getprop").glob("*_*.txt"))
 THERMAL = """\
 IsStatusOverride: false
 Thermal Status: 1
@@ -228,7 +227,7 @@ def test_personal_data_is_removed_from_a_text_and_counted(kind: str) -> None:
 def test_personal_data_is_removed_from_events_which_stay_json(kind: str) -> None:
     text, secret = PERSONAL[kind]
     line = json.dumps({"event": "error", "message": text})
-    cleaned = PersonalData(["R3CX70ABCDE"], {}).clean_json_lines(f"{line}\n{line[:-3]}\n")
+    cleaned = PersonalData(["R3CX70ABCDE"], {}).clean_json_lines(f"{line}\n{line[:-1]}\n")
     assert secret not in cleaned
     assert json.loads(cleaned.splitlines()[0])["event"] == "error"
 
@@ -316,7 +315,7 @@ def test_a_process_s_memory_is_read_from_a_real_proc(tmp_path: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", program)
     with subprocess.Popen([program, "60"], stdout=subprocess.DEVNULL) as process:
         try:
-            while os.readlink(f"/proc/{process.pid}/exe") != str(program):
+            while Path(f"/proc/{process.pid}/exe").readlink() != program:
                 time.sleep(0.01)
             words = ["sh", "-c", _SCRIPT, "watch", str(program.parent)]
             (read,) = parse_trees(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
@@ -350,7 +349,11 @@ def test_a_process_that_ended_while_it_was_read_and_one_that_is_a_zombie_are_lef
     ],
 )
 def test_a_wrong_command_is_told_and_writes_nothing(
-    arguments: list[str], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["devices", *arguments, "--results", str(tmp_path / "results")]) in (2, 3, 5)

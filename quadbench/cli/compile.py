@@ -80,7 +80,7 @@ def _dry_run(options: Options, source: Recipe | Path, target: KnownTarget) -> in
         else:
             bundle = pipeline.ensure_bundle(source, layout=options.layout, observer=observer)
     requests = plan_at_hub(bundle, target.target, target.key, options.layout)
-    rows = [(one.kind, one.name, one.options, f"done: {one.known}" if one.known else _request_size(one)) for one in requests]
+    rows = [(one.kind, one.name, one.options, f"known as {one.known}" if one.known else _request_size(one)) for one in requests]
     print_answer(
         options,
         {"device": target.target.device, "requests": requests},

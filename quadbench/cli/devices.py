@@ -48,7 +48,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("device", nargs="?", help="the phone's name, address or serial; or a recording's file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file of the recording [PROFILE-TIME.json.gz]")
-    parser.add_argument("--run", metavar="RUN", help="record the events of this run, not those of a new probe")
+    parser.add_argument("--run", dest="run_id", metavar="RUN", help="record the events of this run, not those of a new probe")
     parser.add_argument("--why", metavar="TEXT", help="the reason of a quarantine")
 
 
@@ -57,7 +57,7 @@ def run(options: Options) -> int:
         raise UserError(
             "--why is only for the action quarantine", hint="for example: quadbench devices quarantine PHONE --why TEXT"
         )
-    if (options.out or options.run) and options.action != "record":
+    if (options.out or options.run_id) and options.action != "record":
         raise UserError("--out and --run are only for the action record", hint="for example: quadbench devices record s25")
     match options.action:
         case "describe":
@@ -103,8 +103,10 @@ def _record(options: Options) -> int:
     out = options.out
     if out is not None and not out.name.endswith(ENDING):
         raise UserError(f"--out '{out}' does not end with {ENDING}", hint=f"for example: --out phone{ENDING}")
-    if options.run:
-        recording = record_run(address, options.run, layout=options.layout)
+    if out is not None and out.exists():
+        raise UserError(f"--out '{out}' exists already", hint="name another file")
+    if options.run_id:
+        recording = record_run(address, options.run_id, layout=options.layout)
     else:
         with RunConsole() as observer:
             recording = record_probe(address, layout=options.layout, observer=observer)
@@ -128,7 +130,9 @@ def _print_recording(options: Options, recording: Recording, path: Path) -> int:
     }
 
     def show() -> None:
-        head = f"{path}: {recording.profile} ({recording.family}), {recording.recorded_at}, {len(recording.properties)} properties"
+        head = (
+            f"{path}: {recording.profile} ({recording.family}), {recording.recorded_at}, {len(recording.properties)} properties"
+        )
         removed = ", ".join(f"{count} {kind}" for kind, count in sorted(recording.removed.items())) or "nothing"
         rows = [(one.name, one.status, str(one.events.count("\n")), one.reason or "") for one in recording.launches]
         memory = [(str(process), _megabytes(p.resident_bytes), _megabytes(p.dma_buf_bytes)) for process, p in peaks.items()]

@@ -1,7 +1,7 @@
 """Removal of what names a phone, its owner or a network from texts that are handed on. It counts the removals by kind.
 
-Two rules hold together: of the properties, only those of known groups are kept, and from every text that is kept, known values and
-everything that looks like one of the kinds below is removed.
+Two rules hold together. Of the properties, only those of known groups are kept. From every text that is kept, known values and
+everything that looks like one of the kinds below are removed.
 """
 
 import json
@@ -14,16 +14,22 @@ from quadbench.artifacts.safe_text import printable
 
 REMOVED = "REMOVED"
 _MAX_VALUE = 1000  # characters of a property; a build fingerprint takes 80
+_LEAST_ANYWHERE = 8  # characters of a known value that is also removed within a word
 _LEAST_SECRET = 6  # characters of a removed property's value that is looked for in other texts; shorter ones are common words
 
+_NAME_LENGTH = 200
 _KEPT = re.compile(
-    r"ro\.(product|soc|build|board|hardware|system|vendor|odm|bootimage|config|dalvik|opengles|sf|mediatek|quadbench)(\..+)?"
-    r"|ro\.(system|vendor|odm|product|system_ext)\.build\..+|ro\.(arch|zygote|debuggable|secure|treble\.enabled|bootloader)"
-    r"|ro\.(boot|kernel)\.(qemu|hardware(\..+)?|verifiedbootstate)|sys\.boot_completed"
+    r"ro\.(product|soc|build|board|hardware|system|system_ext|vendor|odm|bootimage|config|dalvik|opengles|sf|mediatek|quadbench)"
+    r"(\.[\w.:@-]+)?|ro\.(arch|zygote|debuggable|secure|treble\.enabled|bootloader)"
+    r"|ro\.(boot|kernel)\.(qemu|hardware(\.[\w.:@-]+)?|verifiedbootstate)|sys\.boot_completed",
+    re.ASCII,
+)
+_IDENTIFYING = re.compile(
+    r"serial|imei|meid|iccid|imsi|msisdn|mac(_?addr)?$|\bdid$|uuid|guid|unique|device_?id|android_?id|chip_?id|cpu_?id",
+    re.IGNORECASE,
 )
 _PERSONAL = re.compile(
-    r"serial|imei|meid|iccid|imsi|msisdn|mac(_?addr)?$|addr|\bdid$|uuid|guid|unique|device_?id|android_?id|chip_?id|cpu_?id"
-    r"|hostname|ssid|wifi|wlan|account|e_?mail|owner|user_?name|phone_?number|nickname|device_?name$",
+    rf"{_IDENTIFYING.pattern}|addr|hostname|ssid|wifi|wlan|account|e_?mail|owner|user_?name|phone_?number|nickname|device_?name$",
     re.IGNORECASE,
 )
 _VALUE = r"""["']?\s*[:=]\s*(?:"[^"\n]*"|'[^'\n]*'|[^\s,;})\]]+)"""
@@ -53,10 +59,10 @@ class PersonalData:
     """Removes personal data from texts. `secrets` are known values, such as the phone's serial number and folder names."""
 
     def __init__(self, secrets: Iterable[str], properties: Mapping[str, str]) -> None:
-        values = {value.strip() for key, value in properties.items() if _PERSONAL.search(key)}
+        values = {value.strip() for key, value in properties.items() if _IDENTIFYING.search(key)}
         long = {value for value in values if len(value) >= _LEAST_SECRET and re.search(r"\d", value)}
         known = sorted({*filter(None, secrets), *long}, key=lambda value: (-len(value), value))
-        self._known = re.compile("|".join(rf"(?<![\w.-]){re.escape(value)}(?![\w-])" for value in known)) if known else None
+        self._known = re.compile("|".join(map(_known_pattern, known)), re.IGNORECASE) if known else None
         self.removed: Counter[str] = Counter()
 
     def clean(self, text: str) -> str:
@@ -78,7 +84,7 @@ class PersonalData:
         """Return the properties that tell a phone's model, chip and software, cleaned, and none that may name one phone."""
         kept = {}
         for key, value in sorted(properties.items()):
-            if _KEPT.fullmatch(key) and not _PERSONAL.search(key):
+            if len(key) <= _NAME_LENGTH and _KEPT.fullmatch(key) and not _PERSONAL.search(key):
                 kept[key] = re.sub(r"[\n\t]", " ", self.clean(value))[:_MAX_VALUE]
             else:
                 self._count("property", 1)
@@ -110,6 +116,12 @@ class PersonalData:
     def _count(self, kind: str, count: int) -> None:
         if count:
             self.removed[kind] += count
+
+
+def _known_pattern(value: str) -> str:
+    """Return a pattern for a known value: a long one anywhere, a short one only as a word of its own."""
+    pattern = re.escape(value)
+    return pattern if len(value) >= _LEAST_ANYWHERE else rf"(?<![\w.-]){pattern}(?![\w-])"
 
 
 def _replacement(match: re.Match[str]) -> str:

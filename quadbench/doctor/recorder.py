@@ -49,11 +49,13 @@ _BETWEEN_S = 0.1  # between two readings of /proc
 _ADB_WORDS = ("product", "model", "device")  # the others number a port and a connection of this machine
 _MARK = "@@quadbench "
 _DENIED = f"{_MARK}denied"
+_MAX_ALL_EVENTS = 4 * MAX_EVENTS  # of all launches together: half of what a recording may unpack to
+_MAX_TOLD = 4000  # characters of one file in /proc; Linux writes hundreds
 _COMMON_PARTS = 2  # a home such as /root names no user
 _PLAN, _MAX_PLAN_BYTES = "plan.json", 8 * 2**20
 
-# Prints the memory of each process whose program lies below $1. A file that cannot be read is marked. A descriptor that was closed
-# meanwhile is left out, and a process that ended has no last line.
+# Prints the memory of each process whose program lies below $1. A file that cannot be read is marked. A descriptor that was
+# closed meanwhile is left out, and a process that ended has no last line.
 _SCRIPT = f"""exec 2>/dev/null
 denied() {{ echo; echo '{_DENIED}'; }}
 for place in /proc/[0-9]*; do
@@ -105,7 +107,8 @@ def record_run(address: Address, run_id: str, *, layout: Layout) -> Recording:
         records = [record for record in stored.run_records(run_id) if record.device.address == address.text]
     if not records:
         raise NotStoredError(f"run '{run_id}' has no launch of '{address}'", hint="see: quadbench runs")
-    with connect([address], layout=layout) as [device], recorder.attending(device):
+    with connect([address], layout=layout) as [device]:
+        recorder.look(device)
         for record in records[:MAX_LAUNCHES]:
             folder = layout.launch(run_id, address.text, record.variant, record.launch)
             recorder.launched(f"{record.variant} {record.launch}", record, folder)
@@ -122,17 +125,22 @@ class _Recorder(Witness):
         self._adb: dict[str, str] = {}
         self._launches: list[tuple[str, RunRecord, str, dict[str, str]]] = []
         self._trees: list[ProcessTree] = []
+        self._left_bytes = _MAX_ALL_EVENTS
         self._is_cut = False
         self._is_over = threading.Event()
 
-    @contextmanager
-    def attending(self, device: Device) -> Iterator[None]:
+    def look(self, device: Device) -> None:
+        """Read the device's properties and state, and its line in adb's list."""
         self._properties, self._state = device.properties(), state_parts(state_report(device))
         if device.family == "adb":
             line = next((one for one in user_server().attached() if one.serial == device.serial), None)
             words = {key: line.words[key] for key in _ADB_WORDS if key in line.words} if line else {}
             self._adb = {"state": line.state, **words} if line else {}
         self.device = device
+
+    @contextmanager
+    def attending(self, device: Device) -> Iterator[None]:
+        self.look(device)
         thread = threading.Thread(target=self._watch, args=(device,), daemon=True)
         thread.start()
         try:
@@ -143,7 +151,9 @@ class _Recorder(Witness):
 
     def launched(self, check: str, record: RunRecord, folder: Path) -> None:
         if len(self._launches) < MAX_LAUNCHES:
-            self._launches.append((check, record, _read_text(folder / EVENTS, MAX_EVENTS), _contexts(folder / _PLAN)))
+            events = _read_text(folder / EVENTS, min(MAX_EVENTS, self._left_bytes))
+            self._left_bytes -= len(events.encode())
+            self._launches.append((check, record, events, _contexts(folder / _PLAN)))
 
     def recording(self, result: BringUp | None) -> Recording:
         """Return everything that was seen, without personal data."""
@@ -212,7 +222,9 @@ def parse_trees(text: str) -> list[ProcessTree]:
         number, _, rest = part.partition("\n")
         if not re.fullmatch(r"[0-9]{1,10}", number) or f"{_MARK}whole" not in rest:
             continue
-        sections = dict(section.partition("\n")[::2] for section in rest.split(_MARK)[1:] if not section.startswith("descriptor "))
+        sections = dict(
+            section.partition("\n")[::2] for section in rest.split(_MARK)[1:] if not section.startswith("descriptor ")
+        )
         texts = {name: _readable(rest, name) for name in ("status", "smaps_rollup")}
         if re.search(r"^State:\s+[ZX]", texts["status"] or "", re.MULTILINE):
             continue  # it has ended, and its memory is gone
@@ -228,7 +240,7 @@ def _readable(text: str, name: str) -> str | None:
     """Return the text of a section of the watching script's output, or None if the device denied reading it."""
     section = text.partition(f"{_MARK}{name}\n")[2]
     content, mark, end = section.partition(_MARK)
-    return None if not content.strip() or (mark + end).startswith(_DENIED) else content[:MAX_TEXT]
+    return None if not content.strip() or (mark + end).startswith(_DENIED) else content[:_MAX_TOLD]
 
 
 def _descriptor(part: str) -> Descriptor:
@@ -240,7 +252,7 @@ def _descriptor(part: str) -> Descriptor:
     return Descriptor(
         target=(name[:200] if is_kept else "other") if name else None,
         inode=int(inode) if re.fullmatch(r"[0-9]{1,18}", inode) else None,
-        info=None if (info[1] + info[2]).startswith(_DENIED) else info[0][:MAX_TEXT],
+        info=None if (info[1] + info[2]).startswith(_DENIED) else info[0][:_MAX_TOLD],
     )
 
 
@@ -262,7 +274,7 @@ def _digests(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _read_text(path: Path, most: int) -> str:
-    """Return a file's text, empty if the file is missing. Its end is cut off at `most` bytes."""
+    """Return a file's text. Return an empty text for a file that is missing or has more than `most` bytes."""
     if not path.is_file():
         return ""
     try:

@@ -87,7 +87,7 @@ def read_state(device: Device, *, is_watched: bool = False) -> DeviceState:
 
 
 def state_report(device: Device, *, is_watched: bool = False) -> str:
-    """Return a device's reports of temperature, battery, screen, load, memory and clocks as one text, as the device wrote them."""
+    """Return a device's reports of temperature, battery, screen, load, memory and clocks as one text, as it wrote them."""
     return device.shell(["sh", "-c", _SCRIPT, "state", "busy" if is_watched else "idle"], _TIMEOUT_S).stdout
 
 

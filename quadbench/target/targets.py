@@ -255,7 +255,13 @@ def target_key(target: Target, machine: str) -> str:
         case LiteRtTarget():
             return f"litert-{target.soc or f'cpu-{machine}'}".lower()
         case AiHubTarget():
-            words = ("ai-hub", target.device, target.runtime, target.qairt_version or "", "quantize-io" if target.quantize_io else "")
+            words = (
+                "ai-hub",
+                target.device,
+                target.runtime,
+                target.qairt_version or "",
+                "quantize-io" if target.quantize_io else "",
+            )
             return re.sub(r"[^a-z0-9.]+", "-", " ".join(words).lower()).strip("-")
         case _:
             assert_never(target)
