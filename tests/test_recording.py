@@ -115,6 +115,8 @@ def test_a_session_is_recorded_and_repeated(tmp_path: Path, harness: Path, capsy
     assert [launch.status for launch in first.launches] == ["OK", "OK"]
     assert all(len(launch.contexts) > 1 for launch in first.launches)
     assert {json.loads(line)["event"] for line in first.launches[0].events.splitlines()} >= {"header", "sample", "footer"}
+    assert all((peak.resident_bytes or 0) > 10_000_000 for peak in peaks_of(first).values())
+    assert len(peaks_of(first)) > 0
     assert {check.name for check in first.checks} > {"connection", "push"}
     assert main(["devices", "record", f"virtual:s25?scenario={out}", "--out", str(again), *results]) == 0
     second = read_recording(again)

@@ -152,6 +152,32 @@ class HubJobs:
         return status
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubRequest:
+    """A request that a compilation sends to AI Hub: an upload, a job with its name and options, or a download.
+
+    `known` is the id of a model or job that the ledger has, which is then not sent again. `size_bytes` is that of an upload.
+    """
+
+    kind: Literal["upload", "compile", "link", "download"]
+    name: str
+    device: str = ""
+    options: str = ""
+    size_bytes: int | None = None
+    known: str | None = None
+
+
+def compile_requests(graph: Graph, path: Path, target: AiHubTarget, ledger: Ledger | None) -> Iterator[HubRequest]:
+    """Yield the requests that compiling a graph's file would send: the compile job, before it the upload if no job is known."""
+    name, options, sha256 = graph.file.path, compile_options(graph, target), sha256_of(path)
+    digest = job_digest(graph=sha256, device=target.device, options=options)
+    job = ledger.find("jobs", digest) if ledger else None
+    if job is None:
+        model = ledger.find("models", sha256) if ledger else None
+        yield HubRequest(kind="upload", name=name, size_bytes=path.stat().st_size, known=model)
+    yield HubRequest(kind="compile", name=job_name(name, sha256), device=target.device, options=options, known=job)
+
+
 def job_digest(**parts: object) -> str:
     """Return the digest under which the ledger records a job with settings `parts`."""
     return digest_of(parts)

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from quadbench import pipeline
+from quadbench.ai_hub.hub_jobs import HubRequest
 from quadbench.artifacts import MIB, Bundle, Graph
 from quadbench.artifacts.run_record import file_refs
 from quadbench.cli.console import RunConsole, print_answer, print_rows, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.compile import plan_at_hub
-from quadbench.compile.ai_hub import HubRequest
 from quadbench.devices.addresses import parse_address
 from quadbench.errors import UserError
 from quadbench.quad.bundle_search import bundle_folder

@@ -136,6 +136,7 @@ def _print_recording(options: Options, recording: Recording, path: Path) -> int:
         removed = ", ".join(f"{count} {kind}" for kind, count in sorted(recording.removed.items())) or "nothing"
         rows = [(one.name, one.status, str(one.events.count("\n")), one.reason or "") for one in recording.launches]
         memory = [(str(process), _megabytes(p.resident_bytes), _megabytes(p.dma_buf_bytes)) for process, p in peaks.items()]
+        memory = memory or [("none was seen", _megabytes(None), _megabytes(None))]
         stdout_console().print(one_line(head), highlight=False, markup=False)
         stdout_console().print(one_line(f"removed: {removed}"), highlight=False, markup=False)
         print_rows(("launch", "status", "events", "reason"), rows)

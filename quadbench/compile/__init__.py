@@ -19,8 +19,9 @@ single_file.py     AI Hub's ONNX model and context binary merged into one file
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import Protocol, assert_never
 
+from quadbench.ai_hub.hub_jobs import HubRequest
 from quadbench.artifacts import Bundle, CompiledBundle, Graph, StoredBundle, StoredCompiled, Variant
 from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.repacking import repacked
@@ -31,9 +32,6 @@ from quadbench.results.digests import code_digests, digest_of, sha256_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, publish, read_checked
 from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
-
-if TYPE_CHECKING:
-    from quadbench.compile.ai_hub import HubRequest
 
 Notify = Callable[[str], None]
 
@@ -106,7 +104,7 @@ def find_compiled(bundle: StoredBundle, target: Target, key: str, layout: Layout
     return read_checked(folder, CompiledBundle) if folder.is_dir() else None
 
 
-def plan_at_hub(bundle: StoredBundle, target: AiHubTarget, key: str, layout: Layout) -> "tuple[HubRequest, ...]":
+def plan_at_hub(bundle: StoredBundle, target: AiHubTarget, key: str, layout: Layout) -> tuple[HubRequest, ...]:
     """Return all requests that `compile_bundle` would send to AI Hub for a bundle, without sending any.
 
     Raises:

@@ -6,21 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 
+from quadbench.ai_hub import hub_jobs
 from quadbench.ai_hub.client import Backoff, HostedModel, open_client
-from quadbench.ai_hub.hub_jobs import (
-    HubJobs,
-    Ledger,
-    LedgerKind,
-    compile_options,
-    graph_name,
-    job_digest,
-    job_name,
-    link_options,
-)
+from quadbench.ai_hub.hub_jobs import HubJobs, HubRequest, Ledger, compile_options, graph_name, job_name, link_options
 from quadbench.artifacts import LORA_PREFIX, Caveat, Component, Graph, TensorSpec, Variant
 from quadbench.compile.graph_compiler import CompileResult
 from quadbench.compile.single_file import nodes_outside_context, single_file
@@ -96,7 +88,7 @@ class AiHubCompiler:
                     ) from error
         return compilation.compile(graphs, source, folder)
 
-    def plan(self, graphs: Sequence[Graph], source: Path) -> "tuple[HubRequest, ...]":
+    def plan(self, graphs: Sequence[Graph], source: Path) -> tuple[HubRequest, ...]:
         """Return all requests that `compile_all` sends for the graphs in `source`, in order. Send nothing.
 
         Where AI Hub is not configured, no model or job counts as known. What AI Hub has forgotten since is sent again, too.
@@ -195,32 +187,9 @@ class _HubCompilation:
         return CompileResult(graphs=tuple(graphs), versions=versions, caveats=caveats)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubRequest:
-    """A request that a compilation sends to AI Hub: an upload, a job with its name and options, or a download.
-
-    `known` is the id of a model or job that the ledger has, which is then not sent again. `size_bytes` is that of an upload.
-    """
-
-    kind: Literal["upload", "compile", "link", "download"]
-    name: str
-    device: str = ""
-    options: str = ""
-    size_bytes: int | None = None
-    known: str | None = None
-
-
 def _requests(graphs: Sequence[Graph], source: Path, target: AiHubTarget, ledger: Ledger | None) -> Iterator[HubRequest]:
-    def known(kind: LedgerKind, digest: str) -> str | None:
-        return ledger.find(kind, digest) if ledger else None
-
     for graph in graphs:
-        path, name, options = source / graph.file.path, graph.file.path, compile_options(graph, target)
-        sha256 = sha256_of(path)
-        job = known("jobs", job_digest(graph=sha256, device=target.device, options=options))
-        if job is None:
-            yield HubRequest(kind="upload", name=name, size_bytes=path.stat().st_size, known=known("models", sha256))
-        yield HubRequest(kind="compile", name=job_name(name, sha256), device=target.device, options=options, known=job)
+        yield from hub_jobs.compile_requests(graph, source / graph.file.path, target, ledger)
     products = [graph.file.path for graph in graphs]
     if target.runtime == "qnn_context_binary":
         products = [str(path) for path in _linked_together(graphs)]

@@ -75,6 +75,9 @@ PROBE_ITEM = "000"
 class Witness:
     """Sees a device while it is tried. This one only looks on; subclasses keep what they see."""
 
+    iterations = 1
+    """Images of each launch. A witness that needs time to see a launch asks for more."""
+
     def attending(self, device: Device) -> AbstractContextManager[object]:
         """Return a context manager within which all checks run."""
         return nullcontext()
@@ -313,7 +316,8 @@ def _graph_checks(device: Device, layout: Layout, observer: Observer, witness: W
         settings = LaunchSettings(
             run_id=_RUN_ID, layout=layout.doctor, runtime=Runtime(threads=1), timeout_s=_LAUNCH_TIMEOUT_S, gate=_ANY_STATE
         )
-        launch = LaunchPlan(variant=variant, launch=0, sequence=(SequenceBlock(task=PROBE, warmup=0, iterations=1),))
+        block = SequenceBlock(task=PROBE, warmup=0, iterations=witness.iterations)
+        launch = LaunchPlan(variant=variant, launch=0, sequence=(block,))
         installation = installed(target)
         record = measure_launch(installation, launch, settings)
         witness.launched(check, record, settings.layout.launch(_RUN_ID, installation.address, variant, launch.launch))

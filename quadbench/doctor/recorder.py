@@ -46,6 +46,7 @@ from quadbench.spec import read_file
 
 _TIMEOUT_S = 30.0
 _BETWEEN_S = 0.1  # between two readings of /proc
+_ITERATIONS = 300  # images of a probe's launch, each a few milliseconds: enough time to read its memory
 _ADB_WORDS = ("product", "model", "device")  # the others number a port and a connection of this machine
 _MARK = "@@quadbench "
 _DENIED = f"{_MARK}denied"
@@ -117,6 +118,8 @@ def record_run(address: Address, run_id: str, *, layout: Layout) -> Recording:
 
 class _Recorder(Witness):
     """Keeps what a device says of itself, the events of its launches, and the memory of its harness while it runs."""
+
+    iterations = _ITERATIONS
 
     def __init__(self) -> None:
         self.device: Device | None = None
