@@ -45,8 +45,8 @@ from quadbench.results.records import open_records
 from quadbench.spec import read_file
 
 _TIMEOUT_S = 30.0
-_BETWEEN_S = 0.1  # between two readings of /proc
-_ITERATIONS = 300  # images of a probe's launch, each a few milliseconds: enough time to read its memory
+_BETWEEN_S = 0.05  # between two readings of /proc
+_ITERATIONS = 3000  # images of a launch of the probe: half a second on a PC, time to read its memory some times
 _ADB_WORDS = ("product", "model", "device")  # the others number a port and a connection of this machine
 _MARK = "@@quadbench "
 _DENIED = f"{_MARK}denied"
