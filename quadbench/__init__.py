@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["figures", "load"]
+
 
 def load(*run_ids: str, results: str | Path = "results") -> "pd.DataFrame":
     """Return measured values of stored runs as a pandas table, one row per value. Without run ids, load the latest finished run.

@@ -1,4 +1,7 @@
-"""Utilities for this machine: CPU name, installed programs, file locks, memory, and child processes that end with quadbench."""
+"""Utilities for this machine: its CPU, programs and files, file locks, memory, and child processes that end with quadbench.
+
+macOS is a desk for attached phones and AI Hub. What needs Linux calls `require_linux`.
+"""
 
 import contextlib
 import ctypes
@@ -7,12 +10,13 @@ import getpass
 import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -21,22 +25,61 @@ from typing import Any
 
 from quadbench.errors import DeviceError, DeviceInUseError, MissingDependencyError, UserError, quote
 
+IS_LINUX = sys.platform == "linux"
 OWNER_VARIABLE = "QUADBENCH_OWNER"  # set in attempts at farm jobs
 _MOST_OWNER = 300  # characters, as of a job's texts
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
+_APT_GET = Path("/usr/bin/apt-get")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_COMMAND_TIMEOUT_S = 10.0
 _MOST_OF_HOLDER = 300  # characters that are read of a lock file
 _SYSTEM_FOLDERS = "/usr/sbin:/sbin"  # not on every user's PATH
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped_folder(name: str) -> Path:
+    """Return the folder `name`: in the package if quadbench was installed from a wheel, else beside it, in a checkout."""
+    installed = _PACKAGE / "shipped" / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def checkout_commit() -> str | None:
+    """Return the git commit of the checkout that quadbench runs from, with `-dirty` for changed files. Return None outside one.
+
+    An installed quadbench may lie in somebody else's checkout, whose commit says nothing about it.
+    """
+    if not (_PACKAGE.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(_PACKAGE.parent), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return (result.returncode == 0 and result.stdout.strip()) or None
+
+
+def require_linux(what: str) -> None:
+    """Raise MissingDependencyError on macOS. `what` is what needs Linux, in the plural, such as `virtual devices`."""
+    if not IS_LINUX:
+        hint = "attached phones, AI Hub, builds and reports work on this machine"
+        raise MissingDependencyError(f"{what} need Linux; this machine runs {os.uname().sysname}", hint=hint)
+
+
+def usable_cores() -> set[int]:
+    """Return the numbers of the CPU cores that this process may use; on macOS, which has no such limit, of all."""
+    return os.sched_getaffinity(0) if IS_LINUX else set(range(os.cpu_count() or 1))
 
 
 def host_cpu() -> str:
     """Return the CPU model and the number of usable cores, as `Intel(R) Xeon(R) Processor, 2 cores`."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     return f"{cpu_model()}, {cores} core{'s' if cores != 1 else ''}"
 
 
 def cpu_model() -> str:
-    """Return the CPU model name from /proc/cpuinfo, or the architecture, such as `aarch64`, if the kernel gives none."""
+    """Return the CPU model name that the system tells, or the architecture, such as `aarch64`, if it tells none."""
+    if not IS_LINUX:
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or os.uname().machine
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
     return model[1].strip() if model else os.uname().machine
 
@@ -69,7 +112,10 @@ def host_name() -> str:
 
 
 def process_identity() -> str:
-    """Return a string that identifies this process across hosts and reboots: boot id, PID namespace, PID and start time."""
+    """Return a string that identifies this process across hosts and reboots: boot id, PID namespace, PID and start time.
+
+    On macOS, where only the boot is told apart from others, `none` stands for the namespace.
+    """
     return " ".join((*_pid_namespace(), str(os.getpid()), _start_of(os.getpid())))
 
 
@@ -83,16 +129,29 @@ def has_ended(mark: str) -> bool:
 
 def _pid_namespace() -> tuple[str, str]:
     """Return a pair of this machine's boot id and this process's PID namespace. PIDs are comparable only between equal pairs."""
+    if not IS_LINUX:
+        return _output("sysctl", "-n", "kern.bootsessionuuid") or host_name(), "none"
     return _BOOT_ID.read_text().strip(), str(Path("/proc/self/ns/pid").readlink())
 
 
 def _start_of(pid: int) -> str:
-    """Return a process's start time in kernel ticks since boot, or an empty string if the process has ended."""
+    """Return a process's start time, in kernel ticks since boot on Linux, or an empty string if the process has ended."""
+    if not IS_LINUX:
+        return _output("ps", "-o", "lstart=", "-p", str(pid)).replace(" ", "-")
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold any character
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]  # proc(5): fields 3, the state, and 22, starttime
+
+
+def _output(*command: str) -> str:
+    """Return what a program of the system prints, without the space around it; an empty string if it fails."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Path]:
@@ -106,9 +165,15 @@ def find_programs(packages: dict[str, str], *, needed_for: str) -> dict[str, Pat
     if missing:
         raise MissingDependencyError(
             f"{needed_for} needs {', '.join(missing)}, not found on PATH",
-            hint=f"on Debian: apt-get install {' '.join(sorted({packages[program] for program in missing}))}",
+            hint=install_hint(sorted({packages[program] for program in missing})),
         )
     return {program: place.resolve() for program, place in places.items() if place is not None}
+
+
+def install_hint(packages: Iterable[str]) -> str:
+    """Return the hint how to install Debian packages. Without apt-get, name what they are called there."""
+    names = " ".join(packages)
+    return f"apt-get install {names}" if _APT_GET.exists() else f"install what Debian calls {names}"
 
 
 def find_program(name: str) -> Path | None:
@@ -211,13 +276,15 @@ def start_child(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a child process and return its Popen. The child ignores the terminal's Ctrl-C, and is killed when its parent ends.
 
     The kernel sends its death signal when the thread that started the child ends. So one thread, which lives as long as the
-    process, starts all children.
+    process, starts all children. macOS has no such signal: there, a child outlives a parent that was killed.
 
     Raises:
         MissingDependencyError: setpriv is not installed.
     """
-    setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a child process")["setpriv"]
-    command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
+    command = list(argv)
+    if IS_LINUX:
+        setpriv = find_programs({"setpriv": "util-linux"}, needed_for="starting a child process")["setpriv"]
+        command = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
     return _starter().submit(lambda: subprocess.Popen[bytes](command, start_new_session=True, **options)).result()
 
 
@@ -261,10 +328,12 @@ def background(run: Callable[[threading.Event], None], name: str) -> Iterator[No
 
 
 def peak_memory_bytes() -> int:
-    """Return this process's peak resident memory in bytes so far (VmHWM, Linux).
+    """Return this process's peak resident memory in bytes so far (VmHWM on Linux).
 
-    `getrusage` would include the parent's peak, which survives exec.
+    On Linux, `getrusage` would include the parent's peak, which survives exec.
     """
+    if not IS_LINUX:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024  # the kernel counts in KiB
 

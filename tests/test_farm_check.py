@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted_pool import ScriptedPool, phone, pool_with_token, token, use_pool
+from support.scripted_pool import INSTALLED, ScriptedPool, phone, pool_with_token, token, use_pool
 from support.sentences import says
 
 from quadbench.cli import main
@@ -18,7 +18,6 @@ from quadbench.farm import pool_check
 from quadbench.farm.pool_check import PoolFinding, check_pool
 from quadbench.farm.slots import Bay, capability_need
 
-VERSION = "0.1.0"
 ROOM = Bay(name="room@lab-1", address="", serves=frozenset({capability_need("build")}))
 AWAY = ServiceError("the pool does not answer: condor_status: no route", transient=True)
 REFUSED = UserError("the pool refuses this user: condor_ping: DENIED")
@@ -28,7 +27,7 @@ REFUSED = UserError("the pool refuses this user: condor_ping: DENIED")
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedPool:
     """A pool in order: a phone, a host that builds, and this user's token."""
     monkeypatch.setattr(pool_check, "find_program", lambda name: Path("/usr/bin") / name)
-    pool = pool_with_token(tmp_path / "pool", [phone("R3CX"), ROOM], version=VERSION)
+    pool = pool_with_token(tmp_path / "pool", [phone("R3CX"), ROOM])
     use_pool(pool, monkeypatch)
     keep(pool, token())
     return pool
@@ -42,7 +41,7 @@ def keep(pool: ScriptedPool, text: str | bytes, name: str = "ana", mode: int = 0
     return file
 
 
-def problems(version: str = VERSION) -> list[PoolFinding]:
+def problems(version: str = INSTALLED) -> list[PoolFinding]:
     return [finding for finding in check_pool(version) if finding.problem]
 
 
@@ -188,7 +187,7 @@ def test_a_daemon_that_does_not_answer_or_refuses_ends_the_check(
 ) -> None:
     pool.broken[method] = error
     the_problem(what, cure)
-    assert [finding.what for finding in check_pool(VERSION)][-1] == what
+    assert [finding.what for finding in check_pool(INSTALLED)][-1] == what
 
 
 def test_a_pool_whose_hosts_describe_no_slot_is_told(pool: ScriptedPool) -> None:
@@ -224,7 +223,7 @@ def test_a_device_that_somebody_uses_is_no_problem(change: dict[str, object], po
 def test_hosts_with_another_version_are_named(pool: ScriptedPool) -> None:
     pool.hosts["lab-2"] = [phone("R5CY")]
     pool.changes["R5CY"] = {"QuadbenchVersion": "0.0.9"}
-    the_problem("versions", "lab-2 (0.0.9)", VERSION)
+    the_problem("versions", "lab-2 (0.0.9)", INSTALLED)
 
 
 @pytest.mark.parametrize(

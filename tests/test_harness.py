@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from support.sentences import raising, says
 
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.events import BLOCK_END_METRICS
-from quadbench.harness.program import HEADER_PACKAGES, OVERRIDE, PROGRAM, ensure_harness, harness_sources
+from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
 from quadbench.kits.elf import read_elf
 
 pytest.importorskip("onnx")
@@ -242,25 +239,6 @@ def test_a_missing_compiler_is_named_with_its_package(monkeypatch: pytest.Monkey
         ensure_harness(tmp_path / "build")
 
 
-@pytest.mark.parametrize(
-    ("hidden", "variable", "package"),
-    [
-        ("onnxruntime", "ONNXRUNTIME_INCLUDE_DIR", "libonnxruntime-dev"),
-        ("nlohmann", "NLOHMANN_JSON_INCLUDE_DIR", "nlohmann-json3-dev"),
-        ("stb", "STB_INCLUDE_DIR", "libstb-dev"),
-    ],
-)
-def test_missing_headers_are_named_with_their_packages(hidden: str, variable: str, package: str, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != OVERRIDE}
-    sandbox = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", f"/usr/include/{hidden}"]
-    command = [sys.executable, "-m", "quadbench", "harness", "build", "--results", str(tmp_path)]
-    result = subprocess.run([*sandbox, *command], env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == MissingDependencyError.exit_code
-    says(result.stderr, variable)
-    assert f"(Debian: {package})" in " ".join(result.stderr.split())
-    says(result.stderr, " ".join(HEADER_PACKAGES))
-
-
 def test_a_build_is_not_reused_with_another_header_of_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_fake_cmake(tmp_path)
     for name in ("make", "g++"):
@@ -292,7 +270,9 @@ def write_fake_cmake(folder: Path) -> None:
     cmake.write_text(f"""#!/bin/sh
 case "$1" in
     -S) mkdir "$4" && cp /bin/true "$4/{PROGRAM}"
-        for option; do case "$option" in -DONNXRUNTIME_INCLUDE_DIR=*) echo "${{option#*=}}" >>"$4/{PROGRAM}" ;; esac; done ;;
+        for option; do
+            case "$option" in -DONNXRUNTIME_INCLUDE_DIR=*) readlink -f "${{option#*=}}" >>"$4/{PROGRAM}" ;; esac
+        done ;;
 esac
 """)
     cmake.chmod(0o755)

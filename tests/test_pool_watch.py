@@ -21,7 +21,7 @@ from support.farm_night import (
     night_pool,
     stored_side,
 )
-from support.scripted_pool import ScriptedPool
+from support.scripted_pool import INSTALLED, ScriptedPool
 from support.sentences import says
 
 from quadbench.errors import QuadbenchError, ServiceError, StorageError, UserError
@@ -38,7 +38,7 @@ from quadbench.study.comparison_side import SideSpec
 
 AWAY = ServiceError("the pool does not answer", transient=True)
 REFUSED = UserError("the pool refuses this user")
-NEED = (f"device {PHONE.name}", "0.1.0")
+NEED = (f"device {PHONE.name}", INSTALLED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,7 @@ def test_a_package_with_another_sha256_is_not_used(repository: tuple[Path, str],
 def test_a_package_that_the_repository_lacks_is_named_with_its_address(repository: tuple[Path, str], tmp_path: Path) -> None:
     package = MavenPackage(group="a.b", artifact="c", version="1", sha256=ZEROS)
     with raising(MissingDependencyError, "Maven a.b:c:1", "/a/b/c/1/c-1.aar"):
-        fetch_package(package, tmp_path, maven=repository[1])
+        fetch_package(package, tmp_path, archive=repository[1])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_npm_and_pip_are_asked_as_their_users_ask_them(tmp_path: Path, monkeypat
     folder = tmp_path / "fetched"
     folder.mkdir()
     with raising(ArtifactError, "npm a@1", "sha256"):
-        fetch_package(pinned, folder, maven="")
+        fetch_package(pinned, folder, archive="")
     assert (tmp_path / "asked").read_text() == f"pack a@1 --pack-destination {folder}\n"
 
 
@@ -181,13 +181,13 @@ def test_a_registry_that_does_not_answer_is_quoted(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     pinned = NpmPackage(name="a", version="1", sha256=ZEROS, licence="MIT", member="a")
     with raising(MissingDependencyError, "npm a@1", 404):
-        fetch_package(pinned, tmp_path, maven="")
+        fetch_package(pinned, tmp_path, archive="")
 
 
 def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with raising(MissingDependencyError):
-        fetch_package(PINS["onnxruntime-android"].package, tmp_path, maven="")
+        fetch_package(PINS["onnxruntime-android"].package, tmp_path, archive="")
 
 
 def test_pins_are_whole() -> None:

@@ -77,7 +77,7 @@ def test_no_form_of_a_mirrors_address_shows_its_password(monkeypatch, tmp_path, 
     monkeypatch.setenv(MAVEN_VARIABLE, url)
     package = MavenPackage(group="a", artifact="b", version="1", sha256="0" * 64)
     with pytest.raises(QuadbenchError) as refused:
-        fetch_package(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "")
+        fetch_package(package, tmp_path, archive=web_variable(MAVEN_VARIABLE) or "")
     assert SECRET not in f"{refused.value} {refused.value.__cause__!r}"
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_proxy_is_named_without_its_password(monkeypatch, tmp_path):
     monkeypatch.setenv("http_proxy", "http:/u:hunter2@proxy:3128")
     package = MavenPackage(group="a", artifact="b", version="1", sha256="0" * 64)
     with pytest.raises(QuadbenchError) as refused:
-        fetch_package(package, tmp_path, maven="http://mirror.invalid")
+        fetch_package(package, tmp_path, archive="http://mirror.invalid")
     assert SECRET not in f"{refused.value} {refused.value.__cause__!r}"
 
 
@@ -164,7 +164,7 @@ def test_a_mirror_with_a_login_is_asked_with_it_and_another_host_without(monkeyp
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv(MAVEN_VARIABLE, f"http://ana:hunter%402@127.0.0.1:{server.server_port}/m")
         package = MavenPackage(group="a", artifact="b", version="1", sha256=sha256(content).hexdigest())
-        assert fetch_package(package, tmp_path, maven=web_variable(MAVEN_VARIABLE) or "").read_bytes() == content
+        assert fetch_package(package, tmp_path, archive=web_variable(MAVEN_VARIABLE) or "").read_bytes() == content
         server.shutdown()
     login = f"Basic {b64encode(b'ana:hunter@2').decode()}"
     assert seen == [("/m/a/b/1/b-1.aar", login), ("/elsewhere", None)]

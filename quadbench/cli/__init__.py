@@ -94,7 +94,7 @@ def build_parser(called: Collection[str] = tuple(COMMANDS)) -> argparse.Argument
         epilog=_AFTERWORD,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, in a checkout also its commit, and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="quadbench", help=argparse.SUPPRESS)
     for name, purpose in COMMANDS.items():
         if name in called:
@@ -210,12 +210,15 @@ def _refuse(words: Sequence[str], message: str, code: int) -> NoReturn:
 
 
 class _Version(argparse.Action):
-    """The option `--version`. It looks up the installed version only when the option is given."""
+    """The option `--version`: the installed version and, in a checkout, its commit, looked up only when the option is given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        sys.stdout.write(f"quadbench {version('quadbench')}\n")
+        from quadbench.host import checkout_commit
+
+        commit = checkout_commit()
+        sys.stdout.write(f"quadbench {version('quadbench')}{f' (commit {commit})' if commit else ''}\n")
         parser.exit()
 
 

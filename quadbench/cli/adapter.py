@@ -17,7 +17,7 @@ from quadbench.quad.candidate import Candidate, NewTask
 from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import check_adapter_tensors
 from quadbench.recipe import mix_name
-from quadbench.recipe.recipe import is_built_in
+from quadbench.recipe.recipe import built_in_recipes
 from quadbench.results.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run_admit(options: Options) -> int:
 
 def _remedy(options: Options, admission: "Admission") -> str:
     """Return a refused adapter's hint: train it again or build a new bundle. If a lower weight fits, add an admit command."""
-    recipe = options.recipe if options.recipe and not is_built_in(options.recipe) else "RECIPE"
+    recipe = options.recipe if options.recipe and options.recipe not in built_in_recipes() else "RECIPE"
     new_base = f"{_NO_COMMAND}: {next_command(options, 'run', recipe)}"
     if admission.fits_at is None:
         return new_base
@@ -149,7 +149,7 @@ def _candidate_and_bundle(options: Options) -> tuple[Candidate, StoredBundle]:
 def _admit_command(options: Options, bundle: StoredBundle | None, like: str | None = None) -> str:
     """Return a shell command that adds the adapter file to a bundle. An unknown recipe or task is written as RECIPE or TASK."""
     own = (task.name for task in bundle.artifact.tasks if task.adapter) if bundle else iter(())
-    known = bundle.artifact.recipe_name if bundle and is_built_in(bundle.artifact.recipe_name) else "RECIPE"
+    known = bundle.artifact.recipe_name if bundle and bundle.artifact.recipe_name in built_in_recipes() else "RECIPE"
     words = ("adapter", "admit", str(options.file), "--recipe", options.recipe or known, "--like", like or next(own, "TASK"))
     folder = ("--bundle", str(bundle.folder)) if bundle else ()
     return next_command(options, *words, *folder)

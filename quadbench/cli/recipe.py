@@ -1,15 +1,15 @@
-"""The command `recipe`: check a recipe and its files, write a new recipe, or print the JSON Schema of recipes."""
+"""The command `recipe`: check a recipe and its files, write a new one, show one that comes with quadbench, print the schema."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench.cli.console import print_answer, print_json
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, add_recipe, counted, next_command
-from quadbench.errors import StorageError, UserError, requires_extra
+from quadbench.errors import StorageError, UnknownNameError, UserError, requires_extra
 from quadbench.quad.model_files import AdapterSource
 from quadbench.quad.new_recipe import recipe_text
 from quadbench.recipe import Recipe, recipe_digest
-from quadbench.recipe.recipe import recipe_schema
+from quadbench.recipe.recipe import built_in_recipes, recipe_schema
 from quadbench.spec import NAME_EXPECTED, is_name
 
 if TYPE_CHECKING:  # it imports numpy
@@ -24,6 +24,8 @@ def add(commands: Subparsers) -> None:
     new.add_argument("--adapter", required=True, nargs="+", type=Path, metavar="FILE", help="PEFT folders or .safetensors files")
     new.add_argument("--unet-only", action="store_true", help="ignore tensors for the text encoder")
     new.add_argument("--output", type=Path, default=Path("mine.yaml"), metavar="FILE", help="the new file (default: %(default)s)")
+    show = add_action(actions, "show", run_show, "print a recipe that comes with quadbench, or list them")
+    show.add_argument("name", nargs="?", help="the recipe's name; all recipes are listed without one")
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
@@ -65,6 +67,18 @@ def run_new(options: Options) -> int:
         raise
     check = next_command(options, "recipe", "check", str(path))
     print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write your own prompts into it, then {check}")
+    return 0
+
+
+def run_show(options: Options) -> int:
+    recipes = built_in_recipes()
+    if options.name is None:
+        print_answer(options, {"recipes": list(recipes)}, "\n".join(recipes))
+        return 0
+    if options.name not in recipes:
+        raise UnknownNameError("recipe", options.name, recipes)
+    text = recipes[options.name].read_text(encoding="utf-8")
+    print_answer(options, {"recipe": options.name, "text": text}, text.rstrip())
     return 0
 
 

@@ -17,7 +17,7 @@ from quadbench.artifacts import DeviceFacts
 from quadbench.devices import device
 from quadbench.devices.process_marks import ProcessMark, device_mark, kill_marked_processes, mark_environment
 from quadbench.errors import DeviceError, DeviceFullError
-from quadbench.host import device_lock, host_cpu, kill_group, start_child
+from quadbench.host import device_lock, host_cpu, kill_group, require_linux, start_child
 from quadbench.results.layout import Layout
 from quadbench.target.abi import host_abi
 from quadbench.target.profile import LOCAL_NAME, local_profile
@@ -29,6 +29,7 @@ _POLL_S = 0.02
 
 def open_local(layout: Layout) -> "LocalDevice":
     """Return this machine as an open LocalDevice. The device's files lie in a subfolder of the results folder."""
+    require_linux("runs on the device 'local'")
     root = layout.device(LOCAL_NAME).resolve()
     resources = contextlib.ExitStack()
     resources.enter_context(device_lock(root, LOCAL_NAME))

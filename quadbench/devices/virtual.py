@@ -31,7 +31,7 @@ from quadbench.devices.recording import RecordedScenario, open_scenario
 from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, write_userland
 from quadbench.devices.scenario_player import playing_scenario, prepare_scenario, scenario_mounts
 from quadbench.errors import DeviceError, MissingDependencyError, UserError
-from quadbench.host import device_lock, find_programs, host_cpu, start_child
+from quadbench.host import device_lock, find_programs, host_cpu, install_hint, require_linux, start_child
 from quadbench.results.layout import Layout
 from quadbench.spec import path_variable
 from quadbench.target.abi import PHONE_ABI, Abi, host_abi
@@ -143,6 +143,7 @@ class SandboxLayout:
 
 def open_virtual(profile: DeviceProfile, address: VirtualAddress, layout: Layout) -> AdbDevice:
     """Start a virtual device; return its AdbDevice. /data is a RAM disk if `address.data_mb` is set, else a permanent folder."""
+    require_linux("virtual devices")
     serial, name = virtual_serial(profile), address.text
     folder = layout.device(serial).resolve()
     scenario = open_scenario(address.scenario) if address.scenario else None
@@ -206,6 +207,7 @@ def missing_dependencies(profile: DeviceProfile, address: VirtualAddress) -> Ite
 
 def required_programs(address: str) -> dict[str, Path]:
     """Return a dict from program name to path for the programs that run a virtual device. Raise if any is not installed."""
+    require_linux("virtual devices")
     return find_programs(SANDBOX_PROGRAMS, needed_for=f"the virtual device '{address}'")
 
 
@@ -405,7 +407,7 @@ def arm64_emulator(address: str) -> Arm64Emulator | None:
     if missing:
         raise MissingDependencyError(
             f"{needed_for} needs {', '.join(missing)} for arm64 in '{root / 'lib'}'",
-            hint=f"on Debian: apt-get install {' '.join(missing.values())}; or set {ROOT_VARIABLE} to the folder above lib",
+            hint=f"{install_hint(missing.values())}; or set {ROOT_VARIABLE} to the folder above lib",
         )
     return Arm64Emulator(qemu=qemu, root=root.resolve())
 

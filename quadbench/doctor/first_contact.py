@@ -55,6 +55,7 @@ BY_VENDOR = {
     ),
 }
 """Switches of a vendor's phones, by the property ro.product.manufacturer in lower case."""
+_SPELLINGS = {"oneplus": "OnePlus"}
 
 
 def switches(manufacturer: str | None) -> Iterator[Switch]:
@@ -74,7 +75,10 @@ def advice(manufacturer: str | None) -> str:
     if known in BY_VENDOR:
         own = [f"{switch.name} ({switch.place}): {switch.wanted.partition(';')[0]}" for switch in BY_VENDOR[known]]
     else:
-        own = [f"on {vendor.capitalize()}: {', '.join(one.name for one in named)}" for vendor, named in BY_VENDOR.items()]
+        own = [
+            f"on {_SPELLINGS.get(vendor, vendor.capitalize())}: {', '.join(one.name for one in named)}"
+            for vendor, named in BY_VENDOR.items()
+        ]
     every = [f"{switch.name}: {switch.wanted.partition(';')[0]}" for switch in EVERY_PHONE]
     return (
         "adb lists no phone, and nothing here says why. Look at the cable, and on the phone at these switches:"

@@ -8,7 +8,7 @@ from quadbench.compile.availability import availability, package_version
 from quadbench.devices.virtual import QEMU, SANDBOX_PROGRAMS, arm64_emulator
 from quadbench.errors import MissingDependencyError
 from quadbench.harness.program import HOST_PROGRAMS, NDK_HINT, NDK_VARIABLE, ZIG_HINT, ndk_revision
-from quadbench.host import find_program
+from quadbench.host import IS_LINUX, find_program, install_hint
 from quadbench.spec import path_variable
 from quadbench.target.abi import PHONE_ABI
 from quadbench.target.profile import VIRTUAL_PREFIX, broken_profiles, known_targets, load_profiles
@@ -46,11 +46,17 @@ def _packages_and_programs() -> Iterator[Dependency]:
         hint = f"pip install 'quadbench[{extra}]'"
         for name in packages:
             yield _dependency(name, package_version(name), purpose=purpose, hint=hint, is_required=is_required)
-    groups = (("virtual devices", SANDBOX_PROGRAMS), ("building the harness", HOST_PROGRAMS))
+    harness = {name: package for name, package in HOST_PROGRAMS.items() if IS_LINUX or name != "g++"}
+    groups = [("building the harness", harness)]
+    if IS_LINUX:
+        groups.insert(0, ("virtual devices", SANDBOX_PROGRAMS))
+    else:
+        purpose, hint = "virtual devices, the device local, hosts of a farm", "this machine measures attached phones"
+        yield _dependency("Linux", None, purpose=purpose, hint=hint)
     for purpose, programs in groups:
         for program, package in programs.items():
             place = find_program(program)
-            hint = f"apt-get install {package}"
+            hint = install_hint([package])
             yield _dependency(program, str(place) if place else None, purpose=purpose, hint=hint, is_required=True)
 
 
@@ -64,7 +70,7 @@ def _targets() -> Iterator[Dependency]:
         yield Dependency(
             name=known.key,
             is_ok=state.is_ready,
-            is_required=any(address.startswith(VIRTUAL_PREFIX) for address in known.addresses),
+            is_required=IS_LINUX and any(address.startswith(VIRTUAL_PREFIX) for address in known.addresses),
             found=state.version,
             purpose=f"compiling for {', '.join(known.profiles)}",
             hint=None if state.is_ready else f"lacks {state.missing}; {state.hint}",

@@ -20,7 +20,7 @@ from quadbench.farm.condor import Condor
 from quadbench.farm.slots import START
 from quadbench.farm.store.opening import STORE_VARIABLE
 from quadbench.farm.tokens import DOMAIN, HOST_IDENTITY
-from quadbench.host import current_user, host_name, python_module
+from quadbench.host import current_user, host_name, python_module, require_linux
 from quadbench.results.engine import DATABASE_VARIABLE
 
 MASTER = "/usr/sbin/condor_master"  # not on the PATH of Debian's ordinary users
@@ -141,9 +141,13 @@ def check_person(name: str) -> None:
 
 
 def require_fit_machine() -> None:
-    """Raise UserError if this user is root, whose jobs HTCondor refuses, or if this host's own name has no address. HTCondor's
-    tools would wait a minute for the address.
+    """Check that this machine and user can have a pool. HTCondor's tools would wait a minute for a host's own address.
+
+    Raises:
+        MissingDependencyError: this machine does not run Linux.
+        UserError: this user is root, whose jobs HTCondor refuses, or this host's own name has no address.
     """
+    require_linux("hosts of a farm")
     if os.geteuid() == 0:
         hint = "as an ordinary user: sudo -u quadbench -H quadbench farm init; see docs/farm.md"
         raise UserError("a pool cannot belong to root, because HTCondor runs no jobs of root", hint=hint)

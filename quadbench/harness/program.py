@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,21 +16,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.errors import BuildError, MissingDependencyError, UserError, quote
+from quadbench.harness.headers import linked_headers, runtime_header_sha256
+from quadbench.host import checkout_commit, install_hint, require_linux, shipped_folder
 from quadbench.kits.elf import read_elf
 from quadbench.kits.kit_compatibility import program_problem
 from quadbench.spec import is_file, path_variable, variable
-from quadbench.spec.variables import paths_variable
 from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
 """Programs that a build for this machine needs, with their Debian packages."""
-HEADERS = {
-    "ONNXRUNTIME_INCLUDE_DIR": ("onnxruntime", "onnxruntime_c_api.h"),
-    "NLOHMANN_JSON_INCLUDE_DIR": ("nlohmann", "json.hpp"),
-    "STB_INCLUDE_DIR": ("stb", "stb_image_write.h"),
-}
-"""Variables of CMakeLists.txt, each with the folder and file name of its header."""
-HEADER_PACKAGES = ("libonnxruntime-dev", "nlohmann-json3-dev", "libstb-dev")
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 NDK_HINT = f"unpack NDK r27 or newer from https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
 ZIG_HINT = "pip install ziglang"
@@ -39,7 +32,6 @@ ZIG_HINT = "pip install ziglang"
 _GLIBC = "2.28"  # the oldest glibc that PyPI's onnxruntime for arm64 supports (manylinux_2_28)
 # Always a Release build, in three compilations of at most eleven files each.
 _OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")
-_ABOVE = "NLOHMANN_JSON_INCLUDE_DIR"  # its value is the parent of the header's folder
 
 PROGRAM = "quadbench-harness"
 OVERRIDE = "QUADBENCH_HARNESS"
@@ -52,14 +44,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """The compiler and CMake arguments to build the harness for one ABI. `compiler` is the compiler's name and version.
-
-    With `has_own_headers`, the compiler must not see this machine's headers, so the three header libraries are linked separately.
-    """
+    """The compiler and CMake arguments to build the harness for one ABI. `compiler` is the compiler's name and version."""
 
     compiler: str
     arguments: tuple[str, ...]
-    has_own_headers: bool
 
 
 def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
@@ -70,7 +58,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
 
     Raises:
         UserError: QUADBENCH_HARNESS does not name an executable file.
-        MissingDependencyError: a compiler, cmake, headers or the NDK are missing; says where to get them.
+        MissingDependencyError: a compiler, cmake or the NDK is missing, or headers could not be fetched; says where to get it.
         BuildError: the build failed, or devices of the ABI cannot start its program.
     """
     abi = abi or host_abi(platform.machine())
@@ -78,7 +66,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
         return there
     how = build_config(abi)
     built = _place(build_root, abi, how)
-    _build(built, abi, how)
+    _build(built, abi, how, build_root.resolve() / "headers")
     return built
 
 
@@ -107,25 +95,20 @@ def check_harness(program: Path, abi: Abi) -> Path:
 
 
 def harness_sources() -> Path:
-    """Return the folder of the harness's C++ sources, in quadbench's checkout or the `share` folder of an installed wheel."""
-    places = (
-        Path(__file__).resolve().parents[2] / "android_harness",
-        Path(sysconfig.get_path("data")) / "share" / "quadbench" / "android_harness",
-    )
-    for place in places:
-        if (place / "CMakeLists.txt").is_file():
-            return place
-    looked = " and ".join(str(place) for place in places)
-    raise MissingDependencyError(
-        f"the harness's sources are missing; looked in {looked}", hint=f"install quadbench again, or set {OVERRIDE}"
-    )
+    """Return the folder of the harness's C++ sources. Raise MissingDependencyError if they are missing."""
+    place = shipped_folder("android_harness")
+    if not (place / "CMakeLists.txt").is_file():
+        hint = f"install quadbench again, or set {OVERRIDE}"
+        raise MissingDependencyError(f"the harness's sources are missing; looked in {place}", hint=hint)
+    return place
 
 
 def build_config(abi: Abi) -> BuildConfig:
     """Return the BuildConfig of an ABI: compiler and CMake arguments. Raise MissingDependencyError if build tools are missing."""
     if abi is host_abi(platform.machine()):
+        require_linux("harnesses for this machine")
         require_programs(HOST_PROGRAMS, abi)
-        return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS, has_own_headers=False)
+        return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS)
     require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
     match abi:
         case Abi.ARM64_LINUX:
@@ -142,7 +125,7 @@ def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
     if missing:
         raise MissingDependencyError(
             f"to build the harness for {abi}, {', '.join(missing)} must be installed",
-            hint=f"apt-get install {' '.join(missing.values())}",
+            hint=install_hint(missing.values()),
         )
 
 
@@ -152,32 +135,6 @@ def ndk_revision(folder: Path) -> str | None:
     text = properties.read_text(errors="replace") if is_file(properties) else ""
     revision = re.search(r"^Pkg\.Revision\s*=\s*([0-9][0-9.]{0,40})", text, re.MULTILINE)
     return revision[1] if revision else None
-
-
-def linked_headers(folder: Path) -> tuple[str, ...]:
-    """Symlink the headers of ONNX Runtime, nlohmann-json and stb into an empty folder. Return a tuple of CMake `-D` options."""
-    missing, words = [], []
-    for option, (library, name) in HEADERS.items():
-        header = find_header(library, name)
-        if header is None:
-            missing.append(f"{library}/{name}")
-            continue
-        (folder / library).symlink_to(header.parent)
-        words.append(f"-D{option}={folder if option == _ABOVE else folder / library}")
-    if missing:
-        raise MissingDependencyError(
-            f"to build the harness, headers must be installed: {', '.join(missing)}",
-            hint=f"apt-get install {' '.join(HEADER_PACKAGES)}",
-        )
-    return tuple(words)
-
-
-def find_header(*parts: str) -> Path | None:
-    """Return a header's path, or None. Search CMAKE_PREFIX_PATH, CMAKE_INCLUDE_PATH, /usr/local/include and /usr/include."""
-    prefixes, folders = map(paths_variable, ("CMAKE_PREFIX_PATH", "CMAKE_INCLUDE_PATH"))
-    given = [*(prefix / "include" for prefix in prefixes), *folders]
-    places = (place.joinpath(*parts) for place in (*given, Path("/usr/local/include"), Path("/usr/include")))
-    return next((place for place in places if is_file(place)), None)
 
 
 def _host_compiler() -> str:
@@ -211,7 +168,6 @@ def _zig() -> BuildConfig:
             "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
             f"-DCMAKE_CXX_COMPILER={';'.join(compiler)}",
         ),
-        has_own_headers=True,
     )
 
 
@@ -228,46 +184,36 @@ def _ndk() -> BuildConfig:
             " build/cmake/android.toolchain.cmake",
             hint=NDK_HINT,
         )
-    return BuildConfig(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value), has_own_headers=True)
+    return BuildConfig(compiler=f"NDK {revision}", arguments=(*_OPTIONS, "--preset", Abi.ARM64_V8A.value))
 
 
 def _is_program(path: Path) -> bool:
     return is_file(path) and os.access(path, os.X_OK)
 
 
-def _runtime_header() -> Path | None:
-    """Return the path of onnxruntime_c_api.h in this machine's include folders, or None if they do not contain it."""
-    name = "onnxruntime_c_api.h"
-    return find_header("onnxruntime", name) or find_header(name)
-
-
 def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
     """Return the path where a built harness lies or will lie. Its folder is named by a digest of all inputs of the build."""
-    sources, header = harness_sources(), _runtime_header()
+    sources = harness_sources()
     flags = (f"{name}={value}" for name in _FLAGS if (value := variable(name)))
-    digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags)).encode())
-    headers = [header] if header else []
-    for path in (sources / "CMakeLists.txt", sources / "CMakePresets.json", *headers, *sorted((sources / "src").iterdir())):
+    digest = hashlib.sha256("\n".join((abi, how.compiler, *how.arguments, *flags, runtime_header_sha256())).encode())
+    for path in (sources / "CMakeLists.txt", sources / "CMakePresets.json", *sorted((sources / "src").iterdir())):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode())
         digest.update(content)
     return build_root.resolve() / digest.hexdigest()[:16] / PROGRAM
 
 
-def _build(built: Path, abi: Abi, how: BuildConfig) -> None:
+def _build(built: Path, abi: Abi, how: BuildConfig, header_cache: Path) -> None:
     """Build the harness in a temporary folder. Move the program to the path `built` only when it is complete and checked."""
-    sources, header = harness_sources(), _runtime_header()
+    sources = harness_sources()
     built.parent.mkdir(parents=True, exist_ok=True)
     _logger.info("building the harness of %s for %s with %s", sources, abi, how.compiler)
     with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as temporary:
         folder, headers = Path(temporary, "build"), Path(temporary, "headers")
         headers.mkdir()
-        if how.has_own_headers:
-            given = linked_headers(headers)
-        else:
-            given = (f"-DONNXRUNTIME_INCLUDE_DIR={header.parent}",) if header else ()
+        given = linked_headers(headers, header_cache)
         configure = ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF"]
-        _run([*configure, *how.arguments, *given, f"-DQUADBENCH_COMMIT={_commit(sources)}"])
+        _run([*configure, *how.arguments, *given, f"-DQUADBENCH_COMMIT={checkout_commit() or 'unknown'}"])
         _run(["cmake", "--build", str(folder), "--target", PROGRAM, "--parallel", str(_JOBS)])
         if problem := program_problem(PROGRAM, read_elf(folder / PROGRAM, name=PROGRAM, fault=BuildError), abi):
             raise BuildError(f"{how.compiler} built a harness that does not fit {abi}: {problem}")
@@ -280,18 +226,4 @@ def _run(command: list[str]) -> None:
     if result.returncode == 0:
         return
     last = "\n".join(result.stdout.strip().splitlines()[-_SHOWN_LINES:])
-    if "_INCLUDE_DIR not found" in result.stdout:
-        raise MissingDependencyError(
-            f"to build the harness, headers must be installed:\n{last}", hint=f"apt-get install {' '.join(HEADER_PACKAGES)}"
-        )
     raise BuildError(f"'{' '.join(command)}' failed with exit code {result.returncode}:\n{last}")
-
-
-def _commit(sources: Path) -> str:
-    """Return the git commit of the harness's sources, with `-dirty` for changed files; `unknown` outside a checkout."""
-    command = ["git", "-C", str(sources), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "unknown"
-    return result.stdout.strip() if result.returncode == 0 and result.stdout.strip() else "unknown"

@@ -5,5 +5,5 @@ archives.py           copies of one ABI's libraries from AARs, wheels, zips, fol
 elf.py                a library's machine, needed libraries, page alignment, build id and exported names
 symbols.py            names that libraries take from each other, and nobody gives
 kit_compatibility.py  reasons against a kit on an ABI or target, best kit choice
-packages.py           pinned packages, downloaded from npm, PyPI or Maven and checked by SHA-256
+packages.py           pinned packages, downloaded from npm, PyPI, Maven or Debian and checked by SHA-256
 """

@@ -1,4 +1,4 @@
-"""Packages with a known SHA-256: npm packages fetched with npm, PyPI wheels with pip, and Maven AARs by HTTP."""
+"""Packages with a known SHA-256: npm packages fetched with npm, PyPI wheels with pip, AARs and Debian packages by HTTP."""
 
 import re
 import subprocess
@@ -14,19 +14,22 @@ from urllib.parse import unquote, urlsplit
 from quadbench.artifacts.kit import Origin
 from quadbench.artifacts.safe_text import check_sha256, one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, UnknownNameError, UserError, quote
-from quadbench.host import find_program, python_module
+from quadbench.host import find_program, install_hint, python_module
 from quadbench.results.digests import sha256_of
 from quadbench.spec.variables import mask_urls_in
 from quadbench.target.abi import Abi
 
 MAVEN_VARIABLE = "QUADBENCH_MAVEN"
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+DEBIAN_VARIABLE = "QUADBENCH_DEBIAN"
+DEBIAN_ARCHIVE = "https://deb.debian.org/debian"
 MAX_BYTES = 2**30
 _CLIENT_TIMEOUT_S = 1800.0
 _REQUEST_TIMEOUT_S = 60.0
 _COPY_BYTES = 2**20
 _MAVEN = re.compile(r"([\w.-]{1,100}):(\w[\w.-]{0,99}):([\w.-]{1,40})#sha256=(.{1,100})", re.ASCII)
 _NETWORK_HINT = "check the network connection, or download the file yourself and pass it to: quadbench runtime add"
+_DEBIAN_HINT = f"check the network connection, set {DEBIAN_VARIABLE} to a mirror of {DEBIAN_ARCHIVE}, or install the package"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,26 @@ class MavenPackage:
         return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.artifact}-{self.version}.aar"
 
 
-Package = NpmPackage | PipPackage | MavenPackage
+@dataclass(frozen=True, kw_only=True)
+class DebPackage:
+    """A package of Debian, by its path in Debian's archive and its known SHA-256."""
+
+    path: str
+    sha256: str
+    licence: str
+
+    @property
+    def name(self) -> str:
+        """Return the package's file name, such as `libstb-dev_1-1_all.deb`."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def origin(self) -> Origin:
+        """Return the package's displayed name, SHA-256 and licence as an Origin."""
+        return Origin(name=f"Debian {self.name}", sha256=self.sha256, licence=self.licence)
+
+
+Package = NpmPackage | PipPackage | MavenPackage | DebPackage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +174,11 @@ def find_pin(text: str) -> PinnedPackage:
     return PinnedPackage(abi=Abi.ARM64_V8A, package=package)
 
 
-def fetch_package(package: Package, folder: Path, *, maven: str) -> Path:
-    """Download a package into an empty folder, and check its SHA-256. Return the path of its wheel or AAR."""
+def fetch_package(package: Package, folder: Path, *, archive: str = "") -> Path:
+    """Download a package into an empty folder, and check its SHA-256. Return the path of its wheel, AAR or Debian package.
+
+    `archive` is the base URL of the Maven repository, or of Debian's archive. npm and pip use their own settings.
+    """
     match package:
         case NpmPackage():
             _run(["npm", "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder)], package)
@@ -164,7 +189,10 @@ def fetch_package(package: Package, folder: Path, *, maven: str) -> Path:
             _run([*pip, *where, f"{package.name}=={package.version}"], package)
             return _require_pinned(folder, package)
         case MavenPackage():
-            _request(f"{maven.rstrip('/')}/{package.path}", folder / f"{package.artifact}.aar", package)
+            _request(f"{archive.rstrip('/')}/{package.path}", folder / f"{package.artifact}.aar", package)
+            return _require_pinned(folder, package)
+        case DebPackage():
+            _request(f"{archive.rstrip('/')}/{package.path}", folder / package.name, package)
             return _require_pinned(folder, package)
         case _:
             assert_never(package)
@@ -174,7 +202,7 @@ def _run(command: list[str], package: Package) -> None:
     program = find_program(command[0])
     if program is None:
         raise MissingDependencyError(
-            f"fetching '{package.origin.name}' needs {command[0]}, which is not installed", hint=f"apt-get install {command[0]}"
+            f"fetching '{package.origin.name}' needs {command[0]}, which is not installed", hint=install_hint(command[:1])
         )
     try:
         result = subprocess.run(
@@ -235,4 +263,5 @@ def _extracted(archive: Path, member: str, folder: Path) -> Path:
 
 
 def _not_fetched(package: Package, reason: str) -> MissingDependencyError:
-    return MissingDependencyError(f"'{package.origin.name}' could not be fetched: {reason}", hint=_NETWORK_HINT)
+    hint = _DEBIAN_HINT if isinstance(package, DebPackage) else _NETWORK_HINT
+    return MissingDependencyError(f"'{package.origin.name}' could not be fetched: {reason}", hint=hint)

@@ -93,7 +93,7 @@ def fetch_kit(pins: Sequence[packages.PinnedPackage], layout: Layout, *, maven: 
         files = []
         for number, pin in enumerate(pins):
             (place := folder / str(number)).mkdir()
-            files.append(packages.fetch_package(pin.package, place, maven=maven))
+            files.append(packages.fetch_package(pin.package, place, archive=maven))
         return add_kit(files, abis.pop(), layout, origins=[pin.package.origin for pin in pins])
 
 

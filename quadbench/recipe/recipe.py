@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from quadbench.errors import UnknownNameError
+from quadbench.host import shipped_folder
 from quadbench.recipe.published import published_table
 from quadbench.recipe.settings import MAX_SWITCHES, AnchorProfile, Gate, Precision, Quad, Runtime, TaskSequence
 from quadbench.recipe.tasks import Adapter, Foundation, Sampler, Task, TextToImageTask, fault_of_strength
@@ -19,7 +20,7 @@ from quadbench.spec import Name, Problem, Spec, is_file, load, refuse
 from quadbench.spec.spec_model import Override, near
 from quadbench.spec.yaml_document import Location
 
-RECIPES_FOLDER = Path(__file__).parent / "recipes"
+RECIPES_FOLDER = shipped_folder("recipes")
 INT8_KEY = "precision.activations.int8"
 _SCHEME_KEY = ".precision.activations.scheme"
 Baseline: TypeAlias = Literal["per-graph", "resident", "context-shared", "patched", "merged-at-load"]
@@ -223,15 +224,15 @@ def recipe_file(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if is_file(path) or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return path
-    shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
-    if path.name not in shipped:
-        raise UnknownNameError("recipe", str(path_or_name), shipped)
-    return shipped[path.name]
+    built_in = built_in_recipes()
+    if path.name not in built_in:
+        raise UnknownNameError("recipe", str(path_or_name), built_in)
+    return built_in[path.name]
 
 
-def is_built_in(name: str) -> bool:
-    """Return whether a built-in recipe is named `name`."""
-    return name in {file.stem for file in RECIPES_FOLDER.glob("*.yaml")}
+def built_in_recipes() -> dict[str, Path]:
+    """Return a dict from the names of the recipes that come with quadbench to their files, sorted by name."""
+    return {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
 
 
 def recipe_digest(recipe: Recipe) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from math import isfinite
 
@@ -98,7 +99,7 @@ def whole_blocks(records: Sequence[RunRecord]) -> tuple[tuple[RunRecord, ...], .
     size = 2 * LAUNCHES_PER_BLOCK
     groups = [tuple(measured[start : start + size]) for start in range(0, len(measured), size)]
     mirrored = [group for group in groups if [record.variant for record in group] in ([a, b, b, a], [b, a, a, b])]
-    return tuple(group for group in mirrored if len(only_ok(group)) == size)
+    return tuple(group for group in mirrored if all(record.status is Status.OK for record in group))
 
 
 def absence_reason(records: Sequence[RunRecord], kind: FigureKind = FigureKind.SIZE) -> str:
@@ -120,7 +121,13 @@ def caveats_in_order(caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
 
 def is_emulated(record: RunRecord, kind: FigureKind = FigureKind.TIME) -> bool:
     """Return whether a launch ran on an emulator whose times, or figures of another kind, say nothing about a device."""
-    return not EMULATORS.get(kind, set()).isdisjoint(record.caveats)
+    return kind in _emulated_kinds(record.caveats)
+
+
+@cache
+def _emulated_kinds(caveats: tuple[Caveat, ...]) -> frozenset[FigureKind]:
+    """Return the kinds of figures of which a launch with these caveats says nothing about a device."""
+    return frozenset(kind for kind, emulators in EMULATORS.items() if not emulators.isdisjoint(caveats))
 
 
 def temperature_c(record: RunRecord) -> float | None:
@@ -157,7 +164,7 @@ def by_kind(records: Iterable[RunRecord]) -> tuple[KindGroup, ...]:
     """Return consecutive launches in groups: same sample kinds, same variant, and either all on emulators or all on devices."""
 
     def key(record: RunRecord) -> tuple[SampleKinds, Variant, frozenset[FigureKind]]:
-        return record.columns.kinds, record.variant, frozenset(kind for kind in EMULATORS if is_emulated(record, kind))
+        return record.columns.kinds, record.variant, _emulated_kinds(record.caveats)
 
     groups = groupby(records, key=key)
     return tuple(

@@ -1,7 +1,7 @@
 """Facts needed to trust or repeat a run: its launches, tool versions, settings, device states and digests."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, Status
@@ -66,7 +66,7 @@ def digests(result: RunResult) -> tuple[Fact, ...]:
 
 def versions(result: RunResult) -> tuple[Fact, ...]:
     """Return the versions of build tools and launched software, each as a `Fact`. System libraries are one Fact: their number."""
-    launches = _by_device(result, {record.record_id: dict(_shown(record.versions)) for record in result.records})
+    launches = _by_device(result, lambda record: record.versions, _shown)
     known_versions = {(fact.name, fact.value) for fact in launches}
     build = [
         Fact(name=f"quad.{name}", value=value, where="build")
@@ -78,17 +78,22 @@ def versions(result: RunResult) -> tuple[Fact, ...]:
 
 def settings(result: RunResult) -> tuple[Fact, ...]:
     """Return a `Fact` per graph runtime setting and value, such as 4 threads, with the addresses of the devices that used it."""
-    return _by_device(result, {record.record_id: record.settings for record in result.records})
+    return _by_device(result, lambda record: record.settings, dict.items)
 
 
-def _by_device(result: RunResult, texts: Mapping[str, Mapping[str, str]]) -> tuple[Fact, ...]:
-    """Return a `Fact` per distinct (name, value) pair with its device addresses. `texts` maps a launch id to {name: value}."""
+def _by_device(
+    result: RunResult, texts: Callable[[RunRecord], dict[str, str]], shown: Callable[[dict[str, str]], Iterable[tuple[str, str]]]
+) -> tuple[Fact, ...]:
+    """Return a `Fact` per distinct (name, value) pair with its device addresses. `texts` gives a launch's {name: value}, `shown`
+    the pairs to list of it. Launches often share one dict, which is looked at once for each device.
+    """
+    distinct = {(record.device.address, id(texts(record))): texts(record) for record in result.records_in_order}
     addresses_of: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in result.records_in_order:
-        for name, value in texts[record.record_id].items():
+    for (address, _), of_launch in distinct.items():
+        for name, value in shown(of_launch):
             addresses = addresses_of[name, value]
-            if record.device.address not in addresses:
-                addresses.append(record.device.address)
+            if address not in addresses:
+                addresses.append(address)
     return tuple(Fact(name=name, value=value, where=", ".join(at)) for (name, value), at in sorted(addresses_of.items()))
 
 

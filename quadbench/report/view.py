@@ -229,7 +229,8 @@ def _parity(result: RunResult, device: DeviceFacts, task: TaskAssets) -> Parity:
 
 def _doubts(result: RunResult) -> tuple[Doubt, ...]:
     concerned: dict[Caveat, list[str]] = {caveat: [] for bundle in result.bundles for caveat in bundle.artifact.caveats}
-    doubted = [(record.device.address, caveat) for record in result.records for caveat in _doubts_of(record)]
+    alike = {(one.device.address, one.status, one.variant, one.caveats): one for one in result.records}
+    doubted = [(record.device.address, caveat) for record in alike.values() for caveat in _doubts_of(record)]
     for device in result.devices:  # whether variants ran in different environments
         sides = [side for variant in SERVING if (side := only_ok(launches_of(result, device, variant)))]
         unlike = [name for side in sides[1:] for name in environment_differences(sides[0], side)]

@@ -238,9 +238,17 @@ _DEVICE_COLUMNS = tuple(f"device_{name}" for name in _DEVICE_FIELDS)
 _JSON_FIELDS = ("caveats", "versions", "settings", "state", "images")
 _OTHER_FIELDS = ("device", "samples", "variant", "status", "error_class", *_JSON_FIELDS)  # that a row stores in another form
 _PLAIN_FIELDS = tuple(name for name in RunRecord.__dataclass_fields__ if name not in _OTHER_FIELDS)
+_PLAIN, _DEVICE = slice(len(_PLAIN_FIELDS)), slice(len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_DEVICE_COLUMNS))  # of a row
+
+
+def _rank(column: str) -> int:
+    first = (*_PLAIN_FIELDS, *_DEVICE_COLUMNS)
+    return first.index(column) if column in first else len(first)
+
+
 _RECORD_COLUMNS = [
     sa.cast(column, sa.Text).label(column.name) if column.name in _JSON_FIELDS else column
-    for column in RecordRow.__table__.columns
+    for column in sorted(RecordRow.__table__.columns, key=lambda column: _rank(column.name))
 ]
 _KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
 
@@ -333,10 +341,9 @@ def _reader() -> Callable[[Any, Sequence[Sample]], RunRecord]:
     device, images, caveats, texts = cache(_device), cache(_images), cache(_caveats), cache(json.loads)
 
     def record(row: Any, samples: Sequence[Sample]) -> RunRecord:
-        columns = row._mapping
         return RunRecord(
-            **{name: columns[name] for name in _PLAIN_FIELDS},
-            device=device(*(columns[name] for name in _DEVICE_COLUMNS)),
+            **dict(zip(_PLAIN_FIELDS, row[_PLAIN], strict=True)),
+            device=device(*row[_DEVICE]),
             variant=Variant(row.variant),
             status=Status(row.status),
             error_class=None if row.error_class is None else ErrorClass(row.error_class),

@@ -1,6 +1,5 @@
 """Choose a device's runtime libraries: the host's if the device can run them, else a runtime kit's. List the files to push."""
 
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from quadbench.devices import Device
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.harness.program import check_harness, find_harness
 from quadbench.harness.runtime_library import litert_library, runtime_library
+from quadbench.host import usable_cores
 from quadbench.kits.kit_compatibility import best_kit, compiler_build, libraries_for, target_problems
 from quadbench.kits.store import find_kit, list_kits
 from quadbench.results.digests import sha256_of
@@ -110,7 +110,7 @@ def require_cores(cores: Sequence[int], devices: Sequence[Device]) -> None:
     Raises:
         UserError: names the first absent core.
     """
-    here = os.sched_getaffinity(0)
+    here = usable_cores()
     absent = [core for core in cores if core not in here]
     shared = [device.facts.address for device in devices if device.shares_host_cpu]
     if absent and shared:

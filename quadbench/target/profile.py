@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.host import cpu_model
+from quadbench.host import cpu_model, shipped_folder
 from quadbench.spec import Name, Problem, Spec, is_file, load, path_variable, refuse
 from quadbench.target.abi import PHONE_MACHINE
 from quadbench.target.targets import (
@@ -25,7 +25,7 @@ from quadbench.target.targets import (
     target_key,
 )
 
-PROFILES_FOLDER = Path(__file__).parent / "device_profiles"
+PROFILES_FOLDER = shipped_folder("device_profiles")
 PROFILES_VARIABLE = "QUADBENCH_DEVICE_PROFILES"
 LOCAL_NAME = "local"
 VIRTUAL_PREFIX = "virtual:"

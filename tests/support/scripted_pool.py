@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from quadbench.farm.condor import Ad, Condor
 from quadbench.farm.slots import Bay, Bays, needs_served
 
 NOWHERE = Path("/nowhere/condor_config")
+INSTALLED = version("quadbench")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class ScriptedPool(Condor):
 
     configuration: Path = NOWHERE
     hosts: dict[str, list[Bay]] = field(default_factory=dict)
-    version: str = "0.1.0"
+    version: str = INSTALLED
     runs: set[str] = field(default_factory=set)
     unstarted: set[tuple[str, int]] = field(default_factory=set)
     draining: set[str] = field(default_factory=set)
@@ -98,7 +100,7 @@ def use_pool(pool: Condor, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "this_pool", lambda: pool)
 
 
-def pool_with_token(folder: Path, bays: Iterable[Bay] = (), host: str = "lab-1", version: str = "0.1.0") -> ScriptedPool:
+def pool_with_token(folder: Path, bays: Iterable[Bay] = (), host: str = "lab-1", version: str = INSTALLED) -> ScriptedPool:
     """Return a pool with one host, in whose folder lies a token of the user."""
     (folder / "tokens.d").mkdir(parents=True)
     (folder / "tokens.d" / "ana").write_text("a.b.c")

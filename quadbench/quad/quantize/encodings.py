@@ -4,11 +4,12 @@ s = (max - min) / (qmax - qmin) over a range that includes 0, q = clip(round(x /
 integer and a real offset; its runtimes do not compute them.)
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+
+from quadbench.host import usable_cores
 
 _BLOCK = 2**17  # values that are quantized at a time, so that they stay in a core's cache
 _LIMITS = {
@@ -117,7 +118,7 @@ def quantize_channels(values: np.ndarray, axis: int, *, least_scales: np.ndarray
     if len(blocks) == 1:
         quantize_block(blocks[0])
     else:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(len(usable_cores())) as pool:
             list(pool.map(quantize_block, blocks))
     return np.moveaxis(integers.reshape(channels.shape), 0, axis), scales
 
