@@ -32,9 +32,12 @@ RunInterrupted is Ctrl-C after a run has begun; the run can be resumed. FarmWait
 Other exit codes: 1 is an unexpected error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 _SHOWN_PROBLEMS = 50  # for each file
 _SHOWN_CHARACTERS = 60  # shown of a text from outside
@@ -257,4 +260,18 @@ def requires_package(purpose: str, *, hint: str) -> Iterator[None]:
 
 def requires_extra(extra: str) -> AbstractContextManager[None]:
     """Return a context manager that turns ModuleNotFoundError into MissingDependencyError. `extra` is the pip extra needed."""
-    return requires_package("this", hint=f"pip install 'quadbench[{extra}]'")
+    return requires_package("this", hint=extra_hint(extra))
+
+
+def extra_hint(extra: str) -> str:
+    """Return the command that installs one of quadbench's extras, for pipx, uv or pip, whichever installed quadbench."""
+    return package_hint(f"quadbench[{extra}]")
+
+
+def package_hint(requirement: str) -> str:
+    """Return the command that installs a pip requirement beside quadbench, for pipx, uv or pip, whichever installed quadbench."""
+    if Path(sys.prefix, "pipx_metadata.json").is_file():
+        return f"pipx inject quadbench {shlex.quote(requirement)}"
+    if Path(sys.prefix, "uv-receipt.toml").is_file():
+        return f"uv pip install --python {shlex.quote(sys.executable)} {shlex.quote(requirement)}"
+    return f"pip install {shlex.quote(requirement)}"

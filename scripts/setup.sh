@@ -13,7 +13,7 @@ extras=quad
 if [[ "${1:-}" != demo ]]; then
     # What tests look at processes and sockets with; the harness's tests; a server of records; a pool of HTCondor; a browser.
     wanted+=(iproute2 procps perl-base doctest-dev postgresql condor chromium)
-    extras=quad,qnn,litert,ai-hub,quality,farm,parquet,serve,dev
+    extras=all,dev
 fi
 # Fedora's names of those that it is known to have; it packages no adbd, without which there are no virtual devices.
 fedora=(android-tools cmake make gcc-c++)

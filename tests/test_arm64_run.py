@@ -10,7 +10,6 @@ from conftest import RESULTS
 from PIL import Image
 
 pytest.importorskip("torch")
-pytest.importorskip("ziglang")
 
 from support.sentences import says
 from support.tiny_model import copy_with_one_task

@@ -226,7 +226,6 @@ def test_a_link_that_dies_in_the_push_ends_in_time_and_what_came_before_is_kept(
 
 @pytest.fixture
 def arm64(layout: Layout) -> Layout:
-    pytest.importorskip("ziglang")
     try:
         arm64_emulator(ARM64)
     except MissingDependencyError as error:

@@ -7,9 +7,10 @@ import pytest
 from support.bench_phone import with_toolchain
 from support.sentences import reads, says
 
+from quadbench.cli import main
 from quadbench.doctor.machine import Dependency, examine
+from quadbench.errors import MissingDependencyError, extra_hint
 from quadbench.harness.program import NDK_VARIABLE
-from quadbench.host import IS_LINUX
 from quadbench.target.profile import PROFILES_VARIABLE
 
 PROFILE = with_toolchain('[cp, "{input}", model.bin]', version="{command: [echo, '{ACME_SDK}'], pattern: 'acme-(\\d+)'}")
@@ -44,17 +45,25 @@ def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.
     says(check("toolchain-acme").hint, "/opt/other")
 
 
-def test_what_virtual_devices_run_is_required() -> None:
-    result = check(f"onnxruntime-cpu-{platform.machine()}")
-    assert result.is_required is IS_LINUX
-    assert "bench" in result.purpose
-    assert "tabs11" in result.purpose
+def test_the_answer_is_a_line_per_purpose_and_all_of_it_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    short = capsys.readouterr().out.splitlines()
+    assert len(short) <= 20
+    assert [line.split()[0] for line in short[:-1]] == ["ok" if " ok " in f" {line[:4]} " else "absent" for line in short[:-1]]
+    assert main(["doctor", "--all"]) == 0
+    whole = capsys.readouterr().out
+    assert all(check.name in whole for check in examine())
+    assert sum(check.name in "\n".join(short) for check in examine()) < len(examine())
 
 
-def test_the_compiler_for_boards_is_looked_for_as_a_package() -> None:
-    zig = check("ziglang")
-    assert zig.is_ok != (zig.hint == "pip install ziglang")
-    assert not zig.is_required
+def test_a_missing_package_is_answered_with_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("quadbench.doctor.machine.package_version", lambda _: None)
+    assert main(["doctor"]) == MissingDependencyError.exit_code
+    lines = capsys.readouterr().out.splitlines()
+    assert f"missing  building bundles: {extra_hint('quad')}" in lines
+    assert f"absent   a farm of hosts: {extra_hint('farm')}" in lines
 
 
 def test_an_ndk_is_known_by_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,12 @@
 
 import hashlib
 import json
+import os
+import platform
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 from support.sentences import raising, says
 
-from quadbench.errors import MissingDependencyError, UserError
+from quadbench.errors import BuildError, MissingDependencyError, UserError
 from quadbench.harness.events import BLOCK_END_METRICS
 from quadbench.harness.program import OVERRIDE, PROGRAM, ensure_harness, harness_sources
 from quadbench.kits.elf import read_elf
@@ -232,11 +237,30 @@ def test_a_build_is_found_by_its_variable_before_all_else(monkeypatch: pytest.Mo
         ensure_harness(tmp_path)
 
 
-def test_a_missing_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_compiler_pinned_tools_are_fetched_and_a_failure_names_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("QUADBENCH_HARNESS", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with raising(MissingDependencyError):
+    monkeypatch.setattr("quadbench.harness.program.find_program", lambda _: None)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with raising(MissingDependencyError, "ziglang==0.17.1", "cmake==4.4.5", "ninja==1.13.2", snapshot=False):
         ensure_harness(tmp_path / "build")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_harness_is_built_where_there_is_no_compiler(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("setpriv", "git"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    environment = {name: value for name, value in os.environ.items() if name not in (OVERRIDE, "CXX")} | {"PATH": str(tools)}
+    command = [sys.executable, "-m", "quadbench", "harness", "build", "--results", str(tmp_path / "results")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    elf = read_elf(Path(result.stdout.strip()), name=PROGRAM, fault=BuildError)
+    assert elf.machine_name == "x86_64" or platform.machine() != "x86_64"
 
 
 def test_a_build_is_not_reused_with_another_header_of_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 @pytest.fixture(scope="session")
 def arm64_harness() -> Path:
     """The harness for arm64 boards, built once; zig takes minutes the first time."""
-    pytest.importorskip("ziglang")
     return ensure_harness(Layout(RESULTS).programs, Abi.ARM64_LINUX)
 
 

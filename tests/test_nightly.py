@@ -221,6 +221,6 @@ def test_a_host_that_cannot_score_pictures_says_so_and_measures_and_rules_on_all
     night = perform("tonight", plan, launcher, layout=launcher.layout).night
     missing = [one for one in night.rulings if one.kind is RulingKind.MISSING]
     assert {(one.task, one.key) for one in missing} == {(task, "ssim") for task in ("restyle", "remove-object", "draw")}
-    reads({one.cause for one in missing}, "torch", "quadbench[quality]")
+    reads({one.cause for one in missing}, "torch", "quadbench[quad]")
     assert {one.kind for one in night.rulings if one not in missing} == {RulingKind.CLEAN}
     assert exit_code(night) == 4

@@ -17,6 +17,8 @@ import pytest
 import quadbench
 from quadbench import host
 from quadbench.cli import main
+from quadbench.cli.commands import COMMANDS
+from quadbench.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
@@ -74,20 +76,41 @@ def test_public_names_are_those_that_the_page_documents() -> None:
     assert set(re.findall(r"quadbench\.(load|figures)\(", page)) == set(quadbench.__all__)
 
 
-def test_recipes_that_come_along_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipe", "show"]) == 0
-    names = capsys.readouterr().out.split()
-    assert names == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-    assert main(["recipe", "show", "quickstart", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["text"] == (ROOT / "recipes/quickstart.yaml").read_text()
+def test_recipes_that_come_along_are_listed_with_their_purpose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    assert all(len(line.split()) > 4 for line in lines)
 
 
-@pytest.mark.parametrize("name", ["quikstart", "../recipes/quickstart", "/etc/passwd"])
-def test_other_names_are_refused_with_those_that_there_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipe", "show", name]) != 0
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")))
+def test_a_copied_recipe_is_valid_in_another_folder(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    assert main(["recipe", "new", name, "--output", str(file)]) == 0
+    assert "recipes/" not in file.read_text().partition("\n")[0]
+    assert main(["recipe", "check", str(file)]) == 0
+    assert "mine: valid" in capsys.readouterr().out
+    before = file.read_bytes()
+    assert main(["recipe", "new", name, "--output", str(file)]) != 0
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["quikstart"], ["../recipes/quickstart"], ["/etc/passwd"], [], ["--foundation", "emoji-ldm"]])
+def test_what_cannot_be_copied_is_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "new", *words, "--output", str(tmp_path / "x.yaml")]) == UserError.exit_code
     said = capsys.readouterr().err
-    assert f"unknown recipe '{name}'" in said
-    assert "known: adapter-weights," in said
+    assert "quickstart" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shell_completes_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    (commands,) = re.findall(r"^_shtab_quadbench_subparsers=\((.*)\)$", script, re.MULTILINE)
+    assert set(re.findall(r"'([^']+)'", commands)) == set(COMMANDS)
+    assert re.search(r"_shtab_quadbench_run_option_strings=\(.*'--devices'", script)
 
 
 def test_the_image_has_the_packages_that_set_up_installs() -> None:

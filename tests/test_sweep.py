@@ -314,7 +314,7 @@ def test_a_sweep_that_could_not_be_scored_is_refused_before_anything_is_built(
     assert main([*words, "--results", str(tmp_path)]) == 7
     said = " ".join(capsys.readouterr().err.split())
     assert "torchmetrics" in said
-    says(said, "quadbench[quality]")
+    says(said, "quadbench[quad]")
     assert not (tmp_path / "bundles").exists()
 
 

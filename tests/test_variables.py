@@ -16,7 +16,7 @@ from quadbench.devices.lab.leases import lease_time_s
 from quadbench.doctor.machine import examine
 from quadbench.errors import QuadbenchError
 from quadbench.farm.condor import this_pool
-from quadbench.harness.headers import find_header
+from quadbench.harness.build_inputs import find_header
 from quadbench.harness.program import build_config, find_harness
 from quadbench.host import user_and_host
 from quadbench.kits.packages import MAVEN_VARIABLE

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quadbench.errors import MissingDependencyError, ServiceError, requires_package
+from quadbench.errors import MissingDependencyError, ServiceError, extra_hint, requires_package
 from quadbench.spec import path_variable
 
-INSTALL_HINT = "pip install 'quadbench[ai-hub]'"
+INSTALL_HINT = extra_hint("ai-hub")
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -22,7 +22,7 @@ GROUPS = {
         "store": "send, fetch and clean up artifacts that farm hosts share",
     },
     "build": {
-        "recipe": "check recipes, write a new one, or print their schema",
+        "recipe": "list, check and copy recipes, write new ones, print their schema",
         "compile": "compile a recipe or bundle for a target and print its folder",
         "lint": "list what compilers and NPUs would refuse in a bundle's graphs",
         "adapter": "inspect adapters, convert them, and add them to a built bundle",
@@ -38,6 +38,7 @@ GROUPS = {
         "doctor": "check what is installed and what is missing, or test a device",
         "harness": "build the native harness, for this machine or for devices",
         "runtime": "create and show runtime kits: libraries to run graphs on devices",
+        "completion": "print a script for your shell to complete commands and options",
     },
 }
 COMMANDS = {name: purpose for commands in GROUPS.values() for name, purpose in commands.items()}

@@ -1,6 +1,6 @@
 """The command `doctor`: check this machine or a device, and print a remedy for each problem."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.padding import Padding
@@ -27,6 +27,7 @@ def add(commands: Subparsers) -> None:
         metavar="ADDRESS",
         help="test this device: commands, push, harness, runtime, graphs on its CPU and NPU (s25, s25@SERIAL, virtual:s25)",
     )
+    parser.add_argument("--all", action="store_true", help="list every program, package and compile target, with its version")
 
 
 def run(options: Options) -> int:
@@ -38,7 +39,8 @@ def run(options: Options) -> int:
         print_answer(options, result.model_dump(mode="json"), lambda: _print_bring_up(stdout_console(), result))
         return 0 if result.is_ok else DeviceError.exit_code
     checks = examine()
-    print_answer(options, checks, lambda: _print_checks(stdout_console(), checks))
+    shown = _print_checks if options.all else _print_summary
+    print_answer(options, checks, lambda: shown(stdout_console(), checks))
     return 0 if all(check.is_ok for check in checks if check.is_required) else MissingDependencyError.exit_code
 
 
@@ -55,12 +57,35 @@ def _print_bring_up(console: Console, result: BringUp) -> None:
 
 
 def _print_checks(console: Console, checks: Sequence[Dependency]) -> None:
-    """Print whether each needed program or package is installed, grouped by purpose. Print a hint below each missing one."""
-    for purpose in dict.fromkeys(check.purpose for check in checks):
+    """Print every check, grouped by purpose, with a hint below each missing one."""
+    for purpose, group in _grouped(checks):
         console.print(Text(one_line(purpose), style="bold"))
-        for check in (check for check in checks if check.purpose == purpose):
-            mark = ("ok", "green") if check.is_ok else ("missing", "red") if check.is_required else ("absent", "yellow")
+        for check in group:
             line = f"  {one_line(' '.join(filter(None, (check.name, check.found))))}"
-            console.print(Text.assemble("  ", (mark[0].ljust(_MARK_WIDTH), mark[1]), line), highlight=False)
+            console.print(Text.assemble("  ", _mark([check]), line), highlight=False)
             if not check.is_ok and check.hint:
                 console.print(Padding(Text(check.hint), (0, 0, 0, _MARK_WIDTH + 4)), highlight=False)
+
+
+def _print_summary(console: Console, checks: Sequence[Dependency]) -> None:
+    """Print a line per purpose: what was found for it or, if something is missing, the command that installs it."""
+    for purpose, group in _grouped(checks):
+        texts = [f"{check.name} {check.found or ''}".rstrip() for check in group]
+        if hints := list(dict.fromkeys(check.hint for check in group if check.hint)):
+            texts = [hints[0], *(["more with --all"] if len(hints) > 1 else [])]
+        text = Text.assemble(_mark(group), f"  {one_line(purpose)}: ", (one_line(", ".join(texts)), "" if hints else "dim"))
+        console.print(text, highlight=False, no_wrap=True, overflow="ignore" if hints else "ellipsis", crop=not hints)
+    console.print("More: quadbench doctor --all; to test a phone: quadbench doctor --device s25", highlight=False)
+
+
+def _grouped(checks: Sequence[Dependency]) -> Iterator[tuple[str, list[Dependency]]]:
+    for purpose in dict.fromkeys(check.purpose for check in checks):
+        yield purpose, [check for check in checks if check.purpose == purpose]
+
+
+def _mark(group: Sequence[Dependency]) -> tuple[str, str]:
+    """Return `ok`, `missing` if the main job needs what is lacking, or `absent`, with its colour."""
+    if all(check.is_ok for check in group):
+        return "ok".ljust(_MARK_WIDTH), "green"
+    is_required = any(check.is_required for check in group if not check.is_ok)
+    return ("missing" if is_required else "absent").ljust(_MARK_WIDTH), "red" if is_required else "yellow"

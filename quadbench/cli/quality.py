@@ -37,11 +37,11 @@ def run(options: Options) -> int:
             raise UserError("--images and --reference must be given together; --source needs both", hint=hint)
         if options.run_id or options.latents or options.emulator:
             raise UserError("--images excludes a run, --latents and --emulator", hint="give either a run or --images")
-        with requires_extra("quality"):
+        with requires_extra("quad"):
             from quadbench.quality import score_folders
         scores = score_folders(options.images, options.reference, options.source, metrics=metrics, weights=options.weights)
     else:
-        with requires_extra("quality"):
+        with requires_extra("quad"):
             from quadbench.quality import score_run
         with RunConsole() as observer:
             scores = score_run(

@@ -1,5 +1,7 @@
-"""The command `recipe`: check a recipe and its files, write a new one, show one that comes with quadbench, print the schema."""
+"""The command `recipe`: check a recipe and its files, write a new one, list those that come along, or print the JSON Schema."""
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,13 @@ if TYPE_CHECKING:  # it imports numpy
 def add(commands: Subparsers) -> None:
     actions = add_group(commands, "recipe")
     add_recipe(add_action(actions, "check", run_check, "check a recipe, and list every problem with its line"))
-    new = add_action(actions, "new", run_new, "write a short recipe with comments for your own model and adapters")
-    new.add_argument("--foundation", required=True, metavar="DIR", help="a diffusers folder, a .safetensors file, or emoji-ldm")
-    new.add_argument("--adapter", required=True, nargs="+", type=Path, metavar="FILE", help="PEFT folders or .safetensors files")
+    new = add_action(actions, "new", run_new, "write a recipe to edit: a copy of one that comes along, or one for your own model")
+    new.add_argument("recipe", nargs="?", help="the recipe to copy; `quadbench recipe list` prints their names")
+    new.add_argument("--foundation", metavar="DIR", help="a diffusers folder, a .safetensors file, or emoji-ldm")
+    new.add_argument("--adapter", nargs="+", type=Path, metavar="FILE", help="PEFT folders or .safetensors files")
     new.add_argument("--unet-only", action="store_true", help="ignore tensors for the text encoder")
     new.add_argument("--output", type=Path, default=Path("mine.yaml"), metavar="FILE", help="the new file (default: %(default)s)")
-    show = add_action(actions, "show", run_show, "print a recipe that comes with quadbench, or list them")
-    show.add_argument("name", nargs="?", help="the recipe's name; all recipes are listed without one")
+    add_action(actions, "list", run_list, "list the recipes that come with quadbench")
     add_action(actions, "schema", run_schema, "print the JSON Schema of recipes, for editors")
 
 
@@ -45,14 +47,10 @@ def run_new(options: Options) -> int:
     path: Path = options.output
     if path.suffix not in (".yaml", ".yml") or not is_name(path.stem):
         raise UserError(f"--output '{path}' is not a recipe file; expected NAME.yaml, with a NAME of {NAME_EXPECTED}")
-    with requires_extra("quad"):
-        from quadbench.quad.adapters.loading import read_adapter
-    adapters = []
-    for file in options.adapter:
-        content = read_adapter(file.name, file, unet_only=options.unet_only)
-        leaves_out = options.unet_only and content.left_out is not None
-        adapters.append(AdapterSource(format=content.format, path=content.path, unet_only=leaves_out))
-    text = recipe_text(path, path.stem, options.foundation, adapters)
+    if bool(options.recipe) == bool(options.foundation and options.adapter):
+        hint = "quadbench recipe new quickstart, or quadbench recipe new --foundation DIR --adapter FILE"
+        raise UserError("expected a recipe to copy, or --foundation and --adapter", hint=hint)
+    text = _copied(options.recipe, path) if options.recipe else _for_model(path, options)
     try:
         with path.open("x", encoding="utf-8") as written:
             written.write(text)
@@ -66,19 +64,14 @@ def run_new(options: Options) -> int:
         path.unlink()
         raise
     check = next_command(options, "recipe", "check", str(path))
-    print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: write your own prompts into it, then {check}")
+    print_answer(options, {"recipe": str(path)}, f"written: {path}\nnext: edit it, then {check}")
     return 0
 
 
-def run_show(options: Options) -> int:
-    recipes = built_in_recipes()
-    if options.name is None:
-        print_answer(options, {"recipes": list(recipes)}, "\n".join(recipes))
-        return 0
-    if options.name not in recipes:
-        raise UnknownNameError("recipe", options.name, recipes)
-    text = recipes[options.name].read_text(encoding="utf-8")
-    print_answer(options, {"recipe": options.name, "text": text}, text.rstrip())
+def run_list(options: Options) -> int:
+    purposes = {name: _purpose(file.read_text(encoding="utf-8")) for name, file in built_in_recipes().items()}
+    width = max(map(len, purposes))
+    print_answer(options, purposes, "\n".join(f"{name.ljust(width)}  {purpose}" for name, purpose in purposes.items()))
     return 0
 
 
@@ -93,3 +86,37 @@ def _read_checked(source: str | Path) -> tuple[Recipe, "ModelConfigs"]:
 
     recipe = read_recipe(source)
     return recipe, check_references(recipe)
+
+
+def _copied(name: str, path: Path) -> str:
+    """Return the text of a recipe that comes along, for the file `path`. Its relative paths are made absolute."""
+    recipes = built_in_recipes()
+    if name not in recipes:
+        raise UnknownNameError("recipe", name, recipes)
+    source = recipes[name]
+    text = source.read_text(encoding="utf-8").replace(f"recipes/{name}.yaml", str(path))
+    text = text.replace(f"\nname: {name}\n", f"\nname: {path.stem}\n")
+
+    def absolute(found: re.Match[str]) -> str:
+        place = source.parent / found[0]
+        return json.dumps(str(place)) if place.exists() else found[0]
+
+    return re.sub(r"(?<=path: )[\w./-]+", absolute, text)
+
+
+def _purpose(text: str) -> str:
+    """Return the first sentence of a recipe's opening comment, which follows its command lines."""
+    comment = re.search(r"^#\n((?:# .*\n)+)", text, re.MULTILINE)
+    return " ".join(comment[1].replace("# ", "").split()).partition(". ")[0].rstrip(".") if comment else ""
+
+
+def _for_model(path: Path, options: Options) -> str:
+    """Return the text of a short recipe with comments for the model and adapters that the options name."""
+    with requires_extra("quad"):
+        from quadbench.quad.adapters.loading import read_adapter
+    adapters = []
+    for file in options.adapter:
+        content = read_adapter(file.name, file, unet_only=options.unet_only)
+        leaves_out = options.unet_only and content.left_out is not None
+        adapters.append(AdapterSource(format=content.format, path=content.path, unet_only=leaves_out))
+    return recipe_text(path, path.stem, options.foundation, adapters)

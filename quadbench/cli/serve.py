@@ -42,7 +42,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: Options) -> int:
-    with requires_extra("serve"):
+    with requires_extra("farm"):
         from quadbench.serve.app import listen, live_page, server_of
         from quadbench.serve.auth import access_of, is_loopback
     if options.keyfile and not options.certfile:

@@ -9,7 +9,7 @@ from quadbench.ai_hub.client import CONFIGURE_HINT, INSTALL_HINT, config_path
 from quadbench.compile.litert_sdk import look_for_sdk
 from quadbench.compile.tflite import INSTALL_HINT as LITERT_HINT
 from quadbench.compile.toolchain import installed_version, missing_parts
-from quadbench.errors import MissingDependencyError
+from quadbench.errors import MissingDependencyError, extra_hint, package_hint
 from quadbench.target.targets import AiHubTarget, LiteRtTarget, OnnxRuntimeTarget, QnnTarget, Target, ToolchainTarget
 
 
@@ -30,9 +30,9 @@ def availability(target: Target) -> Availability:
     """Return the Availability of a target's compiler: its version or missing parts. Check only local packages and files."""
     match target:
         case OnnxRuntimeTarget():
-            return package_availability("onnxruntime", hint="pip install onnxruntime")
+            return package_availability("onnxruntime", hint=package_hint("onnxruntime"))
         case QnnTarget():
-            return package_availability("onnxruntime_qnn", hint="pip install 'quadbench[qnn]'")
+            return package_availability("onnxruntime_qnn", hint=extra_hint("qnn"))
         case LiteRtTarget():
             package = package_availability("ai_edge_litert", hint=LITERT_HINT)
             if target.soc is None or not package.is_ready:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.errors import BuildError, requires_package
+from quadbench.errors import BuildError, extra_hint, requires_package
 from quadbench.lint.linted_graph import DEQUANTIZE, QUANTIZE
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -58,7 +58,7 @@ def transposes(node: Any) -> bool:
 
 def read_model(path: Path) -> Any:
     """Load an ONNX file and return its model. Weights in external data files are not loaded."""
-    with requires_package("compiling graphs", hint="pip install onnx"):
+    with requires_package("compiling graphs", hint=extra_hint("quad")):
         import onnx
     return onnx.load(path, load_external_data=False)
 

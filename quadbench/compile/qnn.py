@@ -25,7 +25,7 @@ from quadbench.artifacts.bundle import CompileCost, Graph, Variant
 from quadbench.compile.availability import package_version
 from quadbench.compile.graph_compiler import ProcessResult, SingleGraphCompiler, removed_if_empty, run_subprocess
 from quadbench.compile.single_file import CONTEXT_OP, operators, with_context_file
-from quadbench.errors import BuildError, HarnessError, MissingDependencyError
+from quadbench.errors import BuildError, HarnessError, MissingDependencyError, extra_hint
 from quadbench.host import peak_memory_bytes, python_module
 from quadbench.results.digests import sha256_of
 from quadbench.results.manifest import file_ref, link_file, temporary_folder
@@ -35,7 +35,7 @@ SHOWN_NODES = 8
 PROVIDER = "QNNExecutionProvider"
 SHARE = "ep.share_ep_contexts"  # a session's entry: its context is that of other sessions in the process
 VERBOSE, ERROR = 0, 3  # ONNX Runtime's log severities
-_INSTALL_HINT = "pip install 'quadbench[qnn]'"
+_INSTALL_HINT = extra_hint("qnn")
 _UNSUPPORTED = re.compile(r"\{ name: ([^,]+), type: (\w+) \}")
 _REASON = re.compile(r"((?:\tOperator type: .*\n)+)\tREASON : (.*)")
 _MEMBER = re.compile(r"Operator type: (\S+) Node name: (\S+)")

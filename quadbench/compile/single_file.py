@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quadbench.artifacts import Graph
-from quadbench.errors import BuildError, requires_package
+from quadbench.errors import BuildError, extra_hint, requires_package
 from quadbench.kits.archives import ZIP_FAULTS
 
 CONTEXT_OP = "EPContext"  # ONNX Runtime's operator for a part compiled by an execution provider
@@ -105,6 +105,6 @@ def _sorted_lines(lines: set[str]) -> str:
 
 
 def _onnx() -> Any:
-    with requires_package("reading compiled models", hint="pip install 'quadbench[ai-hub]'"):
+    with requires_package("reading compiled models", hint=extra_hint("ai-hub")):
         import onnx
     return onnx

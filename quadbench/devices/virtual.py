@@ -30,7 +30,7 @@ from quadbench.devices.process_marks import VARIABLE, ProcessMark, device_mark, 
 from quadbench.devices.recording import RecordedScenario, open_scenario
 from quadbench.devices.scenario import VIRTUAL_PROPERTY, Scenario, write_userland
 from quadbench.devices.scenario_player import playing_scenario, prepare_scenario, scenario_mounts
-from quadbench.errors import DeviceError, MissingDependencyError, UserError
+from quadbench.errors import DeviceError, MissingDependencyError, UserError, extra_hint
 from quadbench.host import device_lock, find_programs, host_cpu, install_hint, require_linux, start_child
 from quadbench.results.layout import Layout
 from quadbench.spec import path_variable
@@ -425,6 +425,6 @@ def _htp_package() -> Path:
     spec = find_spec(_HTP_PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
-            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint="on Linux x86-64: pip install 'quadbench[qnn]'"
+            "Qualcomm's HTP emulator needs the package onnxruntime-qnn", hint=f"on Linux x86-64: {extra_hint('qnn')}"
         )
     return Path(spec.origin).parent

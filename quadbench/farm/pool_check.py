@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from quadbench.errors import QuadbenchError, UserError
+from quadbench.errors import QuadbenchError, UserError, extra_hint
 from quadbench.farm.condor import PACKAGE, Condor, this_pool
 from quadbench.farm.slots import Slot, capability_need, is_silent, read_slots
 from quadbench.farm.tokens import NEW_TOKEN, read_tokens
@@ -102,4 +102,4 @@ def _slots(slots: list[Slot], version: str) -> Iterator[PoolFinding]:
         yield PoolFinding(what="devices", state=f"{sum(bool(slot.bay.address) for slot in ready)} ready")
     if not any(slot.serves(capability_need("build"), version) for slot in ready):
         problem = "no host builds bundles, so only bundles that are in the store can be measured"
-        yield PoolFinding(what="builds", problem=problem, cure="on one host: pip install 'quadbench[quad]', and restart its pool")
+        yield PoolFinding(what="builds", problem=problem, cure=f"on one host: {extra_hint('quad')}, and restart its pool")

@@ -11,25 +11,23 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from quadbench.errors import BuildError, MissingDependencyError, UserError, quote
-from quadbench.harness.headers import linked_headers, runtime_header_sha256
-from quadbench.host import checkout_commit, install_hint, require_linux, shipped_folder
+from quadbench.harness.build_inputs import ZIG, fetched_tools, linked_headers, runtime_header_sha256
+from quadbench.host import checkout_commit, find_program, install_hint, require_linux, shipped_folder
 from quadbench.kits.elf import read_elf
 from quadbench.kits.kit_compatibility import program_problem
 from quadbench.spec import is_file, path_variable, variable
 from quadbench.target.abi import Abi, host_abi
 
 HOST_PROGRAMS = {"cmake": "cmake", "make": "make", "g++": "g++"}
-"""Programs that a build for this machine needs, with their Debian packages."""
+"""Programs that build for this machine, with their Debian packages. If one is missing, zig, CMake and Ninja are fetched."""
 NDK_VARIABLE = "ANDROID_NDK_HOME"
 NDK_HINT = f"unpack NDK r27 or newer from https://developer.android.com/ndk/downloads and set {NDK_VARIABLE} to its folder"
-ZIG_HINT = "pip install ziglang"
 
-_GLIBC = "2.28"  # the oldest glibc that PyPI's onnxruntime for arm64 supports (manylinux_2_28)
+_GLIBC = "2.28"  # the oldest glibc that PyPI's onnxruntime supports (manylinux_2_28)
+_ZIG_CPU = {Abi.ARM64_LINUX: "aarch64", Abi.X86_64_LINUX: "x86_64"}
 # Always a Release build, in three compilations of at most eleven files each.
 _OPTIONS = ("-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=11")
 
@@ -44,10 +42,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """The compiler and CMake arguments to build the harness for one ABI. `compiler` is the compiler's name and version."""
+    """The compiler and CMake arguments to build the harness for one ABI. `compiler` is the compiler's name and version.
+
+    With a `zig_target`, such as `x86_64-linux-gnu.2.28`, the build takes the fetched zig, CMake and Ninja.
+    """
 
     compiler: str
     arguments: tuple[str, ...]
+    zig_target: str | None = None
 
 
 def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
@@ -66,7 +68,7 @@ def ensure_harness(build_root: Path, abi: Abi | None = None) -> Path:
         return there
     how = build_config(abi)
     built = _place(build_root, abi, how)
-    _build(built, abi, how, build_root.resolve() / "headers")
+    _build(built, abi, how, build_root.resolve() / "fetched")
     return built
 
 
@@ -105,18 +107,18 @@ def harness_sources() -> Path:
 
 def build_config(abi: Abi) -> BuildConfig:
     """Return the BuildConfig of an ABI: compiler and CMake arguments. Raise MissingDependencyError if build tools are missing."""
+    if abi is Abi.ARM64_V8A:
+        require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
+        return _ndk()
     if abi is host_abi(platform.machine()):
         require_linux("harnesses for this machine")
-        require_programs(HOST_PROGRAMS, abi)
-        return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS)
-    require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
-    match abi:
-        case Abi.ARM64_LINUX:
-            return _zig()
-        case Abi.ARM64_V8A:
-            return _ndk()
-        case Abi.X86_64_LINUX:
-            raise MissingDependencyError(f"the harness for {abi} is built on x86_64 only; this machine is {platform.machine()}")
+        if variable("CXX") or all(map(find_program, HOST_PROGRAMS)):
+            require_programs({name: package for name, package in HOST_PROGRAMS.items() if name != "g++"}, abi)
+            return BuildConfig(compiler=_host_compiler(), arguments=_OPTIONS)
+    cpu = _ZIG_CPU[abi]
+    target = f"{cpu}-linux-gnu.{_GLIBC}"
+    system = ("-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={cpu}")
+    return BuildConfig(compiler=f"{ZIG}, glibc {_GLIBC}", arguments=(*_OPTIONS, *system), zig_target=target)
 
 
 def require_programs(programs: Mapping[str, str], abi: Abi) -> None:
@@ -147,28 +149,6 @@ def _host_compiler() -> str:
             f"to build the harness, a C++20 compiler must run; {quote(given)} does not: {error}", hint="see: quadbench doctor"
         ) from error
     return (result.stdout.splitlines() or command)[0]
-
-
-def _zig() -> BuildConfig:
-    spec = find_spec("ziglang")
-    try:
-        installed = version("ziglang")
-    except PackageNotFoundError:
-        installed = None
-    if installed is None or spec is None or spec.origin is None:
-        raise MissingDependencyError(
-            f"to build the harness for {Abi.ARM64_LINUX}, the package ziglang must be installed", hint=ZIG_HINT
-        )
-    compiler = [str(Path(spec.origin).with_name("zig")), "c++", "-target", f"aarch64-linux-gnu.{_GLIBC}"]
-    return BuildConfig(
-        compiler=f"zig {installed}, glibc {_GLIBC}",
-        arguments=(
-            *_OPTIONS,
-            "-DCMAKE_SYSTEM_NAME=Linux",
-            "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
-            f"-DCMAKE_CXX_COMPILER={';'.join(compiler)}",
-        ),
-    )
 
 
 def _ndk() -> BuildConfig:
@@ -203,7 +183,7 @@ def _place(build_root: Path, abi: Abi, how: BuildConfig) -> Path:
     return build_root.resolve() / digest.hexdigest()[:16] / PROGRAM
 
 
-def _build(built: Path, abi: Abi, how: BuildConfig, header_cache: Path) -> None:
+def _build(built: Path, abi: Abi, how: BuildConfig, cache: Path) -> None:
     """Build the harness in a temporary folder. Move the program to the path `built` only when it is complete and checked."""
     sources = harness_sources()
     built.parent.mkdir(parents=True, exist_ok=True)
@@ -211,14 +191,24 @@ def _build(built: Path, abi: Abi, how: BuildConfig, header_cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=built.parent, prefix=".build-") as temporary:
         folder, headers = Path(temporary, "build"), Path(temporary, "headers")
         headers.mkdir()
-        given = linked_headers(headers, header_cache)
-        configure = ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Unix Makefiles", "-DBUILD_TESTING=OFF"]
+        given = linked_headers(headers, cache)
+        cmake, generator = _cmake(how, cache)
+        configure = [cmake, "-S", str(sources), "-B", str(folder), *generator, "-DBUILD_TESTING=OFF"]
         _run([*configure, *how.arguments, *given, f"-DQUADBENCH_COMMIT={checkout_commit() or 'unknown'}"])
-        _run(["cmake", "--build", str(folder), "--target", PROGRAM, "--parallel", str(_JOBS)])
+        _run([cmake, "--build", str(folder), "--target", PROGRAM, "--parallel", str(_JOBS)])
         if problem := program_problem(PROGRAM, read_elf(folder / PROGRAM, name=PROGRAM, fault=BuildError), abi):
             raise BuildError(f"{how.compiler} built a harness that does not fit {abi}: {problem}")
         (folder / PROGRAM).replace(built)
     _logger.info("built %s", built)
+
+
+def _cmake(how: BuildConfig, cache: Path) -> tuple[str, tuple[str, ...]]:
+    """Return CMake's program and its arguments that choose the generator and, with a zig target, the compiler."""
+    if how.zig_target is None:
+        return "cmake", ("-G", "Unix Makefiles")
+    tools = fetched_tools(cache)
+    compiler = f"-DCMAKE_CXX_COMPILER={tools.zig};c++;-target;{how.zig_target}"
+    return str(tools.cmake), ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", compiler)
 
 
 def _run(command: list[str]) -> None:

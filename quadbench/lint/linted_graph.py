@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quadbench.artifacts import LORA_PREFIX
-from quadbench.errors import ArtifactError, requires_package
+from quadbench.errors import ArtifactError, extra_hint, requires_package
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -87,7 +87,7 @@ def read_graph(path: Path) -> LintedGraph:
         MissingDependencyError: the package onnx is not installed.
         ArtifactError: the file is not an ONNX model.
     """
-    with requires_package("reading graphs", hint="pip install onnx"):
+    with requires_package("reading graphs", hint=extra_hint("quad")):
         import onnx
         from google.protobuf.message import DecodeError
     try:

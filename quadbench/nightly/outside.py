@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from quadbench.artifacts.night_record import Measurement, Point, Subject
-from quadbench.errors import UserError, quote, requires_extra
+from quadbench.errors import UserError, package_hint, quote, requires_package
 from quadbench.spec import first_problem, read_file, read_json
 from quadbench.spec.yaml_document import read_document
 
@@ -194,7 +194,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     content = read_file(path, fault=UserError, hint=HINT)
-    with requires_extra("parquet"):
+    with requires_package("a Parquet file", hint=package_hint("pyarrow")):
         import pyarrow as pa
         import pyarrow.parquet as pq
     try:

@@ -69,7 +69,7 @@ class NightPictures:
         """Return the quality scores of a run's images, computed once per run. If scoring fails, return the reason as text."""
         if run_id not in self._runs:
             try:
-                with requires_extra("quality"):
+                with requires_extra("quad"):
                     from quadbench.quality import score_run
                 self.launcher.bundle(bundle)  # fetches the bundle from a farm, as it has the reference images
                 self._runs[run_id] = score_run(self.layout, run_id, metrics=metrics)

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from quadbench import zoo
 from quadbench.artifacts.safe_text import one_line
-from quadbench.errors import AdapterError, UserError
+from quadbench.errors import AdapterError, MissingDependencyError, UserError, extra_hint
 from quadbench.recipe import CheckpointFoundation, Recipe, tasks
 from quadbench.results.digests import file_digests
 from quadbench.spec import is_file, read_json
@@ -84,7 +84,10 @@ def adapter_file(path: Path) -> Path:
 
 def tool_versions() -> dict[str, str]:
     """Return a dict from package to version, for quadbench and the packages that a bundle depends on."""
-    return {name: importlib.metadata.version(name) for name in ("quadbench", *_MODEL_PACKAGES, *_FILE_PACKAGES)}
+    try:
+        return {name: importlib.metadata.version(name) for name in ("quadbench", *_MODEL_PACKAGES, *_FILE_PACKAGES)}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingDependencyError(f"building bundles needs the package '{error.name}'", hint=extra_hint("quad")) from error
 
 
 def has_random_weights(recipe: Recipe) -> bool:

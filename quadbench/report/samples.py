@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadbench.artifacts import RunRecord, Sample
-from quadbench.errors import UserError, requires_package
+from quadbench.errors import UserError, package_hint, requires_package
 from quadbench.report.formatting import csv_cell
 from quadbench.results.disk import storage_errors
 
@@ -69,7 +69,7 @@ def write_samples(table: "pd.DataFrame", path: Path) -> None:
                 cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
                 table.assign(**cells).to_csv(temporary, index=False)
             else:
-                with requires_package("a Parquet file", hint="pip install 'quadbench[parquet]'"):
+                with requires_package("a Parquet file", hint=package_hint("pyarrow")):
                     import pyarrow  # noqa: F401  (without it, pandas raises an error of its own)
                 table.to_parquet(temporary, index=False)
             temporary.replace(path)

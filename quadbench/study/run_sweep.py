@@ -137,7 +137,7 @@ def sweep(
     variations = vary_recipe(recipe, axes)
     pipeline.require_devices(addresses, f"sweep of {variations[0].recipe.name}", options, layout=layout)
     if not _has_random_weights(variations):
-        with requires_extra("quality"):  # checked before anything is built
+        with requires_extra("quad"):  # checked before anything is built
             import quadbench.quality.trajectories  # noqa: F401  (checks only that it can be imported)
     profiles = dict.fromkeys(address.profile for address in addresses)
     built = [variation.recipe.for_device(profile) for variation in variations for profile in profiles]

@@ -9,9 +9,9 @@ flatbuffer.py     tensors, channels-last layouts, buffers and the signature in t
 from pathlib import Path
 
 from quadbench.compile.tflite.rounded_graph import fuse_group_norms, read_rounded_graph, reencode_for_litert
-from quadbench.errors import BuildError, requires_package
+from quadbench.errors import BuildError, extra_hint, requires_package
 
-INSTALL_HINT = "pip install 'quadbench[litert]'"
+INSTALL_HINT = extra_hint("litert")
 
 __all__ = ["INSTALL_HINT", "reencode_for_litert", "write_tflite"]
 

@@ -17,8 +17,8 @@ import pytest
 from support.sentences import raising
 
 from quadbench.errors import ArtifactError, MissingDependencyError
-from quadbench.harness import headers
-from quadbench.harness.headers import LIBRARIES, linked_headers, runtime_header_sha256
+from quadbench.harness import build_inputs
+from quadbench.harness.build_inputs import LIBRARIES, linked_headers, runtime_header_sha256
 from quadbench.harness.program import OVERRIDE, PROGRAM
 from quadbench.kits.packages import DEBIAN_VARIABLE
 
@@ -59,7 +59,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "mirror"
     folder.mkdir()
     monkeypatch.setattr(Mirror, "asked", [], raising=False)
-    monkeypatch.setattr(headers, "find_header", lambda *_: None)
+    monkeypatch.setattr(build_inputs, "find_header", lambda *_: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv(DEBIAN_VARIABLE, f"http://127.0.0.1:{server.server_port}/")
@@ -77,7 +77,7 @@ def publish(mirror: Path, monkeypatch: pytest.MonkeyPatch, **contents: bytes) ->
         place.write_bytes(content)
         package = replace(library.package, sha256=hashlib.sha256(content).hexdigest())
         pinned.append(replace(library, package=package))
-    monkeypatch.setattr(headers, "LIBRARIES", tuple(pinned))
+    monkeypatch.setattr(build_inputs, "LIBRARIES", tuple(pinned))
 
 
 def link(folder: Path, cache: Path) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def test_another_package_than_the_pinned_one_is_not_unpacked(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(mirror, monkeypatch)
-    stb = headers.LIBRARIES[2].package
+    stb = build_inputs.LIBRARIES[2].package
     (mirror / stb.path).write_bytes(deb("include/stb/stb_image_write.h", "include/stb/more.h"))
     with raising(ArtifactError, stb.name, snapshot=False):
         link(tmp_path / "headers", tmp_path / "cache")

@@ -1,16 +1,22 @@
-"""The C and C++ headers that the harness is compiled with: this machine's, or those of pinned Debian packages."""
+"""What a build of the harness needs besides its sources: headers and, where the machine has none, a compiler. Missing ones are
+fetched without root: headers from pinned Debian packages, zig, CMake and Ninja from pinned wheels.
+"""
 
+import hashlib
 import io
+import subprocess
 import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from quadbench.errors import ArtifactError
+from quadbench.artifacts.safe_text import one_line
+from quadbench.errors import ArtifactError, MissingDependencyError
+from quadbench.host import install_hint, python_module
 from quadbench.kits.packages import DEBIAN_ARCHIVE, DEBIAN_VARIABLE, DebPackage, fetch_package
 from quadbench.results.digests import sha256_of
 from quadbench.spec import is_file
-from quadbench.spec.variables import paths_variable, web_variable
+from quadbench.spec.variables import mask_urls_in, paths_variable, web_variable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +69,26 @@ LIBRARIES = (
 )
 """The libraries, with the packages of Debian 13, of 2026-11-28. Headers do not depend on a CPU, so amd64's serve every ABI."""
 
+_WHEELS = {
+    "ziglang==0.17.1": (
+        "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
+        "b7c5f02fccd40f89b999ee16a1f5ddced56e6182370f8affe494bcf8a28cf07e",
+    ),
+    "cmake==4.4.5": (
+        "85625a9b6d5e88ff99c7eb79123d85570844e77ac076366cf75c609cc0b1b579",
+        "25fc8469e67857124ef10c002331c0ab416eb7b8d9e1d6e4c58e84e730013ece",
+    ),
+    "ninja==1.13.2": (
+        "65a24341b5ac09fcadcc37082660be40a94174e51a937fabf6e2cae26225fa2c",
+        "d775a5e43e9088f507a6250d57fcf5678eb31268c545feb5064ffeee33735622",
+    ),
+}
+"""PyPI's wheels of the tools, with the SHA-256 of those for Linux on x86-64 and on arm64. Together 131 MB, unpacked 500 MB."""
+ZIG = next(iter(_WHEELS)).replace("lang==", " ")
+
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER_BYTES = 60
+_MOST_REASON = 600  # characters of what pip says
 
 
 def linked_headers(folder: Path, cache: Path) -> tuple[str, ...]:
@@ -98,6 +122,59 @@ def find_header(*parts: str) -> Path | None:
     return next((place for place in places if is_file(place)), None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchedTools:
+    """The paths of the tools that were fetched."""
+
+    zig: Path
+    cmake: Path
+    ninja: Path
+
+
+def fetched_tools(cache: Path) -> FetchedTools:
+    """Return the paths of zig, CMake and Ninja in the folder `cache`. pip fetches their pinned wheels the first time.
+
+    Raises:
+        MissingDependencyError: pip is not installed, or could not fetch a wheel with a pinned SHA-256.
+    """
+    pins = "".join(f"{name} {' '.join(f'--hash=sha256:{sha256}' for sha256 in hashes)}\n" for name, hashes in _WHEELS.items())
+    place = cache / f"tools-{hashlib.sha256(pins.encode()).hexdigest()[:16]}"
+    tools = FetchedTools(zig=place / "ziglang/zig", cmake=place / "cmake/data/bin/cmake", ninja=place / "bin/ninja")
+    if place.is_dir():
+        return tools
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as temporary:
+        (requirements := Path(temporary, "tools.txt")).write_text(pins)
+        options = (
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--require-hashes",
+        )
+        target = Path(temporary, "tools")
+        command = python_module("pip", "install", *options, "--target", str(target), "--requirement", str(requirements))
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if result.returncode:
+            reason = one_line(mask_urls_in(result.stderr.strip())[-_MOST_REASON:])
+            raise MissingDependencyError(
+                f"this machine has no C++ compiler or CMake, and pip could not fetch {', '.join(_WHEELS)}: {reason}",
+                hint=f"check the network connection, or {install_hint(['cmake', 'make', 'g++'])}",
+            )
+        _publish(target, place)
+    return tools
+
+
+def _publish(unpacked: Path, place: Path) -> None:
+    """Rename a complete folder to its place, unless another process has put one there meanwhile."""
+    try:
+        unpacked.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
 def _installed(library: HeaderLibrary) -> Path | None:
     """Return the path of a library's main header on this machine, in its own folder or, as in vendors' archives, in none."""
     return find_header(library.folder, library.header) or find_header(library.header)
@@ -117,11 +194,7 @@ def _fetched(library: HeaderLibrary, cache: Path) -> Path:
         _unpack(fetch_package(library.package, downloads, archive=archive), library.folder, unpacked)
         if not is_file(unpacked / library.folder / library.header):
             raise ArtifactError(f"'{library.package.name}' has no header {library.folder}/{library.header}")
-        try:
-            unpacked.rename(place)
-        except OSError:
-            if not is_file(header):  # another process was not the one that put it there
-                raise
+        _publish(unpacked, place)
     return header
 
 

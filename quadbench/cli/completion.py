@@ -1,0 +1,30 @@
+"""The command `completion`: print a script with which a shell completes quadbench's commands and options."""
+
+import argparse
+
+from quadbench.cli.console import print_answer
+from quadbench.cli.options import Options, Subparsers, add_command
+from quadbench.errors import package_hint, requires_package
+
+_SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add(commands: Subparsers) -> None:
+    parser = add_command(commands, "completion", run)
+    parser.add_argument(
+        "shell", choices=_SHELLS, help="such as: quadbench completion bash > ~/.local/share/bash-completion/completions/quadbench"
+    )
+
+
+def run(options: Options) -> int:
+    from quadbench.cli import build_parser
+
+    with requires_package("completion", hint=package_hint("shtab")):
+        import shtab
+    parser = build_parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            action.help = None  # shtab leaves out what --help suppresses, as it does the list of commands
+    script = shtab.complete(parser, shell=options.shell)
+    print_answer(options, {"shell": options.shell, "script": script}, script)
+    return 0
