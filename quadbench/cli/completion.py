@@ -2,6 +2,7 @@
 
 import argparse
 
+from quadbench.cli.commands import COMMANDS
 from quadbench.cli.console import print_answer
 from quadbench.cli.options import Options, Subparsers, add_command
 from quadbench.errors import package_hint, requires_package
@@ -24,7 +25,8 @@ def run(options: Options) -> int:
     parser = build_parser()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            action.help = None  # shtab leaves out what --help suppresses, as it does the list of commands
+            action.help = None  # shtab completes commands that --help lists; ours lists them itself
+            action._choices_actions = [action._ChoicesPseudoAction(name, [], purpose) for name, purpose in COMMANDS.items()]
     script = shtab.complete(parser, shell=options.shell)
     print_answer(options, {"shell": options.shell, "script": script}, script)
     return 0
