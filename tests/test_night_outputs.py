@@ -46,7 +46,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import NightStore
 
 SCHEMA = Path(__file__).parents[1] / "docs/schemas/night.schema.json"
-PAGE = (Path(__file__).parents[1] / "docs/ci.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs/nightly.md").read_text()
 Told = Callable[..., tuple[bool, str, str]]
 
 
@@ -363,7 +363,7 @@ def test_a_wrong_webhook_is_refused_before_anything_is_done(told: Told, capsys: 
 
 def test_every_command_line_of_the_page_on_ci_is_one_that_quadbench_takes() -> None:
     lines = [line.strip() for line in PAGE.splitlines() if line.strip().startswith("quadbench nightly")]
-    assert len(lines) == 4
+    assert len(lines) == 6
     for line in lines:
         words = shlex.split(re.split(r" 2>| > ", line)[0])[1:]
         assert build_parser(["nightly"]).parse_args(words).command == "nightly"

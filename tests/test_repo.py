@@ -156,7 +156,8 @@ def test_links_of_a_page_lead_somewhere(page):
 
 
 def test_every_page_is_linked_from_the_index():
-    assert {target for target, _ in links(DOCS / "index.md")} >= set(PAGES) - {DOCS / "index.md"} - set(MEASURED)
+    pages = set(DOCS.glob("*.md")) | {DOCS / "measured" / "index.md"}
+    assert {target for target, _ in links(DOCS / "index.md")} >= pages - {DOCS / "index.md"}
 
 
 def test_every_log_is_linked_from_what_was_measured():
@@ -172,7 +173,7 @@ def test_every_page_is_within_three_clicks_of_the_readme():
 
 def test_the_readme_leads_to_phones_figures_chips_and_measurements():
     targets = {target for target, _ in links(ROOT / "README.md")}
-    for name in ("phones", "report", "adding-a-device", "adding-a-compiler", "measured/index", "index"):
+    for name in ("phones", "report", "adding-a-device", "compilers", "measured/index", "index"):
         assert DOCS / f"{name}.md" in targets, name
 
 

@@ -57,8 +57,8 @@ def test_the_oldest_htp_counts_where_several_share_a_target() -> None:
     assert find_target("virtual:s25", known_targets([s25, older], "x86_64")).htp_arch == "v69"
 
 
-def test_the_lines_that_litert_s_page_gives_for_a_profile_name_a_target(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs/litert.md").read_text()
+def test_the_lines_that_the_page_of_compilers_gives_for_a_profile_name_a_target(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/compilers.md").read_text()
     (block,) = re.findall(r"(?:^    .*\n)*^    target: \{.*\n(?:^    .*\n)*", page, re.MULTILINE)
     lines = yaml.safe_load(dedent(block))
     path = tmp_path / "mine.yaml"

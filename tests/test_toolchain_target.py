@@ -86,7 +86,7 @@ def test_chips_of_mediatek_and_samsung_have_a_compiler_for_their_npu() -> None:
 
 @pytest.mark.parametrize("name", ["neuropilot-mt6991", "qairt-sm8750"])
 def test_the_page_s_examples_of_a_toolchain_are_right(tmp_path: Path, name: str) -> None:
-    (tmp_path / "bench.yaml").write_text(PHONE + example("adding-a-compiler.md", f"name: {name}"))
+    (tmp_path / "bench.yaml").write_text(PHONE + example("compilers.md", f"name: {name}"))
     (target,) = load_profile(tmp_path / "bench.yaml").alternatives
     assert isinstance(target, ToolchainTarget)
     assert target.name == name
