@@ -370,7 +370,9 @@ def test_every_command_line_of_the_page_on_ci_is_one_that_quadbench_takes() -> N
 
 
 def test_the_workflow_of_the_page_on_ci_lets_pass_what_is_the_device_s_doing(tmp_path: Path) -> None:
-    workflows = [yaml.safe_load(text).get("jobs", {}) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
+    workflows = [
+        yaml.safe_load(text).get("jobs", {}) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    ]
     (steps,) = (jobs["night"]["steps"] for jobs in workflows if "night" in jobs)
     script = next(step["run"] for step in steps if step.get("name") == "Perform the night")
     (tmp_path / "quadbench").write_text('#!/bin/sh\nexit "$CODE"\n')

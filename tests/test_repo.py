@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from quadbench.cli import PIPE_CLOSED, build_parser, main
 from quadbench.errors import QuadbenchError
@@ -158,6 +159,12 @@ def test_links_of_a_page_lead_somewhere(page):
 def test_every_page_is_linked_from_the_index():
     pages = set(DOCS.glob("*.md")) | {DOCS / "measured" / "index.md"}
     assert {target for target, _ in links(DOCS / "index.md")} >= pages - {DOCS / "index.md"}
+
+
+def test_every_page_is_in_the_site_s_navigation_once():
+    parts = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named = [page for part in parts for page in ([part] if isinstance(part, str) else next(iter(part.values())))]
+    assert sorted(named) == sorted([*(page.name for page in DOCS.glob("*.md")), "measured/index.md"])
 
 
 def test_every_log_is_linked_from_what_was_measured():
