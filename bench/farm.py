@@ -125,7 +125,7 @@ def described(bays: Sequence[Bay], times: Times) -> None:
     """Describe a host's slots, and read them as `farm status` does once it has the ads."""
     slots, pool = Bays(len(bays)), ScriptedPool(hosts={"bench": list(bays)})
     for _ in range(_LOOKS):
-        times.of("ads of a host's slots", lambda: slots.ads(bays, "1", "server"))
+        times.of("ads of a host's slots", lambda: slots.ads(bays, "1"))
         times.of("ads made and read", lambda: read_slots(pool))
 
 

@@ -1,25 +1,18 @@
-"""An attempt is forked from its host's server, ends as its program ends, and stores nothing once a later attempt has begun."""
+"""An attempt knows its job and device from HTCondor's ads, and stores nothing once a later one has begun."""
 
-import errno
 import os
-import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.sentences import raising, reads, says
+from support.sentences import raising, says
 
 from quadbench.dispatch import attempt
-from quadbench.dispatch.attempt_client import LENGTH, SERVER_GONE, SERVER_VARIABLE, server_address
-from quadbench.dispatch.attempt_server import serving_attempts
 from quadbench.errors import ArtifactError, AttemptOverError
 from quadbench.farm.dag import JOB_DONE, JOB_FAILED, TRY_AGAIN
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
@@ -32,235 +25,11 @@ from quadbench.results.engine import Source, begin_write
 PATIENCE_S = 30.0
 
 
-@dataclass(frozen=True)
-class Served:
-    """A server of attempts, which programs reach by their environment."""
-
-    environment: dict[str, str]
-
-
-@contextmanager
-def code_server() -> Iterator[Served]:
-    """A server whose attempts run code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1]))))
-        with serving_attempts("support.code_attempts:run_code") as name:
-            yield Served({**os.environ, SERVER_VARIABLE: name})
-
-
-@pytest.fixture(scope="module")
-def attempts() -> Iterator[Served]:
-    with code_server() as served:
-        yield served
-
-
-def begin(served: Served, folder: Path, code: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the program of an attempt that runs this code."""
-    (folder / "order").write_text(code)
-    settings = {**served.environment, **environment}
-    command = python_module("quadbench", "farm", "attempt", "order")
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=settings, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
-PID = "import os, time\nprint(os.getpid(), flush=True)\n"
-
-
-def test_an_attempt_has_the_streams_folder_and_environment_of_its_program_and_a_session_of_its_own(
-    attempts: Served, tmp_path: Path
-) -> None:
-    code = """
-import os, sys
-print(sys.stdin.read(), os.getcwd(), os.environ["MINE"], "SERVERS" in os.environ, os.getsid(0) == os.getpid())
-print("no good", file=sys.stderr)
-code = 5
-"""
-    program = begin(attempts, tmp_path, code, MINE="yes")
-    said, errors = program.communicate("hello", PATIENCE_S)
-    assert said == f"hello {tmp_path} yes False True\n"
-    assert errors == "no good\n"
-    assert program.returncode == 5
-
-
-@pytest.mark.parametrize(
-    ("code", "ending"),
-    [
-        ("raise SystemExit(7)", 7),
-        ("raise SystemExit", 0),
-        ("raise SystemExit('a text')", 1),
-        ("raise RuntimeError('boom')", 1),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
-    ],
-)
-def test_a_program_ends_as_its_attempt_does(attempts: Served, tmp_path: Path, code: str, ending: int) -> None:
-    program = begin(attempts, tmp_path, code)
-    _, errors = program.communicate(timeout=PATIENCE_S)
-    assert program.returncode == ending
-    assert ("boom" in errors) == ("boom" in code)
-
-
-def test_a_request_larger_than_a_sockets_buffer_arrives_whole(attempts: Served, tmp_path: Path) -> None:
-    large = {f"LARGE_{number}": "x" * 100_000 for number in range(10)}
-    program = begin(attempts, tmp_path, "import os; print(sum(name.startswith('LARGE_') for name in os.environ))", **large)
-    assert program.communicate(timeout=PATIENCE_S)[0] == "10\n"
-
-
-def test_a_program_without_standard_streams_has_its_attempt_made(attempts: Served, tmp_path: Path) -> None:
-    (tmp_path / "order").write_text("from pathlib import Path; Path('made').write_text('yes'); code = 4")
-    words = shlex.join(python_module("quadbench", "farm", "attempt", "order"))
-    ended = subprocess.run(["sh", "-c", f"{words} <&- >&- 2>&-"], cwd=tmp_path, env=dict(attempts.environment), check=False)
-    assert ended.returncode == 4
-    assert (tmp_path / "made").read_text() == "yes"
-
-
-def test_a_number_of_no_signal_harms_nobody(attempts: Served, tmp_path: Path) -> None:
-    (tmp_path / "order").write_text("import time; time.sleep(0.2); code = 6")
-    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
-        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
-        request = f'{{"order": "{tmp_path}/order", "folder": "{tmp_path}", "environment": {{}}}}'.encode()
-        socket.send_fds(client, [LENGTH.pack(len(request))], [stream.fileno()] * 3)
-        client.sendall(request + bytes([200, 0, 255]))
-        client.settimeout(PATIENCE_S)
-        assert client.recv(4) == (6).to_bytes(4, "little")
-
-
-def test_ctrl_c_reaches_the_attempt_also_if_it_comes_before_the_attempt_begins(attempts: Served, tmp_path: Path) -> None:
-    program = begin(attempts, tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)")
-    assert program.stdout is not None
-    assert program.stdout.readline() == "begun\n"
-    program.send_signal(signal.SIGINT)
-    program.communicate(timeout=PATIENCE_S)
-    assert program.returncode == 130
-    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
-        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
-        request = f'{{"order": "{tmp_path}/order", "folder": "{tmp_path}", "environment": {{}}}}'.encode()
-        socket.send_fds(client, [LENGTH.pack(len(request))], [stream.fileno()] * 3)
-        client.sendall(request + bytes([signal.SIGINT]))
-        client.settimeout(PATIENCE_S)
-        assert client.recv(4) == (130).to_bytes(4, "little")
-
-
-def test_an_attempt_whose_program_is_killed_is_killed_with_its_children(attempts: Served, tmp_path: Path) -> None:
-    code = f"{PID}import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
-    program = begin(attempts, tmp_path, code)
-    assert program.stdout is not None
-    pids = [int(program.stdout.readline()) for _ in range(2)]
-    assert all(map(is_alive, pids))
-    program.kill()
-    killed = time.monotonic()
-    wait_until(lambda: not any(map(is_alive, pids)))
-    assert time.monotonic() - killed < PATIENCE_S
-    program.communicate()
-
-
-def is_refused(served: Served) -> bool:
-    with socket.socket(socket.AF_UNIX) as late:
-        return late.connect_ex(server_address(served.environment[SERVER_VARIABLE])) == errno.ECONNREFUSED
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/status").read_text().partition("PPid:")[2].split()[0])
-
-
-def test_attempts_end_with_their_server_and_may_be_tried_again(tmp_path: Path) -> None:
-    with code_server() as served:
-        program = begin(served, tmp_path, f"{PID}time.sleep(60)")
-        assert program.stdout is not None
-        pid = int(program.stdout.readline())
-        os.kill(parent_of(parent_of(pid)), signal.SIGKILL)
-    _, errors = program.communicate(timeout=PATIENCE_S)
-    assert program.returncode == SERVER_GONE
-    says(errors, "server")
-    wait_until(lambda: not is_alive(pid))
-
-
-def test_a_server_whose_host_stops_takes_no_more_programs_and_ends_with_its_last_attempt(tmp_path: Path) -> None:
-    with code_server() as served:
-        program = begin(served, tmp_path, f"{PID}raise SystemExit(int(input()))")
-        assert program.stdout is not None
-        pid = int(program.stdout.readline())
-        server = parent_of(parent_of(pid))
-    assert is_alive(pid)
-    wait_until(lambda: is_refused(served))
-    program.communicate("7\n", timeout=PATIENCE_S)
-    assert program.returncode == 7
-    wait_until(lambda: not is_alive(server))
-
-
-DEEP = LENGTH.pack(50_000) + b"[" * 50_000
-
-
-@pytest.mark.parametrize(
-    "sent", [b"", b"\x01", LENGTH.pack(2**31), LENGTH.pack(9) + b"no { JSON", LENGTH.pack(10_000) + b"{", DEEP]
-)
-def test_a_broken_request_costs_no_other_attempt(attempts: Served, tmp_path: Path, sent: bytes) -> None:
-    program = begin(attempts, tmp_path, f"{PID}input()")
-    assert program.stdout is not None
-    program.stdout.readline()
-    with socket.socket(socket.AF_UNIX) as client, open(os.devnull, "w") as stream:  # noqa: PTH123
-        client.connect(server_address(attempts.environment[SERVER_VARIABLE]))
-        if sent:
-            socket.send_fds(client, [sent], [stream.fileno()] * 3)
-        client.shutdown(socket.SHUT_WR)
-        client.settimeout(PATIENCE_S)
-        assert client.recv(4) == b""
-    program.communicate("go on\n", PATIENCE_S)
-    assert program.returncode == 0
-
-
-def test_another_user_reaches_no_server(attempts: Served, tmp_path: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can be another user")
-    (tmp_path / "order").write_text("print('here')")
-    address = server_address(attempts.environment[SERVER_VARIABLE])
-    code = f"""
-import os, socket
-from quadbench.dispatch.attempt_client import LENGTH
-os.setuid(65534)
-client = socket.socket(socket.AF_UNIX)
-client.connect({address!r})
-try:
-    socket.send_fds(client, [LENGTH.pack(2)], [0, 1, 2])
-    client.sendall(b"{{}}")
-    print(client.recv(4))
-except OSError:
-    print(b"")
-"""
-    settings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    said = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True).stdout
-    assert said == "b''\n"
-
-
-def test_without_a_server_the_program_says_so_and_makes_the_attempt_itself(attempts: Served, tmp_path: Path) -> None:
-    program = begin(attempts, tmp_path, "no order", **{SERVER_VARIABLE: "nowhere"})
-    _, errors = program.communicate(timeout=PATIENCE_S)
-    says(errors, "'nowhere'", attempt.MACHINE_AD)
-    assert program.returncode == TRY_AGAIN
-
-
-@pytest.mark.parametrize(("words", "code"), [(("--help",), 0), ((), 2), (("a", "b"), 2), (("--json", "a"), 2), (("",), 2)])
-def test_wrong_words_get_the_usage(words: tuple[str, ...], code: int, tmp_path: Path) -> None:
-    result = subprocess.run(
-        python_module("quadbench", "farm", "attempt", *words), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == code
-    reads(result.stdout + result.stderr, "ORDER")
+def test_without_an_ad_an_attempt_is_tried_again(tmp_path: Path) -> None:
+    command = python_module("quadbench", "farm", "attempt", ".job.ad")
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    says(ended.stderr, ".job.ad")
+    assert ended.returncode == TRY_AGAIN
 
 
 NEED = device_need("phone")
@@ -334,20 +103,7 @@ def test_the_exit_code_says_what_came_of_a_job_also_to_a_start_after_its_end(
     assert len(job_with_attempts(engine, job.id)[1]) == 1
 
 
-def test_a_program_whose_folder_is_gone_says_so(attempts: Served, tmp_path: Path) -> None:
-    words = shlex.join(python_module("quadbench", "farm", "attempt", "/order"))
-    (tmp_path / "gone").mkdir()
-    command = ["sh", "-c", f"rmdir ../gone; {words}"]
-    ended = subprocess.run(
-        command, cwd=tmp_path / "gone", env=dict(attempts.environment), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 3
-    says(ended.stderr, "folder is gone")
-
-
-def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_second(
-    attempts: Served, database: Source, engine: sa.Engine, tmp_path: Path
-) -> None:
+def test_a_frozen_attempt_that_wakes_after_another_has_begun_ends_within_a_second(database: Source, engine: sa.Engine) -> None:
     start = Start(job=submit(engine).id, run="run", number=1, seat="phone", host="lab-1")
     code = f"""
 import time
@@ -362,13 +118,14 @@ with stopped_when_over(engine, partial(locked_attempt, attempt=FarmJobs(engine).
     print(os.getpid(), flush=True)
     time.sleep(60)
 """
-    program = begin(attempts, tmp_path, code)
+    pipe = subprocess.PIPE
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     assert program.stdout is not None
     pid = int(program.stdout.readline())
     os.kill(pid, signal.SIGSTOP)
     FarmJobs(engine).begin(replace(start, number=2))
     time.sleep(attempt._STOOD_STILL_S + 0.5)
-    assert is_alive(pid)
+    assert program.poll() is None
     os.kill(pid, signal.SIGCONT)
     woken = time.monotonic()
     _, errors = program.communicate(timeout=PATIENCE_S)

@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from support.condor_pool import running_pool
 from support.scripted_pool import ScriptedPool, pool_with_token
 from support.sentences import raising
 
@@ -125,7 +124,6 @@ def test_condor_submit_takes_a_node_s_description(tmp_path: Path) -> None:
     assert (ad["QuadbenchJob"], ad["QuadbenchRun"], ad["JobPrio"]) == ("1", f'"{RUN}"', "-7")
     assert ad["Cmd"] == '"$$(QuadbenchPython)"'
     assert ad["Arguments"] == '"-P -m quadbench farm attempt .job.ad"'
-    assert ad["Environment"] == '"QUADBENCH_ATTEMPT_SERVER=$$(QuadbenchServer)"'
     assert ad["OnExitHold"] == "ExitBySignal || (ExitCode =!= 0 && ExitCode =!= 65)"
     assert (ad["KillSig"], ad["RemoveKillSig"], ad["JobMachineAttrs"]) == ('"SIGINT"', '"SIGINT"', '"SlotDevice"')
     assert ad["Requirements"].startswith('(stringListMember("device%20R3CX",TARGET.SlotServes)')
@@ -272,24 +270,3 @@ def test_a_pool_that_does_not_answer_is_told(tmp_path: Path) -> None:
     pool_with_token(tmp_path / "pool")
     with raising(ServiceError):
         submit_dag(Away(configuration=tmp_path / "pool" / "condor_config"), RUN, [PLAIN])
-
-
-@pytest.mark.slow
-def test_dagman_submits_jobs_with_their_texts(tmp_path: Path) -> None:
-    jobs = [hostile(text, number) for number, text in enumerate(HOSTILE, 1)]
-    behind = replace(PLAIN, id=99, after=(1,))
-    with running_pool(tmp_path / "pool", slots=[{}], settings={"START": "False", "DAGMAN_USE_STRICT": "0"}) as pool:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "run.dag").write_text(dag_text([*jobs, behind]))
-        pool.tool("condor_submit_dag", "-suppress_notification", "run.dag", owner="ana", folder=tmp_path / "run")
-        deadline = time.monotonic() + 60
-        while len(queued := [ad for ad in pool.jobs() if "QuadbenchJob" in ad]) < len(jobs) and time.monotonic() < deadline:
-            time.sleep(0.5)
-    by_id = {ad["QuadbenchJob"]: ad for ad in queued}
-    assert sorted(by_id) == [job.id for job in jobs]
-    for job in jobs:
-        ad = by_id[job.id]
-        read = [unquote(ad[name]) for name in ("QuadbenchNeed", "QuadbenchOwner", "QuadbenchLoads")]
-        assert read == [job.needs, job.owner, job.affinity]
-        assert (ad["QuadbenchRun"], ad["JobPrio"], ad["Cmd"]) == (RUN, -7, "$$(QuadbenchPython)")
-        assert encoded(job.needs) in str(ad["Requirements"])

@@ -135,7 +135,7 @@ def check_ads(printed: str, count: int) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_an_ad_of_a_device_of_any_name_is_read_back_and_says_nothing_else(text: str) -> None:
     bay = hostile(text)
-    check_ads(Bays(2).ads([bay], VERSION, "server"), 2)
+    check_ads(Bays(2).ads([bay], VERSION), 2)
     (read,) = read_slots(ScriptedPool(hosts={"lab-1": [bay]}))
     assert all(is_one_line(one) and len(one) < 1100 for one in texts(read))
     assert read.bay.why_not == ""
@@ -147,7 +147,7 @@ def test_an_ad_of_a_device_of_any_name_is_read_back_and_says_nothing_else(text: 
 @given(st.text(max_size=50))
 def test_an_ad_of_any_text_is_one(text: str) -> None:
     bay = replace(hostile(text or "x"), why_not=text)
-    check_ads(Bays(1).ads([bay], text, text), 1)
+    check_ads(Bays(1).ads([bay], text), 1)
     (read,) = read_slots(ScriptedPool(hosts={"lab-1": [bay]}, version=text)) or [slot()]  # a name of nothing printable is none
     assert all(is_one_line(one) for one in texts(read))
 
@@ -160,7 +160,7 @@ def test_an_encoded_text_has_no_character_that_means_anything(text: str) -> None
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
 def test_htcondor_reads_an_ad_as_it_is_meant(text: str, tmp_path: Path) -> None:
     bay = hostile(text)
-    printed = Bays(1).ads([bay], VERSION, "server").replace("- slot1\n", "")
+    printed = Bays(1).ads([bay], VERSION).replace("- slot1\n", "")
     (tmp_path / "ads").write_text(f'MyType = "Machine"\nMachine = "lab-1"\nName = "slot1@lab-1"\n{printed}\n')
     (tmp_path / "condor_config").write_text("LOCAL_CONFIG_FILE =\nLOCAL_CONFIG_DIR =\n")
     pool = Condor(configuration=tmp_path / "condor_config")
@@ -177,7 +177,7 @@ def test_htcondor_reads_an_ad_as_it_is_meant(text: str, tmp_path: Path) -> None:
 )
 def test_seconds_of_rest_are_a_whole_number_in_an_ad(seconds: float, read: int) -> None:
     bay = replace(phone("R3CX"), rested_s=seconds)
-    assert f"SlotRestedS = {read}\n" in Bays(1).ads([bay], VERSION, "server")
+    assert f"SlotRestedS = {read}\n" in Bays(1).ads([bay], VERSION)
 
 
 def test_a_device_with_many_labels_keeps_a_part_of_them_and_all_that_it_serves() -> None:
@@ -190,7 +190,7 @@ def test_a_device_with_many_labels_keeps_a_part_of_them_and_all_that_it_serves()
 
 
 def test_labels_that_can_be_attributes_are(tmp_path: Path) -> None:
-    printed = Bays(1).ads([phone("R3CX", rack="left", **{"with-dash": "a", "ünï": "b"})], VERSION, "server")
+    printed = Bays(1).ads([phone("R3CX", rack="left", **{"with-dash": "a", "ünï": "b"})], VERSION)
     assert 'Label_rack = "left"\n' in printed
     assert re.findall(r"^Label_(\w+)", printed, re.ASCII | re.MULTILINE) == ["name", "serial", "profile", "rack"]
 
@@ -200,7 +200,7 @@ def test_labels_that_can_be_attributes_are(tmp_path: Path) -> None:
 
 def devices_of(bays: Bays, *names: str) -> list[str | None]:
     """Return for each slot its device, with a `!` if it is gone, and None for a slot that had none."""
-    ads = bays.ads([phone(name) for name in names], VERSION, "server").split("- slot")[:-1]
+    ads = bays.ads([phone(name) for name in names], VERSION).split("- slot")[:-1]
     found = [re.search(r'SlotDevice = "(\w+)"', one) for one in ads]
     assert [("SlotReady = true" in one) for one in ads] == [bool(name and name[1] in names) for name in found]
     return [f"{name[1]}{'' if name[1] in names else '!'}" if name else None for name in found]
@@ -218,7 +218,7 @@ def test_a_device_keeps_its_slot_and_gets_it_back_unless_others_needed_it() -> N
 
 
 def problems_of(bays: Bays, *names: str) -> list[str]:
-    return re.findall(r"^SlotProblem = (.*)$", bays.ads([phone(name) for name in names], VERSION, "server"), re.MULTILINE)
+    return re.findall(r"^SlotProblem = (.*)$", bays.ads([phone(name) for name in names], VERSION), re.MULTILINE)
 
 
 def test_of_more_devices_than_slots_the_first_have_one_and_all_slots_name_the_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -240,13 +240,13 @@ def test_devices_of_any_name_without_a_slot_are_named_on_one_line() -> None:
     (read,) = read_slots(pool)
     assert is_one_line(read.problem)
     assert len(read.problem) < 1100
-    check_ads(Bays(2).ads(pool.hosts["lab-1"], VERSION, "server"), 2)
+    check_ads(Bays(2).ads(pool.hosts["lab-1"], VERSION), 2)
 
 
 def test_a_slot_without_a_device_says_why_it_is_not_ready() -> None:
     bays = Bays(2)
-    bays.ads([phone("R3CX")], VERSION, "server")
-    gone, empty = bays.ads([], VERSION, "server").split("- slot1\n")
+    bays.ads([phone("R3CX")], VERSION)
+    gone, empty = bays.ads([], VERSION).split("- slot1\n")
     assert 'SlotWhyNot = "R3CX is gone"\n' in gone
     assert 'SlotServes = ""\n' in gone
     assert "SlotDevice = undefined\n" in empty
@@ -372,7 +372,7 @@ MATCHES: dict[str, tuple[dict[str, str], dict[str, str | None], str, bool]] = {
 @pytest.mark.parametrize("case", MATCHES)
 def test_a_slot_starts_the_jobs_that_it_may(case: str) -> None:
     bay, job, version, is_match = MATCHES[case]
-    printed = Bays(1).ads([replace(phone("R3CX"), **bay)], VERSION, "server").replace("- slot1\n", "")  # type: ignore[arg-type]
+    printed = Bays(1).ads([replace(phone("R3CX"), **bay)], VERSION).replace("- slot1\n", "")  # type: ignore[arg-type]
     wanted = {name: value for name, value in (ANA | job).items() if value is not None}
     assert matches(START, printed, wanted, requirement(device_need("R3CX"), version)) == is_match
 
@@ -382,17 +382,17 @@ def test_a_slot_without_a_device_or_a_sign_of_life_starts_nothing(monkeypatch: p
     bays = Bays(1)
     then = time.time() - SILENT_S - 5
     monkeypatch.setattr(time, "time", lambda: then)
-    silent = bays.ads([phone("R3CX")], VERSION, "server").replace("- slot1\n", "")
+    silent = bays.ads([phone("R3CX")], VERSION).replace("- slot1\n", "")
     monkeypatch.undo()
     assert not matches(START, silent, ANA, need)
-    assert not matches(START, bays.ads([], VERSION, "server").replace("- slot1\n", ""), ANA, "true")
+    assert not matches(START, bays.ads([], VERSION).replace("- slot1\n", ""), ANA, "true")
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() and len(text) < 300], ids=lambda text: text[:12])
 def test_a_job_for_a_device_of_any_name_goes_there_and_nowhere_else(text: str) -> None:
     need = device_need(text)
     job: dict[str, str | int] = {"QuadbenchJob": 1, "QuadbenchNeed": encoded(need), "QuadbenchOwner": encoded(text)}
-    here, there = (Bays(1).ads([hostile(name)], VERSION, "s").replace("- slot1\n", "") for name in (text, f"{text}x"))
+    here, there = (Bays(1).ads([hostile(name)], VERSION).replace("- slot1\n", "") for name in (text, f"{text}x"))
     assert matches(START, here, job, requirement(need, VERSION))
     assert not matches("true", there, job, requirement(need, VERSION))
     assert not matches(START, there, job, "true")

@@ -117,7 +117,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     """What reads it elsewhere asks for nothing of the user's: it hands it on to children, or sets what libraries read."""
     root = Path(quadbench.__path__[0])
     others = {"cli/__init__.py", "compile/litert.py", "devices/process_marks.py", "host.py", "spec/variables.py"}
-    others |= {f"dispatch/{name}.py" for name in ("attempt_client", "attempt_server")} | {"farm/condor.py"}
+    others |= {"farm/condor.py"}
     readers = {str(path.relative_to(root)) for path in root.rglob("*.py") if "os.environ" in path.read_text()}
     assert readers == others
 

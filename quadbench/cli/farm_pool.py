@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, duration_s, split_list, whole_number
-from quadbench.dispatch import attempt_client
 from quadbench.errors import UserError
 from quadbench.farm.condor import pool_folder, this_pool
 from quadbench.farm.pool_check import check_pool
@@ -91,7 +90,9 @@ def _add_host_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_attempt(options: Options) -> int:
-    return attempt_client.main([options.order])
+    from quadbench.dispatch.attempt import make_attempt
+
+    return make_attempt(options.order)
 
 
 def run_init(options: Options) -> int:

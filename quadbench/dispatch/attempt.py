@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from logging.handlers import WatchedFileHandler
@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 
 def make_attempt(path: str) -> int:
     """Execute the job whose ad is the file `path`. Return 0 if it is done, 65 if it failed for good, 75 if it is tried again."""
+    with suppress(PermissionError):  # a session's first process has a group of its own already
+        os.setpgid(0, 0)
     try:
         start, address, results = read_order(Path(path))
         layout = Layout(results)

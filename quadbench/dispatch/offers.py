@@ -22,7 +22,6 @@ from quadbench.devices.lab.inventory import READY, Inventory, Sighting
 from quadbench.devices.lab.lease import Claims
 from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.devices.lab.overview import FarmPhone, merged, sighting_of
-from quadbench.dispatch.attempt_server import serving_attempts
 from quadbench.dispatch.demands import BUILD, compile_capability
 from quadbench.errors import QuadbenchError, StorageError, UserError
 from quadbench.farm.job_status import last_jobs
@@ -81,13 +80,12 @@ class HostBays:
 
 
 def describe_host(host: HostBays, slots: int, version: str) -> None:
-    """Print the ads of this host's slots every ten seconds, until the startd ends this process. Meanwhile, serve attempts."""
+    """Print the ads of this host's slots every ten seconds, until the startd ends this process."""
     bays = Bays(slots)
-    with serving_attempts() as server:
-        while True:
-            sys.stdout.write(bays.ads(host.now(), version, server, host.database, store_name()))
-            sys.stdout.flush()
-            time.sleep(_LOOK_S)
+    while True:
+        sys.stdout.write(bays.ads(host.now(), version, host.database, store_name()))
+        sys.stdout.flush()
+        time.sleep(_LOOK_S)
 
 
 def capabilities() -> tuple[str, ...]:

@@ -116,10 +116,10 @@ class Bays:
         self._count = count
         self._names: dict[int, str] = {}
 
-    def ads(self, bays: Iterable[Bay], version: str, server: str, database: str = "", store: str = "") -> str:
+    def ads(self, bays: Iterable[Bay], version: str, database: str = "", store: str = "") -> str:
         """Return the ads of all slots, in the form that startd cron jobs print. A slot without a device starts no job.
 
-        `server`, `database` and `store` are the names of the host's attempt server, database and store. If there are more devices
+        `database` and `store` are the names of the host's database and store. If there are more devices
         than slots, the ads name those without one.
         """
         by_name = {bay.name: bay for bay in bays}
@@ -135,7 +135,7 @@ class Bays:
         for number in range(1, self._count + 1):
             name = self._names.get(number, "")
             gone = Bay(name=name, address="", serves=frozenset(), why_not=f"{name} is gone" if name else "it has no device")
-            host = {"QuadbenchVersion": one_line(version), "QuadbenchServer": one_line(server), "SlotProblem": problem}
+            host = {"QuadbenchVersion": one_line(version), "SlotProblem": problem}
             host |= {"QuadbenchDatabase": one_line(database) or None, "QuadbenchStore": one_line(store) or None}
             lines = {"SlotId": number, "SlotSeen": int(time.time()), **host, **_ad(by_name.get(name, gone))}
             ads.append("".join(f"{key} = {_literal(value)}\n" for key, value in lines.items()) + f"- slot{number}\n")

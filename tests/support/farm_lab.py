@@ -1,7 +1,6 @@
 """Farm lab: a lab, PostgreSQL and S3 on its switch -> a farm: a pool with its head there, a results folder on each host."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -17,15 +16,13 @@ import pytest
 from quadbench.farm.dag import submit_dag
 from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.farm.jobs import FarmJobs
-from quadbench.host import python_module
 from quadbench.results.documents import document_text
 from quadbench.results.engine import open_engine
 from support.lab import Host, Lab, inside
 from support.lab_pool import LabPool, lab_pool
 from support.postgresql_server import PostgresqlServer
 from support.s3_server import S3Server
-from support.scripted_host import VERSION
-from support.scripted_jobs import SCRIPT, Script
+from support.scripted_jobs import SCRIPT, VERSION, Script, scripted_settings
 from support.stored_records import query
 
 LEASE_S = 4.0  # that of a lab is thirty times as short as a farm's, and so are the times after which a connection counts as lost
@@ -73,11 +70,10 @@ class FarmLab:
 
     def start_scripted(self, host: Host, count: int, seconds: float, version: str = VERSION) -> subprocess.Popen[bytes]:
         """Start a host of the pool with so many phones, which does scripted jobs of so many seconds."""
-        program = self.folder / f"{host.name}-slots"
-        command = shlex.join(python_module("support.scripted_host", str(count), version))
-        program.write_text(f"#!/bin/sh\nexec {command} 2>>{self.folder / host.name}.log\n")
-        program.chmod(0o700)
-        self.pool.set_up(host, "--slots", str(count), settings={"STARTD_CRON_QUADBENCH_EXECUTABLE": str(program)})
+        home = self.pool.condor(host).configuration.parent
+        home.mkdir(parents=True, exist_ok=True)
+        settings = scripted_settings(home, self.folder / f"{host.name}.log", count, version)
+        self.pool.set_up(host, "--slots", str(count), settings=settings)
         return self.pool.start(host, {SCRIPT: document_text(Script(seconds=seconds))})
 
     def start_quadbench(self, host: Host, *words: object, results: Path) -> subprocess.Popen[bytes]:

@@ -4,7 +4,6 @@ Root's pool runs in a user namespace, where root is called nobody, and in a proc
 """
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -22,12 +21,11 @@ from quadbench.farm.condor import Condor
 from quadbench.farm.dag import submit_dag
 from quadbench.farm.job import Job, NewJob
 from quadbench.farm.jobs import FarmJobs
-from quadbench.host import find_program, python_module
+from quadbench.host import find_program
 from quadbench.results.documents import document_text
 from quadbench.results.engine import open_engine
 from support.lab_pool import AS_NOBODY, OF_ITS_OWN, QUICK
-from support.scripted_host import VERSION
-from support.scripted_jobs import SCRIPT, Script
+from support.scripted_jobs import SCRIPT, VERSION, Script, scripted_settings
 
 OWNER = "ana"
 _PATIENCE_S = 60.0
@@ -106,12 +104,7 @@ def personal_pool(folder: Path, phones: int, script: Script) -> Iterator[Persona
     pool = PersonalPool(folder, {**left, **own, "QUADBENCH_LEASE_S": "4"})
     home = pool.condor.configuration.parent
     home.mkdir(parents=True)
-    program = home / "scripted"
-    program.write_text(
-        f"#!/bin/sh\nexec {shlex.join(python_module('support.scripted_host', str(phones)))} 2>>{folder}/host.log\n"
-    )
-    program.chmod(0o700)
-    settings = {**QUICK, "STARTD_CRON_QUADBENCH_EXECUTABLE": str(program)}
+    settings = {**QUICK, **scripted_settings(home, folder / "host.log", phones)}
     (home / "condor_config.local").write_text("".join(f"{name} = {text}\n" for name, text in settings.items()))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -1,7 +1,9 @@
-"""Scripted jobs: attempts that lease a device, are at it for a while, store one record and end, without any device."""
+"""Scripted jobs: a host whose phones are always there and nobody's; attempts lease one for a while and store one record."""
 
 import logging
 import os
+import shlex
+import sys
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -16,6 +18,8 @@ from quadbench.errors import AttemptOverError, LeaseError, QuadbenchError, Stora
 from quadbench.farm.dag import TRY_AGAIN
 from quadbench.farm.job import Job
 from quadbench.farm.jobs import FarmJobs, locked_attempt
+from quadbench.farm.slots import Bay, Bays, needs_served
+from quadbench.host import host_name, python_module
 from quadbench.results.documents import adapter_of
 from quadbench.results.engine import database_of, open_engine
 from quadbench.results.layout import Layout
@@ -23,6 +27,7 @@ from quadbench.results.records import Guard, RecordStore
 from support.stored_records import record
 
 SCRIPT = "QUADBENCH_TEST_SCRIPT"  # the environment variable that brings an attempt its script
+VERSION = "1"
 _BEATS = 4  # signs of life in the time of a lease, as a run gives them
 
 log = logging.getLogger("quadbench")
@@ -90,3 +95,41 @@ def make_attempt(path: str) -> int:
     except QuadbenchError as error:
         log.warning("failed: %s", error)
         return TRY_AGAIN
+
+
+def phones(count: int, name: str) -> list[Bay]:
+    """Return the bays of so many phones, one as the other."""
+    bays = []
+    for number in range(count):
+        labels = {"name": f"s25@{name}-{number}", "profile": "s25", "serial": f"{name}-{number}"}
+        serial = labels["serial"]
+        bays.append(Bay(name=serial, address=labels["name"], serves=needs_served(serial, labels), labels=labels))
+    return bays
+
+
+def describe_host(count: str, version: str) -> None:
+    """Print the ads of a host with so many phones every second, as `farm host` does."""
+    bays, mine = Bays(int(count)), phones(int(count), host_name())
+    while True:
+        sys.stdout.write(bays.ads(mine, version))
+        sys.stdout.flush()
+        time.sleep(1)
+
+
+def scripted_settings(folder: Path, log: Path, count: int, version: str = VERSION) -> dict[str, str]:
+    """Return HTCondor's settings of a host with so many phones and scripted attempts. Write the two programs into `folder`."""
+    describe = shlex.join(python_module(__name__, str(count), version))
+    attempt = shlex.join(python_module(__name__))  # in place of Python: the sixth word is the file of the job's ad
+    for name, command in (("slots", f"exec {describe} 2>>{log}"), ("attempt", f'exec {attempt} "$6" 2>>{log}')):
+        (folder / f"scripted-{name}").write_text(f"#!/bin/sh\n{command}\n")
+        (folder / f"scripted-{name}").chmod(0o700)
+    slots, python = folder / "scripted-slots", folder / "scripted-attempt"
+    return {"STARTD_CRON_QUADBENCH_EXECUTABLE": str(slots), "QuadbenchPython": f'"{python}"'}
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case [count, version]:
+            describe_host(count, version)
+        case [path]:
+            raise SystemExit(make_attempt(path))
