@@ -122,7 +122,7 @@ def attempt(engine: sa.Engine, new: Job, seat: str) -> None:
     """Begin and finish a job, with a lease and launches, by the transactions of `quadbench farm attempt`."""
     jobs, leases, inventory = FarmJobs(engine), Leases(engine), Inventory(engine)
     job = jobs.begin(Start(job=new.id, run=new.run_id, number=1, seat=seat, host="host0"))
-    answers(engine, [other for other in listed_jobs(engine, job.run_id).jobs if other.id in job.after])
+    answers(engine, [other for other in listed_jobs(engine, job.run_id) if other.id in job.after])
     lease = leases.take(seat, OWNER, "a job")
     with closing(RecordStore(engine)) as records:
         for launch in range(LAUNCHES):

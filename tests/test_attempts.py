@@ -91,7 +91,7 @@ def test_the_exit_code_says_what_came_of_a_job_also_to_a_start_after_its_end(
     first = attempt.make_attempt(str(write_ads(tmp_path, job.id, 1)))
     assert first == JOB_FAILED  # no store is named, which no later start mends
     assert user_and_host() == job.owner
-    (read,), (only,) = (list(part) for part in (job_with_attempts(engine, job.id)[0].jobs, job_with_attempts(engine, job.id)[1]))
+    read, (only,) = job_with_attempts(engine, job.id)
     assert (read.state, read.attempt, only.host, only.seat) == (JobState.FAILED, 1, "lab-1", "phone")
     assert "no store is named" in (only.reason or "")
     assert "no store is named" in (tmp_path / "results" / attempt.LOG_NAME).read_text()

@@ -25,7 +25,6 @@ from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
 from quadbench.errors import ArtifactError, DeviceNotFoundError, UserError
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
-from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.slots import Bay, needs_served
 from quadbench.farm.store.artifacts import send
 from quadbench.farm.store.launches import send_launch
@@ -180,12 +179,6 @@ def test_a_recipe_for_another_host_has_the_whole_paths_of_its_files(tmp_path: Pa
     assert load_text(whole_text(bare), "it", Recipe) == bare
 
 
-def test_a_run_whose_rows_are_all_damaged_is_refused_by_what_is_wrong_with_them(tmp_path: Path) -> None:
-    read = ReadJobs(jobs=[], faults={7: "job 7 of run 'r' holds what quadbench does not write: kind"})
-    with raising(ArtifactError, 7, "r"):
-        gathered("r", read, {}, open_store(tmp_path), Layout(tmp_path))
-
-
 def test_a_run_of_several_devices_keeps_what_befell_each_and_goes_on_where_one_had_no_time() -> None:
     whole = RunFile(run_id="r", bundle="b", deployments=(), is_ended=True)
     lost, again = Retry(address="s25-1", reason="gone", away_s=2.0), Retry(address="s25-2", reason="gone", away_s=3.0)
@@ -213,7 +206,7 @@ def test_of_a_job_that_failed_the_run_says_why_and_can_go_on_where_it_has_launch
     ]
     begun = new_run_file("r", {"s25": bundle}, terms, deployments=(), planned={Variant.SHARED: 2}, devices=(whole,))
     part = as_json(MeasureAnswer(part=replace(begun, is_ended=True)))
-    outcome = gathered("r", ReadJobs(jobs=jobs, faults={}), {0: part}, store, there)
+    outcome = gathered("r", jobs, {0: part}, store, there)
     reasons = {
         lost.address: "job 1 failed: no answer. Hint: quadbench farm logs 1",
         "device s25-3": "job 2 was cancelled by ana@lab. Hint: quadbench farm logs 2",
@@ -246,7 +239,7 @@ def test_a_fetched_run_whose_pictures_are_damaged_in_the_store_is_no_success_and
     order = MeasureOrder(name="mine", bundles={"s25": bundle.artifact.digest}, terms=terms, conduct=DEFAULT_RUN)
     job = job_of(NewJob(kind=JobKind.MEASURE, needs="device s25-3", payload=as_json(order)))
     begun = new_run_file("r", {"s25": bundle}, terms, deployments=(), planned={Variant.SHARED: 3}, devices=(DEVICE,))
-    done = ReadJobs(jobs=[replace(job, id=0, state=JobState.DONE, seat="s25-1")], faults={})
+    done = [replace(job, id=0, state=JobState.DONE, seat="s25-1")]
     outcome = gathered("r", done, {0: as_json(MeasureAnswer(part=replace(begun, is_ended=True)))}, store, there)
     assert outcome.exit_code == ArtifactError.exit_code
     (failure,) = outcome.failures.values()

@@ -1,7 +1,6 @@
 """`quadbench farm`: what waits, what runs and what is wrong is said, whatever the database holds and the pool answers."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +11,9 @@ from support.sentences import reads, says
 from support.stored_records import query
 
 from quadbench.cli import main
-from quadbench.errors import ArtifactError, QuadbenchError, ServiceError, UserError
+from quadbench.errors import QuadbenchError, ServiceError, UserError
 from quadbench.farm.job import JobKind, JobState, NewJob
-from quadbench.farm.job_status import job_counts, job_with_attempts
+from quadbench.farm.job_status import job_with_attempts
 from quadbench.farm.jobs import FarmJobs, Start
 from quadbench.farm.slots import Bay, capability_need, device_need
 from quadbench.results.engine import DATABASE_VARIABLE, Source, open_engine
@@ -242,7 +241,7 @@ def test_nothing_is_cancelled_while_the_pool_does_not_answer_or_refuses(
     for what in (str(waiting), str(running), "run-a"):
         code, _, err = said("cancel", what)
         assert (code, error.message in err) == (error.exit_code, True)
-    jobs = [job_with_attempts(engine, job)[0].jobs[0] for job in (waiting, running)]
+    jobs = [job_with_attempts(engine, job)[0] for job in (waiting, running)]
     assert [(job.state, job.is_stopping) for job in jobs] == [(JobState.WAITING, False), (JobState.RUNNING, False)]
 
 
@@ -269,66 +268,3 @@ def test_what_is_not_there_is_named(engine: sa.Engine, pool: ScriptedPool, said:
         code, _, err = said(*words)
         assert (code, reason in err) == (2, True), (words, err)
     assert pool.removed == []
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("UPDATE jobs SET state = 'sleeping'", (2, "sleeping")),
-        ("UPDATE jobs SET payload = '{'", ("run-a",)),
-        ("UPDATE jobs SET attempt = -1", ("-1", 0, 3)),
-    ],
-)
-def test_what_is_wrong_in_the_database_is_named_and_all_else_is_shown(
-    change: str, reason: tuple[object, ...], database: Source, engine: sa.Engine, said: Said
-) -> None:
-    submit(engine, BUILD, NewJob(kind=JobKind.COMPILE, needs="x", after=(0,)))
-    query(database, change)
-    code, out, err = said("status")
-    assert code == ArtifactError.exit_code
-    assert out.startswith("jobs: ")
-    says(err, *reason)
-    for words in (("jobs",), ("jobs", "run-a"), ("logs", "1"), ("status", "--json"), ("cancel", "run-a")):
-        assert said(*words)[0] in (0, 3)
-
-
-COLUMNS = ["submitted_at", "owner", "started_at", "is_stopping", "reason", "needs", "version", "state"]
-VALUES = ("x'00ff'", "'yesterday'", "-1e300")
-
-
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        *((column, VALUES[number % 3 :][:1]) for number, column in enumerate(COLUMNS)),
-        *(pytest.param(column, VALUES, marks=pytest.mark.slow) for column in COLUMNS),
-    ],
-)
-def test_a_value_of_no_type_ends_no_command_in_a_traceback(
-    column: str,
-    values: tuple[str, ...],
-    pool: ScriptedPool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """SQLite alone takes any value anywhere."""
-    database = tmp_path / "any.sqlite"
-    monkeypatch.setenv(DATABASE_VARIABLE, str(database))
-    engine = open_engine(database)
-    first, _ = submit(engine, BUILD, BUILD)
-    begin(engine, first)
-    for value in values:
-        query(database, f"UPDATE jobs SET {column} = {value}")
-        query(database, f"UPDATE attempts SET started_at = {value}, ended_at = {value}, reason = {value}, host = {value}")
-        for words in (("status",), ("jobs",), ("logs", "1"), ("status", "--json"), ("cancel", "1"), ("cancel", "run-a")):
-            assert main(["farm", *words]) in (0, 2, 3)
-    engine.dispose()
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.slow)])
-def test_a_status_of_many_jobs_is_read_in_seconds(count: int, engine: sa.Engine) -> None:
-    submit(engine, *[BUILD] * count)
-    began = time.monotonic()
-    assert job_counts(engine).states == {"waiting": count}
-    assert time.monotonic() - began < 30

@@ -293,13 +293,6 @@ def test_a_job_is_cancelled_later_where_another_process_holds_the_database(
     engine.dispose()
 
 
-def test_a_job_that_is_gone_or_damaged_is_not_waited_for(
-    launcher: FarmLauncher, side: SideSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def damage() -> None:
-        with begin_write(launcher.farm.engine) as connection:
-            connection.execute(sa.text("UPDATE jobs SET owner = '' WHERE kind = 'compare'"))
-
-    says(launched(replace(launcher, observer=Acting(damage)), side, budget=None, short=side)["short"])
+def test_a_job_that_is_gone_is_not_waited_for(launcher: FarmLauncher, side: SideSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FarmLauncher, "_submit", lambda *_: {})
     says(launched(launcher, side, budget=None, short=side)["short"])

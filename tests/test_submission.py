@@ -53,7 +53,7 @@ def farm(engine: sa.Engine, pool: ScriptedPool, tmp_path: Path) -> Farm:
 
 
 def stored(engine: sa.Engine) -> list[Job]:
-    return list(listed_jobs(engine).jobs)
+    return list(listed_jobs(engine))
 
 
 def test_a_run_is_stored_with_its_owner_and_sent_as_one_dag(farm: Farm, pool: ScriptedPool) -> None:
@@ -184,7 +184,7 @@ def test_a_bundle_is_sent_to_the_store_and_measured_on_a_device_of_the_pool(
     bundle = write_shared_bundle(Layout(tmp_path / "here"))
     run_id = submit_bundle(bundle, RunSettings(), Request(words=("R1",), priority=-3), farm)
     assert keys(farm.store)
-    kinds = [(job.run_id, job.kind, job.needs, job.priority) for job in listed_jobs(farm.engine, run_id).jobs]
+    kinds = [(job.run_id, job.kind, job.needs, job.priority) for job in listed_jobs(farm.engine, run_id)]
     assert kinds == [
         (run_id, JobKind.COMPILE, capability_need(COMPILES), -3),
         (run_id, JobKind.MEASURE, device_need("R1"), -3),

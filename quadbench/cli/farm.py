@@ -12,7 +12,7 @@ from quadbench.cli import farm_pool
 from quadbench.cli.console import print_error, print_json, print_rows, print_text
 from quadbench.cli.device_options import add_devices, add_run_options
 from quadbench.cli.options import Options, Subparsers, add_action, add_full, add_group, whole_number
-from quadbench.errors import ArtifactError, QuadbenchError
+from quadbench.errors import QuadbenchError
 from quadbench.farm.condor import Ad, this_pool
 from quadbench.farm.dag import cancel_job, cancel_run, settle
 from quadbench.farm.job import Job, JobState
@@ -73,13 +73,13 @@ def run_fetch(options: Options) -> int:
 def run_status(options: Options) -> int:
     with open_farm_database(options.layout) as engine:
         slots, shares, problem = _asked_pool(engine)
-        counts, jobs = job_counts(engine), listed_jobs(engine).jobs
+        counts, jobs = job_counts(engine), listed_jobs(engine)
     waiting = [job for job in jobs if job.state is JobState.WAITING][:_MOST_WAITING]
     reasons = {job.id: "the pool cannot be asked" if problem else _why_waits(job, jobs, slots) for job in waiting}
     if options.json:
         told = {"slots": slots, "shares": shares, "waits": reasons, "problem": problem and str(problem)}
         print_json({"schema_version": 2, **asdict(counts), **told})
-        return _fault_exit_code(counts.faults, problem)
+        return _problem_exit_code(problem)
     states = ", ".join(f"{counts.states.get(state.value, 0)} {state.value}" for state in JobState)
     oldest_s = counts.oldest_waits_s
     print_text(f"jobs: {states}{'' if oldest_s is None else f'; the oldest has waited for {oldest_s / 60:.0f} min'}")
@@ -99,7 +99,7 @@ def run_status(options: Options) -> int:
     _print(("host that builds", "quadbench", "takes", "state"), list(map(_room_words, rooms)))
     if not devices and not problem:
         print_text("no devices; a host reports its devices some seconds after its start: quadbench farm check")
-    return _fault_exit_code(counts.faults, problem)
+    return _problem_exit_code(problem)
 
 
 def _asked_pool(engine: sa.Engine) -> tuple[list[Slot], list[Ad], QuadbenchError | None]:
@@ -114,34 +114,32 @@ def _asked_pool(engine: sa.Engine) -> tuple[list[Slot], list[Ad], QuadbenchError
 
 def run_jobs(options: Options) -> int:
     with open_db(options.layout, open_for_reading) as engine:
-        read = listed_jobs(engine, options.run_id)
+        jobs = listed_jobs(engine, options.run_id)
     if options.json:
-        print_json(read.jobs)
-    elif read.jobs:
-        lost = _lost(read.jobs)
+        print_json(jobs)
+    elif jobs:
+        lost = _lost(jobs)
         columns = ("job", "run", "kind", "needs", "owner", "state", "attempt", "where", "reason")
-        _print(columns, [_job_words(job, lost) for job in read.jobs])
-    elif not read.faults:
+        _print(columns, [_job_words(job, lost) for job in jobs])
+    else:
         print_text("no jobs")
-    if len(read.jobs) == MOST_LISTED:
+    if len(jobs) == MOST_LISTED:
         print_error(f"only {MOST_LISTED} jobs are listed")
-    return _fault_exit_code(list(read.faults.values()))
+    return 0
 
 
 def run_logs(options: Options) -> int:
     with open_db(options.layout, open_for_reading) as engine:
-        read, attempts = job_with_attempts(engine, options.job)
+        job, attempts = job_with_attempts(engine, options.job)
     if options.json:
-        print_json({"job": read.jobs, "attempts": attempts})
-        return _fault_exit_code(list(read.faults.values()))
-    for job in read.jobs:
-        print_text(
-            f"job {job.id} of run {job.run_id} ({job.kind.value}, {job.needs}) of {job.owner} is {_state(job, _lost([job]))}"
-        )
-        if job.reason:
-            print_text(one_line(job.reason))
-        if job.state is JobState.WAITING and job.after:
-            print_text(f"job {job.id} begins after {', '.join(f'job {needed}' for needed in job.after)}")
+        print_json({"job": [job], "attempts": attempts})
+        return 0
+    state = _state(job, _lost([job]))
+    print_text(f"job {job.id} of run {job.run_id} ({job.kind.value}, {job.needs}) of {job.owner} is {state}")
+    if job.reason:
+        print_text(one_line(job.reason))
+    if job.state is JobState.WAITING and job.after:
+        print_text(f"job {job.id} begins after {', '.join(f'job {needed}' for needed in job.after)}")
     rows = [
         (str(past.number), past.host, past.seat, _time(past.started_at), _time(past.ended_at), past.reason or _NONE)
         for past in attempts
@@ -150,7 +148,7 @@ def run_logs(options: Options) -> int:
     for past in attempts:
         if past.lines:
             print_text(f"attempt {past.number} logged:\n{past.lines}")
-    return _fault_exit_code(list(read.faults.values()))
+    return 0
 
 
 def run_cancel(options: Options) -> int:
@@ -176,10 +174,10 @@ def run_cancel(options: Options) -> int:
     return 0
 
 
-def _fault_exit_code(faults: Sequence[str], problem: QuadbenchError | None = None) -> int:
-    for fault in (str(problem), *faults) if problem else faults:
-        print_error(fault)
-    return ArtifactError.exit_code if faults else problem.exit_code if problem else 0
+def _problem_exit_code(problem: QuadbenchError | None) -> int:
+    if problem:
+        print_error(str(problem))
+    return problem.exit_code if problem else 0
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -190,9 +190,9 @@ def fetch_run(run_id: str, layout: Layout, observer: Observer) -> "RunOutcome":
     from quadbench.farm.job_status import answers
 
     with open_farm(layout) as farm:
-        read = wait_for(run_id, farm, observer)
+        jobs = wait_for(run_id, farm, observer)
         observer.stage_step("fetch", run_id)
-        return gathered(run_id, read, answers(farm.engine, read.jobs), farm.store, layout)
+        return gathered(run_id, jobs, answers(farm.engine, jobs), farm.store, layout)
 
 
 def _url(text: str) -> str:

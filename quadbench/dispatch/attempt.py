@@ -159,7 +159,7 @@ def _made(job: Job, address: str, layout: Layout, engine: sa.Engine, guard: Guar
     jobs = FarmJobs(engine)
     try:
         host = Host(layout=layout, store=required_store(), observer=LogObserver(), guard=guard)
-        run = listed_jobs(engine, job.run_id).jobs
+        run = listed_jobs(engine, job.run_id)
         needed = [other for other in run if other.id in job.after and other.kind is JobKind.COMPILE]
         raw = answers(engine, needed)
         answer = do(job, [answer_of(other, raw.get(other.id), CompileAnswer) for other in needed], address, host)

@@ -13,7 +13,6 @@ from quadbench.dispatch.submission import Farm
 from quadbench.errors import ArtifactError, JobFailedError, QuadbenchError
 from quadbench.farm.dag import settle
 from quadbench.farm.job import Job, JobKind, JobState
-from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.store.artifacts import fetch
 from quadbench.farm.store.launches import fetch_run
@@ -32,7 +31,7 @@ _SETTLE_S = 20.0
 log = logging.getLogger(__name__)
 
 
-def wait_for(run_id: str, farm: Farm, observer: Observer) -> ReadJobs:
+def wait_for(run_id: str, farm: Farm, observer: Observer) -> list[Job]:
     """Wait until all jobs of a run have ended, and return them. Progress is reported to the observer."""
     told, looked_at = "", -math.inf
     while True:
@@ -42,18 +41,17 @@ def wait_for(run_id: str, farm: Farm, observer: Observer) -> ReadJobs:
                 settle(farm.engine, farm.pool)
             except QuadbenchError as error:
                 log.warning("whether all jobs are still in the pool's queue is not known: %s", error)
-        read = listed_jobs(farm.engine, run_id)
-        jobs = read.jobs
+        jobs = listed_jobs(farm.engine, run_id)
         ended = sum(job.state.is_end for job in jobs)
         running = ", ".join(f"{job.kind} at {job.seat}" for job in jobs if job.state is JobState.RUNNING)
         if (text := f"{ended} of {plural(len(jobs), 'job')} ended; {running or 'none'} running") != told:
             observer.stage_step("farm", told := text)
         if ended == len(jobs):
-            return read
+            return jobs
         time.sleep(_LOOK_S)
 
 
-def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
+def gathered(run_id: str, jobs: Sequence[Job], raw: Mapping[int, Any], store: Store, layout: Layout) -> RunOutcome:
     """Fetch a run's launch files and write its run file and report. Return a RunOutcome. `raw` maps job id to JSON result.
 
     The run file has the reasons of failed jobs. Such a device's part can be resumed if some of its launches are stored.
@@ -62,11 +60,10 @@ def gathered(run_id: str, read: ReadJobs, raw: Mapping[int, Any], store: Store, 
         JobFailedError: nothing was measured; the message is that of the first failed job.
         StorageError, ArtifactError: the store or the results folder cannot be used, or stored data is damaged.
     """
-    measured = [job for job in read.jobs if job.kind is JobKind.MEASURE]
+    measured = [job for job in jobs if job.kind is JobKind.MEASURE]
     parts = [answer_of(job, raw.get(job.id), MeasureAnswer).part for job in measured if job.state is JobState.DONE]
     broken = {job.seat or job.needs: job for job in measured if job.state is not JobState.DONE}
     failures: dict[str, QuadbenchError] = {name: _failure(job) for name, job in broken.items()}
-    failures |= {f"job {job_id}": ArtifactError(fault) for job_id, fault in read.faults.items()}
     if not parts:
         raise next(iter(failures.values()), JobFailedError(f"run {run_id} has no measurement"))
     orders = [order for order in map(order_of, measured) if isinstance(order, MeasureOrder)]

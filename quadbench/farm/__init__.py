@@ -7,7 +7,6 @@ pool_setup.py  configuration, signing key, tokens and systemd unit of a machine'
 tokens.py      a user's tokens of a pool, and what is wrong with each
 pool_check.py  what is wrong with a pool, and cures
 job.py         a job's states and the rules of their changes
-job_rows.py    jobs as database rows; damaged rows
 jobs.py        jobs in the database: submit, begin, finish, fail, cancel, settle
 job_status.py  counts of jobs, a run's jobs, attempts, results and logs
 store/         bundles, kits and launch files shared by hosts

@@ -17,9 +17,8 @@ import sqlalchemy as sa
 from quadbench.errors import UserError, quote
 from quadbench.farm.condor import Condor, quoted
 from quadbench.farm.job import Job
-from quadbench.farm.job_rows import job_query
 from quadbench.farm.job_status import listed_jobs
-from quadbench.farm.jobs import FarmJobs
+from quadbench.farm.jobs import FarmJobs, job_query
 from quadbench.farm.pool_setup import filled
 from quadbench.farm.slots import encoded, requirement
 from quadbench.results.engine import begin_read

@@ -16,7 +16,6 @@ from quadbench.errors import quote
 MOST_PRIORITY = 100  # the range is from -100 to 100
 MOST_ATTEMPTS = 100
 MOST_PAYLOAD_BYTES = 65_536
-MOST_ANSWER_BYTES = 2**20
 _MOST_TEXT = 300  # limit for text fields, in characters
 
 

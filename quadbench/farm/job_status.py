@@ -4,6 +4,7 @@ All raise StorageError if the database cannot be read, and ArtifactError if it i
 raise UnknownNameError if there is none.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
-from quadbench.farm.job import MOST_ANSWER_BYTES, OPEN, Job, JobState
-from quadbench.farm.job_rows import ReadJobs, job_query, json_of, read_jobs, time_of
-from quadbench.results.engine import begin_read, database_now, database_of, name_of, open_db, schema_of, source_name
+from quadbench.errors import UnknownNameError, UserError
+from quadbench.farm.job import OPEN, Job, JobState
+from quadbench.farm.jobs import job_query, read_jobs
+from quadbench.results.engine import begin_read, database_now, database_of, open_db, schema_of, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.schema import AttemptRow, JobRow
 
@@ -26,12 +27,11 @@ _MOST_LINES_CHARACTERS = 200_000  # limit for an attempt's log
 
 @dataclass(frozen=True, kw_only=True)
 class JobCounts:
-    """Job statistics: jobs by state, unfinished jobs by owner and state, longest wait in seconds, and error messages."""
+    """Job statistics: jobs by state, unfinished jobs by owner and state, and longest wait in seconds."""
 
     states: Mapping[str, int]
     owners: Mapping[str, Mapping[str, int]]
     oldest_waits_s: float | None
-    faults: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class PastAttempt:
     number: int
     host: str
     seat: str
-    started_at: datetime | None
+    started_at: datetime
     ended_at: datetime | None
     reason: str | None
     lines: str
@@ -58,7 +58,7 @@ def open_farm_database(layout: Layout) -> Iterator[sa.Engine]:
 
 
 def job_counts(engine: sa.Engine) -> JobCounts:
-    """Return statistics of the jobs. `faults` lists unknown states and errors of damaged rows of the 1000 oldest open jobs."""
+    """Return statistics of the jobs."""
     with begin_read(engine) as connection:
         states, owners = dict[str, int](), dict[str, dict[str, int]]()
         counting = sa.select(JobRow.owner, JobRow.state, sa.func.count()).group_by(JobRow.owner, JobRow.state)
@@ -66,26 +66,22 @@ def job_counts(engine: sa.Engine) -> JobCounts:
             states[str(state)] = states.get(str(state), 0) + count
             if state in OPEN:
                 owners.setdefault(str(owner), {})[str(state)] = count
-        waiting = sa.select(sa.type_coerce(sa.func.min(JobRow.submitted_at), sa.types.NULLTYPE))
-        oldest = time_of(connection.scalar(waiting.where(JobRow.state == JobState.WAITING.value)))
+        waiting = sa.select(sa.func.min(JobRow.submitted_at)).where(JobRow.state == JobState.WAITING.value)
+        oldest = connection.scalar(waiting)
         oldest_s = (database_now(connection) - oldest).total_seconds() if oldest else None
-        strange = states.keys() - {state.value for state in JobState}
-        faults = [f"{states[state]} jobs have state '{state}', which nobody looks at" for state in sorted(strange)]
-        open_jobs = sa.select(JobRow).where(JobRow.state.in_(OPEN)).order_by(JobRow.id).limit(MOST_LISTED)
-        faults += read_jobs(connection, open_jobs).faults.values()
-    return JobCounts(states=states, owners=owners, oldest_waits_s=oldest_s, faults=faults)
+    return JobCounts(states=states, owners=owners, oldest_waits_s=oldest_s)
 
 
-def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> ReadJobs:
+def listed_jobs(engine: sa.Engine, run_id: str | None = None) -> list[Job]:
     """Return a run's first 1000 jobs in order of id. If `run_id` is None, return the last 1000 jobs of all runs, latest first."""
     query = sa.select(JobRow).limit(MOST_LISTED)
     query = query.order_by(JobRow.id.desc()) if run_id is None else query.where(JobRow.run_id == run_id).order_by(JobRow.id)
     with begin_read(engine) as connection:
-        read = read_jobs(connection, query)
-        if run_id is not None and not read.jobs and not read.faults:
+        jobs = read_jobs(connection, query)
+        if run_id is not None and not jobs:
             latest = sa.select(JobRow.run_id).order_by(JobRow.id.desc()).limit(MOST_LISTED)
             raise UnknownNameError("run of the farm", run_id, sorted({str(name) for name in connection.scalars(latest)})[:20])
-    return read
+    return jobs
 
 
 def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
@@ -100,52 +96,36 @@ def open_runs(engine: sa.Engine) -> dict[str, dict[str, int]]:
     return runs
 
 
-def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[ReadJobs, list[PastAttempt]]:
-    """Return a job (as ReadJobs) and its attempts, oldest first. If the job is damaged, ReadJobs has a message instead of it."""
-    columns = [column for column in AttemptRow.__table__.columns if column.key not in ("answer", "lines")]
-    stored = [sa.type_coerce(column, sa.types.NULLTYPE).label(column.key) for column in columns]
+def job_with_attempts(engine: sa.Engine, job_id: int) -> tuple[Job, list[PastAttempt]]:
+    """Return a job and its attempts, oldest first."""
+    stored = [column for column in AttemptRow.__table__.columns if column.key not in ("job", "answer", "lines")]
     stored.append(sa.func.substr(AttemptRow.lines, 1, _MOST_LINES_CHARACTERS).label("lines"))
     with begin_read(engine) as connection:
-        read = read_jobs(connection, job_query(job_id))
-        if not read.jobs and not read.faults:
+        job = next(iter(read_jobs(connection, job_query(job_id))), None)
+        if job is None:
             raise UnknownNameError("job", str(job_id))
         query = sa.select(*stored).where(AttemptRow.job == job_id).order_by(AttemptRow.number).limit(MOST_LISTED)
-        return read, [_past(row) for row in connection.execute(query).mappings()]
+        return job, [PastAttempt(**row) for row in connection.execute(query).mappings()]
 
 
 def answers(engine: sa.Engine, jobs: Sequence[Job]) -> dict[int, Any]:
     """Return a dict from the id of each finished job to its parsed JSON result. The value is None if no result was stored."""
     done = {job.id: job for job in jobs if job.state is JobState.DONE}
-    columns = AttemptRow.job, AttemptRow.number, sa.func.substr(AttemptRow.answer, 1, MOST_ANSWER_BYTES + 1).label("answer")
+    columns = AttemptRow.job, AttemptRow.number, AttemptRow.answer
     with begin_read(engine) as connection:
         rows = connection.execute(sa.select(*columns).where(AttemptRow.job.in_(done))).all()
-        texts = {row.job: row.answer for row in rows if row.number == done[row.job].attempt}
-    try:
-        return {job: json_of(f"the answer of job {job}", text, MOST_ANSWER_BYTES) for job, text in texts.items()}
-    except ValueError as error:
-        raise ArtifactError(f"{name_of(engine)} is damaged: {error}") from error
+    texts = {row.job: row.answer for row in rows if row.number == done[row.job].attempt}
+    return {job: None if text is None else json.loads(text) for job, text in texts.items()}
 
 
 def last_jobs(engine: sa.Engine, seats: Sequence[str]) -> dict[str, tuple[str, float]]:
     """Return a dict from device name to its last job's files (`affinity`) and the seconds since that job ended, 0 if it runs."""
     latest = sa.select(JobRow.seat, sa.func.max(JobRow.started_at).label("started_at")).where(JobRow.seat.in_(seats))
     last = latest.group_by(JobRow.seat).subquery()
-    columns = JobRow.seat, JobRow.affinity, sa.type_coerce(JobRow.ended_at, sa.types.NULLTYPE).label("ended_at")
+    columns = JobRow.seat, JobRow.affinity, JobRow.ended_at
     query = sa.select(*columns).join(last, sa.and_(JobRow.seat == last.c.seat, JobRow.started_at == last.c.started_at))
     with begin_read(engine) as connection:
         now = database_now(connection)
         rows = connection.execute(query).all()
-    ended = {str(row.seat): (str(row.affinity), time_of(row.ended_at)) for row in rows}
+    ended = {row.seat: (row.affinity, row.ended_at) for row in rows}
     return {seat: (files, max(0.0, (now - at).total_seconds()) if at else 0.0) for seat, (files, at) in ended.items()}
-
-
-def _past(row: Any) -> PastAttempt:
-    return PastAttempt(
-        number=row["number"],
-        host=str(row["host"]),
-        seat=str(row["seat"]),
-        started_at=time_of(row["started_at"]),
-        ended_at=time_of(row["ended_at"]),
-        reason=None if row["reason"] is None else str(row["reason"]),
-        lines=row["lines"] if isinstance(row["lines"], str) else "",
-    )

@@ -6,20 +6,25 @@ All times are the database server's. Every change is one transaction with the jo
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from quadbench.errors import ArtifactError, AttemptOverError, UnknownNameError, UserError
-from quadbench.farm.job import MOST_PAYLOAD_BYTES, OPEN, Job, JobState, NewJob
-from quadbench.farm.job_rows import job_query, read_jobs, row_of, store_changes
-from quadbench.results.engine import begin_read, begin_write, database_now, name_of, upsert
+from quadbench.farm.job import MOST_PAYLOAD_BYTES, OPEN, Job, JobKind, JobState, NewJob
+from quadbench.results.engine import begin_read, begin_write, database_now, upsert
 from quadbench.results.schema import AttemptRow, FenceRow, JobNeedRow, JobRow
 
 _SETTLED_AFTER = timedelta(minutes=5)  # an answer of the pool is older than its jobs by less
 _LOST_HINT = "a host that stood still or was cut off loses its jobs; they are tried again"
 Send = Callable[[Sequence[Job]], object]
+_TABLE = cast(sa.Table, JobRow.__table__)
+_PLAIN = tuple(field.name for field in fields(Job) if field.name not in ("kind", "state", "payload", "after"))
+_CHANGING = ("attempt", "most_attempts", "is_stopping", "seat", "reason", "started_at", "ended_at")
+_MOST_ID = 2**63 - 1
+_BATCH = 500  # ids in one statement
 _NO_SUCCESSOR = "the pool's queue has neither the job nor its run any more"
 
 
@@ -66,14 +71,14 @@ class FarmJobs:
             needs = [{"job": ids[number], "needed": ids[place]} for number, new in enumerate(jobs) for place in set(new.after)]
             if needs:
                 connection.execute(sa.insert(JobNeedRow), needs)
-            stored = read_jobs(connection, sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id)).jobs
+            stored = read_jobs(connection, sa.select(JobRow).where(JobRow.run_id == run_id).order_by(JobRow.id))
         try:
             send(stored)
         except BaseException:
             with suppress(ArtifactError), begin_write(self._engine) as connection:
                 connection.execute(sa.delete(JobRow).where(JobRow.run_id == run_id))
             raise
-        return list(stored)
+        return stored
 
     def begin(self, start: Start) -> Job:
         """Record a start of a job. From now on, earlier starts are refused. Return the job, which runs, or has ended before.
@@ -97,7 +102,7 @@ class FarmJobs:
                 _end_attempt(connection, job, now)
             if job.state is JobState.WAITING:
                 job = job.begun(start.seat, now)
-                store_changes(connection, [job])
+                _store_changes(connection, [job])
                 attempt = {"job": job.id, "number": job.attempt, "host": start.host, "seat": start.seat, "started_at": now}
                 connection.execute(sa.insert(AttemptRow), [attempt])
             return job
@@ -117,24 +122,20 @@ class FarmJobs:
     def cancel(self, job_id: int, reason: str) -> Job:
         """Cancel a waiting job and all jobs that depend on it, or mark a running job as asked to stop. Return the job."""
         with begin_write(self._engine) as connection:
-            read, now = read_jobs(connection, job_query(job_id).with_for_update()), database_now(connection)
-            _fail_damaged(connection, read.faults, now)
-            for job in read.jobs:
+            job, now = _locked(connection, job_id), database_now(connection)
+            if job is not None:
                 return _cancel(connection, job, reason, now)
-        for fault in read.faults.values():
-            raise ArtifactError(f"{name_of(self._engine)} is damaged: {fault}; the job has failed now")
         raise UnknownNameError("job", str(job_id))
 
     def cancel_run(self, run_id: str, reason: str) -> list[Job]:
         """Cancel a run's waiting jobs, and mark its running jobs as asked to stop. Return all these jobs in their new state."""
         with begin_write(self._engine) as connection:
             open_jobs = JobRow.run_id == run_id, JobRow.state.in_(OPEN)
-            read = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
-            if not read.jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
+            jobs = read_jobs(connection, sa.select(JobRow).where(*open_jobs).order_by(JobRow.id).with_for_update())
+            if not jobs and not connection.scalar(sa.select(JobRow.id).where(JobRow.run_id == run_id).limit(1)):
                 raise UnknownNameError("run of the farm", run_id)
             now = database_now(connection)
-            _fail_damaged(connection, read.faults, now)
-            return [_cancel(connection, job, reason, now) for job in read.jobs]
+            return [_cancel(connection, job, reason, now) for job in jobs]
 
     def settle(self, queued_runs: Mapping[str, Collection[int]], pool: str = "") -> list[Job]:
         """Bring a pool's jobs up to date with its queue, which was read less than five minutes ago. Return the changed jobs.
@@ -154,9 +155,8 @@ class FarmJobs:
             is_gone = sa.and_(JobRow.run_id.in_(runs), JobRow.state.in_(OPEN))
             is_cut_off = sa.and_(JobRow.id.in_(cut_off), *_begun_before(before))
             query = sa.select(JobRow).where(is_gone | is_cut_off).order_by(JobRow.id)
-            read, now = read_jobs(connection, query.with_for_update()), database_now(connection)
-            changed = [job.lost(_NO_SUCCESSOR, now) if job.run_id in runs else _without_attempt(job, now) for job in read.jobs]
-            _fail_damaged(connection, read.faults, now)
+            jobs, now = read_jobs(connection, query.with_for_update()), database_now(connection)
+            changed = [job.lost(_NO_SUCCESSOR, now) if job.run_id in runs else _without_attempt(job, now) for job in jobs]
             for job in changed:
                 _end_attempt(connection, job, now)
             return changed
@@ -202,7 +202,7 @@ def _without_attempt(job: Job, now: datetime) -> Job:
 
 def _cancel(connection: sa.Connection, job: Job, reason: str, now: datetime) -> Job:
     after = job.cancelled(reason, now)
-    store_changes(connection, [after])
+    _store_changes(connection, [after])
     if after.state is JobState.CANCELLED:
         _cancel_behind(connection, after.id, f"cancelled: {reason}", now)
     return after
@@ -216,7 +216,7 @@ def check_job(new: NewJob) -> None:
 def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: datetime) -> dict[str, object]:
     """Check a new job, called `name` in errors. Return its row as {column: value}, or raise UserError if the job is invalid."""
     try:
-        row = row_of(Job(**vars(new), id=0, run_id=run_id, owner=owner, version=version, submitted_at=now))
+        row = _row_of(Job(**vars(new), id=0, run_id=run_id, owner=owner, version=version, submitted_at=now))
         if (size := len(str(row["payload"]))) > MOST_PAYLOAD_BYTES:
             raise ValueError(f"payload: {size} bytes, expected at most {MOST_PAYLOAD_BYTES}")
         return row
@@ -225,19 +225,13 @@ def _row(name: str, new: NewJob, run_id: str, owner: str, version: str, now: dat
 
 
 def _locked(connection: sa.Connection, job_id: int) -> Job | None:
-    """Lock a job's row until the transaction ends. Return the job, or None if there is none. Raise ArtifactError if the row is
-    damaged.
-    """
-    read = read_jobs(connection, job_query(job_id).with_for_update())
-    for fault in read.faults.values():
-        hint = "quadbench farm cancel JOB fails such a job"
-        raise ArtifactError(f"{name_of(connection.engine)} is damaged: {fault}", hint=hint)
-    return next(iter(read.jobs), None)
+    """Lock a job's row until the transaction ends. Return the job, or None if there is none."""
+    return next(iter(read_jobs(connection, job_query(job_id).with_for_update())), None)
 
 
 def _end_attempt(connection: sa.Connection, job: Job, now: datetime, lines: str = "", answer: object = None) -> None:
     """Store an attempt's end, result and log. If the job has failed or was cancelled, cancel the jobs that depend on it."""
-    store_changes(connection, [job])
+    _store_changes(connection, [job])
     attempt = sa.update(AttemptRow).where(AttemptRow.job == job.id, AttemptRow.number == job.attempt)
     result = None if answer is None else json.dumps(answer, allow_nan=False)
     left = {"ended_at": now, "reason": job.reason, "answer": result, "lines": lines}
@@ -251,13 +245,50 @@ def _cancel_behind(connection: sa.Connection, job_id: int, fate: str, now: datet
     behind = sa.select(JobNeedRow.job).where(JobNeedRow.needed == job_id).cte("behind", recursive=True)
     behind = behind.union(sa.select(JobNeedRow.job).join(behind, JobNeedRow.needed == behind.c.job))
     query = sa.select(JobRow).where(JobRow.id.in_(sa.select(behind.c.job)), JobRow.state == JobState.WAITING.value)
-    read = read_jobs(connection, query.order_by(JobRow.id).with_for_update())
-    store_changes(connection, [job.cancelled(f"it needs job {job_id}, which is {fate}", now) for job in read.jobs])
+    jobs = read_jobs(connection, query.order_by(JobRow.id).with_for_update())
+    _store_changes(connection, [job.cancelled(f"it needs job {job_id}, which is {fate}", now) for job in jobs])
 
 
-def _fail_damaged(connection: sa.Connection, faults: Mapping[int, str], now: datetime) -> None:
-    """Mark jobs with damaged rows as failed, and cancel jobs that depend on them. The caller has locked the damaged rows."""
-    for job_id, fault in faults.items():
-        ended = {"state": JobState.FAILED.value, "reason": fault, "ended_at": now}
-        connection.execute(sa.update(JobRow).where(JobRow.id == job_id).values(ended))
-        _cancel_behind(connection, job_id, "damaged", now)
+def read_jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[Job]:
+    """Run a query for rows of the table of jobs. Return the jobs in its order."""
+    rows = connection.execute(query.with_only_columns(*_TABLE.c)).mappings().all()
+    after = _needed(connection, [row["id"] for row in rows])
+    return [
+        Job(
+            **{name: row[name] for name in _PLAIN},
+            kind=JobKind(row["kind"]),
+            state=JobState(row["state"]),
+            payload=json.loads(row["payload"]),
+            after=tuple(after.get(row["id"], ())),
+        )
+        for row in rows
+    ]
+
+
+def job_query(job_id: int) -> sa.Select[Any]:
+    """Return an SQL query for the row of job `job_id`. An id outside the database's integer range selects no row."""
+    return sa.select(JobRow).where(JobRow.id == max(0, min(job_id, _MOST_ID)))
+
+
+def _row_of(job: Job) -> dict[str, object]:
+    """Return a job's row as {column: value}, without its id. Raise ValueError or TypeError if the payload is not JSON."""
+    plain = {name: getattr(job, name) for name in _PLAIN if name != "id"}
+    payload = json.dumps(dict(job.payload), allow_nan=False, sort_keys=True)
+    return plain | {"kind": job.kind.value, "state": job.state.value, "payload": payload}
+
+
+def _store_changes(connection: sa.Connection, jobs: Sequence[Job]) -> None:
+    """Write changed jobs to their rows. The caller has locked the rows."""
+    rows = [{"key": job.id, **{name: getattr(job, name) for name in _CHANGING}, "state": job.state.value} for job in jobs]
+    if rows:
+        connection.execute(sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")), rows)
+
+
+def _needed(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[int]]:
+    """Return a dict from job id to the sorted ids of the jobs on which it depends. A job without dependencies is absent."""
+    after: dict[int, list[int]] = {}
+    for begin in range(0, len(ids), _BATCH):
+        query = sa.select(JobNeedRow.job, JobNeedRow.needed).where(JobNeedRow.job.in_(ids[begin : begin + _BATCH]))
+        for job, needed in connection.execute(query.order_by(JobNeedRow.job, JobNeedRow.needed)):
+            after.setdefault(job, []).append(needed)
+    return after

@@ -21,7 +21,6 @@ from quadbench.dispatch.submission import Farm, to_build
 from quadbench.errors import ArtifactError, DeviceNotFoundError, QuadbenchError, StorageError, UnknownNameError, UserError
 from quadbench.farm.dag import remove_jobs
 from quadbench.farm.job import Job, JobKind, JobState
-from quadbench.farm.job_rows import ReadJobs
 from quadbench.farm.job_status import answers, listed_jobs
 from quadbench.farm.jobs import FarmJobs, check_job
 from quadbench.farm.slots import Bay
@@ -159,10 +158,10 @@ class FarmLauncher:
 
     def _comparisons(self) -> dict[str, Job]:
         """Return the night's comparison jobs as a dict from payload text to Job. Of jobs with equal payloads, keep the latest."""
-        return _comparisons_of([job for listed in self._read_jobs() for job in listed.jobs])
+        return _comparisons_of([job for listed in self._read_jobs() for job in listed])
 
-    def _read_jobs(self) -> Iterator[ReadJobs]:
-        """Read the night's jobs from the database. Per submitted batch, yield a ReadJobs: jobs, and errors of damaged rows."""
+    def _read_jobs(self) -> Iterator[list[Job]]:
+        """Read the night's jobs from the database. Per submitted batch, yield a list of them."""
         for number in count(1):
             try:
                 yield listed_jobs(self.farm.engine, self._run_id(number))
@@ -186,7 +185,7 @@ class FarmLauncher:
         time.sleep(LOOK_S)
         watch.look()
         try:
-            night = {job.id: job for listed in self._read_jobs() for job in listed.jobs}
+            night = {job.id: job for listed in self._read_jobs() for job in listed}
         except StorageError as error:
             log.warning("the farm's database does not answer: %s", error)
             return {}
@@ -218,7 +217,7 @@ class FarmLauncher:
     def _cancel_left_over(self) -> None:
         """Cancel the night's builds that still wait although no comparison needs them any more. They would stay in the pool."""
         try:
-            jobs = {job.id: job for listed in self._read_jobs() for job in listed.jobs if job.state is JobState.WAITING}
+            jobs = {job.id: job for listed in self._read_jobs() for job in listed if job.state is JobState.WAITING}
         except ArtifactError as error:
             log.warning("builds that nobody needs may be left in the pool: %s", error)
             return

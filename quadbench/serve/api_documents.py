@@ -158,8 +158,7 @@ class FarmJob:
 class FarmNow:
     """The farm's state: devices, hosts, unfinished runs, job counts by state, up to 100 jobs, and error messages.
 
-    `shares` counts the slots that each user's jobs occupy now. `faults` has messages on damaged jobs and on a pool that does not
-    answer.
+    `shares` counts the slots that each user's jobs occupy now. `faults` has a message on a pool that does not answer.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -170,7 +169,7 @@ class FarmNow:
     states: Mapping[str, int]
     oldest_waits_s: float | None
     jobs: tuple[FarmJob, ...]
-    faults: tuple[str, ...]
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +234,7 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone], slots: Seque
     """
     claims, counts = Leases(engine).standing(), job_counts(engine)
     phones = merged((), Inventory(engine).phones(), claims, expected, _NOBODY)
-    latest = listed_jobs(engine).jobs
+    latest = listed_jobs(engine)
     jobs = sorted(latest, key=lambda job: (_RANKS.get(job.state, 2), -job.id))[:_MAX_JOBS]
     return FarmNow(
         devices=(*map(_phone, phones), *_others(phones, claims, slots)),
@@ -245,7 +244,6 @@ def read_farm(engine: sa.Engine, expected: Sequence[ExpectedPhone], slots: Seque
         states=counts.states,
         oldest_waits_s=counts.oldest_waits_s,
         jobs=tuple(_job(job, latest, slots) for job in jobs),
-        faults=tuple(counts.faults),
     )
 
 
@@ -253,7 +251,7 @@ def farm_without_notes(expected: Sequence[ExpectedPhone]) -> FarmNow:
     """Return the state of a farm that has no database yet: a FarmNow with farm.yaml's phones, but no hosts, runs or jobs."""
     phones = merged((), (), {}, expected, _NOBODY)
     devices = tuple(map(_phone, phones))
-    return FarmNow(devices=devices, hosts=(), shares={}, runs=(), states={}, oldest_waits_s=None, jobs=(), faults=())
+    return FarmNow(devices=devices, hosts=(), shares={}, runs=(), states={}, oldest_waits_s=None, jobs=())
 
 
 def farm_metrics(read: Callable[[], FarmNow]) -> bytes:

@@ -231,7 +231,7 @@ class ResultsQueries:
         with self._database() as engine:
             pool = self._pool()
             farm = read_farm(engine, expected_phones(), pool.slots)
-        return replace(farm, faults=(pool.fault, *farm.faults)) if pool.fault else farm
+        return replace(farm, faults=(pool.fault,)) if pool.fault else farm
 
     def at_work(self) -> frozenset[str]:
         """Return the set of ids of runs in progress on this host or the phone farm. Caches of runs use the set in their keys."""

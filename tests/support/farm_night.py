@@ -81,7 +81,7 @@ def launched(
 
 def jobs_of(launcher: FarmLauncher, run_id: str = NIGHT) -> Sequence[Job]:
     """Return the jobs of a run, such as those of the night's first batch."""
-    return listed_jobs(launcher.farm.engine, run_id).jobs
+    return listed_jobs(launcher.farm.engine, run_id)
 
 
 def comparison() -> NewJob:

@@ -46,7 +46,7 @@ class ScriptedPool(Condor):
         self._work("slots")
         ads = list[Ad]()
         for host, bays in self.hosts.items():
-            text = Bays(self.room or len(bays) + 1).ads(bays, self.version, "server")
+            text = Bays(self.room or len(bays) + 1).ads(bays, self.version)
             for number, ad in enumerate(map(_read, text.split("\n- ")), 1):
                 if device := ad.get("SlotDevice"):
                     state = {"Activity": "Retiring"} if host in self.draining else {}
