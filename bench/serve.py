@@ -56,7 +56,7 @@ USUAL_LAUNCHES = 6  # of either variant on a device, of the run whose report is 
 NIGHTS = 60
 REFRESH_S = 15  # of a page that is read without script
 SETTLE_S = 2  # before a launch, until nobody starts any more
-PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0", "/api/runs", "/api/farm")
+PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from quadbench.serve.api_documents import document_schemas
+from quadbench.cli.result import document_schemas
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 

@@ -174,7 +174,7 @@ def own_lab(filled_lab: Layout, tmp_path: Path) -> Layout:
 @pytest.fixture(scope="module")
 def site(filled_lab: Layout, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Site"]:
     """The live page of a lab with runs, nights, a farm and work under way."""
-    pytest.importorskip("fastapi")
+    pytest.importorskip("starlette")
     from support.live_lab import copied, pool_of_lab
     from support.live_site import served
 

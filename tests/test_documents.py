@@ -14,9 +14,9 @@ from support.synthetic_run import make_run
 from quadbench.artifacts import Variant
 from quadbench.cli import main
 from quadbench.cli.console import print_json
+from quadbench.cli.result import document_schemas
 from quadbench.report.run_line import study_document
 from quadbench.report.sweep import Sweep, sweep_points, with_best
-from quadbench.serve.api_documents import document_schemas
 
 
 def test_the_files_are_what_the_code_says() -> None:

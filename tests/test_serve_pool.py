@@ -13,13 +13,14 @@ from support.scripted_pool import ScriptedPool
 from support.sentences import says
 from support.stored_records import query
 
-pytest.importorskip("fastapi")
+pytest.importorskip("starlette")
 
 from quadbench.errors import ServiceError, UserError
 from quadbench.farm.condor import Ad, Condor
 from quadbench.farm.slots import Bay
 from quadbench.results.layout import Layout
-from quadbench.serve.queries import SlotWatch
+from quadbench.serve.farm_state import FarmHost, FarmNow
+from quadbench.serve.queries import ResultsQueries, SlotWatch
 
 SECRET = "/home/ana/tokens"
 PATIENCE_S = 60.0
@@ -60,26 +61,28 @@ def _when(holds: Callable[[], bool]) -> None:
     assert holds()
 
 
-def test_each_host_has_its_devices_builds_and_state(site: Site) -> None:
-    assert site.ask("/api/farm").json["hosts"] == [
-        {
-            "host": "lab-1",
-            "version": "0.1.0",
-            "takes": ["build", "local", "s25", "tabs11", "virtual:s25"],
-            "state": "ready",
-        },
-        {"host": "lab-2", "version": "0.1.0", "takes": ["build"], "state": "draining"},
-        {"host": "lab-3", "version": "0.1.0", "takes": ["build"], "state": "silent"},
-    ]
+@pytest.fixture(scope="module")
+def farm(filled_lab: Layout) -> FarmNow:
+    """The farm of a lab, as the page reads it."""
+    return ResultsQueries(filled_lab, pool_of_lab).farm()
 
 
-def test_a_user_s_share_is_the_slots_in_use(site: Site) -> None:
-    assert site.ask("/api/farm").json["shares"] == {"ben": 1}
+def test_each_host_has_its_devices_builds_and_state(farm: FarmNow) -> None:
+    takes = ("build", "local", "s25", "tabs11", "virtual:s25")
+    assert farm.hosts == (
+        FarmHost(host="lab-1", version="0.1.0", takes=takes, state="ready"),
+        FarmHost(host="lab-2", version="0.1.0", takes=("build",), state="draining"),
+        FarmHost(host="lab-3", version="0.1.0", takes=("build",), state="silent"),
+    )
+
+
+def test_a_user_s_share_is_the_slots_in_use(farm: FarmNow, site: Site) -> None:
+    assert farm.shares == {"ben": 1}
     assert "Slots in use: ben 1." in Page(site.ask("/farm").text).text
 
 
-def test_a_waiting_job_says_why_it_waits(site: Site) -> None:
-    waits = {job["id"]: job["waits"] for job in site.ask("/api/farm").json["jobs"]}
+def test_a_waiting_job_says_why_it_waits(farm: FarmNow, site: Site) -> None:
+    waits = {one.job.id: one.waits or "" for one in farm.jobs}
     build, measure, other = sorted(waits)
     assert waits[measure] == f"it needs job {build}"
     assert "R5CX2" in waits[other]
@@ -96,8 +99,8 @@ def test_a_job_that_is_tried_again_says_why_and_for_what_it_waits(own_lab: Layou
     assert "waiting the phone was lost; R5CX2: in quarantine" in text
 
 
-def test_a_device_with_a_free_slot_is_free_and_one_in_use_is_busy(site: Site) -> None:
-    states = {device["name"]: device["state"] for device in site.ask("/api/farm").json["devices"]}
+def test_a_device_with_a_free_slot_is_free_and_one_in_use_is_busy(farm: FarmNow) -> None:
+    states = {device.name: device.state for device in farm.devices}
     assert states["local"] == "free"
     assert "ben" in states["virtual:s25"]
 
@@ -105,10 +108,12 @@ def test_a_device_with_a_free_slot_is_free_and_one_in_use_is_busy(site: Site) ->
 def test_a_reason_is_cut_and_a_host_without_devices_takes_nothing(own_lab: Layout) -> None:
     lab = pool_of_lab(lambda text: text * 100)
     gone = Bay(name="R5CX9", address="", serves=frozenset(), why_not="R5CX9 is gone")
-    with served(own_lab, pool=lambda: replace(lab, hosts={**lab.hosts, "lab-9": [gone]})) as site:
-        farm, text = site.ask("/api/farm").json, Page(site.ask("/farm").text).text
-    assert max(len(job["waits"]) for job in farm["jobs"]) < 600
-    assert [host["takes"] for host in farm["hosts"] if host["host"] == "lab-9"] == [[]]
+    pool = replace(lab, hosts={**lab.hosts, "lab-9": [gone]})
+    farm = ResultsQueries(own_lab, lambda: pool).farm()
+    with served(own_lab, pool=lambda: pool) as site:
+        text = Page(site.ask("/farm").text).text
+    assert max(len(one.waits or "") for one in farm.jobs) < 600
+    assert [host.takes for host in farm.hosts if host.host == "lab-9"] == [()]
     assert "nothing" in text
 
 
@@ -122,8 +127,7 @@ def test_a_pool_that_hangs_delays_the_page_for_seconds_once(own_lab: Layout, poo
         assert "tabs11" in farm.text
         assert len(pool.reads) == 1
         pool.may_answer.set()
-        _when(lambda: "lab-1" in [host["host"] for host in site.ask("/api/farm").json["hosts"]])
-        assert site.ask("/api/farm").json["faults"] == []
+        _when(lambda: "lab-1" in Page(site.ask("/farm").text).text)
 
 
 def test_a_pool_that_fails_is_said_without_its_words_and_logged_once(
@@ -140,10 +144,11 @@ def test_a_pool_that_fails_is_said_without_its_words_and_logged_once(
 
 
 def test_where_there_is_no_pool_the_page_says_how_to_find_out_why(own_lab: Layout) -> None:
+    farm = ResultsQueries(own_lab, _no_pool).farm()
     with served(own_lab, pool=_no_pool) as site:
-        farm, text = site.ask("/api/farm").json, Page(site.ask("/farm").text).text
-    assert (farm["hosts"], farm["shares"], farm["faults"]) == ([], {}, [])
-    assert {job["waits"] for job in farm["jobs"]} == {None}
+        text = Page(site.ask("/farm").text).text
+    assert (farm.hosts, farm.shares, farm.faults) == ((), {}, ())
+    assert {one.waits for one in farm.jobs} == {None}
     assert "quadbench farm check" in text
 
 

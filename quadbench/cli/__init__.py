@@ -14,7 +14,7 @@ history.py         changes of a nightly case; --acknowledge, --bisect, --html
 runs.py            list of stored runs, sweeps and comparisons
 show.py            a stored result again, without writing files
 report.py          a stored result's report again, or its figures as CSV, Markdown, LaTeX
-serve.py           start of the live page: host, port, token, TLS
+serve.py           start of the live page: host, port, token
 quality.py         scores of images against references
 samples.py         export of measured values as CSV or Parquet
 prune.py           removal of old runs and left-over files

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,7 +22,7 @@ from quadbench.report.formatting import RATIO, SIDES, rough_times, show
 from quadbench.report.headline import plain_text
 from quadbench.report.html import study_report
 from quadbench.report.kpi import Figure, KpiRow
-from quadbench.report.run_line import study_document
+from quadbench.report.run_line import ComparisonDocument, RunList, SweepDocument, study_document
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
 from quadbench.report.tables import kpi_table
@@ -159,6 +160,26 @@ def print_study(options: Options, study: Study) -> None:
     print_text(f"data: {page.with_suffix('.json')}")
     again = next_command(options, "report", page.parent.name)
     print_text(f"report: {page}" if page.is_file() else f"no report yet; {again} writes it")
+
+
+def document_schemas() -> dict[str, dict[str, Any]]:
+    """Return a dict from the name of what `--json` prints, such as `run`, to its JSON schema. Schemas allow unknown keys."""
+    from pydantic import TypeAdapter
+
+    from quadbench.nightly.history_formats import CaseDocument
+    from quadbench.report.night_formats import NightDocument
+
+    documents: dict[str, type[Any]] = {
+        "comparison": ComparisonDocument,
+        "history": CaseDocument,
+        "night": NightDocument,
+        "run": RunSummary,
+        "runs": RunList,
+        "sweep": SweepDocument,
+    }
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    schemas = {name: TypeAdapter(document).json_schema(mode="serialization") for name, document in documents.items()}
+    return {name: {"$schema": dialect, **schema} for name, schema in schemas.items()}
 
 
 def add_fail_if(parser: argparse.ArgumentParser) -> None:

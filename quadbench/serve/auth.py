@@ -3,14 +3,13 @@
 import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import chain
 from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quadbench.errors import UserError
@@ -22,10 +21,7 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 SIGN_IN = "/sign-in"
 _OPEN = (SIGN_IN, "/style.css", "/icon.svg")  # paths open without a token
 _MAX_FORM_BYTES = 4096
-MAX_HEAD_BYTES = 16_384  # uvicorn itself checks this only for heads that arrive in parts
-PIECE_BYTES = 65_536  # largest piece of a response that is sent at once
-_ENDLESS = "/live/"
-_FOR_PROGRAMS = ("/api/", "/metrics", _ENDLESS)
+_FOR_PROGRAMS = ("/metrics", "/live/")
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -81,7 +77,7 @@ def access_of(token: str | None, address: str, names: Collection[str]) -> Access
     if token is None and not is_loopback(address):
         raise UserError(
             f"other hosts could see the page at '{address}'; expected a token for any address except 127.0.0.1",
-            hint="set one in $QUADBENCH_SERVE_TOKEN or with --token-file; to create one: openssl rand -hex 32",
+            hint="set one in $QUADBENCH_SERVE_TOKEN; to create one: openssl rand -hex 32",
         )
     if token is not None and not (MIN_TOKEN <= len(token) <= _MAX_TOKEN and token.isascii() and token.isprintable()):
         raise UserError(
@@ -126,8 +122,7 @@ class AuthMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-            for piece in _pieces(message):
-                await send(piece)
+            await send(message)
 
         refusal = self._refusal(HTTPConnection(scope))
         if scope["method"] == "HEAD":
@@ -137,35 +132,20 @@ class AuthMiddleware:
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """Return the error or sign-in response for a refused request; None if the request is allowed."""
         method, path = request.scope["method"], request.scope["path"]
-        head_bytes = len(request.scope["raw_path"]) + len(request.scope["query_string"])
-        if head_bytes + sum(map(len, chain.from_iterable(request.scope["headers"]))) > MAX_HEAD_BYTES:
-            return PlainTextResponse(f"the request line and headers have more than {MAX_HEAD_BYTES} bytes", 400)
         if not self._access.knows_host(request.headers.get("host", "")):
             return PlainTextResponse("the Host header is not a name of this host; see --name of quadbench serve", 421)
         if method not in ("GET", "HEAD") and not (method == "POST" and path == SIGN_IN):
             return PlainTextResponse("only GET and HEAD are allowed", 405, {"allow": "GET, HEAD"})
-        max_bytes = _MAX_FORM_BYTES if method == "POST" else 0
         length = int(request.headers.get("content-length", "0"))  # uvicorn has checked that it is a number
-        if length > max_bytes:
-            return PlainTextResponse(f"the body has {length} bytes; at most {max_bytes} are allowed", 413)
+        if length > _MAX_FORM_BYTES:
+            return PlainTextResponse(f"the body has {length} bytes; at most {_MAX_FORM_BYTES} are allowed", 413)
         if "transfer-encoding" in request.headers:
-            return PlainTextResponse("a body without Content-Length is not allowed", 411 if max_bytes else 413)
-        if method == "HEAD" and path.startswith(_ENDLESS):
-            return PlainTextResponse("HEAD is not allowed for event streams", 405, {"allow": "GET"})
+            return PlainTextResponse("a body without Content-Length is not allowed", 411)
         if path in _OPEN or self._access.lets_in(request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")):
             return None
         if path.startswith(_FOR_PROGRAMS):
-            return JSONResponse({"error": "a token is required"}, 401, {"www-authenticate": "Bearer"})
+            return PlainTextResponse("a token is required", 401, {"www-authenticate": "Bearer"})
         return RedirectResponse(f"{SIGN_IN}?to={quote(request_target(request))}", 303)
-
-
-def _pieces(message: Message) -> Iterator[Message]:
-    """Split an ASGI response message into messages of at most 64 KiB of body. This limits the data buffered per slow client."""
-    body = message.get("body", b"")
-    yield {**message, "body": body[:PIECE_BYTES], "more_body": True} if len(body) > PIECE_BYTES else message
-    for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
-        is_last = start + PIECE_BYTES >= len(body)
-        yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": not is_last or message.get("more_body", False)}
 
 
 def request_target(request: HTTPConnection) -> str:

@@ -1,27 +1,23 @@
-"""The HTML pages of the web interface, and the parts of pages that server-sent events update."""
+"""The HTML pages of the web interface, and the parts of pages that a script asks for again and again."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
-from io import BufferedReader
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from quadbench.errors import QuadbenchError, TooLargeError, UnknownNameError
 from quadbench.nightly.history_formats import case_table
 from quadbench.report.formatting import plural
-from quadbench.serve.api_documents import FarmNow
-from quadbench.serve.auth import PIECE_BYTES, REPORT_POLICY
+from quadbench.serve.auth import REPORT_POLICY
+from quadbench.serve.farm_state import FarmNow
 from quadbench.serve.queries import A_PAGE, MAX_PAGES, AnswerCache, ResultsQueries, picture_bytes
-from quadbench.serve.rendering import LiveParts, packaged_file, page, render_template, style
+from quadbench.serve.rendering import packaged_file, page, render_template, style
 
 _MAX_DIGITS = 6  # of a number in a URL
 _NOW, _FARM, _RUN = "now_part", "farm_part", "run_part"
@@ -54,7 +50,6 @@ class Pages:
     def __init__(self, queries: ResultsQueries) -> None:
         self._queries = queries
         self._part = AnswerCache(self._rendered_part, age_s=1, most=20)
-        self._live = LiveParts[tuple[str, str]](lambda key: part.html if (part := self._part(key)) else None)
         self._said = ""
 
     @property
@@ -74,9 +69,9 @@ class Pages:
             "/nights/{night_id}/report": self.night_report,
             "/history": self.history,
             "/history/{case}": self.case,
-            "/live/now": lambda _: self._live.events((_NOW, "")),
-            "/live/farm": lambda _: self._live.events((_FARM, "")),
-            "/live/runs/{run_id}": lambda request: self._live.events((_RUN, request.path_params["run_id"])),
+            "/live/now": lambda _: self._live_part(_NOW, ""),
+            "/live/farm": lambda _: self._live_part(_FARM, ""),
+            "/live/runs/{run_id}": lambda request: self._live_part(_RUN, request.path_params["run_id"]),
             "/style.css": lambda _: _cached_response(style(), "text/css"),
             "/live.js": lambda _: _cached_response(packaged_file("live.js"), "text/javascript"),
             "/icon.svg": lambda _: _cached_response(packaged_file("icon.svg"), "image/svg+xml"),
@@ -97,7 +92,7 @@ class Pages:
             raise UnknownNameError("run", run_id)
         is_here = queries.is_here(run_id)
         view = self._try_query(lambda: queries.view(run_id), "the figures", problems) if line and is_here and not part else None
-        title = next((work.what for work in queries.work().work if work.run_id == run_id), (line and line.recipe) or "Run")
+        title = next((work.what for work in queries.work() if work.run_id == run_id), (line and line.recipe) or "Run")
         content = {"run_id": run_id, "title": title, "line": line, "is_here": is_here, "view": view, "problems": problems}
         content["fetching"] = queries.layout.command("farm", "fetch", run_id)
         html = part.html if part else ""
@@ -105,8 +100,7 @@ class Pages:
 
     def run_report(self, request: Request) -> Response:
         run_id = request.path_params["run_id"]
-        file = self._queries.written_report(run_id)
-        return _report(self._queries.report(run_id)) if file is None else ReportFile(file, self._queries.layout.root)
+        return _report(self._queries.written_report(run_id) or self._queries.report(run_id))
 
     def study(self, request: Request) -> Response:
         return _report(self._queries.study_report(request.path_params["study_id"]))
@@ -122,7 +116,7 @@ class Pages:
     def nights(self, request: Request) -> Response:
         number = _page_number(request)
         nights = self._queries.nights(number - 1)
-        return page("nights", here="/nights", nights=nights, page=number, is_full=len(nights.nights) == A_PAGE)
+        return page("nights", here="/nights", nights=nights, page=number, is_full=len(nights) == A_PAGE)
 
     def night(self, request: Request) -> Response:
         return page("night_page", here="/nights", view=self._queries.night(request.path_params["night_id"]))
@@ -133,18 +127,23 @@ class Pages:
     def history(self, request: Request) -> Response:
         number = _page_number(request)
         cases = self._queries.cases(number - 1)
-        links = [f"/history/{quote(line.case, safe='')}" for line in cases.cases]
-        is_full, table = len(links) == A_PAGE, case_table(cases.cases)
+        links = [f"/history/{quote(line.case, safe='')}" for line in cases]
+        is_full, table = len(links) == A_PAGE, case_table(cases)
         return page("history", here="/history", table=table, links=links, page=number, is_full=is_full)
 
     def case(self, request: Request) -> Response:
         case = request.path_params["case"]
-        return page("case", here="/history", case=case, view=self._queries.case(case).view)
+        return page("case", here="/history", case=case, view=self._queries.case(case))
 
     def _live_page(self, name: str, here: str) -> Response:
         """Return a page that updates part of itself. The HTTP status is 503 if any of the data is unreadable, else 200."""
         part = self._part((f"{name}_part", ""))
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
+
+    def _live_part(self, name: str, run_id: str) -> Response:
+        """Return a page's self-updating part alone. The status is 410 if the run is over."""
+        part = self._part((name, run_id))
+        return Response(status_code=410) if part is None else HTMLResponse(part.html)
 
     def error_page(self, error: Exception) -> ErrorPage:
         """Return HTTP status, heading and text for an exception. The text may quote a name from the URL, but no full path."""
@@ -167,10 +166,10 @@ class Pages:
             problems: list[str] = []
             whole = self._try_query(self._queries.farm, "the farm", problems)
             return _part(template, farm=whole, sentence=_farm_sentence(whole) if whole else "", problems=problems)
-        at_work = [work for work in self._queries.work().work if work.run_id == run_id]
+        at_work = [work for work in self._queries.work() if work.run_id == run_id]
         farm = self._try_query(self._queries.farm, "the farm", [])
         of_farm = [run for run in farm.runs if run.run_id == run_id] if farm else []
-        jobs = [job for job in farm.jobs if job.run_id == run_id] if farm and of_farm else []
+        jobs = [one for one in farm.jobs if one.job.run_id == run_id] if farm and of_farm else []
         return _part(template, at_work=at_work, of_farm=of_farm, jobs=jobs, problems=()) if at_work or of_farm else None
 
     def _now(self) -> dict[str, Any]:
@@ -180,8 +179,10 @@ class Pages:
         farm = self._try_query(queries.farm, "the farm", problems)
         runs = self._try_query(lambda: queries.runs(0), "the runs", problems)
         nights = self._try_query(lambda: queries.nights(0), "the nights", problems)
-        night = next(iter(nights.nights), None) if nights else None
-        night_sentence = self._try_query(lambda: queries.night(night.night).sentence, "the last night", problems) if night else ""
+        night = nights[0] if nights else None
+        night_sentence = (
+            self._try_query(lambda: queries.night(night.night_id).sentence, "the last night", problems) if night else ""
+        )
         return {
             "now_work": work,
             "farm": farm,
@@ -190,7 +191,7 @@ class Pages:
             "nights": nights,
             "night": night,
             "night_sentence": night_sentence or "",
-            "busy": len(work.work) + (len(farm.runs) if farm else 0),
+            "busy": len(work) + (len(farm.runs) if farm else 0),
             "broken": [device for device in farm.devices if device.is_broken] if farm else [],
             "at_work": queries.at_work(),
             "problems": problems,
@@ -208,7 +209,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error, unless the last logged error has the same text. Live pages would otherwise log it every two seconds."""
+        """Log an error, unless the last logged error has the same text, as scripts ask for live parts again and again."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
@@ -244,30 +245,6 @@ def _number(kind: str, text: str) -> int:
 
 def _report(html: bytes) -> Response:
     return HTMLResponse(html, headers={"content-security-policy": REPORT_POLICY})
-
-
-class ReportFile(StreamingResponse):
-    """A response that streams a stored report in small pieces, with the results folder's path replaced by the folder's name."""
-
-    def __init__(self, report: BufferedReader, folder: Path) -> None:
-        self._report = report
-        headers = {"content-security-policy": REPORT_POLICY}
-        super().__init__(_with_folder_name(report, folder.absolute()), headers=headers, media_type="text/html")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._report:  # closes the file even if the client left before the first piece
-            await super().__call__(scope, receive, send)
-
-
-def _with_folder_name(report: BufferedReader, folder: Path) -> Iterator[bytes]:
-    """Yield a stored HTML report in pieces of bytes. Replace the full path of the results folder by the folder's name."""
-    path, name = escape(str(folder)).encode(), escape(folder.name).encode()
-    rest = b""
-    while piece := report.read(PIECE_BYTES):
-        whole = (rest + piece).replace(path, name)
-        rest = whole[max(0, len(whole) - len(path) + 1) :]  # may contain the beginning of the path
-        yield whole[: len(whole) - len(rest)]
-    yield rest
 
 
 def _cached_response(text: str, media_type: str) -> Response:

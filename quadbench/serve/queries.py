@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from io import BufferedReader
+from html import escape
 from typing import Generic, TypeVar
 
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.errors import ArtifactError, QuadbenchError, TooLargeError, UnknownNameError, UserError
 from quadbench.farm.condor import Condor, this_pool
 from quadbench.farm.slots import Slot, read_slots
-from quadbench.nightly.history_formats import CaseDocument, CaseList, HistoryView, case_lines, history_view, read_cases
+from quadbench.nightly.history_formats import CaseLine, HistoryView, case_lines, history_view, read_cases
 from quadbench.nightly.night_report import NightResult
 from quadbench.report.html import render_study, render_view
 from quadbench.report.night import NightView
@@ -31,12 +31,13 @@ from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
 from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
 from quadbench.results.layout import Layout
-from quadbench.results.nights import NightStore, night_heads
+from quadbench.results.nights import NightHead, NightStore, night_heads
+from quadbench.results.progress import Progress, active_work
 from quadbench.results.records import RunHead, run_head, run_heads
 from quadbench.results.stored_runs import load_run, read_run_file
-from quadbench.serve.api_documents import ActiveWork, FarmNow, NightList, farm_without_notes, night_line, read_farm, read_work
+from quadbench.serve.farm_state import FarmNow, farm_without_notes, read_farm
 from quadbench.spec import read_file
-from quadbench.spec.files import MAX_BYTES, open_regular, require_inside
+from quadbench.spec.files import MAX_BYTES, require_inside
 from quadbench.study.stored_studies import find_study, read_study, study_lines
 
 A_PAGE = 25
@@ -160,14 +161,6 @@ def _shown(view: ReportView) -> Iterator[Picture]:
             yield from item.pictures
 
 
-@dataclass(frozen=True, kw_only=True)
-class CasePage:
-    """The history of one nightly test on each device, as a CaseDocument for the JSON API and a HistoryView for the web page."""
-
-    document: CaseDocument
-    view: HistoryView
-
-
 class ResultsQueries:
     """The queries that web pages run on one results folder, its database and the pool. Read errors propagate to the caller."""
 
@@ -175,7 +168,7 @@ class ResultsQueries:
         self._pool = SlotWatch(pool)
         self.layout = layout = replace(layout, display_root=layout.root.absolute().name)  # pages do not reveal the folder's path
         self._is_empty = _single_answer(lambda: _is_empty(database_of(layout)), age_s=2)
-        self.work: Callable[[], ActiveWork] = _single_answer(lambda: read_work(layout), age_s=1)
+        self.work: Callable[[], list[Progress]] = _single_answer(lambda: active_work(layout), age_s=1)
         self.farm: Callable[[], FarmNow] = _single_answer(self._farm, age_s=5)
         self._known_runs = AnswerCache(self._runs, age_s=10, most=20)
         self._known_heads = AnswerCache(self._head, age_s=10, most=20)
@@ -207,8 +200,8 @@ class ResultsQueries:
         """Return whether the results folder has the run.json file of a run. If False, the run's files may be on another host."""
         return self.layout.run_file(_name("run", run_id)).exists()
 
-    def written_report(self, run_id: str) -> BufferedReader | None:
-        """Open the stored HTML report of a run as a binary file. Return None if the run has no stored report."""
+    def written_report(self, run_id: str) -> bytes | None:
+        """Return the stored HTML report of a run, in which the results folder's path is its name. Return None without one."""
         path = self.layout.report(_name("run", run_id))
         if not path.is_file():
             return None
@@ -216,10 +209,9 @@ class ResultsQueries:
         if (size_bytes := path.stat().st_size) > MAX_BYTES:
             place, most = path.relative_to(self.layout.root), MAX_BYTES // MIB
             raise TooLargeError(f"'{place}' in the results folder has {size_bytes / MIB:.1f} MB; at most {most} MB are shown")
-        try:
-            return open_regular(path)
-        except OSError as error:
-            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
+        folder = self.layout.root.absolute()
+        content = read_file(path, fault=ArtifactError)
+        return content.replace(escape(str(folder)).encode(), escape(folder.name).encode())
 
     def night_report(self, night_id: str) -> bytes:
         commands = {"Run the night file again": self.layout.command("nightly", "run", "FILE")}
@@ -235,7 +227,7 @@ class ResultsQueries:
 
     def at_work(self) -> frozenset[str]:
         """Return the set of ids of runs in progress on this host or the phone farm. Caches of runs use the set in their keys."""
-        here = {work.run_id for work in self.work().work if work.run_id}
+        here = {work.run_id for work in self.work() if work.run_id}
         try:
             return frozenset((*here, *(run.run_id for run in self.farm().runs)))
         except QuadbenchError:  # reported on the farm's pages
@@ -295,27 +287,27 @@ class ResultsQueries:
             raise UnknownNameError("sweep or comparison", study_id)
         return render_study(read_study(path), self.layout.root_arguments).encode()
 
-    def _nights(self, page: int) -> NightList:
+    def _nights(self, page: int) -> list[NightHead]:
         if self.is_empty:
-            return NightList(nights=())
+            return []
         with self._database() as engine:
-            return NightList(nights=tuple(map(night_line, night_heads(engine, A_PAGE, skip=page * A_PAGE))))
+            return night_heads(engine, A_PAGE, skip=page * A_PAGE)
 
     def _night(self, night_id: str) -> NightView:
         with self._database() as engine:
             nights = NightStore(engine)
             return NightResult.from_night(nights.night(_name("night", night_id)), nights).view(self.layout.root_arguments)
 
-    def _cases(self, page: int) -> CaseList:
+    def _cases(self, page: int) -> tuple[CaseLine, ...]:
         if self.is_empty:
-            return CaseList(cases=())
+            return ()
         with self._database() as engine:
             nights = NightStore(engine)
             places = nights.cases()[page * A_PAGE : (page + 1) * A_PAGE]
             series = [one for place in places if (one := nights.series(*place, latest=_LINE_NIGHTS, key=PRIMARY))]
-            return CaseList(cases=case_lines(nights, series))
+            return case_lines(nights, series)
 
-    def _case(self, case: str) -> CasePage:
+    def _case(self, case: str) -> HistoryView:
         with self._database() as engine:
             nights = NightStore(engine)
             devices = [device for name, device in nights.cases() if name == case][:_MAX_DEVICES]
@@ -323,8 +315,7 @@ class ResultsQueries:
             histories = read_cases(nights, series, is_whole=False)
             if not histories:
                 raise UnknownNameError("case", case, sorted({name for name, _ in nights.cases()})[:A_PAGE])
-        document = CaseDocument(case=case, devices=tuple(one.history for one in histories))
-        return CasePage(document=document, view=history_view(histories, datetime.now(UTC)))
+        return history_view(histories, datetime.now(UTC))
 
     @contextmanager
     def _database(self) -> Iterator[sa.Engine]:

@@ -1,13 +1,10 @@
 """Live site: a results folder -> its live page, served to this host as the command does it, and what it answers."""
 
 import http.client
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -31,10 +28,6 @@ class Answer:
     def text(self) -> str:
         return self.body.decode()
 
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
 
 @dataclass(frozen=True)
 class Site:
@@ -57,27 +50,6 @@ class Site:
         finally:
             connection.close()
 
-    @contextmanager
-    def events(self, path: str) -> Iterator[Iterator[str]]:
-        """Listen to server-sent events, each with its lines as they are sent."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        try:
-            connection.request("GET", path)
-            with connection.getresponse() as answer:
-                yield _events(answer)
-        finally:
-            connection.close()
-
-
-def _events(answer: http.client.HTTPResponse) -> Iterator[str]:
-    lines: list[str] = []
-    while line := answer.readline():
-        if text := line.decode().rstrip("\n"):
-            lines.append(text)
-        elif lines:
-            yield "\n".join(lines)
-            lines = []
-
 
 @contextmanager
 def served(layout: Layout, access: AccessRules | None = None, pool: Callable[[], Condor] = this_pool) -> Iterator[Site]:
@@ -87,10 +59,10 @@ def served(layout: Layout, access: AccessRules | None = None, pool: Callable[[],
 
 
 @contextmanager
-def serving(app: ASGIApp, certfile: Path | None = None, keyfile: Path | None = None) -> Iterator[Site]:
+def serving(app: ASGIApp) -> Iterator[Site]:
     """Serve an application for as long as the block runs."""
     at = listen("127.0.0.1", 0)
-    server = server_of(app, certfile, keyfile)
+    server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
     thread.start()
     try:

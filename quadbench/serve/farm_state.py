@@ -1,15 +1,12 @@
-"""Define the web API's documents on running commands, the device farm and nightly runs. Create result documents' JSON schemas."""
+"""The farm as the live page shows it: devices, hosts, runs, jobs and why they wait; its metrics; words for running work."""
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from pydantic import TypeAdapter
 
 from quadbench.artifacts import MIB
 from quadbench.artifacts.night_record import RulingKind
@@ -23,18 +20,9 @@ from quadbench.errors import QuadbenchError
 from quadbench.farm.job import Job, JobState
 from quadbench.farm.job_status import job_counts, listed_jobs, open_runs
 from quadbench.farm.slots import Slot, is_silent, why_not_started
-from quadbench.nightly.history_formats import CaseDocument
 from quadbench.report.night import WORST_FIRST
-from quadbench.report.night_formats import NightDocument
-from quadbench.report.run_line import ComparisonDocument, RunList, SweepDocument
-from quadbench.report.view import RunSummary
-from quadbench.results.documents import document_from
-from quadbench.results.layout import Layout
-from quadbench.results.nights import NightHead
-from quadbench.results.progress import DeviceProgress, Progress, Stage, active_work
+from quadbench.results.progress import DeviceProgress, Stage
 
-SCHEMA_VERSION = 1
-DocumentT = TypeVar("DocumentT")
 _MAX_JOBS = 100
 _MAX_REASON = 500  # characters of the reason why a job waits
 _RANKS = {JobState.RUNNING: 0, JobState.WAITING: 1}  # order of jobs; ended ones come last, each group latest first
@@ -43,46 +31,6 @@ FREE = "free"
 
 log = logging.getLogger(__name__)
 _NOBODY = "here"  # stands for no host: a phone's state is that of the host that saw it last
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActiveDevice:
-    """One device's progress in a command. `share` is the completed fraction of `stage` (push, measure, wait or done), or None."""
-
-    address: str
-    stage: str
-    doing: str
-    share: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActiveCommand:
-    """A running command: activity, user, current step, devices. `run_id` is None for a comparison, which has several runs."""
-
-    what: str
-    owner: str
-    run_id: str | None
-    began_at: datetime
-    stage: str
-    detail: str
-    devices: tuple[ActiveDevice, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActiveWork:
-    """The API document on commands that are running on a results folder. Runs on the device farm are in `FarmNow` instead."""
-
-    schema_version: int = SCHEMA_VERSION
-    work: tuple[ActiveCommand, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FarmClaim:
-    """A job's lease of a device, or a person's reservation of a device: owner, purpose and end time."""
-
-    owner: str
-    purpose: str
-    until: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +45,8 @@ class FarmDevice:
     health: str | None
     reason: str | None
     is_missing: bool
-    last_seen: datetime | None
-    job: FarmClaim | None
-    reservation: FarmClaim | None
+    job: Claim | None
+    reservation: Claim | None
 
     @property
     def is_broken(self) -> bool:
@@ -138,19 +85,10 @@ class FarmRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FarmJob:
-    """A farm job: the device or capability that it needs, its owner and its state. `waits` says why it has not started."""
+    """A farm job, the word for its state, and why it has not started; None if it has, or if the pool is not known."""
 
-    id: int
-    run_id: str
-    kind: str
-    needs: str
-    owner: str
+    job: Job
     state: str
-    attempt: int
-    most_attempts: int
-    seat: str | None
-    submitted_at: datetime
-    reason: str | None
     waits: str | None
 
 
@@ -161,7 +99,6 @@ class FarmNow:
     `shares` counts the slots that each user's jobs occupy now. `faults` has a message on a pool that does not answer.
     """
 
-    schema_version: int = SCHEMA_VERSION
     devices: tuple[FarmDevice, ...]
     hosts: tuple[FarmHost, ...]
     shares: Mapping[str, int]
@@ -172,45 +109,9 @@ class FarmNow:
     faults: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class NightLine:
-    """A nightly run, summarized. `rulings` counts verdicts by kind, such as REGRESSION, of which `standing` were first made in an
-    earlier night. `outcome` is the worst kind, or empty.
-    """
-
-    night: str
-    name: str
-    began_at: datetime
-    ended_at: datetime | None
-    outcome: str
-    rulings: Mapping[str, int]
-    standing: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightList:
-    """The API document with a page of the list of nightly runs, latest first."""
-
-    schema_version: int = SCHEMA_VERSION
-    nights: tuple[NightLine, ...]
-
-
-def night_line(head: NightHead) -> NightLine:
-    outcome = next((kind.value for kind in (*WORST_FIRST, RulingKind.CLEAN) if head.rulings.get(kind)), "")
-    return document_from(NightLine, head, night=head.night_id, outcome=outcome)
-
-
-def read_work(layout: Layout) -> ActiveWork:
-    return ActiveWork(work=tuple(map(_at_work, active_work(layout))))
-
-
-def _at_work(progress: Progress) -> ActiveCommand:
-    devices = tuple(
-        ActiveDevice(address=address, stage=device.stage.value, doing=activity_text(device), share=device.share)
-        for address, device in progress.devices.items()
-    )
-    stage, detail = ("measure", "") if devices else (progress.stage, progress.detail)
-    return document_from(ActiveCommand, progress, stage=stage, detail=detail, devices=devices)
+def night_outcome(rulings: Mapping[str, int]) -> str:
+    """Return the worst kind of verdict among a night's counts by kind, such as REGRESSION, or an empty text."""
+    return next((kind.value for kind in (*WORST_FIRST, RulingKind.CLEAN) if rulings.get(kind)), "")
 
 
 def activity_text(device: DeviceProgress) -> str:
@@ -278,17 +179,18 @@ def farm_metrics(read: Callable[[], FarmNow]) -> bytes:
 
 
 def _phone(phone: FarmPhone) -> FarmDevice:
-    return document_from(
-        FarmDevice,
-        phone.seen,
+    seen = phone.seen
+    return FarmDevice(
         name=phone.name,
-        profile=phone.seen.profile or "",
+        model=seen.model,
+        profile=seen.profile or "",
+        host=seen.host,
+        state=seen.state,
         health=phone.condition.health.value,
         reason=phone.condition.reason,
         is_missing=phone.is_missing,
-        last_seen=phone.last_seen,
-        job=_claim(phone.claims.job),
-        reservation=_claim(phone.claims.reservation),
+        job=phone.claims.job,
+        reservation=phone.claims.reservation,
     )
 
 
@@ -309,9 +211,8 @@ def _others(phones: Sequence[FarmPhone], claims: dict[str, Claims], slots: Seque
                 health=None,
                 reason=None,
                 is_missing=False,
-                last_seen=None,
-                job=_claim(claimed.job),
-                reservation=_claim(claimed.reservation),
+                job=claimed.job,
+                reservation=claimed.reservation,
             )
         )
     return others
@@ -333,29 +234,8 @@ def _host(host: str, slots: Sequence[Slot]) -> FarmHost:
     return FarmHost(host=host, version=", ".join(versions), takes=tuple(offer for _, offer in offers), state=state)
 
 
-def _claim(claim: Claim | None) -> FarmClaim | None:
-    return None if claim is None else document_from(FarmClaim, claim)
-
-
 def _job(job: Job, latest: Sequence[Job], slots: Sequence[Slot]) -> FarmJob:
     state = "asked to stop" if job.is_stopping and not job.state.is_end else job.state.value
     has_reason = job.state is JobState.WAITING and slots  # without slots, the pool is not known
     waits = one_line(why_not_started(job, latest, slots), _MAX_REASON) if has_reason else None
-    return document_from(FarmJob, job, kind=job.kind.value, state=state, waits=waits)
-
-
-_DOCUMENTS: dict[str, type[Any]] = {
-    "comparison": ComparisonDocument,
-    "history": CaseDocument,
-    "night": NightDocument,
-    "run": RunSummary,
-    "runs": RunList,
-    "sweep": SweepDocument,
-}
-
-
-def document_schemas() -> dict[str, dict[str, Any]]:
-    """Return a dict from an API document's name, such as `run`, to its JSON schema. Schemas allow unknown keys."""
-    dialect = "https://json-schema.org/draft/2020-12/schema"
-    adapters = {name: TypeAdapter(document) for name, document in _DOCUMENTS.items()}
-    return {name: {"$schema": dialect, **adapter.json_schema(mode="serialization")} for name, adapter in adapters.items()}
+    return FarmJob(job=job, state=state, waits=waits)
