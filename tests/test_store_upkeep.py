@@ -1,4 +1,4 @@
-"""A store over time: launches that travel, what collection takes and spares, what a check finds, and the commands for it."""
+"""A store over time: launches that travel, what collection takes and spares, and the commands for it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from quadbench.artifacts import Bundle, FileRef
 from quadbench.cli import main
 from quadbench.errors import ArtifactError, NotStoredError, UserError
 from quadbench.farm.store.artifacts import fetch, is_stored, send
-from quadbench.farm.store.collection import check, collect
+from quadbench.farm.store.collection import collect
 from quadbench.farm.store.launches import fetch_run, send_launch
 from quadbench.farm.store.objects import CONDEMNED, Condemned, LaunchEntry, Store, object_key
 from quadbench.farm.store.opening import STORE_VARIABLE, open_store
@@ -144,7 +144,6 @@ def test_what_is_old_goes_a_day_after_it_was_condemned(folder_store: Store, here
     assert fetch(Bundle, TWO, there, folder_store)
     with pytest.raises(NotStoredError):
         fetch(Bundle, ONE, there, folder_store)
-    assert check(folder_store).faults == {}
 
 
 def test_what_is_named_stays_however_old_it_is(folder_store: Store, here: Layout) -> None:
@@ -189,7 +188,6 @@ def test_what_a_sender_that_began_before_relies_on_is_spared_once_it_has_ended(f
     assert len(collect(folder_store, DAY_S).condemned) == len(CONTENTS) + 1
     folder_store.place.put(entry, content)
     assert collect(folder_store, 90 * DAY_S, grace_s=0).removed == ()
-    assert check(folder_store).faults == {}
 
 
 def test_young_objects_that_nothing_names_yet_are_not_condemned(store: Store, here: Layout) -> None:
@@ -206,21 +204,6 @@ def test_with_a_damaged_entry_nothing_is_removed(store: Store, here: Layout) -> 
     with raising(ArtifactError, f"artifacts/bundle/{ONE}.json", "Field required"):
         collect(store, DAY_S, grace_s=0)
     assert keys(store, "") == before
-
-
-def test_a_check_names_what_is_damaged_or_missing_and_clears_the_way(store: Store, here: Layout, there: Layout) -> None:
-    bundle = write_shared_bundle(here)
-    send(bundle, store)
-    assert (check(store).objects, check(store).faults) == (len(CONTENTS) + 1, {})
-    damaged, missing = (object_key(graph.file.sha256) for graph in bundle.artifact.graphs)
-    flip(store, damaged)
-    store.place.remove(missing)
-    faults = check(store, is_removing=True).faults
-    assert sorted(faults) == sorted([damaged, f"artifacts/bundle/{ONE}.json"])
-    says(faults[f"artifacts/bundle/{ONE}.json"], 2)
-    assert send(bundle, store).files == 2
-    assert check(store).faults == {}
-    assert fetch(Bundle, ONE, there, store).artifact == bundle.artifact
 
 
 def test_the_commands_do_all_of_it(
@@ -241,7 +224,6 @@ def test_the_commands_do_all_of_it(
     assert json.loads(said("fetch", ONE, "--results", str(there.root), "--json"))["is_reused"]
     says(said("collect", "--keep", "90d", "--dry-run"), 0, "0.0")
     assert json.loads(said("collect", "--keep", "90d", "--json"))["removed"] == []
-    says(said("check"), 4, "0.0", 0)
 
 
 def test_the_commands_fail_with_clear_words(
@@ -253,8 +235,8 @@ def test_the_commands_fail_with_clear_words(
     bundle = write_shared_bundle(here)
     send(bundle, store)
     flip(store, object_key(bundle.artifact.profile.sha256))
-    assert main(["store", "check"]) == ArtifactError.exit_code
-    says(capsys.readouterr().out, 1)
+    assert main(["store", "fetch", ONE, "--results", str(tmp_path / "there")]) == ArtifactError.exit_code
+    says(capsys.readouterr().err, bundle.artifact.profile.sha256)
     assert main(["store", "fetch", "x"]) == NotStoredError.exit_code
     assert main(["store", "send", str(tmp_path / "nowhere")]) == ArtifactError.exit_code
     says(capsys.readouterr().err, "nowhere")

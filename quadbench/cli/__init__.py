@@ -19,7 +19,7 @@ quality.py         scores of images against references
 samples.py         export of measured values as CSV or Parquet
 prune.py           removal of old runs and left-over files
 db.py              copy of all records between databases
-store.py           send, fetch, check and garbage-collect artifacts in the store
+store.py           send, fetch and garbage-collect artifacts in the store
 recipe.py          check of a recipe, a new recipe, the JSON Schema
 compile.py         compilation for one target, with graph sizes
 lint.py            what compilers and NPUs would refuse in graphs

@@ -1,4 +1,4 @@
-"""The command `store`: show, send, fetch, check and garbage-collect artifacts in the store of $QUADBENCH_STORE."""
+"""The command `store`: show, send, fetch and garbage-collect artifacts in the store of $QUADBENCH_STORE."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -8,7 +8,6 @@ from quadbench.artifacts import MIB
 from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import print_answer, print_json, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, counted, duration_s
-from quadbench.errors import ArtifactError
 from quadbench.farm.store import artifacts, collection
 from quadbench.farm.store.objects import OBJECTS, RUNS
 from quadbench.farm.store.opening import required_store
@@ -34,8 +33,6 @@ def add(commands: Subparsers) -> None:
         "--keep", type=duration_s, required=True, metavar="TIME", help="keep what was sent within this time, such as 90d"
     )
     collecting.add_argument("--dry-run", action="store_true", help="list what would be removed, without removing it")
-    checking = add_action(actions, "check", run_check, "read every object, and list damaged and missing ones")
-    checking.add_argument("--remove", action="store_true", help="remove damaged objects, so that they can be sent again")
 
 
 def run_status(options: Options) -> int:
@@ -91,14 +88,6 @@ def run_collect(options: Options) -> int:
             print_text(f"{one_line(key)} {would or 'is '}{what.partition(',')[0]}")
         print_text(f"{would}{what}: {counted(len(keys), 'file')}, {_size(size_bytes)}")
     return 0
-
-
-def run_check(options: Options) -> int:
-    checked = collection.check(required_store(), is_removing=options.remove)
-    lines = [f"{key}: {fault}{'; removed' if key in checked.removed else ''}" for key, fault in checked.faults.items()]
-    size = f"{counted(checked.objects, 'object')}, {_size(checked.size_bytes)}"
-    print_answer(options, checked, "\n".join([*map(one_line, lines), f"{size}, read; {counted(len(checked.faults), 'fault')}"]))
-    return ArtifactError.exit_code if checked.faults else 0
 
 
 def _size(size_bytes: int) -> str:

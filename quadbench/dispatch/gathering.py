@@ -80,8 +80,7 @@ def gathered(run_id: str, jobs: Sequence[Job], raw: Mapping[int, Any], store: St
     if fetched.refused:
         count = f"{len(fetched.refused)} of {len(fetched.refused) + fetched.launches}"
         reason = f"the files of {count} launches are not whole in the store, as of {fetched.refused[0]}"
-        hint = "its figures are whole; quadbench store check names all that is damaged"
-        failures[f"run {run_id}"] = ArtifactError(reason, hint=hint)
+        failures[f"run {run_id}"] = ArtifactError(reason, hint="its figures are whole")
     return RunOutcome(result=result, report=write_report(result, layout), failures=failures)
 
 

@@ -13,8 +13,8 @@ if (live) {
     let isStale = true;
     try {
       const answer = await fetch(live.dataset.live);
-      if (answer.status === 410 || answer.status === 401) location.reload();
-      if (answer.ok) {
+      if (answer.status === 204 || answer.status === 401) location.reload();
+      if (answer.status === 200) {
         isStale = false;
         const text = await answer.text();
         if (text !== live.dataset.shown) latest = live.dataset.shown = text;

@@ -141,9 +141,9 @@ class Pages:
         return page(name, 200 if part and part.is_whole else 503, live=True, here=here, part=part.html if part else "")
 
     def _live_part(self, name: str, run_id: str) -> Response:
-        """Return a page's self-updating part alone. The status is 410 if the run is over."""
+        """Return a page's self-updating part alone. The answer is empty (204) if the run is over."""
         part = self._part((name, run_id))
-        return Response(status_code=410) if part is None else HTMLResponse(part.html)
+        return Response(status_code=204) if part is None else HTMLResponse(part.html)
 
     def error_page(self, error: Exception) -> ErrorPage:
         """Return HTTP status, heading and text for an exception. The text may quote a name from the URL, but no full path."""

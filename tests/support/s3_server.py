@@ -32,8 +32,6 @@ class S3Server:
             "AWS_ACCESS_KEY_ID": "loopback",
             "AWS_SECRET_ACCESS_KEY": "loopback-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         }
         self._numbers = count()
 

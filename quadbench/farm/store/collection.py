@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 from quadbench.artifacts import FileRef
 from quadbench.artifacts.run_record import file_refs
-from quadbench.errors import ArtifactError, StorageError
 from quadbench.farm.store.artifacts import KINDS, described
 from quadbench.farm.store.objects import ARTIFACTS, CONDEMNED, OBJECTS, RUNS, Condemned, LaunchEntry, Store, object_key
 from quadbench.farm.store.place import Listed
@@ -74,59 +73,6 @@ def collect(
         condemned=tuple(left),
         condemned_bytes=sum(file["size"] for file in left.values()),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verified:
-    """A store check's result: number and bytes of objects, error by faulty file's key, and keys of removed objects."""
-
-    objects: int
-    size_bytes: int
-    faults: dict[str, str]
-    removed: tuple[str, ...] = ()
-
-
-def check(store: Store, *, is_removing: bool = False) -> Verified:
-    """Hash all objects (file contents) in a store; find artifacts and runs that lack objects. Return a Verified (counts, errors).
-
-    With `is_removing`, remove damaged objects, so that they can be sent again.
-    """
-    objects = store.place.listed(OBJECTS)
-    damaged = {file["path"]: fault for file in objects if (fault := _fault(file, store))}
-    if is_removing:
-        for key in damaged:
-            store.place.remove(key)
-    there = {file["path"] for file in objects} - damaged.keys()
-    entries = [file["path"] for prefix in (ARTIFACTS, RUNS) for file in store.place.listed(prefix)]
-    faults = damaged | {key: fault for key in entries if (fault := _entry_fault(key, there, store))}
-    size_bytes = sum(file["size"] for file in objects)
-    return Verified(objects=len(objects), size_bytes=size_bytes, faults=faults, removed=tuple(damaged) if is_removing else ())
-
-
-def _fault(file: Listed, store: Store) -> str | None:
-    """Hash a stored object. Return an error message if its content does not match the sha256 in its key, or None if it does."""
-    sha256 = file["path"].rpartition("/")[2]
-    if file["path"] != object_key(sha256):
-        return "is no object"
-    try:
-        for _ in store.blocks(FileRef(path=file["path"], sha256=sha256, size_bytes=file["size"])):
-            pass
-    except StorageError:
-        raise
-    except ArtifactError as error:
-        return error.message
-    return None
-
-
-def _entry_fault(key: str, there: Collection[str], store: Store) -> str | None:
-    """Return what is wrong with a stored artifact or run, such as a missing object, or None if nothing is wrong."""
-    try:
-        missing = [name for name in _named(store, [key]) if name.startswith(f"{OBJECTS}/") and name not in there]
-    except StorageError:
-        raise
-    except ArtifactError as error:
-        return error.message
-    return f"misses {len(missing)} of its objects, as {missing[0]}" if missing else None
 
 
 def _named(store: Store, keys: Iterable[str]) -> Iterator[str]:

@@ -23,7 +23,7 @@ OBJECTS, ARTIFACTS, RUNS = "objects", "artifacts", "runs"  # a launch's key is i
 STORE_VERSION = 1  # of a store's JSON files; manifests have their own
 MOST_FILES = 10_000  # limit for one artifact or launch
 MOST_DOCUMENT_BYTES = 2**24  # limit for manifests and entries, which are read into memory
-_AGAIN = "send it again from a host that has it; quadbench store check --remove takes every damaged object out of its way"
+_AGAIN = "send it again from a host that has it; first remove a damaged object from the store's folder `objects`"
 
 
 def object_key(sha256: str) -> str:

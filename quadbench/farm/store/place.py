@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**24
 _PART_BYTES = 5 * 2**20  # the smallest part of a multipart upload in S3
 _PARTS_AT_ONCE = 2  # few, so that each part arrives within the request timeout on a slow line
-_INCOMING = "incoming"  # unfinished uploads in stores of older versions, which did not use obstore
 _UNFINISHED = re.compile(r"#[0-9]+$")  # suffix of unfinished files in a folder
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MOST_CHARACTERS = 200  # limit for a service's message; some quote whole pages
@@ -53,7 +52,7 @@ class Place:
             return None
         with self._told():
             names = [path.name for path in self._folder.iterdir() if not _UNFINISHED.search(path.name)]
-        return min((name for name in names if name not in (_INCOMING, "lost+found") and not name.startswith(".")), default=None)
+        return min((name for name in names if name != "lost+found" and not name.startswith(".")), default=None)
 
     def look(self, key: str) -> "Listed | None":
         """Return the Listed (path, size, modification time) of the file at a key, or None if no file is at the key."""
@@ -75,9 +74,8 @@ class Place:
         if self._folder is None:
             return []
         with self._told():
-            older = (self._folder / _INCOMING).glob("*")
             paths = [path for path in self._folder.rglob("*#*") if _UNFINISHED.search(path.name)]
-            states = [(path, path.stat()) for path in (*paths, *older) if path.is_file()]
+            states = [(path, path.stat()) for path in paths if path.is_file()]
             return [
                 {
                     "path": path.relative_to(self._folder).as_posix(),
