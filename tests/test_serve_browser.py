@@ -25,7 +25,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
 from quadbench.serve.auth import AccessRules, AuthMiddleware
-from quadbench.serve.rendering import packaged_file
+from quadbench.serve.pages import packaged_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -2,8 +2,7 @@
 
 app.py         the web application: errors, sign-in, metrics, the uvicorn server
 auth.py        token, cookie, allowed host names, security headers
-pages.py       one handler for each page; error pages; parts that a script asks for again
+pages.py       one handler for each page; error pages; live parts; templates
 queries.py     data for pages, cached for seconds; pictures; lists of 25
 farm_state.py  the farm: devices, hosts, runs, jobs and why they wait; its metrics
-rendering.py   templates, words for device states
 """

@@ -18,9 +18,8 @@ from quadbench.farm.condor import Condor, this_pool
 from quadbench.results.layout import Layout
 from quadbench.serve.auth import COOKIE, SIGN_IN, AccessRules, AuthMiddleware, request_target
 from quadbench.serve.farm_state import farm_metrics
-from quadbench.serve.pages import Pages
+from quadbench.serve.pages import Pages, page
 from quadbench.serve.queries import ResultsQueries
-from quadbench.serve.rendering import page
 
 _PATIENCE_S = 1  # seconds for open requests when the server ends
 
