@@ -6,7 +6,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,9 @@ from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
 from quadbench.artifacts.bundle import HeldOutScores, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.result import print_result, print_study
-from quadbench.report.baseline import compare_with
 from quadbench.report.formats import to_latex, to_markdown
 from quadbench.report.formatting import to_csv
 from quadbench.report.html import render_html, render_study
-from quadbench.report.kpi import kpi_rows
 from quadbench.report.run_line import write_comparison
 from quadbench.report.sweep import Sweep, sweep_points, with_best
 from quadbench.report.sweep_answer import sweep_csv, sweep_tables
@@ -105,11 +103,9 @@ def elements(html: str) -> set[tuple[str, frozenset[str]]]:
 def test_no_name_is_markup_in_a_report(attack: str, tmp_path: Path) -> None:
     plain, run = make_run(tmp_path / "plain"), attacked(tmp_path / "evil", attack)
     told = replace(plain, swept={"a": "b"}, recipe="a recipe")
-    before = replace(run, run_id="before")
-    with_baseline = render_html(run, Layout(tmp_path / "evil"), before)
-    known = elements(render_html(told, Layout(tmp_path / "plain"), replace(plain, run_id="before")))
-    assert elements(with_baseline) <= known
-    assert ("{{ 7 * 7 }}" in Page(with_baseline).text) is ("{{ 7 * 7 }}" in attack)
+    page = render_html(run, Layout(tmp_path / "evil"))
+    assert elements(page) <= elements(render_html(told, Layout(tmp_path / "plain")))
+    assert ("{{ 7 * 7 }}" in Page(page).text) is ("{{ 7 * 7 }}" in attack)
 
 
 def test_no_variant_that_was_judged_is_markup_in_a_report(attack: str, tmp_path: Path) -> None:
@@ -132,7 +128,7 @@ def test_no_name_is_markup_or_a_code_on_the_terminal(
 ) -> None:
     run = attacked(tmp_path, attack)
     options = argparse.Namespace(json=False, full=full, layout=Layout(tmp_path))
-    view = report_view(run, options.layout, replace(run, run_id="before"))
+    view = report_view(run, options.layout)
     assert print_result(options, view, tmp_path / "report.html") == 0
     shown = capsys.readouterr().out
     assert not CONTROLS.search(shown)
@@ -209,9 +205,3 @@ def test_a_comparison_has_names_as_text(attack: str, tmp_path: Path, capsys: pyt
     rows = list(csv.reader(io.StringIO(versus_csv(versus))))
     assert len({len(row) for row in rows}) == 1
     assert not any(cell.startswith("=") for row in rows for cell in row)
-
-
-def test_a_baseline_in_json_has_names_as_they_are(attack: str, tmp_path: Path) -> None:
-    run = attacked(tmp_path, attack)
-    baseline = compare_with(run, kpi_rows(run), replace(run, run_id="now"), kpi_rows(run))
-    assert json.loads(json.dumps(asdict(baseline), default=str))["figures"][0]["task"].endswith(attack)

@@ -21,7 +21,7 @@ MORE = "set measure.launches to 12"
 
 
 def told(result: RunResult, caveats: Iterable[Caveat] = ()) -> str:
-    return next_step(result, caveats, None)
+    return next_step(result, caveats)
 
 
 def test_a_run_that_was_cut_short_goes_on_first_of_all(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_launches_for_verdicts_are_asked_for_where_both_sides_ran_too_few(tmp_pa
 
 def test_going_on_is_a_command_in_the_same_results_folder(tmp_path: Path) -> None:
     cut = replace(make_run(tmp_path), is_cut_short=True)
-    assert next_step(cut, [], None, words=Layout(Path("results")).root_arguments).endswith(cut.run_id)
-    assert next_step(cut, [], None, words=Layout(Path("my runs")).root_arguments).endswith(f"{cut.run_id} --results 'my runs'")
+    assert next_step(cut, [], words=Layout(Path("results")).root_arguments).endswith(cut.run_id)
+    assert next_step(cut, [], words=Layout(Path("my runs")).root_arguments).endswith(f"{cut.run_id} --results 'my runs'")
 
 
 def test_after_a_comparison_doubts_are_cured_before_more_is_launched() -> None:

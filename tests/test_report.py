@@ -260,7 +260,7 @@ def test_an_admitted_adapter_costs_the_other_tasks_no_per_graph_figure(tmp_path:
     assert row_of(result, "restyle", "end_to_end") == row_of(whole, "restyle", "end_to_end")
     assert row_of(result, "draw", "end_to_end").per_graph == NO_OWN_GRAPH
     says(text, "Per-graph", 3, "30.0")  # two graphs are no sum of three tasks
-    ratio = read_condition("ratio.end_to_end < 0.1", [task.name for task in result.bundle.tasks], has_baseline=False)
+    ratio = read_condition("ratio.end_to_end < 0.1", [task.name for task in result.bundle.tasks])
     assert met_places(ratio, kpi_rows(result), quality_rows(result)) == ()
 
 

@@ -148,7 +148,6 @@ UNKNOWN = [
     (["compare", "20260102-030405-quick", "quickstart"], rf"unknown run .*; known: {RUN}\. Hint: did you mean '{RUN}'\?"),
     (["compare", "20260102-030405-aaaa", "quickstart"], "is a sweep; expected a run. Hint: show it: quadbench show 20260102"),
     (["run", "--resume", "20260102-030405-bbbb"], "is a comparison; expected a run"),
-    (["run", "quickstart", "--baseline", "20260102-030405-quick"], f"unknown run .*did you mean '{RUN}'"),
 ]
 
 

@@ -116,6 +116,21 @@ def test_runs_of_two_times_are_told_apart_only_where_that_holds_for_all_figures(
     assert compare_unpaired(before, now, together=200).verdict is Verdict.INCONCLUSIVE
 
 
+def test_equal_launches_are_seldom_called_different() -> None:
+    dice = np.random.default_rng(7)
+    wrong = 0
+    for _ in range(2000):
+        a, b = np.exp(dice.normal(0, 0.05, (2, 2)))
+        wrong += compare_unpaired(list(a), list(b)).verdict in (Verdict.WORSE, Verdict.BETTER)
+    assert wrong < 0.05 * 2000
+
+
+def test_a_side_without_launches_or_with_a_figure_of_nothing_is_refused() -> None:
+    for before, now in (([], [1.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0], [float("nan")])):
+        with raising(ValueError):
+            compare_unpaired(before, now)
+
+
 def share_covered(is_drawn: bool, blocks: int, runs: int = 1500) -> float:
     """How often the interval holds the truth where a disturbance recurs with every block of four launches."""
     dice, covered = np.random.default_rng(5), 0

@@ -20,9 +20,7 @@ def results(tmp_path: Path) -> tuple[str, str]:
     return "--results", str(layout.root)
 
 
-@pytest.mark.parametrize(
-    "words", [("show", "\udcff"), ("report", "\udcff"), ("show", RUN, "--baseline", "\udcff"), ("farm", "cancel", "\udcff")]
-)
+@pytest.mark.parametrize("words", [("show", "\udcff"), ("report", "\udcff"), ("farm", "cancel", "\udcff")])
 def test_what_is_no_text_is_no_fault_of_the_database(
     words: tuple[str, ...],
     results: tuple[str, str],

@@ -5,7 +5,7 @@ options.py         common options such as --results; durations, numbers, output 
 console.py         live progress, JSON output, table layout, a closed or full stdout
 device_options.py  --devices, -s, --retries, --budget, --keep-going; waiting for busy devices
 run_source.py      recipe, bundle or interrupted run; runs on a farm and --farm
-result.py          printed figures of runs and studies; --fail-if and --baseline
+result.py          printed figures of runs and studies; --fail-if
 run.py             run a recipe or bundle, --resume, --dry-run
 compare.py         launch two recipes or builds in turn
 sweep.py           run a recipe with several values of its keys

@@ -29,7 +29,6 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("run_id", nargs="?", metavar="ID", help="the run, sweep or comparison (default: the latest finished run)")
     add_full(parser)
     result.add_fail_if(parser)
-    result.add_baseline(parser)
     parser.add_argument("--format", choices=_FORMATS, default=_ON_SCREEN, help="the output format of the figures")
     parser.add_argument(
         "--table",
@@ -63,9 +62,8 @@ def _without_garbage_collection() -> Iterator[None]:
 
 def _run_report(options: Options) -> int:
     stored = find_run(options.layout, options.run_id, RUN, SWEEP, COMPARISON)
-    wanted = result.later_run_of(stored)
-    conditions = result.conditions_of(options, wanted.tasks)
-    view = report_view(stored, options.layout, result.baseline_of(options, wanted))
+    conditions = result.conditions_of(options, [task.name for task in stored.bundle.tasks])
+    view = report_view(stored, options.layout)
     if options.format == _ON_SCREEN and not options.table:
         keep_run(options.layout, stored.run_id)
         return result.print_result(options, view, write_view(view, options.layout), conditions)

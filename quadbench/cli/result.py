@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts import RunResult
-from quadbench.cli.console import print_error, print_json, print_note, print_parts, print_text, print_text_table, stdout_console
+from quadbench.cli.console import print_error, print_json, print_parts, print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, next_command
 from quadbench.errors import ConditionError, UserError
-from quadbench.report.baseline import baseline_tables
 from quadbench.report.condition import Criterion, read_condition
 from quadbench.report.formatting import RATIO, SIDES, rough_times, show
 from quadbench.report.headline import plain_text
@@ -28,7 +27,7 @@ from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_
 from quadbench.report.tables import kpi_table
 from quadbench.report.versus import answer, difference_table, side_table
 from quadbench.report.view import ReportView, RunSummary, run_summary
-from quadbench.study.stored_studies import LaterRun, Study, earlier_run, find_study, read_study
+from quadbench.study.stored_studies import Study, find_study, read_study
 
 
 def print_result(options: Options, view: ReportView, path: Path | None, conditions: Sequence[Criterion] = ()) -> int:
@@ -61,12 +60,6 @@ def _print_tables(options: Options, view: ReportView, path: Path | None) -> None
         console.print(Text.assemble((doubt.caveat.label, "yellow"), f": {doubt.caveat.doubt}"), highlight=False)
     for number, sentence in enumerate((*(plain_text([sentence]) for sentence in view.headline), *view.gaps)):
         console.print(sentence, style=None if number else "bold", highlight=False, markup=False)
-    if view.baseline:
-        for table in baseline_tables(view.baseline, is_full=options.full):
-            print_text_table(console, table)
-        for sentence in view.baseline.sentences:
-            console.print(sentence, style="bold", highlight=False)
-        print_text(view.baseline.doubt)
     if view.next_step:
         console.print(f"next: {view.next_step}", highlight=False, markup=False)
     print_text(f"report: {path}" if path else f"no report yet; {next_command(options, 'report', result.run_id)} writes it")
@@ -122,10 +115,8 @@ def study_of(options: Options) -> Study | None:
     path = find_study(options.layout, options.run_id) if options.run_id else None
     if path is None:
         return None
-    if options.baseline or getattr(options, "fail_if", None):
-        raise UserError(
-            f"'{options.run_id}' is a {path.stem}; expected a run with --baseline and --fail-if", hint="name one of its runs"
-        )
+    if getattr(options, "fail_if", None):
+        raise UserError(f"'{options.run_id}' is a {path.stem}; expected a run with --fail-if", hint="name one of its runs")
     return read_study(path)
 
 
@@ -196,36 +187,4 @@ def add_fail_if(parser: argparse.ArgumentParser) -> None:
 def conditions_of(options: Options, tasks: Iterable[str]) -> Sequence[Criterion]:
     """Parse the values of `--fail-if` to a list of Criterion. `tasks` are the task names that the conditions may contain."""
     names = tuple(tasks)
-    return [read_condition(text, names, has_baseline=bool(options.baseline)) for text in options.fail_if]
-
-
-def add_baseline(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--baseline` to a command. Its value names an earlier run to compare with: a run id, or `latest`."""
-    parser.add_argument(
-        "--baseline",
-        metavar="RUN",
-        help="report what got worse since this earlier run of the same tasks and devices; `latest` is the run before",
-    )
-
-
-def baseline_of(options: Options, later_run: LaterRun) -> RunResult | None:
-    """Return the RunResult that `--baseline` names. Return None without the option, or if `latest` matches no earlier run."""
-    baseline = earlier_run(options.layout, options.baseline, later_run) if options.baseline else None
-    if options.baseline and not baseline:
-        where = f" on {', '.join(later_run.addresses)}" if later_run.addresses else ""
-        rest = (
-            "conditions that name a baseline count as met" if getattr(options, "fail_if", None) else "the next run has this one"
-        )
-        print_note(f"'{options.layout.root}' has no earlier whole run of {later_run.recipe_name}{where}; {rest}")
-    return baseline
-
-
-def later_run_of(result: RunResult) -> LaterRun:
-    """Convert a RunResult to a LaterRun: the recipe, tasks, devices, swept values and id that the search for a baseline uses."""
-    return LaterRun(
-        recipe_name=result.bundle.recipe_name,
-        tasks=[task.name for task in result.bundle.tasks],
-        addresses=[device.address for device in result.devices],
-        swept=result.swept,
-        run_id=result.run_id,
-    )
+    return [read_condition(text, names) for text in options.fail_if]

@@ -8,14 +8,12 @@ from quadbench.artifacts import MIB
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_answer, print_error
 from quadbench.cli.device_options import add_devices, add_run_options, addresses_of, retry_when_free, run_options_from
 from quadbench.cli.options import Options, Subparsers, add_command, add_full, refuse_given
-from quadbench.cli.result import add_baseline, add_fail_if, baseline_of, conditions_of, later_run_of, print_result
+from quadbench.cli.result import add_fail_if, conditions_of, print_result
 from quadbench.cli.run_source import BundleSource, RecipeSource, RunSource, Source, add_farm, find_source, run_on_farm, use_farm
-from quadbench.errors import QuadbenchError, UserError
-from quadbench.report.html import write_view
+from quadbench.errors import UserError
 from quadbench.report.view import report_view
 from quadbench.rollout.forecast import Forecast, device_problems, forecast, forecast_of_bundle
 from quadbench.spec.spec_model import refuse_in
-from quadbench.study.stored_studies import LATEST, LaterRun
 
 _SCHEMA_VERSION = 1  # for the JSON of a dry run
 
@@ -34,7 +32,6 @@ def add(commands: Subparsers) -> None:
     add_devices(parser)
     add_full(parser)
     add_fail_if(parser)
-    add_baseline(parser)
     parser.add_argument("--wait", action="store_true", help="wait for a device that another process on this machine uses")
     add_run_options(parser)
     add_farm(parser)
@@ -55,10 +52,7 @@ def run(options: Options) -> int:
     chosen = addresses_of(options.devices, options.serial, options.layout) if is_told else ()
     if isinstance(source, RecipeSource):
         refuse_in(source.file, device_problems(source.recipe, chosen))
-    wanted = LaterRun(recipe_name=source.recipe_name, tasks=source.tasks, addresses=[*map(str, chosen)], run_id=options.resume)
     conditions = conditions_of(options, source.tasks)
-    is_known = bool(chosen) or options.baseline != LATEST
-    baseline = baseline_of(options, wanted) if is_known else None
     if options.dry_run:
         match source:
             case RecipeSource(recipe=recipe):
@@ -76,19 +70,10 @@ def run(options: Options) -> int:
         else:
             run_here = partial(source.run, chosen, run_options, layout=options.layout, observer=observer)
             outcome = retry_when_free(run_here, observer, waits=options.wait)
-    fault = None
-    if options.baseline and not chosen:  # its devices are only known after its end
-        try:
-            baseline = baseline_of(options, later_run_of(outcome.result))
-        except QuadbenchError as error:
-            baseline, fault = None, error
-    view = report_view(outcome.result, options.layout, baseline)
-    code = print_result(options, view, write_view(view, options.layout) if baseline else outcome.report, conditions)
+    code = print_result(options, report_view(outcome.result, options.layout), outcome.report, conditions)
     for address, failure in outcome.failures.items():
         print_error(f"{address} was left out: {failure}")
-    if fault:
-        print_error(f"run {outcome.result.run_id} has ended, but {fault}")
-    return outcome.exit_code or (fault.exit_code if fault else code)
+    return outcome.exit_code or code
 
 
 def _source(options: Options) -> Source:

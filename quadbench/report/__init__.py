@@ -6,7 +6,6 @@ kpi.py                KPIs from samples, ratios, verdicts shared against per-gra
 storage.py            file sizes by number of tasks, measured and extrapolated
 scores.py             PSNR, galleries, difference images, quality scores, SQNR, clipping
 serving_modes.py      ways to serve tasks: the fastest, the smallest, and when
-baseline.py           `--baseline`: a run against an earlier one, worse or better
 provenance.py         launches table, versions, runtime settings, device states, digests
 headline.py           sentences on the result, missing figures, recommended next step
 condition.py          grammar and evaluation of `--fail-if`

@@ -6,17 +6,13 @@ import math
 import operator
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from quadbench.artifacts import Variant
 from quadbench.errors import UnknownNameError, UserError, quote
-from quadbench.report.baseline import Baseline
 from quadbench.report.formatting import convert
 from quadbench.report.kpi import KPI_UNITS, NOT_APPLICABLE, Figure, KpiRow
 from quadbench.report.scores import Quality
-from quadbench.statistics import Verdict
 
 _MAX_LENGTH = 1000  # characters
 _NAME = re.compile(r"[a-z][a-z0-9_-]*(?:\.[a-z0-9][a-z0-9_-]*)+")
@@ -29,24 +25,18 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
 }  # fmt: skip
 
 _SIDES, _RATIO = ("shared", "per_graph"), "ratio"
-_BASELINE = "baseline"
 _PARTS = ("p50", "low", "high", "mad", "p90", "launches", "samples")
 _FIGURES = {f"{key}_{unit.lower()}": key for key, unit in KPI_UNITS.items()}
-_CHANGES = ("change", "change_low", "change_high")  # parts of a figure that need a baseline
-_VERDICTS = {verdict.lower(): verdict for verdict in Verdict}
-_LIKENESS = {"psnr_db": tuple(_VERDICTS), "psnr_truth_db": ()}  # PSNR figures and their optional parts
+_LIKENESS = ("psnr_db", "psnr_truth_db")  # figures without parts
 _Place = tuple[str, str, str]  # device, task, rest of the figure's name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expression:
-    """A parsed condition as a Python syntax tree whose names are metric names. `alone` lists the metric names without a
-    comparison, such as `shared.end_to_end_ms.worse`. The value of a metric in `alone` must be 1 (true) or 0 (false).
-    """
+    """A parsed condition as a Python syntax tree whose names are metric names."""
 
     text: str
     names: tuple[str, ...]
-    alone: tuple[str, ...]
     tree: ast.expr
 
     def holds(self, values: Mapping[str, float]) -> bool:
@@ -64,13 +54,11 @@ def read_expression(text: str) -> Expression:
     names = _NAME.findall(text)
     try:
         tree = _parsed(text, names)
-        parts = list(_parts(tree))
-        for part in parts:
+        for part in _parts(tree):
             _require_comparison(text, part)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise _refused(text, "comparisons, joined by 'and' or 'or'", text) from error
-    alone = tuple(part.id for part in parts if isinstance(part, ast.Name))
-    return Expression(text=text, names=tuple(dict.fromkeys(names)), alone=alone, tree=tree)
+    return Expression(text=text, names=tuple(dict.fromkeys(names)), tree=tree)
 
 
 def _parsed(text: str, names: Sequence[str]) -> ast.expr:
@@ -95,10 +83,8 @@ def _parts(tree: ast.expr) -> Iterator[ast.expr]:
 
 
 def _require_comparison(text: str, part: ast.expr) -> None:
-    """Raise a UserError unless the tree `part` is a metric name, or compares two expressions of names, numbers and `+ - * /`."""
+    """Raise a UserError unless the tree `part` compares two expressions of names, numbers and `+ - * /`."""
     match part:
-        case ast.Name():
-            return
         case ast.Compare(left=left, ops=[sign], comparators=[right]) if type(sign) in _COMPARISONS:
             sums = (*ast.walk(left), *ast.walk(right))
         case _:
@@ -141,45 +127,33 @@ class Criterion:
     names: dict[str, tuple[str | None, str]]
 
 
-def read_condition(text: str, tasks: Iterable[str], *, has_baseline: bool = False) -> Criterion:
+def read_condition(text: str, tasks: Iterable[str]) -> Criterion:
     """Parse the text of a `--fail-if` condition to a `Criterion`. `tasks` are the task names that its metric names may contain.
 
     Raises:
-        UserError: the text is not a condition, names no metric, or needs a baseline although there is none.
+        UserError: the text is not a condition, or names no metric.
         UnknownNameError: the text names an unknown metric or task; the message lists the known ones.
     """
     expression, known = read_expression(text), tuple(tasks)
     if not expression.names:
         hint = "write, for example, 'shared.end_to_end_ms.p50 > 200'; docs/commands.md lists the names"
         raise UserError(f"'{text}' does not name a figure", hint=hint)
-    names = {name: _read_name(name, known) for name in expression.names}
-    for name in expression.alone:
-        rest = names[name][1]
-        if rest.rpartition(".")[2] not in _VERDICTS or rest.startswith(f"{_BASELINE}."):  # `baseline.worse` is a count
-            hint = f"write '{name} > 200'; only a verdict needs no comparison, such as 'shared.end_to_end_ms.worse'"
-            raise UserError(f"'{name}' alone is not a condition: expected a comparison", hint=hint)
-    if not has_baseline and any(_needs_baseline(rest) for _, rest in names.values()):
-        hint = "add --baseline latest, or --baseline with the id of an earlier run"
-        raise UserError(f"'{text}' needs a baseline, but none was given", hint=hint)
-    return Criterion(expression=expression, names=names)
+    return Criterion(expression=expression, names={name: _read_name(name, known) for name in expression.names})
 
 
-def met_places(
-    condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality], baseline: Baseline | None = None
-) -> tuple[str, ...]:
+def met_places(condition: Criterion, rows: Sequence[KpiRow], quality: Sequence[Quality]) -> tuple[str, ...]:
     """Return a message for each device and task where a `--fail-if` condition is true or cannot be evaluated, or an empty tuple.
-    If all metric names contain a task, check each device once. Skip tasks to which a metric does not apply, and tasks missing
-    from the baseline if a metric needs a baseline. If every task is skipped, the only message says that there is no value.
+    If all metric names contain a task, check each device once. Skip tasks to which a metric does not apply. If every task is
+    skipped, the only message says that there is no value.
     """
-    figures = dict([*_of_rows(rows), *_of_quality(quality), *(_of_baseline(baseline) if baseline else ())])
-    exempt, new_tasks = {place for row in rows for place in _exempt(row)}, baseline.only_now if baseline else ()
+    figures = dict([*_of_rows(rows), *_of_quality(quality)])
+    exempt = {place for row in rows for place in _exempt(row)}
     is_of_each = any(task is None for task, _ in condition.names.values())
     met, looked_at = [], 0
     for device in dict.fromkeys(row.device.address for row in rows):
         for task in dict.fromkeys(row.task for row in rows if row.device.address == device) if is_of_each else [""]:
             places = {name: (device, own or task, rest) for name, (own, rest) in condition.names.items()}
-            is_new = any(own in new_tasks and _needs_baseline(rest) for _, own, rest in places.values())
-            if exempt.isdisjoint(places.values()) and not is_new:
+            if exempt.isdisjoint(places.values()):
                 looked_at += 1
                 fault = _fault(condition, places, figures)
                 if fault is not None:
@@ -193,52 +167,31 @@ def _fault(condition: Criterion, places: Mapping[str, _Place], figures: Mapping[
     missing = [name for name, value in values.items() if not math.isfinite(value)]
     if missing:
         return f": there is no figure {', '.join(missing)}"
-    values_text = ", ".join(_shown(name, places[name], figures) for name in values)
+    values_text = ", ".join(f"{name} is {value:.6g}" for name, value in values.items())
     try:
         return f": {values_text}" if condition.expression.holds(values) else None
     except ArithmeticError:
         return f": the result is not a number (division by 0, or too large); {values_text}"
 
 
-def _shown(name: str, place: _Place, figures: Mapping[_Place, float]) -> str:
-    """Format a metric's name and value, such as `ratio.switch is 2.5`. For a verdict, show current run / baseline if known."""
-    device, task, rest = place
-    figure, _, part = rest.rpartition(".")
-    change, low, high = (figures.get((device, task, f"{figure}.{end}"), math.nan) for end in _CHANGES)
-    if part in _VERDICTS and math.isfinite(change):
-        interval = f" ({low:.3f} to {high:.3f})" if math.isfinite(low) and math.isfinite(high) else ""
-        return f"{figure} is now / before {change:.3f}{interval}"
-    return f"{name} is {figures[place]:.6g}"
-
-
 def _read_name(name: str, tasks: Sequence[str]) -> tuple[str | None, str]:
     """Check and split a metric's name to (task or None, rest): `edit.ratio.switch` gives ("edit", "ratio.switch")."""
-    sides, task, words = (*_SIDES, _RATIO, _BASELINE), None, name.split(".")
+    sides, task, words = (*_SIDES, _RATIO), None, name.split(".")
     if words[0] not in sides:
         task = _known("task or side", words.pop(0), (*tasks, *sides))
-    rest = ".".join(_read_rest(words, sides, (*_PARTS, *_CHANGES, *_VERDICTS)))
+    rest = ".".join(_read_rest(words))
     if words:
         raise UnknownNameError("figure", name, [".".join(filter(None, (task, rest)))])
     return task, rest
 
 
-def _read_rest(words: list[str], sides: Iterable[str], parts: Sequence[str]) -> list[str]:
+def _read_rest(words: list[str]) -> list[str]:
     """Remove the words of a metric, such as `ratio` and `switch`, from `words` and return them. Raise a UserError if unknown."""
-    side = _taken("side", words, sides)
+    side = _taken("side", words, (*_SIDES, _RATIO))
     if side == _RATIO:
         return [side, _taken("figure", words, _FIGURES.values())]
-    if side == _BASELINE:
-        is_count = bool(words) and words[0] in _VERDICTS
-        return [side, words.pop(0)] if is_count else [side, *_read_rest(words, (*_SIDES, _RATIO, *_VERDICTS), _PARTS)]
     figure = _taken("figure", words, (*_FIGURES, *_LIKENESS))
-    if figure in _LIKENESS:
-        has_part = bool(words) and words[0] in parts and words[0] in _LIKENESS[figure]
-        return [side, figure, *([words.pop(0)] if has_part else [])]
-    return [side, figure, _taken("part of a figure", words, parts)]
-
-
-def _needs_baseline(name: str) -> bool:
-    return name.startswith(f"{_BASELINE}.") or name.rpartition(".")[2] in (*_CHANGES, *_VERDICTS)
+    return [side, figure] if figure in _LIKENESS else [side, figure, _taken("part of a figure", words, _PARTS)]
 
 
 def _taken(kind: str, words: list[str], known: Iterable[str]) -> str:
@@ -271,23 +224,6 @@ def _of_quality(quality: Sequence[Quality]) -> Iterator[tuple[_Place, float]]:
             yield (row.device.address, row.task, f"{side}.{name}"), value if isinstance(value, float) else math.nan
 
 
-def _of_baseline(baseline: Baseline) -> Iterator[tuple[_Place, float]]:
-    """Yield ((device, task, metric name), value): baseline values, ratios now / baseline, verdicts as 1 or 0, verdict counts."""
-    for (device, task, name), value in (*_of_rows(baseline.kpis), *_of_quality(baseline.quality)):
-        yield (device, task, f"{_BASELINE}.{name}"), value
-    for figure in baseline.figures:
-        name = f"{'shared' if figure.variant is Variant.SHARED else 'per_graph'}.{figure.key}_{(figure.unit or 'db').lower()}"
-        is_whole = figure.before is not None and figure.now is not None
-        for part, verdict in _VERDICTS.items():
-            yield (figure.device, figure.task, f"{name}.{part}"), float(figure.verdict is verdict) if is_whole else math.nan
-        for part, ratio in zip(_CHANGES, (figure.ratio, figure.low, figure.high), strict=True):
-            yield (figure.device, figure.task, f"{name}.{part}"), math.nan if ratio is None else ratio
-    counts = Counter((figure.device, figure.task, figure.verdict) for figure in baseline.figures)
-    for device, task in dict.fromkeys((figure.device, figure.task) for figure in baseline.figures):
-        for name, verdict in _VERDICTS.items():
-            yield (device, task, f"{_BASELINE}.{name}"), float(counts[device, task, verdict])
-
-
 def _exempt(row: KpiRow) -> Iterator[_Place]:
     """Yield (device address, task, metric name) for each metric of a KPI row that does not apply to the row's task. For example,
     `shared.vae_encoder_ms.p50` does not apply to text-to-image. A `--fail-if` condition that uses the metric skips the task.
@@ -295,7 +231,6 @@ def _exempt(row: KpiRow) -> Iterator[_Place]:
     device, task = row.device.address, row.task
     for side, cell in zip(_SIDES, (row.shared, row.per_graph), strict=True):
         if isinstance(cell, str) and cell in NOT_APPLICABLE:
-            parts = [f"{side}.{row.key}_{row.unit.lower()}.{part}" for part in (*_PARTS, *_CHANGES, *_VERDICTS)]
-            for name in (*parts, f"{_RATIO}.{row.key}"):
-                yield device, task, name
-                yield device, task, f"{_BASELINE}.{name}"
+            for part in _PARTS:
+                yield device, task, f"{side}.{row.key}_{row.unit.lower()}.{part}"
+            yield device, task, f"{_RATIO}.{row.key}"

@@ -8,7 +8,6 @@ from statistics import mean
 
 from quadbench.artifacts import Caveat, DeviceFacts, RunResult, Status, Variant
 from quadbench.artifacts.run_record import has_references, shared_only_tasks
-from quadbench.report.baseline import Baseline
 from quadbench.report.formatting import Unit, decibels, join_names, mark_figure, percent, pieces, plural, show
 from quadbench.report.kpi import Figure, KpiRow, unequal_rows
 from quadbench.report.launches import is_on, only_ok, paired
@@ -370,7 +369,6 @@ def _run_events(result: RunResult) -> Iterator[str]:
 def next_step(
     result: RunResult,
     caveats: Iterable[Caveat],
-    baseline: Baseline | None,
     *,
     is_unequal: bool = False,
     launches: int = ENOUGH,
@@ -400,8 +398,6 @@ def next_step(
         settings.append("raise measure.warmup, as the first images were slower")
     if settings:
         steps.append(f"In the recipe, {' and '.join(settings)}.")
-    if baseline and baseline.is_in_doubt:
-        steps.append(f"To find out what changed, launch both in turn: {baseline.settled_by}")
     return " ".join(steps)
 
 

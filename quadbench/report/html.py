@@ -16,7 +16,6 @@ from quadbench.artifacts.pixels import png_size
 from quadbench.artifacts.safe_text import one_line
 from quadbench.harness.event_log import check_image_contents
 from quadbench.report import formatting, run_charts
-from quadbench.report.baseline import baseline_tables
 from quadbench.report.comparison_charts import forest_plot, launch_chart
 from quadbench.report.formatting import Unit, percent
 from quadbench.report.headline import ELSEWHERE, next_of_comparison, remedies
@@ -41,9 +40,9 @@ _CHARTS = (
 )  # fmt: skip
 
 
-def write_report(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> Path:
+def write_report(result: RunResult, layout: Layout) -> Path:
     """Write a run's HTML report to `reports/<run id>.html` and return the path. May raise StorageError or ArtifactError."""
-    return write_view(report_view(result, layout, baseline), layout)
+    return write_view(report_view(result, layout), layout)
 
 
 def write_view(view: ReportView, layout: Layout) -> Path:
@@ -60,8 +59,8 @@ def write_view(view: ReportView, layout: Layout) -> Path:
     return path
 
 
-def render_html(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> str:
-    return render_view(report_view(result, layout, baseline))
+def render_html(result: RunResult, layout: Layout) -> str:
+    return render_view(report_view(result, layout))
 
 
 def render_view(view: ReportView) -> str:
@@ -153,7 +152,6 @@ def _environment() -> Environment:
         "mb": lambda value: formatting.show(value, Unit.MEGABYTES),
         "about": lambda caveats, *kinds: [caveat for caveat in caveats if caveat.is_about(*map(FigureKind, kinds))],
         "count": count,
-        "baseline_tables": lambda baseline, is_full: baseline_tables(baseline, is_full=is_full),
         "spread": spread,
         "verdict_note": note_on,
         "picture": _picture,

@@ -9,7 +9,6 @@ from functools import cached_property
 from quadbench.artifacts import Bundle, Caveat, DeviceFacts, ErrorClass, RunRecord, RunResult, Status, TaskAssets, Variant
 from quadbench.artifacts.night_record import IMAGE_COUNT, environment_differences
 from quadbench.report import launches, provenance, scores
-from quadbench.report.baseline import Baseline, compare_with
 from quadbench.report.condition import Criterion, met_places
 from quadbench.report.formatting import TextTable
 from quadbench.report.headline import ENOUGH, headline, missing_figures, next_step, plain_text
@@ -88,7 +87,6 @@ class ReportView:
     launches: tuple[provenance.Launch, ...]
     listed: provenance.LaunchList
     headline: tuple[str, ...]
-    baseline: Baseline | None
     gaps: tuple[str, ...]
     doubts: tuple[Doubt, ...]
     next_step: str
@@ -143,11 +141,10 @@ class ReportView:
         return frozenset((row.device.address, row.task) for row in unequal_rows(rows))
 
 
-def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = None) -> ReportView:
-    """Return the content of a run's report. Images are read from the folder `layout`. `baseline` is an earlier run to compare."""
+def report_view(result: RunResult, layout: Layout) -> ReportView:
+    """Return the content of a run's report. Images are read from the folder `layout`."""
     rows, storages, quality = kpi_rows(result), storage_views(result), scores.quality_rows(result)
     launch_rows, setups, doubts = provenance.launch_rows(result), setups_of(result), _doubts(result)
-    earlier = compare_with(baseline, kpi_rows(baseline), result, rows, layout.root_arguments) if baseline else None
     kpis = tuple(_device_kpis(result, device, rows) for device in result.devices)
     needed = [row.judged.launches_needed or 0 for row in rows if row.judged and row.key in WITH_VERDICT]
     enough, caveats, is_unequal = max([ENOUGH, *needed]), [doubt.caveat for doubt in doubts], bool(unequal_rows(rows))
@@ -163,10 +160,9 @@ def report_view(result: RunResult, layout: Layout, baseline: RunResult | None = 
         launches=launch_rows,
         listed=provenance.launch_list(launch_rows),
         headline=headline(storages, rows, quality),
-        baseline=earlier,
         gaps=missing_figures(result, rows),
         doubts=doubts,
-        next_step=next_step(result, caveats, earlier, is_unequal=is_unequal, launches=enough, words=layout.root_arguments),
+        next_step=next_step(result, caveats, is_unequal=is_unequal, launches=enough, words=layout.root_arguments),
         glance=tuple(_glance(device.device, task) for device in kpis for task in device.tasks),
         kpis=kpis,
         ways=serving_modes(result, rows),
@@ -274,8 +270,8 @@ class DeviceSummary:
 class RunSummary:
     """The summary of a run for JSON output. `headline` states the result; `doubts` has caveats. Values are in nanoseconds,
     bytes or decibels. `ways` has a dict from column name to value per variant and device. It is empty unless a device measured
-    two variants, one of them neither `shared` nor `per-graph`. `verdicts` and `devices` are keyed by device address. `baseline`
-    compares with an earlier run, or is None. `report` is the HTML path or None. `bundle_digest` and `precision` are those of
+    two variants, one of them neither `shared` nor `per-graph`. `verdicts` and `devices` are keyed by device address. `report`
+    is the HTML path or None. `bundle_digest` and `precision` are those of
     the first bundle.
     """
 
@@ -298,7 +294,6 @@ class RunSummary:
     ways: tuple[dict[str, str | float | None], ...]
     verdicts: dict[str, tuple[LaunchVerdict, ...]]
     devices: dict[str, DeviceSummary]
-    baseline: Baseline | None
     conditions_met: tuple[str, ...]
 
 
@@ -331,7 +326,7 @@ def run_summary(
         ways=tuple(dict(zip(ways.table.fields, row, strict=True)) for ways in view.ways for row in ways.table.values),
         verdicts={device.device.address: device.verdicts for device in view.kpis},
         devices={address: _device(setup.bundle) for setup in view.setups for address in setup.addresses},
-        conditions_met=tuple(met for condition in conditions for met in met_places(condition, kpis, view.quality, view.baseline)),
+        conditions_met=tuple(met for condition in conditions for met in met_places(condition, kpis, view.quality)),
     )
 
 
