@@ -1,11 +1,9 @@
 """A history as a page says first what changed, since when, by what and where, and no text of others is more than text."""
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told
@@ -13,18 +11,21 @@ from support.night_samples import ATTACK
 from support.night_series import FIRST, NEW, TASK, around, night, night_id, steady
 from support.report_page import Page
 from support.sentences import reads, says
-from test_history import history, store
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Point, RulingKind
 from quadbench.nightly.history import CaseHistory, sentence, summary
 from quadbench.nightly.history_chart import MAX_NIGHTS, history_chart
-from quadbench.nightly.history_formats import CaseData, render_history
+from quadbench.nightly.history_formats import CaseData, history_view
+from quadbench.report.page import page_environment
+
+PARTS = """{% from "case_parts.html.j2" import answer, contents, devices, doubts, reading %}
+{{ answer(view) }}{{ doubts(view) }}{{ contents(view) }}{{ reading(view) }}{{ devices(view) }}"""
 
 
 def page(*histories: CaseData) -> str:
-    commands = {"The same again": "quadbench"}
-    return render_history(histories, case="restyle-s25", commands=commands, next_step={}, made_at=NOW)
+    """The parts of a case's live page that are about its history."""
+    return page_environment().from_string(PARTS).render(view=history_view(histories, NOW))
 
 
 def sentences(*histories: CaseHistory) -> tuple[str, ...]:
@@ -97,11 +98,6 @@ def test_the_page_is_one_file_without_script_whose_first_sentence_is_the_result(
     assert read.count("script") == read.count("link") == read.count("img") == 0
     assert read.text.index(f"7.3 % slower than before on s25 since {night_id(20)}") < read.text.index("nothing significant")
     says(read.text, "s25", 3, 30, night_id(0), night_id(20), "2,991", "3,210")
-    says(read.text, "7.0", 30, "2026-01-01", "2026-01-30")
-    (data,) = re.findall(r'<pre class="data">(.*?)</pre>', html, re.DOTALL)
-    document = json.loads(Page(f"<p>{data}</p>").text)
-    assert document["schema_version"] == 1
-    assert [one["figures"][0]["segments"][-1]["nights"] for one in document["devices"]] == [10, 30]
 
 
 def test_a_doubt_says_its_nights_and_that_the_change_is_told_by_others() -> None:
@@ -179,13 +175,7 @@ def test_an_attack_in_any_text_is_only_text() -> None:
     ]
     ruling = replace(REGRESSION, case=ATTACK, address=ATTACK, cause=ATTACK, owner=ATTACK, task=ATTACK, key=ATTACK)
     word = replace(WORD, case=ATTACK, reason=ATTACK, owner=ATTACK)
-    html = render_history(
-        [told(nights, [ruling], [word], is_whole=True)],
-        case=ATTACK,
-        commands={ATTACK: ATTACK},
-        next_step={ATTACK: ATTACK},
-        made_at=NOW,
-    )
+    html = page(told(nights, [ruling], [word], is_whole=True))
     read = Page(html)
     assert (read.wrong, read.open) == ([], [])
     assert read.count("script") == read.count("img") == 0
@@ -204,60 +194,9 @@ def test_a_page_of_many_devices_and_long_series_stays_short() -> None:
     says(Page(html).text, 70)
 
 
-@pytest.mark.parametrize("words", [("restyle-s25",), ()])
-def test_the_command_writes_the_page_beside_what_it_prints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
-) -> None:
-    path = tmp_path / "out" / "history.html"
-    assert history(store(tmp_path, SLOWER, [REGRESSION]), *words, "--html", str(path)) == 0
-    assert f"Report: {path}" in capsys.readouterr().out
-    text = Page(path.read_text()).text
-    says(text, "7.3", "s25", night_id(20))
-    again = " ".join(("quadbench history", *words, f"--html {path} --results {tmp_path}"))
-    assert again in text
-    says(text)
-    says(text)
-    assert history(tmp_path, *words, "--html", str(path), "--json") == 0
-    assert json.loads(capsys.readouterr().out)["schema_version"] == 1
-
-
-def test_after_an_acknowledged_change_nothing_has_to_be_done_until_it_ends(tmp_path: Path) -> None:
-    path, until = tmp_path / "history.html", datetime.now(UTC) + timedelta(days=9)
-    store(tmp_path, SLOWER, [REGRESSION])
-    assert history(tmp_path, "restyle-s25", "--acknowledge", "so", "--night", night_id(20), "--until", f"{until:%Y-%m-%d}") == 0
-    assert history(tmp_path, "--html", str(path)) == 0
-    text = Page(path.read_text()).text
-    ends = f"{until + timedelta(days=1):%Y-%m-%d}"  # with that day
-    says(text, ends)
-    assert "--acknowledge REASON" not in text
-    assert "because: “so”." in text
-
-
-def test_a_change_that_no_files_brought_is_a_question_to_the_device(tmp_path: Path) -> None:
-    updated = [around(night(number, 1.65), Android="17") for number in range(20, 30)]
-    path = tmp_path / "history.html"
-    assert history(store(tmp_path, [*steady(20), *updated]), "--html", str(path)) == 0
-    assert "quadbench doctor --device s25" in Page(path.read_text()).text
-
-
-@pytest.mark.parametrize(
-    "words", [("--acknowledge", "so", "--until", "3d"), ("--bisect", night_id(3), night_id(25))], ids=["word", "bisect"]
-)
-def test_a_page_is_of_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
-    assert history(store(tmp_path, SLOWER), "restyle-s25", "--html", str(tmp_path / "out.html"), *words) == 2
-    says(capsys.readouterr().err, "--html")
-
-
 def test_rulings_of_nights_behind_each_other_that_say_the_same_stand_in_one_row() -> None:
     rulings = [replace(REGRESSION, night=night_id(n), told_at=FIRST + timedelta(days=n)) for n in range(20, 30)]
     other = replace(REGRESSION, night=night_id(29), kind=RulingKind.MISSING, task=TASK, key="psnr", cause="it is gone")
     text = Page(page(told(SLOWER, [*rulings, other]))).text
     says(text, night_id(20), night_id(29), 10)
-    assert text.partition("The data, as in")[0].count("REGRESSION it is 7.0 % slower") == 1
-
-
-def test_where_there_is_no_night_yet_no_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page_path = tmp_path / "history.html"
-    assert history(store(tmp_path, []), "--html", str(page_path)) == 0
-    says(capsys.readouterr().out)
-    assert not page_path.exists()
+    assert text.count("REGRESSION it is 7.0 % slower") == 1

@@ -18,7 +18,6 @@ from support.stored_records import query, record
 
 pytest.importorskip("starlette")
 
-from quadbench.cli import main
 from quadbench.nightly.night_report import NightResult
 from quadbench.report.run_line import write_comparison
 from quadbench.results.engine import DATABASE_VARIABLE, database_of
@@ -201,13 +200,8 @@ def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
     says(text)
 
 
-def test_a_case_shows_what_its_report_shows(own_lab: Layout, tmp_path: Path) -> None:
-    path = tmp_path / "restyle.html"
-    assert main(["history", "restyle", "--results", str(own_lab.root), "--html", str(path)]) == 0
-    with served(own_lab) as site:
-        pages = (site.ask("/history/restyle").text, path.read_text())
-    live, report = (re.findall(r'<section id="(?:device-|reading).*?</section>', page, re.DOTALL) for page in pages)
-    assert live == report
+def test_a_case_has_charts_of_its_devices(site: Site) -> None:
+    live = re.findall(r'<section id="(?:device-|reading).*?</section>', site.ask("/history/restyle").text, re.DOTALL)
     assert len(live) == 5
     assert "viewBox" in live[1]
 

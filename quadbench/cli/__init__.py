@@ -10,7 +10,7 @@ run.py             run a recipe or bundle, --resume, --dry-run
 compare.py         launch two recipes or builds in turn
 sweep.py           run a recipe with several values of its keys
 nightly.py         nights: run, plan, freeze, systemd schedule; JUnit, GitHub, webhook outputs
-history.py         changes of a nightly case; --acknowledge, --bisect, --html
+history.py         changes of a nightly case; --acknowledge, --bisect
 runs.py            list of stored runs, sweeps and comparisons
 show.py            a stored result again, without writing files
 report.py          a stored result's report again, or its figures as CSV, Markdown, LaTeX

@@ -12,14 +12,13 @@ from quadbench.artifacts.night_record import Acknowledgement, Measurement, Subje
 from quadbench.artifacts.safe_text import one_line
 from quadbench.cli.console import RunConsole, print_json, print_note, print_text, print_text_table, stdout_console
 from quadbench.cli.device_options import listed_devices
-from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, output_file, refuse_given
+from quadbench.cli.options import Options, Subparsers, add_command, counted, duration_s, next_command, refuse_given
 from quadbench.devices.addresses import parse_address
 from quadbench.errors import UnknownNameError, UserError, quote
 from quadbench.host import user_and_host
-from quadbench.nightly.history import bisect, case_history, last_change, sentence, subjects_of, summary, tables
-from quadbench.nightly.history_formats import CaseData, CaseDocument, CaseList, case_lines, case_table, read_cases, render_history
+from quadbench.nightly.history import bisect, sentence, subjects_of, tables
+from quadbench.nightly.history_formats import CaseDocument, CaseList, case_lines, case_table, read_cases
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.outside import read_outside
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import rulings_by_acknowledgement
 from quadbench.observer import Observer
@@ -27,7 +26,6 @@ from quadbench.report.formatting import plural
 from quadbench.report.night import subject_name
 from quadbench.report.versus import PRIMARY, primary_row
 from quadbench.report.versus import sentence as comparison_sentence
-from quadbench.results.disk import write_atomic
 from quadbench.results.engine import database_exists, database_of, open_db, open_engine, open_for_reading
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
@@ -45,7 +43,6 @@ _MAX_NAMED = 20  # nights listed in an error message
 _SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
 _SHORT = 12  # shortest prefix of a digest that is accepted
 _LIMIT = limit_of(PRIMARY, Limits())
-_ACCEPTING = ("--acknowledge", "REASON", "--until", "30d")
 _NOT_CHANGED = "look for a change of the device or of another figure: quadbench history"
 
 
@@ -64,17 +61,6 @@ def add(commands: Subparsers) -> None:
     word.add_argument("--figure", metavar="KEY", help="only this figure, such as end_to_end or peak_ram (default: all)")
     word.add_argument("--task", metavar="TASK", help="only this task (default: all)")
     parser.add_argument(
-        "--from",
-        nargs="+",
-        type=Path,
-        dest="files",
-        metavar="FILE",
-        help="read figures that others measured: CSV, Parquet, JSON, or perf.yaml of AI Hub (default: this folder's nights)",
-    )
-    parser.add_argument(
-        "--html", type=output_file, metavar="FILE", help="also write a page to this file: self-contained, without scripts"
-    )
-    parser.add_argument(
         "--bisect",
         nargs=2,
         metavar=("GOOD", "BAD"),
@@ -89,14 +75,8 @@ def run(options: Options) -> int:
         refuse_given("history without an acknowledgement", options, "until", "night", "figure", "task", hint=hint)
     elif options.bisect:
         raise UserError("--bisect and --acknowledge exclude each other", hint="give one of them")
-    if options.files:
-        return _show_outside(options)
     if options.case is None:
         return _list(options)
-    if options.html and (options.bisect or options.acknowledge is not None):
-        raise UserError(
-            "--html excludes --bisect and --acknowledge", hint="leave it out, or leave --bisect and --acknowledge out"
-        )
     if options.bisect:
         return run_bisect(options)
     return _show(options) if options.acknowledge is None else _acknowledge(options)
@@ -111,8 +91,6 @@ def _list(options: Options) -> int:
         every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # a series may be empty if all of its nights are damaged
         lines = case_lines(nights, series)
-        if options.html and series:
-            write_history(options, read_cases(nights, series, is_whole=False))
     if options.json:
         print_json(CaseList(cases=lines))
     elif lines:
@@ -123,43 +101,13 @@ def _list(options: Options) -> int:
     return 0
 
 
-def _show_outside(options: Options) -> int:
-    """Print the history of cases that others measured, read from files."""
-    hint = "store nights here, or leave it out"
-    refuse_given("history --from", options, "acknowledge", "bisect", hint=hint)
-    outside = read_outside(options.files)
-    names = {series[-1].case for series in outside.series}
-    if options.case is not None and options.case not in names:
-        raise UnknownNameError("case", options.case, names)
-    series = [one for one in outside.series if options.case in (None, one[-1].case)]
-    addresses = {one[-1].address for one in series}
-    wanted = set(listed_devices(options.devices) or addresses)
-    if unknown := sorted(wanted - addresses):
-        raise UnknownNameError("device", unknown[0], addresses)
-    chosen = [one for one in series if one[-1].address in wanted]
-    if outside.repeated:
-        print_note(f"{plural(outside.repeated, 'row')} repeat an earlier sample and do not count")
-    return _print_cases(options, [CaseData(history=case_history(one, (), (), is_whole=True), nights=one) for one in chosen])
-
-
 def _show(options: Options) -> int:
     """Print the history of a nightly test case: which measured metrics changed, when, and on which device."""
     with nights_of(options.layout) as nights:
         devices = measurements_by_device(nights, options.case, options.devices)
-        entries = read_cases(nights, devices.values(), is_whole=options.all or options.json)
-    return _print_cases(options, entries)
-
-
-def _print_cases(options: Options, entries: Sequence[CaseData]) -> int:
-    histories = [one.history for one in entries]
-    if options.html:
-        write_history(options, entries)
+        histories = [one.history for one in read_cases(nights, devices.values(), is_whole=options.all or options.json)]
     if options.json:
         print_json(CaseDocument(case=options.case, devices=tuple(histories)))
-        return 0
-    if options.case is None:
-        for text in summary(histories, datetime.now(UTC)):
-            print_text(text)
         return 0
     for history in histories:
         for table in tables(history):
@@ -303,58 +251,6 @@ def _index(measured: Sequence[Measurement], word: str) -> int:
         if night.night == word or (is_digest and night.subject.bundle.startswith(word)):
             return number
     raise UnknownNameError("night or bundle", word, {night.night for night in measured[-_MAX_NAMED:]})
-
-
-def write_history(options: Options, cases: Sequence[CaseData]) -> None:
-    """Write the history of nightly cases as an HTML page, and print the page's path."""
-    now = datetime.now(UTC)
-    asked = [options.case] if options.case else []
-    asked += ["--devices", options.devices] if options.devices else []
-    asked += ["--all"] if options.all else []
-    asked += ["--from", *map(str, options.files)] if options.files else []
-    commands = {
-        "The same again": next_command(options, "history", *asked, "--html", str(options.html)),
-        "As data": next_command(options, "history", *asked, "--json"),
-    }
-    page = render_history(cases, case=options.case, commands=commands, next_step=_next_step(options, cases, now), made_at=now)
-    write_atomic(options.html, page, end="")
-    if not options.json:
-        print_text(f"Report: {options.html}")
-
-
-def _next_step(options: Options, cases: Sequence[CaseData], now: datetime) -> dict[str, str]:
-    """Return {advice: shell command} for a regression that stands, else for the newest metric change that no user accepted. If
-    none is left, the command is ''.
-    """
-    changes = [change for one in cases if (change := last_change(one.history, now))]
-    latest = max((change for change in changes if change.is_open), key=lambda change: change.segment.since, default=None)
-    standing = [ruling for one in cases for ruling in one.history.standing]
-    first = min(standing, key=lambda ruling: ruling.since or ruling.night, default=None)
-    if first and (first.good_night or latest is None):  # older verdicts do not know their last good night
-        on_it = ("history", first.case, "--devices", first.address)
-        bisecting = (*on_it, "--bisect", first.good_night, first.night) if first.good_night else on_it
-        return {
-            "If this is not intended, find out which files caused it": next_command(options, *bisecting),
-            "If it is intended, accept it as the new level": next_command(options, *on_it, *_ACCEPTING),
-        }
-    if latest is None:
-        until = min((change.word.until for change in changes if change.word), default=None)
-        ends = f" until {until:%Y-%m-%d}, when an acknowledgement ends" if until else ""
-        return {f"Nothing has to be done{ends}": ""}
-    if not latest.history.is_in_turn:
-        return {
-            "To see whether the files are the cause, launch both in turn": next_command(options, "compare", "BEFORE", "AFTER")
-        }
-    on_it = ("history", latest.history.case, "--devices", latest.history.address)
-    bisect_it = (*on_it, "--bisect", latest.before.last, latest.segment.first)
-    accept_it = (*on_it, *_ACCEPTING)
-    is_of_files = "files" in latest.segment.changed
-    what = "launch both again, in turn, to see whether the files are the cause" if is_of_files else "check the device"
-    command = bisect_it if is_of_files else ("doctor", "--device", latest.history.address)
-    return {
-        f"If this is not intended, {what}": next_command(options, *command),
-        "If it is intended, accept it as the new level": next_command(options, *accept_it),
-    }
 
 
 @contextmanager

@@ -11,8 +11,7 @@ verdicts.py         suspected changes, rules that turn them into verdicts, effec
 night_report.py     a night's exit code, false alarm rates, drift, probation of doubtful phones
 exports.py          GitHub annotations, Markdown, JUnit XML, webhook messages
 history.py          a case's segments between level shifts, summary sentences, bisection for bad files
-outside.py          figures that others measured: CSV, Parquet, JSON, AI Hub's perf.yaml
-history_formats.py  histories as list, JSON and HTML page
+history_formats.py  histories as list, JSON and content of the live page
 history_chart.py    the SVG chart of a metric over nights
 schedule.py         systemd units and the crontab line for a daily night
 """

@@ -17,7 +17,7 @@ from quadbench.nightly.verdicts import standing_at
 from quadbench.report.formatting import TextTable, join_names, plural
 from quadbench.report.night import figure_name, tidy
 from quadbench.report.versus import ALL_TASKS, PRIMARY, PSNR
-from quadbench.statistics.change_points import MIN_BESIDE, Stay, find_levels
+from quadbench.statistics.change_points import Stay, find_levels
 
 _MAX_CHANGED = 3  # changes named in a cell
 _MAX_SHOWN = 20  # latest rows of a table
@@ -25,7 +25,6 @@ _COLUMNS = ("From", "To", "Nights", "Level", "Change", "What changed then")
 _NUMERIC = (False, False, True, True, True, False)
 _SHORT = 12  # characters of a changed value, enough to identify a digest
 _LIMITS = Limits()
-NOT_IN_TURN = "Nothing was launched in turn, so the device or its software may be the cause."
 
 _Value = tuple[Measurement, float, tuple[bool, tuple[str, ...]]]  # night, value on its scale, (is a ratio, tasks of a mean)
 
@@ -129,15 +128,10 @@ def _segments(values: Sequence[_Value], ends: Sequence[int], weak: Container[int
             is_ratio=stretch[0][2][0],
             change=series.change_between(before, level) if number and _are_alike(stretches[number - 1][-1], stretch[0]) else None,
             changed=_changed(stretches[number - 1][-1][0], stretch[0][0]) if number else {},
-            is_weak=begin in weak or (number > 0 and _is_doubtful(stretches[number - 1], stretch)),
+            is_weak=begin in weak,
         )
         for number, (stretch, begin, before, level) in enumerate(zip(stretches, ends, [0.0, *levels], levels, strict=False))
     )
-
-
-def _is_doubtful(before: Sequence[_Value], now: Sequence[_Value]) -> bool:
-    """Return whether nothing was launched in turn, and one of two neighbouring segments has too few nights."""
-    return not now[0][0].comparison and min(len(before), len(now)) < MIN_BESIDE
 
 
 def _hard_edges(values: Sequence[_Value]) -> list[int]:
@@ -189,8 +183,6 @@ class FigureHistory:
 class CaseHistory:
     """A nightly case's history on one device: metrics, verdicts other than CLEAN, and changes accepted by a person. `standing`
     are the regressions of its latest night, without those told before somebody accepted them.
-
-    `is_in_turn` is False for figures that others measured: nothing was launched in turn with a reference bundle.
     """
 
     case: str
@@ -201,7 +193,6 @@ class CaseHistory:
     rulings: tuple[Ruling, ...]
     standing: Annotated[tuple[Ruling, ...], Field(exclude=True)]  # among the rulings too
     acknowledged: tuple[Acknowledgement, ...]
-    is_in_turn: bool = True
 
 
 def case_history(
@@ -233,7 +224,6 @@ def case_history(
             )
         ),
         acknowledged=words,
-        is_in_turn=bool(latest.comparison),
     )
 
 
@@ -274,7 +264,7 @@ def _level_sentence(history: CaseHistory) -> str:
         text = (
             f"{where} since {latest.first}, {change} than before{_weakness(figure, latest)}; what changed that night: {changed}."
         )
-    return " ".join([text, *_remarks(figure), *([] if history.is_in_turn else [NOT_IN_TURN])])
+    return " ".join([text, *_remarks(figure)])
 
 
 def _weakness(figure: FigureHistory, segment: Segment) -> str:
@@ -430,13 +420,12 @@ def _shared_change(change: Change) -> tuple[object, ...]:
 def _change_sentence(changes: Sequence[Change]) -> str:
     first = changes[0]
     figure, segment, word = first.figure, first.segment, first.word
-    verb, doubt = ("is", "") if first.history.is_in_turn else ("seems", f" {NOT_IN_TURN}")
     sizes = dict.fromkeys(series.change_text(one.segment.change or 0.0, one.figure.key) for one in changes)
-    what = f"{tidy(first.history.case)}: {figure_name(figure.key, figure.task)} {verb} {join_names(list(sizes))} than before"
+    what = f"{tidy(first.history.case)}: {figure_name(figure.key, figure.task)} is {join_names(list(sizes))} than before"
     what += _weakness(figure, segment)
     where = join_names([tidy(one.history.address) for one in changes])
     by = f"what changed that night: {changed_text(segment)}" if segment.changed else "nothing known changed that night"
-    text = f"{what} on {where} since {tidy(segment.first)}; {by}.{doubt}"
+    text = f"{what} on {where} since {tidy(segment.first)}; {by}."
     if word is None:
         return text
     return f"{text} It is acknowledged until {word.until:%Y-%m-%d} by {tidy(word.owner)}, because: “{tidy(word.reason)}”."

@@ -1,7 +1,7 @@
-"""Histories of nightly cases as a list, as JSON, and as an HTML page that works without scripts."""
+"""Histories of nightly cases as a list, as JSON, and as the content of an HTML page."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from statistics import median
@@ -26,16 +26,14 @@ from quadbench.nightly.history_chart import MAX_NIGHTS, history_chart
 from quadbench.nightly.series import name_of, to_scale, value_text
 from quadbench.report.formatting import TextTable, join_names, plural
 from quadbench.report.night import tidy
-from quadbench.report.page import page_environment
 from quadbench.report.versus import ALL_TASKS, PRIMARY
-from quadbench.results.documents import adapter_of, document_from
+from quadbench.results.documents import document_from
 from quadbench.results.nights import NightStore
 
 SCHEMA_VERSION = 1
 _MAX_SECTIONS, _MAX_FIGURES, _MAX_CHARTS = 30, 6, 30  # devices per page, figures per device, charts per page
 _MAX_SENTENCES = 12
 _MAX_DOUBTS = 3  # sentences per caveat at the top of a page
-_MAX_RULINGS = 20  # per device in the page's data; quadbench history CASE --json has all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,26 +236,3 @@ def _sections(inputs: Sequence[CaseData], now: datetime) -> list[CaseSection]:
             )
         )
     return sections
-
-
-def render_history(
-    inputs: Sequence[CaseData], *, case: str | None, commands: Mapping[str, str], next_step: Mapping[str, str], made_at: datetime
-) -> str:
-    """Return the HTML page with the history of one nightly case (`case`), or of all cases if `case` is None.
-
-    `commands` maps a purpose to a command that repeats the page. `next_step` maps a purpose to the next command, or a sentence
-    without full stop to nothing.
-    """
-    view = history_view(inputs, made_at)
-    histories = (section.history for section in view.sections)
-    short = tuple(replace(one, rulings=one.rulings[-_MAX_RULINGS:]) for one in histories)
-    data = adapter_of(CaseDocument).dump_json(CaseDocument(case=case, devices=short), indent=1).decode()
-    words = {"title": case or "All cases", "commands": commands, "next_step": next_step, "made_at": made_at}
-    return page_environment(span=span_words).get_template("case_history.html.j2").render(words, told=inputs, view=view, data=data)
-
-
-def span_words(inputs: Sequence[CaseData]) -> str:
-    """Return as text the number of nights that a history page covers, and the dates of the first and the last."""
-    nights = {(night.night, night.measured_at.date()) for one in inputs for night in one.nights}
-    days = sorted(day for _, day in nights)
-    return f"{plural(len({name for name, _ in nights}), 'night')}, {days[0]} to {days[-1]}" if days else "no night"

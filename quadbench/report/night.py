@@ -31,9 +31,7 @@ COUNTED = {
     RulingKind.IMPROVEMENT: "improvement",
     RulingKind.CLEAN: "clean",
 }
-_OUTSIDE_TITLES = {"time": "Time", "size": "Size"}  # figures that others measured
-_UNITS = KPI_UNITS | {"time": Unit.MILLISECONDS, "size": Unit.MEGABYTES}
-_TITLES = KPI_TITLES | {name: metric.title for name, metric in PICTURE_METRICS.items()} | _OUTSIDE_TITLES
+_TITLES = KPI_TITLES | {name: metric.title for name, metric in PICTURE_METRICS.items()}
 _DIRECTIONS = {Unit.MILLISECONDS: ("slower", "faster"), Unit.MEGABYTES: ("bigger", "smaller")}
 _PLURALS = {RulingKind.REGRESSION: "regressions", RulingKind.IMPROVEMENT: "improvements"}
 
@@ -80,7 +78,7 @@ def directions(key: str | None) -> tuple[str, str]:
     """Return a metric's words for a rise and a fall as a pair: (`slower`, `faster`) for times, (`more`, `less`) by default."""
     if metric := PICTURE_METRICS.get(key or ""):
         return ("better", "worse") if metric.better is BetterDirection.HIGHER else ("worse", "better")
-    unit = _UNITS.get(key or "")
+    unit = KPI_UNITS.get(key or "")
     return _DIRECTIONS[unit] if unit else MORE
 
 
@@ -93,18 +91,18 @@ def with_unit(value: float, key: str) -> str:
     """Format a metric's value with its unit; file sizes are exact byte counts."""
     if key in SIZES:
         return f"{value:,.0f} bytes"
-    unit = _UNITS.get(key)
+    unit = KPI_UNITS.get(key)
     return f"{show(value, unit)} {unit}" if unit else decibels(value) if key == PSNR else number(value)
 
 
 def unit_of(key: str) -> str | None:
     """Return the unit in which charts show a metric, such as `ms`; None if the metric has none."""
-    return "dB" if key == PSNR else _UNITS.get(key)
+    return "dB" if key == PSNR else KPI_UNITS.get(key)
 
 
 def in_unit(value: float, key: str) -> float:
     """Convert a metric's value from nanoseconds or bytes to the unit in which charts show it."""
-    unit = _UNITS.get(key)
+    unit = KPI_UNITS.get(key)
     return value if unit is None else convert(value, unit)
 
 

@@ -4,16 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from quadbench.artifacts import Caveat, Variant
-from quadbench.nightly.history_formats import render_history
+from quadbench.artifacts import Variant
 from quadbench.report.html import render_html, render_study
 from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night
 from quadbench.results.layout import Layout
 from support.hand_made import EVEN, comparison_of, point, sweep_of
-from support.histories import NOW, REGRESSION, SLOWER, WORD, on, told
 from support.night_samples import rates, sample_night, series
-from support.night_series import around
 from support.synthetic_run import ABBA, S25, TABS11, make_run
 
 _RECIPE = f"schema_version: 1\nname: quickstart\nnotes: {'a line that is longer than any page is wide ' * 5}\n"
@@ -45,14 +42,6 @@ def _night(_: Path) -> str:
     return render_night(night_view(sample_night(), series(), rates()), commands)
 
 
-def _history(_: Path) -> str:
-    nights = [around(one, Android="17") if n >= 10 else replace(one, caveats=(Caveat.THROTTLED,)) for n, one in enumerate(SLOWER)]
-    devices = [told(on(name, nights), [REGRESSION], [WORD]) for name in ("s25", "tabs11")]
-    again = {"The same again": "quadbench history restyle-s25 --html history.html"}
-    step = {"If this is intended": f"quadbench history restyle-s25 --acknowledge '{'because ' * 40}' --until 30d"}
-    return render_history(devices, case="restyle-s25", commands=again, next_step=step, made_at=NOW)
-
-
 REPORTS: Mapping[str, Callable[[Path], str]] = {
-    "run": _run, "sweep": _sweep, "comparison": _comparison, "night": _night, "history": _history
+    "run": _run, "sweep": _sweep, "comparison": _comparison, "night": _night
 }  # fmt: skip
