@@ -17,8 +17,7 @@ from quadbench.artifacts import RunRecord, RunResult, Sample, TaskAssets
 from quadbench.artifacts.bundle import HeldOutScores, StepSqnr, TrajectorySqnr
 from quadbench.artifacts.run_record import RunScores
 from quadbench.cli.result import print_result, print_study
-from quadbench.report.formats import to_latex, to_markdown
-from quadbench.report.formatting import to_csv
+from quadbench.report.formatting import to_csv, to_markdown
 from quadbench.report.html import render_html, render_study
 from quadbench.report.run_line import write_comparison
 from quadbench.report.sweep import Sweep, sweep_points, with_best
@@ -165,7 +164,7 @@ def test_a_sweep_has_names_as_text_in_its_tables_pictures_and_report(
     assert len({len(row) for row in rows}) == 1
     assert not any(cell.startswith("=") for row in rows for cell in row)
     for table in sweep_tables(sweep):
-        assert not CONTROLS.search(to_markdown(table) + to_latex(table))
+        assert not CONTROLS.search(to_markdown(table))
     print_study(argparse.Namespace(json=False, full=True, layout=Layout(tmp_path)), sweep)
     assert not CONTROLS.search(capsys.readouterr().out)
     assert elements(render_study(sweep)) <= elements(render_study(sweep_called(tmp_path / "plain", "name")))
@@ -176,8 +175,7 @@ def test_tables_of_a_run_have_names_as_text(attack: str, tmp_path: Path) -> None
     rows = list(csv.reader(io.StringIO(to_csv(named_tables(run, KPI)))))
     assert len({len(row) for row in rows}) == 1
     for table in text_tables(run):
-        assert not CONTROLS.search(to_markdown(table) + to_latex(table))
-        assert "\\input" not in to_latex(table)
+        assert not CONTROLS.search(to_markdown(table))
         assert not re.search(r"(?<!\\)<(img|script)", to_markdown(table))
 
 

@@ -269,13 +269,10 @@ def test_stored_runs_stand_beside_each_other_without_a_verdict(old_run: Layout, 
     assert document["schema_version"] == 1
     assert all(row["comparison"] is None for row in document["devices"][0]["rows"])
     assert f"quadbench compare {RUN} {RUN} --b variant=per-graph" in report.read_text()
-    for written_as in ("markdown", "latex", "html"):
-        assert main(["report", document["comparison_id"], "--format", written_as, "--results", str(old_run.root)]) == 0
-        elsewhere = capsys.readouterr().out
-        says(elsewhere)
-        assert "B: quickstart, per-graph" in elsewhere
+    assert main(["report", document["comparison_id"], "--format", "markdown", "--results", str(old_run.root)]) == 0
+    assert "B: quickstart, per-graph" in capsys.readouterr().out
     assert main(["report", document["comparison_id"], "--format", "csv", "--results", str(old_run.root)]) == 0
-    says(capsys.readouterr().out)
+    assert capsys.readouterr().out.startswith("device,task,figure,unit,a,b,ratio,low,high,verdict,run_a,run_b\n")
 
 
 def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> None:

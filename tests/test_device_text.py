@@ -19,8 +19,7 @@ from quadbench.cli import _configure_logging
 from quadbench.cli.console import RUN_STAGES, RunConsole, print_error
 from quadbench.cli.result import print_result
 from quadbench.devices.device import command_error
-from quadbench.report.formats import to_latex, to_markdown
-from quadbench.report.formatting import csv_cell, to_csv
+from quadbench.report.formatting import csv_cell, to_csv, to_markdown
 from quadbench.report.html import render_html
 from quadbench.report.tables import KPI, kpi_table, named_tables
 from quadbench.report.view import report_view
@@ -133,7 +132,6 @@ def test_a_devices_name_is_one_cell_in_every_table_and_page(tmp_path: Path, caps
     written = (
         to_csv(named_tables(result, KPI)),
         to_markdown(table),
-        to_latex(table),
         to_markdown(kpi_table(make_run(tmp_path, devices=(evil,)))),
     )
     for text in written:

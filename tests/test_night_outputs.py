@@ -16,24 +16,20 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from markdown_it import MarkdownIt
 from support.chat import Chat, running_chat
-from support.github_runner import commands
-from support.night_samples import ATTACK, attacked_night, clean_night, measurement, night_id, rates, sample_night, series
+from support.night_samples import attacked_night, clean_night, measurement, night_id, rates, sample_night, series
 from support.report_page import Page
 from support.sentences import raising, reads, says
 
 from quadbench.artifacts.night_record import Night
 from quadbench.cli import build_parser
-from quadbench.cli.nightly import SUMMARY_VARIABLE, add_outputs, write_outputs
+from quadbench.cli.nightly import add_outputs, write_outputs
 from quadbench.cli.options import common_options
 from quadbench.errors import ServiceError, UserError
 from quadbench.nightly import exports
 from quadbench.nightly.exports import (
     check_address,
-    github_annotations,
     night_junit,
-    night_markdown,
     night_message,
     post_night,
     send,
@@ -139,48 +135,6 @@ def test_an_attack_is_no_fault_of_the_xml(attacked: NightView) -> None:
     }
 
 
-def test_github_gets_an_annotation_for_each_finding(view: NightView) -> None:
-    told = list(commands(github_annotations(view)))
-    assert [name for name, _, _ in told] == ["error", "error", "warning", "warning", "notice"]
-    reads(
-        told[0][1:],
-        "title=REGRESSION",
-        "restyle",
-        "s25",
-        view.findings[0].sentence,
-        "ana@example.org",
-        "quadbench history",
-        "--devices",
-    )
-
-
-def test_no_attack_is_a_command_of_github(attacked: NightView) -> None:
-    lines = github_annotations(attacked).splitlines()
-    assert len(lines) == len(attacked.findings)
-    assert all(
-        line.count("::") >= 2 and line.startswith(("::error title=", "::warning title=", "::notice title=")) for line in lines
-    )
-    assert {name for name, _, _ in commands(github_annotations(attacked))} == {"error", "warning", "notice"}
-    titles = [line.split("::")[1].partition(" title=")[2] for line in lines]
-    assert not [title for title in titles if "," in title]
-
-
-def test_the_markdown_page_has_the_sentence_first_and_what_is_not_clean_in_a_table(view: NightView) -> None:
-    page = Page(MarkdownIt("commonmark").enable("table").render(night_markdown(view)))
-    assert page.text.startswith(f"Night phones-2026-01-21 REGRESSION {view.sentence}")
-    assert page.count("table") == 2
-    assert page.count("tr") == 2 + 5 + 5
-    says(page.text, "restyle", 1)
-
-
-def test_no_attack_is_markup_in_markdown(attacked: NightView) -> None:
-    page = Page(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(night_markdown(attacked)))
-    known = {"h1", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "br", "ul", "li"}
-    assert {tag for tag, _ in page.elements} <= known
-    assert page.count("tr") == 2 + len(attacked.findings) + len(attacked.devices)
-    assert "@here" not in night_markdown(attacked)
-
-
 def test_the_message_to_a_chat_is_plain_text_with_the_sentence(view: NightView) -> None:
     message = night_message(view)
     (block,) = message["blocks"]
@@ -268,14 +222,13 @@ def test_report_and_json_lie_in_the_night_s_folder_and_the_sentence_is_printed_l
 
 
 def test_json_is_all_that_json_prints(told: Told, layout: Layout) -> None:
-    _, out, _ = told("--json", "--github")
+    _, out, _ = told("--json")
     assert json.loads(out) == json.loads((layout.night(night_id(20)) / "night.json").read_text())
 
 
 def test_files_are_written_where_they_are_asked_for(told: Told, tmp_path: Path) -> None:
-    told("--junit", str(tmp_path / "ci/junit.xml"), "--markdown", str(tmp_path / "night.md"))
+    told("--junit", str(tmp_path / "ci/junit.xml"))
     assert ET.parse(tmp_path / "ci/junit.xml").getroot().get("failures") == "2"
-    says((tmp_path / "night.md").read_text(), "phones-2026-01-21", "**REGRESSION**", "restyle", "s25")
 
 
 @pytest.mark.parametrize("what", ["", "/dev/null", "."])
@@ -309,43 +262,19 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_lies_in_the_way_of_a_night_s_own_files_costs_nothing_else(told: Told, layout: Layout, tmp_path: Path) -> None:
     (layout.night(sample_night().night_id) / "night.json").mkdir(parents=True)
-    is_told, out, err = told("--markdown", str(tmp_path / "night.md"))
+    is_told, out, err = told("--junit", str(tmp_path / "junit.xml"))
     assert not is_told
     assert "night.json" in err
-    assert (tmp_path / "night.md").exists()
+    assert (tmp_path / "junit.xml").exists()
     assert "3 clean." in out
 
 
 def test_what_cannot_be_written_costs_nothing_else(told: Told, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    is_told, out, err = told("--junit", str(tmp_path / "file/junit.xml"), "--markdown", str(tmp_path / "night.md"))
+    is_told, out, err = told("--junit", str(tmp_path / "file/junit.xml"))
     assert not is_told
     says(err)
-    assert (tmp_path / "night.md").exists()
     assert "3 clean." in out
-
-
-def test_the_summary_of_a_step_is_added_to(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    summary = tmp_path / "summary.md"
-    summary.write_text("before\n")
-    monkeypatch.setenv(SUMMARY_VARIABLE, str(summary))
-    assert told("--github")[0]
-    says(summary.read_text())
-    monkeypatch.delenv(SUMMARY_VARIABLE)
-    is_told, _, err = told("--github")
-    assert not is_told
-    says(err, f"${SUMMARY_VARIABLE}")
-
-
-def test_of_all_that_is_printed_github_takes_the_annotations_alone(
-    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(SUMMARY_VARIABLE, str(tmp_path / "summary.md"))
-    night, _ = attacked_night()
-    _, out, _ = told("--github", night=night)
-    assert "##[add-path]" in out
-    assert {name for name, _, _ in commands(out)} == {"error", "warning", "notice"}
-    assert ATTACK not in out
 
 
 def test_the_webhook_of_the_environment_is_told(told: Told, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:

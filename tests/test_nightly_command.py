@@ -76,13 +76,11 @@ def test_words_that_mean_nothing_are_refused_with_exit_code_1(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["night.yaml"], "invalid choice: 'night.yaml' (choose from 'run', 'freeze', 'schedule')"),
+        (["night.yaml"], "invalid choice: 'night.yaml' (choose from 'run', 'freeze')"),
         (["run", "night.yaml", "--nonsense"], "--nonsense"),
         (["run", "night.yaml", "--at", "01:00"], "--at"),
         (["freeze", "reference", "quickstart", "--dry-run"], "--dry-run"),
         (["freeze", "reference", "quickstart", "--budget", "6h"], "--budget"),
-        (["schedule", "night.yaml", "--night", "one"], "--night"),
-        (["schedule", "night.yaml", "--webhook", "https://chat.example/x"], "--webhook"),
     ],
 )
 def test_a_wrong_command_line_is_no_regression(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -283,24 +281,6 @@ def test_a_night_that_begins_in_the_evening_is_that_of_the_next_morning(tmp_path
     assert days in (0, 1)
 
 
-@pytest.mark.parametrize(("more", "said"), [([], "OnCalendar=*-*-* 03:30:00"), (["--cron"], "30 3 * * *")])
-def test_a_schedule_performs_the_file_every_night(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
-) -> None:
-    assert nightly(tmp_path, "schedule", written(tmp_path), "--at", "03:30", *more) == 0
-    printed = capsys.readouterr().out
-    assert said in printed
-    assert str(tmp_path / "night.yaml") in printed
-
-
-def test_a_scheduled_night_is_performed_with_the_options_that_it_was_scheduled_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--farm", "postgresql://db/lab", "--budget", "90m", "--junit", str(tmp_path / "j.xml"), "--github"]
-    assert nightly(tmp_path, "schedule", written(tmp_path), "--cron", *options) == 0
-    assert capsys.readouterr().out.strip().endswith(" ".join(options))
-
-
 def test_the_command_that_goes_on_with_a_night_has_its_date_and_its_farm(
     tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,15 +294,6 @@ def test_the_command_that_goes_on_with_a_night_has_its_date_and_its_farm(
     assert nightly(tmp_path, "run", path, "--farm", f"sqlite:///{farm}", "--budget", "6h") == 130
     err = "".join(capsys.readouterr().err.split())
     assert re.search(r"--night\d{4}-\d\d-\d\d--farm" + re.escape(f"{farm}--budget6h"), err)
-
-
-@pytest.mark.parametrize("url", ["postgresql://ana:secret@farm/quad", "postgresql://farm/quad?password=secret"])
-def test_a_schedule_has_no_password_in_it(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert nightly(tmp_path, "schedule", written(tmp_path), "--farm", url) == ERROR
-    printed = capsys.readouterr()
-    assert "secret" not in printed.out + printed.err
-    assert "~/.pgpass" in printed.err
-    assert nightly(tmp_path, "schedule", written(tmp_path), "--farm", "postgresql://ana@farm/quad") == 0
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from support.synthetic_run import S25, TABS11, make_run
 
 from quadbench.artifacts import Caveat, RunRecord
 from quadbench.report.chart import Bar, BarPart, Series, line_chart, nice_ticks, stacked_bars
-from quadbench.report.formats import to_latex, to_markdown
-from quadbench.report.formatting import Unit, decibels, number, show, times, to_csv
+from quadbench.report.formatting import Unit, decibels, number, show, times, to_csv, to_markdown
 from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.report.provenance import versions
 from quadbench.report.tables import KPI, component_tables, kpi_table, named_tables
@@ -64,13 +63,11 @@ def test_csv_has_full_precision_and_a_note_where_there_is_no_figure(tmp_path: Pa
     says(rows["draw", "vae_encoder"]["note"])
 
 
-def test_markdown_and_latex_escape_what_would_be_markup(tmp_path: Path) -> None:
+def test_markdown_escapes_what_would_be_markup(tmp_path: Path) -> None:
     table = replace(kpi_table(make_run(tmp_path)), title="50% of a_b | <c>", rows=(("a|b", *["1"] * 8),))
-    markdown, latex = to_markdown(table), to_latex(table)
+    markdown = to_markdown(table)
     assert "| a\\|b | 1 |" in markdown
     assert "**50% of a\\_b \\| \\<c\\>**" in markdown
-    assert r"50\% of a\_b" in latex
-    assert latex.count("&") == 2 * (len(table.columns) - 1)
 
 
 @pytest.mark.parametrize(

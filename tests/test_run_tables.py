@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.report_page import Page
 from support.sentences import raising, reads, says
 from support.stored_run import RUN, stored_below
 from support.synthetic_run import ABBA, S25, TABS11, make_run
@@ -17,8 +16,7 @@ import quadbench
 from quadbench.artifacts import RunResult, Variant
 from quadbench.cli import main
 from quadbench.errors import UnknownNameError, UserError
-from quadbench.report.formats import to_html, to_latex, to_markdown
-from quadbench.report.formatting import FigureTable, TextTable, to_csv, to_frame
+from quadbench.report.formatting import FigureTable, TextTable, to_csv, to_frame, to_markdown
 from quadbench.report.tables import TABLE_NAMES, named_tables
 from quadbench.results.layout import Layout
 
@@ -54,19 +52,6 @@ def test_csv_and_pandas_have_every_value_in_full(tables: tuple[FigureTable, ...]
             assert read[name].tolist() == pytest.approx(frame[name].tolist(), rel=0, abs=0, nan_ok=True)
 
 
-def test_latex_is_a_whole_table_for_booktabs(tables: tuple[FigureTable, ...]) -> None:
-    for table in tables:
-        assert_latex(to_latex(table.text), len(table.text.columns), len(table.text.rows))
-
-
-def test_html_is_a_table_with_its_notes(tables: tuple[FigureTable, ...]) -> None:
-    for table in tables:
-        page = Page(to_html(table.text))
-        assert page.wrong == []
-        assert page.count("tr") == len(table.text.rows) + 1
-        assert page.count("p") == len(table.text.notes)
-
-
 @pytest.fixture(scope="module")
 def old_run(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A results folder with a run, in which nothing is written."""
@@ -81,55 +66,11 @@ def hostile() -> TextTable:
 
 def test_no_text_is_markup_in_any_format() -> None:
     table = hostile()
-    assert_latex(to_latex(table), 2, 2)
-    assert "input{" not in to_latex(table)
     markdown = to_markdown(table)
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")] == [3] * 4
     assert not re.search(r"(?<!\\)[<`*_\[$](?!\*)", markdown.replace("**", ""))
-    html = to_html(table)
-    assert "<b>y" not in html
-    assert Page(html).wrong == []
     figures = FigureTable(text=table, fields=("a",), values=((HOSTILE,), ("-1",), (-1.5,)))
     assert [row[0][:4] for row in csv.reader(io.StringIO(to_csv([figures])))] == ["a", "'=1+", "-1", "-1.5"]
-
-
-@pytest.mark.parametrize(
-    ("text", "latex"),
-    [
-        (r"& % $ # _ { }", r"\& \% \$ \# \_ \{ \}"),
-        ("~ ^ \\ < >", r"\textasciitilde{} \textasciicircum{} \textbackslash{} \textless{} \textgreater{}"),
-        ("µs ± × – é", r"µs $\pm$ $\times$ \textendash{} é"),
-        ("--json ,, `a'", r"-{}-json ,{}, \textasciigrave{}a\textquotesingle{}"),  # which would be dashes and quotation marks
-        ("ħ ſ 步 →", r"(U+0127) (U+017F) (U+6B65) $\rightarrow$"),
-    ],
-)
-def test_latex_sets_every_letter_as_it_is(text: str, latex: str) -> None:
-    table = TextTable(title="a", columns=("b",), numeric=(False,), rows=((text,),))
-    assert f"\n{latex} \\\\\n" in to_latex(table)
-
-
-@pytest.mark.parametrize(("words", "numbers", "is_wide"), [(3, 2, False), (1, 10, True)])
-def test_latex_breaks_words_and_lays_along_the_page_what_is_too_wide_even_so(words: int, numbers: int, is_wide: bool) -> None:
-    columns = words + numbers
-    row = (*["some more words than a line has room for"] * words, *["1,234.5"] * numbers)
-    table = TextTable(title="a", columns=tuple("b" * columns), numeric=(*[False] * words, *[True] * numbers), rows=(row,) * 30)
-    latex = to_latex(table)
-    assert (r"\begin{landscape}" in latex) is is_wide
-    widths = [float(share) for share in re.findall(r"p{([\d.]+)\\linewidth}", latex)]
-    assert len(widths) == words
-    assert sum(widths) < 1 - numbers * 8 / (125 if is_wide else 77)
-    assert latex.count(r"\endfirsthead") == 1
-
-
-def test_latex_stacks_heads_and_sets_smaller_letters_where_figures_are_many() -> None:
-    columns = 17
-    row = ("40.61 ± 1.5",) * columns
-    table = TextTable(title="a", columns=("KID (of a net), dB",) * columns, numeric=(True,) * columns, rows=(row,))
-    latex = to_latex(table)
-    assert latex.count(r"\shortstack[r]{KID (of a \\ net), dB}") == columns
-    assert r"\tiny" in latex
-    few = replace(table, columns=table.columns[:2], numeric=(True, True), rows=(row[:2],))
-    assert not {r"\shortstack", r"\tiny", r"\begin{landscape}"} & set(re.findall(r"\\\w+(?:{landscape})?", to_latex(few)))
 
 
 def test_intervals_stand_beside_each_ratio_once_blocks_are_enough(run: RunResult) -> None:
@@ -163,7 +104,7 @@ def test_any_table_of_the_paper_stands_beside_any_run(run: RunResult) -> None:
     assert "not measured" in set(to_frame([third]).why_not)
 
 
-@pytest.mark.parametrize("written_as", ["table", "csv", "markdown", "latex", "html"])
+@pytest.mark.parametrize("written_as", ["table", "csv", "markdown"])
 def test_the_command_prints_one_table_in_each_format(
     old_run: Layout, written_as: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,20 +120,3 @@ def test_python_has_each_table_as_one_of_pandas(old_run: Layout) -> None:
     frame = quadbench.figures(RUN, results=old_run.root)
     assert {"device", "task", "figure", "shared_median", "ratio"} <= set(frame.columns)
     assert len(quadbench.figures(table="quad-table-1", results=old_run.root)) == 8
-
-
-def assert_latex(text: str, columns: int, rows: int) -> None:
-    """Hold a table against what LaTeX asks for."""
-    packages, *lines = text.splitlines()
-    assert packages == r"% \usepackage[T1]{fontenc} \usepackage{array,booktabs,longtable,pdflscape}"
-    plain = re.sub(r"\\[\\&%$#_{}]", "", "\n".join(lines))
-    assert plain.count("{") == plain.count("}")
-    assert not re.search(r"[%#~^`'<]", plain)
-    opened, closed = (re.findall(rf"\\{word}{{(\w+)}}", plain) for word in ("begin", "end"))
-    assert opened == closed[::-1]
-    assert opened[-1] == ("longtable" if rows > 20 else "tabular")
-    body = lines[lines.index(r"\endhead" if rows > 20 else r"\midrule") + 1 : lines.index(r"\bottomrule")]
-    assert len(body) == rows
-    assert all(len(re.findall(r"(?<!\\)&", row)) == columns - 1 for row in body)
-    assert all(row.endswith(r" \\") and not row.startswith(("[", "*")) for row in body)
-    assert text.isascii() or all(ord(letter) < 0x180 for letter in text)

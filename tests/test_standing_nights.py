@@ -12,7 +12,7 @@ from support.scripted_night import NEW, OLD, Phone, ScriptedLauncher, plan_of, r
 from support.sentences import reads
 
 from quadbench.artifacts.night_record import Acknowledgement, Night, RulingKind
-from quadbench.nightly.exports import github_annotations, night_junit, night_markdown, night_message
+from quadbench.nightly.exports import night_junit, night_message
 from quadbench.nightly.night_report import STANDING, NightResult, exit_code
 from quadbench.nightly.perform import perform
 from quadbench.nightly.verdicts import rulings_by_acknowledgement
@@ -91,7 +91,7 @@ def test_a_regression_of_files_that_change_nightly_stands_until_acknowledged_com
         night, view = nights.perform(FILES[number], 1.05)
         assert (exit_code(night), view.standing, failures(view)) == (STANDING, 1, {"STANDING"})
         assert f"since night-{EARLIER + 1}, {number + 1} nights" in view.sentence
-        told = (render_night(view, {}), night_markdown(view), github_annotations(view), str(night_message(view)["text"]))
+        told = (render_night(view, {}), str(night_message(view)["text"]))
         assert all(f"REGRESSION for {number + 1} nights" in text for text in told)
     nights.acknowledge(days=2)
     assert nights.view().outcome is RulingKind.CLEAN

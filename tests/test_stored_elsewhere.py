@@ -257,24 +257,20 @@ def desk(tmp_path: Path) -> Path:
     return layout.root
 
 
-def test_samples_are_written_as_csv_and_parquet(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pyarrow")
+def test_samples_are_written_as_csv(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = quadbench.load("run-a", results=desk)
-    for name in ("samples.csv", "samples.parquet"):
-        assert main(["samples", "run-a", "-o", str(tmp_path / name), "--results", str(desk)]) == 0
-        assert capsys.readouterr().out == f"3 samples: {tmp_path / name}\n"
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "samples.parquet"), table, check_dtype=False)
+    assert main(["samples", "run-a", "-o", str(tmp_path / "samples.csv"), "--results", str(desk)]) == 0
+    assert capsys.readouterr().out == f"3 samples: {tmp_path / 'samples.csv'}\n"
     written = pd.read_csv(tmp_path / "samples.csv", dtype={"item": str})
     assert list(written["value"]) == list(table["value"])
     assert list(written["item"].fillna("")) == ["'=1+1", "000", ""]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "samples.csv", "samples.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["desk", "samples.csv"]
 
 
 def test_samples_are_written_to_no_other_file(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other, beside = tmp_path / "samples.xlsx", desk / "quadbench.sqlite" / "a.csv"
-    for path, code in ((other, 2), (beside, 3)):
-        assert main(["samples", "run-a", "-o", str(path), "--results", str(desk)]) == code
-        says(capsys.readouterr().err)
+    path = desk / "quadbench.sqlite" / "a.csv"
+    assert main(["samples", "run-a", "-o", str(path), "--results", str(desk)]) == 3
+    says(capsys.readouterr().err)
 
 
 def test_databases_are_copied_on_the_command_line(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

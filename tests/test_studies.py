@@ -98,7 +98,7 @@ def test_a_sweep_says_which_command_settles_its_times(layout: Layout, capsys: py
 
 
 @pytest.mark.parametrize("study_id", [SWEEP.sweep_id, COMPARISON.comparison_id])
-@pytest.mark.parametrize(("format", "sign"), [("csv", ","), ("markdown", "|"), ("latex", r"\toprule")])
+@pytest.mark.parametrize(("format", "sign"), [("csv", ","), ("markdown", "|")])
 def test_a_study_is_printed_for_elsewhere_and_nothing_is_written(
     layout: Layout, study_id: str, format: str, sign: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

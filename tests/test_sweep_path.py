@@ -1,6 +1,5 @@
 """A whole sweep on the tiny model, everything real, on this machine."""
 
-import csv
 import json
 import os
 import shutil
@@ -33,17 +32,7 @@ def test_a_sweep_runs_scores_and_writes_every_value(
     assert all({"psnr", "eps_sqnr", "latent_sqnr", "unet_step", "end_to_end"} <= keys for keys in figures.values())
     assert all("psnr_teacher" in keys for (*_, task), keys in figures.items() if task == "imagine")
     folder = Path(answer["folder"])
-    assert {path.name for path in folder.iterdir()} == {
-        "sweep.json",
-        "sweep.html",
-        "table.csv",
-        "table.md",
-        "table.tex",
-        "sweep.svg",
-        "cost.svg",
-    }
-    lines = list(csv.reader((folder / "table.csv").read_text().splitlines()))
-    assert len(lines) == 1 + sum(len(point["figures"]) for point in answer["points"])
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep.html"}
 
 
 @pytest.mark.slow

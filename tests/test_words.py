@@ -11,7 +11,7 @@ from support.synthetic_run import make_run
 
 from quadbench.cli import main
 from quadbench.report import formatting
-from quadbench.report.formats import to_markdown
+from quadbench.report.formatting import to_markdown
 from quadbench.report.html import render_html
 from quadbench.report.tables import text_tables
 from quadbench.results.layout import Layout

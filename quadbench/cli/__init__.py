@@ -9,14 +9,14 @@ result.py          printed figures of runs and studies; --fail-if
 run.py             run a recipe or bundle, --resume, --dry-run
 compare.py         launch two recipes or builds in turn
 sweep.py           run a recipe with several values of its keys
-nightly.py         nights: run, plan, freeze, systemd schedule; JUnit, GitHub, webhook outputs
+nightly.py         nights: run, plan, freeze; JUnit and webhook outputs
 history.py         changes of a nightly case; --acknowledge, --bisect
 runs.py            list of stored runs, sweeps and comparisons
 show.py            a stored result again, without writing files
-report.py          a stored result's report again, or its figures as CSV, Markdown, LaTeX
+report.py          a stored result's report again, or its figures as CSV, Markdown
 serve.py           start of the live page: host, port, token
 quality.py         scores of images against references
-samples.py         export of measured values as CSV or Parquet
+samples.py         export of measured values as CSV
 prune.py           removal of old runs and left-over files
 db.py              copy of all records between databases
 store.py           send, fetch and garbage-collect artifacts in the store

@@ -16,7 +16,7 @@ GROUPS = {
         "quality": "score the images of a stored run or a folder against references",
     },
     "stored records": {
-        "samples": "export every measured value of stored runs as CSV or Parquet",
+        "samples": "export every measured value of stored runs as CSV",
         "prune": "remove old runs that nothing refers to",
         "db": "copy all records and nights from one database to another",
         "store": "send, fetch and clean up artifacts that farm hosts share",

@@ -1,10 +1,8 @@
 """The command `nightly`: measure the test cases of a YAML file on local devices or a farm, and report regressions."""
 
 import argparse
-import getpass
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,30 +12,24 @@ from quadbench.cli import console
 from quadbench.cli.options import Options, Subparsers, add_action, add_group, duration_s, next_command, output_file, time_word
 from quadbench.cli.run_source import add_farm, use_farm
 from quadbench.errors import QuadbenchError, StorageError, UserError
-from quadbench.host import python_module
-from quadbench.nightly.exports import WEBHOOK_VARIABLE, check_address, github_annotations, night_junit, night_markdown, post_night
+from quadbench.nightly.exports import WEBHOOK_VARIABLE, check_address, night_junit, post_night
 from quadbench.nightly.launcher import Launcher, LocalLauncher
-from quadbench.nightly.night_file import NightFile
 from quadbench.nightly.night_plan import NightPlan, PlannedCase, plan_night
 from quadbench.nightly.night_report import ERROR, NightResult, exit_code
 from quadbench.nightly.perform import perform
-from quadbench.nightly.schedule import cron_line, systemd_files
 from quadbench.observer import Observer
 from quadbench.report.formatting import TextTable, plural
 from quadbench.report.night import NightView
 from quadbench.report.night_formats import device_table, finding_lines, night_json, write_night_report
 from quadbench.results.bundles import freeze, frozen_name
 from quadbench.results.disk import require_writable, write_atomic
-from quadbench.results.engine import has_password, source_name
+from quadbench.results.engine import source_name
 from quadbench.results.layout import Layout
-from quadbench.spec import load
-from quadbench.spec.variables import path_variable, secret_variable
+from quadbench.spec.variables import secret_variable
 from quadbench.study.comparison_side import side_of
 from quadbench.target.profile import LOCAL_NAME
 
-SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 _PLAN_SCHEMA_VERSION = 1
-_BEGIN = "02:00"
 _MORNING = timedelta(hours=12)  # a night that begins in the evening has the next day's date
 
 
@@ -57,13 +49,6 @@ def add(commands: Subparsers) -> None:
     frozen = add_action(actions, "freeze", run_freeze, "give a bundle a permanent name, as the reference (yardstick) of nights")
     frozen.add_argument("name", metavar="NAME", help="the name that night files have under `yardstick`")
     frozen.add_argument("source", metavar="SOURCE", help="a recipe (built if necessary), a bundle's folder, or a run")
-    schedule = add_action(
-        actions, "schedule", run_schedule, "print a systemd service and timer that run a night file every night"
-    )
-    add_file(schedule)
-    add_report_files(schedule)
-    schedule.add_argument("--at", default=_BEGIN, metavar="TIME", help="when the night begins (default: %(default)s)")
-    schedule.add_argument("--cron", action="store_true", help="print a line for a crontab instead")
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
@@ -127,26 +112,6 @@ def run_freeze(options: Options) -> int:
     return 0
 
 
-def run_schedule(options: Options) -> int:
-    path: Path = options.file
-    name = load(path, NightFile).name
-    command = python_module("quadbench", "nightly", "run", str(path.resolve()), "--results", str(options.layout.root.resolve()))
-    if options.farm and has_password(options.farm):
-        hint = "remove the password, and put it into ~/.pgpass of the user who runs the night"
-        message = "the URL of the farm's database has a password, and every reader of the schedule would see it"
-        raise UserError(message, hint=hint)
-    budget = time_word(options.budget) if options.budget else None
-    values = {"--farm": options.farm, "--budget": budget, "--junit": options.junit, "--markdown": options.markdown}
-    command += [word for option, value in values.items() if value for word in (option, str(value))]
-    command += ["--github"] if options.github else []
-    if options.cron:
-        console.print_text(cron_line(command, path.resolve().parent, options.at))
-        return 0
-    files = systemd_files(name, command, path.resolve().parent, getpass.getuser(), options.at)
-    console.print_text("\n".join(f"# /etc/systemd/system/{file}\n{text}" for file, text in files.items()))
-    return 0
-
-
 def print_plan(night_id: str, plan: NightPlan, *, as_json: bool) -> int:
     """Print the plan of a nightly run: its test cases and devices. Return the exit code, nonzero if a case cannot be measured."""
     if as_json:
@@ -176,18 +141,9 @@ def _as_json(case: PlannedCase) -> dict[str, object]:
     return {**document, "variant": case.side.variant, "tasks": case.side.tasks, "left_out": case.left_out, **more}
 
 
-def add_report_files(parser: argparse.ArgumentParser) -> None:
-    """Add the options that write a nightly run's results as JUnit, Markdown or GitHub annotations."""
-    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML to this file, one suite per device")
-    parser.add_argument("--markdown", type=output_file, metavar="FILE", help="write a Markdown page to this file")
-    parser.add_argument(
-        "--github", action="store_true", help=f"print GitHub annotations, and append the Markdown page to ${SUMMARY_VARIABLE}"
-    )
-
-
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add all options for the outputs of a nightly run: report files, GitHub annotations and a webhook."""
-    add_report_files(parser)
+    """Add all options for the outputs of a nightly run: JUnit XML and a webhook."""
+    parser.add_argument("--junit", type=output_file, metavar="FILE", help="write JUnit XML to this file, one suite per device")
     parser.add_argument(
         "--webhook",
         type=_webhook_address,
@@ -209,10 +165,6 @@ def write_outputs(options: Options, result: NightResult, layout: Layout) -> bool
     ]
     if options.junit:
         writers.append(lambda: write_atomic(options.junit, night_junit(view).decode()))
-    if options.markdown:
-        writers.append(lambda: write_atomic(options.markdown, night_markdown(view)))
-    if options.github:
-        writers.append(lambda: _add_summary(view))
     is_told = [_succeeded(write) for write in writers]
     _print(options, view, folder / "night.html")
     if options.webhook:  # last, as the server may answer slowly
@@ -236,42 +188,16 @@ def _succeeded(write: Callable[[], object]) -> bool:
     return True
 
 
-def _add_summary(view: NightView) -> None:
-    """Append a nightly run's Markdown page to GitHub's step summary. Keep what earlier commands of the CI step wrote there."""
-    path = path_variable(SUMMARY_VARIABLE)
-    if path is None:
-        raise UserError(f"${SUMMARY_VARIABLE} is not set, so no summary was written", hint="GitHub sets it in each step")
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(night_markdown(view))
-    except OSError as error:
-        raise UserError(f"${SUMMARY_VARIABLE}: '{path}' cannot be written: {error.strerror}") from error
-
-
 def _print(options: Options, view: NightView, report: Path) -> None:
     if options.json:
         console.print_text(night_json(view))
         return
-    with _unheard_by_github() if options.github else nullcontext():
-        terminal = console.stdout_console()
-        console.print_text_table(terminal, device_table(view))
-        for finding in reversed(view.findings):  # the worst finding comes last, next to the summary
-            console.print_text("\n".join(finding_lines(finding)))
-        console.print_text(f"Report: {report}")
-        terminal.print(view.sentence, style="bold", highlight=False)
-    if options.github and view.findings:
-        console.print_text(github_annotations(view))
-
-
-@contextmanager
-def _unheard_by_github() -> Iterator[None]:
-    """Print GitHub's `stop-commands` around a `with` block, so that GitHub ignores workflow commands in the block's output."""
-    token = secrets.token_hex(16)
-    console.print_text(f"::stop-commands::{token}")
-    try:
-        yield
-    finally:
-        console.print_text(f"::{token}::")
+    terminal = console.stdout_console()
+    console.print_text_table(terminal, device_table(view))
+    for finding in reversed(view.findings):  # the worst finding comes last, next to the summary
+        console.print_text("\n".join(finding_lines(finding)))
+    console.print_text(f"Report: {report}")
+    terminal.print(view.sentence, style="bold", highlight=False)
 
 
 def _webhook_address(text: str) -> str:

@@ -8,8 +8,7 @@ from quadbench.cli import result
 from quadbench.cli.console import print_text, print_text_table, stdout_console
 from quadbench.cli.options import Options, Subparsers, add_command, add_full
 from quadbench.errors import UserError
-from quadbench.report.formats import to_html, to_latex, to_markdown
-from quadbench.report.formatting import FigureTable, TextTable, to_csv
+from quadbench.report.formatting import FigureTable, TextTable, to_csv, to_markdown
 from quadbench.report.html import write_study_report, write_view
 from quadbench.report.sweep import Sweep
 from quadbench.report.sweep_answer import sweep_csv, sweep_tables
@@ -20,8 +19,7 @@ from quadbench.results.stored_runs import COMPARISON, RUN, SWEEP, find_run, keep
 from quadbench.study.stored_studies import study_table
 
 _ON_SCREEN = "table"
-_WRITERS = {"markdown": to_markdown, "latex": to_latex, "html": to_html}
-_FORMATS = (_ON_SCREEN, "csv", *_WRITERS)
+_FORMATS = (_ON_SCREEN, "csv", "markdown")
 
 
 def add(commands: Subparsers) -> None:
@@ -100,4 +98,4 @@ def _print_tables(tables: Iterable[TextTable], written_as: str) -> None:
         for table in tables:
             print_text_table(stdout_console(), table)
     else:
-        print_text("\n".join(map(_WRITERS[written_as], tables)))
+        print_text("\n".join(map(to_markdown, tables)))

@@ -9,9 +9,8 @@ pool_watch.py       what a farm's pool serves; patience while it does not answer
 series.py           scales and limits of changes, usual nights (the baseline), last good files
 verdicts.py         suspected changes, rules that turn them into verdicts, effect of acknowledgements
 night_report.py     a night's exit code, false alarm rates, drift, probation of doubtful phones
-exports.py          GitHub annotations, Markdown, JUnit XML, webhook messages
+exports.py          JUnit XML, webhook messages
 history.py          a case's segments between level shifts, summary sentences, bisection for bad files
 history_formats.py  histories as list, JSON and content of the live page
 history_chart.py    the SVG chart of a metric over nights
-schedule.py         systemd units and the crontab line for a daily night
 """

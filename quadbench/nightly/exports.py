@@ -1,11 +1,11 @@
-"""Exports of a nightly report for CI and chats: GitHub annotations, Markdown, JUnit XML, and a webhook message."""
+"""Exports of a nightly report for CI and chats: JUnit XML, and a webhook message."""
 
 import html
 import json
 import re
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
@@ -20,28 +20,14 @@ from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ServiceError, UserError
 from quadbench.report.formatting import plural
 from quadbench.report.night import FigureRow, NightFinding, NightView, figure_name, subject_name, tidy
-from quadbench.report.night_formats import DEVICE_COLUMNS, device_cells, figure_lines
 from quadbench.results.disk import write_atomic
 
-_LEVELS = {
-    RulingKind.REGRESSION: "error",
-    RulingKind.MISSING: "error",
-    RulingKind.INCONCLUSIVE: "warning",
-    RulingKind.ENVIRONMENT: "warning",
-    RulingKind.IMPROVEMENT: "notice",
-}
 _RESULTS: dict[RulingKind, type[Failure | Error | Skipped]] = {
     RulingKind.REGRESSION: Failure,
     RulingKind.MISSING: Error,
     RulingKind.INCONCLUSIVE: Skipped,
     RulingKind.ENVIRONMENT: Skipped,
 }
-_MOST_OF_A_LEVEL = 10  # GitHub shows no more for one step
-_IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})  # as actions/toolkit writes them
-_IN_PROPERTY = _IN_MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
-# Characters with a meaning in Markdown, its tables or HTML, and those that GitHub turns into links and emoji.
-_SPECIAL = re.compile(r"[\\`*_\[\]#|<>~&@$^]|:(?=\S)|(?<=[wW])\.")
-_MAX_ROWS = 200  # GitHub accepts 1 MiB per step
 WEBHOOK_VARIABLE = "QUADBENCH_WEBHOOK"
 _TIMEOUT_S, _PATIENCE_S = 20.0, 60.0  # for each read of the answer, and for all of it
 _MAX_ADDRESS_LENGTH = 2000
@@ -51,64 +37,6 @@ _LINK = re.compile(r"\](?=\()")
 _BREAK = "\u200b"  # zero-width space, which breaks a word invisibly
 _ALL = "all figures"
 Tested = tuple[str, str]  # a case and the display name of one of its figures
-
-
-def github_annotations(view: NightView) -> str:
-    """Return a night's findings as GitHub workflow commands, worst first, at most 10 per severity: GitHub shows no more."""
-    lines, levels = "", list[str]()
-    for finding in view.findings:
-        level = _LEVELS[finding.kind]
-        levels.append(level)
-        if levels.count(level) <= _MOST_OF_A_LEVEL:
-            title = f"{finding.label}: {', '.join(finding.cases)} on {finding.address}"
-            owners = f" Owner: {', '.join(finding.owners)}." if finding.owners else ""
-            message = f"{finding.sentence}{owners} Next: {finding.next_step}"
-            lines += f"::{level} title={title.translate(_IN_PROPERTY)}::{message.translate(_IN_MESSAGE)}\n"
-    return lines
-
-
-def night_markdown(view: NightView) -> str:
-    """Return the nightly report as Markdown: its summary, then the findings, then the devices."""
-    return "\n".join(_markdown_lines(view)) + "\n"
-
-
-def escape_markdown(text: str) -> str:
-    """Escape text for a line of Markdown: characters that could be markup become numeric entities."""
-    return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)
-
-
-def _markdown_lines(view: NightView) -> Iterator[str]:
-    yield f"# Night {escape_markdown(view.night.night_id)}"
-    yield ""
-    yield f"**{view.outcome}** {escape_markdown(view.sentence)}"
-    yield ""
-    if view.findings:
-        yield from _header("Ruling", "Case and device", "Change", "Why", "Next", "Since", "Owner")
-        for finding in view.findings[:_MAX_ROWS]:
-            where = f"{', '.join(finding.cases)} on {finding.address}"
-            since = str(finding.since) if finding.since else "–"
-            cause = list(filter(None, (finding.figures[0].cause, finding.doubt)))
-            yield _row(finding.label, where, figure_lines(finding), cause, finding.next_step, since, finding.owners)
-        if len(view.findings) > _MAX_ROWS:
-            yield f"\nand {len(view.findings) - _MAX_ROWS} more"
-        yield ""
-    yield from _header(*DEVICE_COLUMNS)
-    for device in view.devices[:_MAX_ROWS]:
-        yield _row(*device_cells(device))
-    yield ""
-    for case, addresses in view.clean.items():
-        yield f"- {escape_markdown(case)} is clean on {plural(len(addresses), 'device')}"
-    yield from (f"- Over or accepted: {escape_markdown(sentence)}" for sentence in view.ended[:_MAX_ROWS])
-
-
-def _header(*names: str) -> Iterator[str]:
-    yield f"| {' | '.join(names)} |"
-    yield f"|{'---|' * len(names)}"
-
-
-def _row(*cells: str | Sequence[str]) -> str:
-    texts = ([cell] if isinstance(cell, str) else cell for cell in cells)
-    return f"| {' | '.join('<br>'.join(map(escape_markdown, lines)) or '–' for lines in texts)} |"
 
 
 def night_junit(view: NightView) -> bytes:

@@ -1,4 +1,4 @@
-"""Formatting for reports: numbers with units, text tables, CSV and data frames. Constants hold table notes, such as `RATIO`."""
+"""Formatting for reports: numbers with units, text tables, Markdown, CSV, data frames. Constants hold table notes, as `RATIO`."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ FOUNDATION_ROM = "Foundation ROM: the bytes on the device of all files that a ta
 TRUTH = "The truth is the ground-truth picture. Even the float model's picture differs from it, so PSNR against it is low."
 
 _MARKS = re.compile("[\ue000\ue001]")  # private-use characters of Unicode
-_MAX_CELL_LENGTH = 20_000  # characters; a LaTeX caption holds all notes of a table
+_MAX_CELL_LENGTH = 20_000  # characters
 _FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text with such a first character as a formula
 
 Value: TypeAlias = str | float | None
@@ -193,6 +193,22 @@ def csv_cell(text: str) -> str:
         except ValueError:
             return f"'{cell}"
     return cell
+
+
+def to_markdown(table: TextTable) -> str:
+    """Return the table as GitHub Markdown with its notes below."""
+    lines = [f"**{_markdown(table.title)}**", "", _pipes([_markdown(column) for column in table.columns])]
+    lines.append(_pipes(["---:" if numeric else "---" for numeric in table.numeric]))
+    lines += [_pipes([_markdown(cell) for cell in row]) for row in table.rows]
+    return "\n".join([*lines, "", *(f"{_markdown(note)}  " for note in table.notes)]) + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\|*_`<>[]&~#$" else letter for letter in plain_cell(text))
 
 
 @dataclass(frozen=True, kw_only=True)

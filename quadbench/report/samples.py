@@ -1,19 +1,16 @@
-"""Export of all samples of a run as a pandas data frame, and as a CSV or Parquet file."""
+"""Export of all samples of a run as a pandas data frame, and as a CSV file."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quadbench.artifacts import RunRecord, Sample
-from quadbench.errors import UserError, package_hint, requires_package
 from quadbench.report.formatting import csv_cell
-from quadbench.results.disk import storage_errors
+from quadbench.results.disk import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = (".csv", ".parquet")
 _TYPES = {"launch": "int64", "value": "float64", "iteration": "Int64", "step": "Int64", "is_warmup": "bool"}
 _COLUMNS: dict[str, Callable[[RunRecord, Sample], Any]] = {
     "run_id": lambda record, _: record.run_id,
@@ -51,28 +48,11 @@ def samples_table(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
 
 def write_samples(table: "pd.DataFrame", path: Path) -> None:
-    """Write a data frame of a run's samples to a file, atomically. The file's extension selects CSV or Parquet.
+    """Write a data frame of a run's samples to a CSV file, atomically.
 
     Raises:
-        UserError: the extension is neither .csv nor .parquet.
-        MissingDependencyError: pyarrow is missing, which Parquet needs.
         StorageError: the file cannot be written.
     """
-    if path.suffix not in FORMATS:
-        raise UserError(f"'{path}' ends with '{path.suffix}'; expected {' or '.join(FORMATS)}", hint="change the extension")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with storage_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".csv":
-                texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
-                cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
-                table.assign(**cells).to_csv(temporary, index=False)
-            else:
-                with requires_package("a Parquet file", hint=package_hint("pyarrow")):
-                    import pyarrow  # noqa: F401  (without it, pandas raises an error of its own)
-                table.to_parquet(temporary, index=False)
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    texts = table.select_dtypes(exclude=["number", "bool"]).astype(object)
+    cells = texts.where(texts.isna(), texts.map(str).map(csv_cell))
+    write_atomic(path, table.assign(**cells).to_csv(index=False), end="")

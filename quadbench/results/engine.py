@@ -200,12 +200,6 @@ def source_name(source: Source) -> str:
     return str(parsed) if isinstance(parsed, Path) else sql_dialects.database_name(parsed)
 
 
-def has_password(source: Source) -> bool:
-    """Return whether a database's URL contains a password. Return False for a path, and raise UserError for an invalid URL."""
-    parsed = _parsed(source)
-    return isinstance(parsed, sa.URL) and (parsed.password is not None or "password" in parsed.query)
-
-
 @contextmanager
 def _database_errors(engine: sa.Engine) -> Iterator[None]:
     """Convert database errors in the `with` block to StorageError (no access), ArtifactError (damage) or UserError (bad text)."""

@@ -20,12 +20,9 @@ from quadbench.pipeline import DEFAULT_RUN, RunOptions, RunOutcome
 from quadbench.quad.inputs import read_recipe
 from quadbench.quad.model_files import has_random_weights
 from quadbench.recipe import Measure, Recipe, recipe_digest
-from quadbench.report.formats import to_latex, to_markdown
 from quadbench.report.html import render_study
 from quadbench.report.run_line import study_json
 from quadbench.report.sweep import Sweep, SweepPoint, sweep_points, with_best
-from quadbench.report.sweep_answer import sweep_csv, sweep_tables
-from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import temporary_folder
 from quadbench.results.stored_runs import new_id
@@ -264,19 +261,9 @@ def _points(
 
 
 def _write(result: Sweep, layout: Layout) -> Path:
-    """Write a sweep's folder (JSON, report, tables, charts) atomically, and return its path."""
-    folder, tables = layout.sweep(result.sweep_id), sweep_tables(result)
-    contents = {
-        "sweep.json": f"{study_json(result)}\n",
-        "sweep.html": render_study(result, layout.root_arguments),
-        "table.csv": sweep_csv(result),
-        "table.md": "\n".join(map(to_markdown, tables)),
-        "table.tex": "\n".join(map(to_latex, tables)),
-        "sweep.svg": sweep_chart(result),
-        "cost.svg": cost_chart(result),
-    }
+    """Write a sweep's folder (JSON and report) atomically, and return its path."""
+    folder = layout.sweep(result.sweep_id)
     with temporary_folder(folder) as temporary:
-        for name, content in contents.items():
-            if content is not None:
-                (temporary / name).write_text(content, encoding="utf-8")
+        (temporary / "sweep.json").write_text(f"{study_json(result)}\n", encoding="utf-8")
+        (temporary / "sweep.html").write_text(render_study(result, layout.root_arguments), encoding="utf-8")
         return temporary.rename(folder)
