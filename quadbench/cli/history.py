@@ -22,10 +22,9 @@ from quadbench.nightly.night_file import Limits
 from quadbench.nightly.series import limit_of
 from quadbench.nightly.verdicts import rulings_by_acknowledgement
 from quadbench.observer import Observer
+from quadbench.report import versus as versus_report
 from quadbench.report.formatting import plural
 from quadbench.report.night import subject_name
-from quadbench.report.versus import PRIMARY, primary_row
-from quadbench.report.versus import sentence as comparison_sentence
 from quadbench.results.engine import database_exists, database_of, open_db, open_engine, open_for_reading
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import MANIFEST
@@ -42,7 +41,7 @@ _MAX_REASON_LENGTH = 500
 _MAX_NAMED = 20  # nights listed in an error message
 _SCHEMA_VERSION = 1  # for the JSON of acknowledgements and bisections
 _SHORT = 12  # shortest prefix of a digest that is accepted
-_LIMIT = limit_of(PRIMARY, Limits())
+_LIMIT = limit_of(versus_report.PRIMARY, Limits())
 _NOT_CHANGED = "look for a change of the device or of another figure: quadbench history"
 
 
@@ -88,7 +87,7 @@ def _list(options: Options) -> int:
         raise UserError("no case was named", hint=next_command(options, "history", "CASE", "..."))
     refuse_given("the list of cases", options, "devices", "all", hint="name a case, or leave the option out")
     with nights_of(options.layout) as nights:
-        every = [nights.series(case, device, latest=_LISTED, key=PRIMARY) for case, device in nights.cases()]
+        every = [nights.series(case, device, latest=_LISTED, key=versus_report.PRIMARY) for case, device in nights.cases()]
         series = [measured for measured in every if measured]  # a series may be empty if all of its nights are damaged
         lines = case_lines(nights, series)
     if options.json:
@@ -234,10 +233,10 @@ class _BisectComparison:
         options = CompareOptions(to_see=Limits().time)
         versus = compare(a, b, [parse_address(self.address)], options, layout=self.layout, observer=self.observer)
         (device,) = versus.devices
-        row = primary_row(device)
+        row = versus_report.primary_row(device)
         if row is None or row.comparison is None:
             return None
-        print_note(f"A {subject_name(self.good)}, B {subject_name(subject)}: {comparison_sentence(device)}")
+        print_note(f"A {subject_name(self.good)}, B {subject_name(subject)}: {versus_report.sentence(device)}")
         verdict = verdict_within(row.comparison, _LIMIT)
         return None if verdict is Verdict.INCONCLUSIVE else verdict is not Verdict.SAME
 
