@@ -15,7 +15,6 @@ from support.sentences import raising
 from quadbench.errors import UserError
 from quadbench.harness.runtime_library import runtime_library
 from quadbench.kits.elf import ElfFile, exported_names, read_elf
-from quadbench.kits.symbols import read_symbols
 
 
 def read(path: Path) -> ElfFile:
@@ -87,32 +86,6 @@ def test_an_alignment_that_no_loader_takes_is_refused(tmp_path: Path, alignment:
     path = write_elf(tmp_path / "libx.so", alignment=alignment)
     with raising(UserError, alignment, 2):
         read_elf(path, name="libx.so", fault=UserError)
-
-
-def test_a_library_s_names_are_read_as_binutils_reads_them() -> None:
-    path = runtime_library()
-    told = subprocess.run(["readelf", "--dyn-syms", "-W", str(path)], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in told.splitlines() if re.match(r"\s*\d+: ", line) and len(line.split()) >= 8]
-    taken = {row[7].partition("@")[0] for row in rows if row[6] == "UND" and row[4] == "GLOBAL"}
-    symbols = read_symbols(path, name=path.name, fault=UserError)
-    assert symbols.taken.keys() == taken
-    assert symbols.given == {row[7].partition("@")[0] for row in rows if row[6] != "UND" and row[4] != "LOCAL"}
-    versioned = {row[7].partition("@")[0] for row in rows if row[6] == "UND" and row[4] == "GLOBAL" and "@" in row[7]}
-    assert {name for name, owner in symbols.taken.items() if owner} == versioned
-
-
-def test_no_byte_of_the_names_that_is_changed_ends_in_anything_but_names_or_a_refusal(tmp_path: Path) -> None:
-    path = write_elf(tmp_path / "libsome.so", exports=("one", "two"), takes=("three",))
-    content = path.read_bytes()
-    outcomes = set()
-    for at in (*range(240), *range(4096, len(content))):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
-        try:
-            read_symbols(path, name="libsome.so", fault=UserError)
-            outcomes.add("read")
-        except UserError:
-            outcomes.add("refused")
-    assert outcomes == {"read", "refused"}
 
 
 def test_no_byte_that_is_changed_ends_in_anything_but_facts_or_a_refusal(tmp_path: Path) -> None:

@@ -390,26 +390,6 @@ def test_a_kit_with_stub_and_skel_has_no_doubts(layout: Layout, qnn: Path) -> No
     assert kit_doubts(store.add_kit([qnn], PHONE, layout).kit.artifact) == []
 
 
-def test_a_name_that_no_library_gives_is_looked_for(layout: Layout, qnn: Path) -> None:
-    write_elf(qnn / "libhelper.so", needed=ANDROID, exports=("helper_one",))
-    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libhelper.so"), takes=("helper_one", "__android_log_print"))
-    store.add_kit([qnn], PHONE, layout)
-    shutil.rmtree(layout.kits)
-    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libhelper.so"), takes=("helper_one", "helper_two", "helper_six"))
-    says(refused(qnn, layout), PLUGIN, "helper_six", 1)
-
-
-def test_a_name_that_a_library_of_the_phone_may_give_is_no_reason(layout: Layout, qnn: Path) -> None:
-    write_elf(qnn / PLUGIN, needed=(*ANDROID, "libandroid.so"), takes=("ASharedMemory_create",))
-    assert store.add_kit([qnn], PHONE, layout).kit.artifact.libraries_with_role(Role.PLUGIN)
-
-
-def test_a_library_of_the_kit_that_is_not_needed_gives_no_names(layout: Layout, qnn: Path) -> None:
-    write_elf(qnn / "libQnnSystem.so", needed=ANDROID, exports=("system_call",))
-    write_elf(qnn / PLUGIN, needed=ANDROID, takes=("system_call",))
-    says(refused(qnn, layout), PLUGIN, "system_call")
-
-
 def test_the_runtime_with_qualcomm_s_provider_built_in_is_told_from_the_plugin_of_the_same_name(
     layout: Layout, tmp_path: Path
 ) -> None:

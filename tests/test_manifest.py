@@ -13,7 +13,7 @@ from support.forked import Forked
 from support.sentences import raising, says
 from support.shared_files import write_shared_bundle
 
-from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant, with_named_tokens
+from quadbench.artifacts import Bundle, CompiledBundle, Component, Graph, TensorSpec, Variant
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError
 from quadbench.results.documents import document_of
@@ -224,14 +224,3 @@ def test_a_content_is_read_once_however_often_it_is_asked_for(tmp_path: Path) ->
 def test_a_folder_that_is_no_artifact_is_not_to_be_removed(name: str, reason: str, tmp_path: Path) -> None:
     with raising(ArtifactError, reason):
         read_manifest(tmp_path / name, CompiledBundle)
-
-
-def test_an_older_bundle_has_the_tokens_of_its_text_encoders_only_input() -> None:
-    task = {"name": "t", "items": [{"name": "000", "input_ids": [1, 2], "negative_input_ids": [3]}, "odd"]}
-    raw = with_named_tokens({"tasks": [task, 7]})
-    assert raw["tasks"][0]["items"] == [
-        {"name": "000", "tokens": {"input_ids": [1, 2]}, "negative_tokens": {"input_ids": [3]}},
-        "odd",
-    ]
-    assert with_named_tokens([raw]) == [raw]
-    assert with_named_tokens({"tasks": {"items": 1}}) == {"tasks": {"items": 1}}

@@ -27,7 +27,6 @@ from quadbench.artifacts.bundle import (
     TaskItem,
     TensorSpec,
     Variant,
-    with_named_tokens,
 )
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.launch_values import Sample, SampleKind
@@ -60,5 +59,4 @@ __all__ = [
     "TaskItem",
     "TensorSpec",
     "Variant",
-    "with_named_tokens",
 ]

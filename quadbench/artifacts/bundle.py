@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from quadbench.artifacts.caveats import Caveat
 from quadbench.artifacts.safe_text import FileName, Line, RelativePath, Sha256, ValidatedBy
@@ -16,7 +16,6 @@ MIB = 2**20  # bytes; sizes are shown in MiB
 SCHEMA_VERSION = 1
 LORA_PREFIX = "lora."  # names of LoRA graph inputs begin with it
 NOISE_PREFIX = "noise."  # names of an item's noise in a task's tensors begin with it
-_OLD_TOKENS = {"input_ids": "tokens", "negative_input_ids": "negative_tokens"}  # keys of items before inputs had names
 ArtifactT = TypeVar("ArtifactT", covariant=True)
 
 
@@ -340,24 +339,6 @@ class Bundle:
     build_peak_bytes: int | None = None  # peak memory of the build process
     caveats: tuple[Caveat, ...] = ()
     held_out: HeldOutScores | None = None  # None where weights are random
-
-
-def with_named_tokens(manifest: Any) -> Any:
-    """Return a manifest as parsed from JSON, of any form. Items of older bundles, whose token ids are those of the text encoder's
-    only input, get them by its name.
-    """
-    match manifest:
-        case {"tasks": list() as tasks}:
-            items = [item for task in tasks if isinstance(task, dict) for item in _list_of(task.get("items"))]
-            for item in items:
-                for old, new in _OLD_TOKENS.items():
-                    if isinstance(item, dict) and old in item and new not in item:
-                        item[new] = {"input_ids": item.pop(old)}
-    return manifest
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 @dataclass(frozen=True, kw_only=True)

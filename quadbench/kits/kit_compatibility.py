@@ -9,7 +9,6 @@ from pathlib import Path
 from quadbench.artifacts import StoredArtifact
 from quadbench.artifacts.kit import Kit, Library, Role
 from quadbench.kits.elf import HEXAGON, ElfFile
-from quadbench.kits.symbols import Symbols, missing_names
 from quadbench.target.abi import Abi
 from quadbench.target.targets import LiteRtTarget, QnnTarget, Target, vendor_of
 
@@ -126,13 +125,11 @@ def kit_problems(
     libraries: Mapping[Library, ElfFile],
     builds: Mapping[Library, str | None],
     exports: Mapping[Library, frozenset[str]],
-    symbols: Mapping[str, Symbols],
     abi: Abi,
 ) -> list[str]:
     """Return a list of reasons why the given libraries cannot form a runtime kit for an ABI. It is empty if they can.
 
-    `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points, and
-    `symbols` the names that each library for the ABI's machine takes and gives.
+    `builds` are the builds of Qualcomm's SDK, `exports` the exported names of libraries that need certain entry points.
     """
     problems = list(_wrong_files(libraries, abi))
     for library, names in exports.items():
@@ -140,9 +137,6 @@ def kit_problems(
             others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             problems.append(f"'{library.name}' does not export {absent[0]}{others}; expected the symbols of LiteRT 2.3 or newer")
     problems += [*_unresolved(libraries, abi), *_missing(list(libraries))]
-    for name, untold in missing_names(symbols, {library.name: elf.needed for library, elf in libraries.items()}).items():
-        others = f" and {len(untold) - 1} more names" if len(untold) > 1 else ""
-        problems.append(f"'{name}' takes {untold[0]}{others} from other libraries, and none that it needs has it")
     named = {library.name: build for library, build in builds.items() if build}
     if len(set(named.values())) > 1:
         problems.append(f"libraries have different QNN builds: {', '.join(f'{name} {build}' for name, build in named.items())}")

@@ -18,7 +18,6 @@ from quadbench.kits.kit_compatibility import (
     qnn_build,
     runtime_version,
 )
-from quadbench.kits.symbols import read_symbols
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, link_file, publish, read_checked, read_manifest, temporary_folder
 from quadbench.target.abi import Abi
@@ -58,10 +57,8 @@ def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Seque
             for library, elf in elves.items()
             if library.role in ENTRY_POINTS and elf.machine == abi.traits.elf_machine  # only for this machine
         }
-        own = [library for library in libraries if elves[library].machine == abi.traits.elf_machine]
-        symbols = {one.name: read_symbols(folder / one.file.path, name=one.name, fault=UserError) for one in own}
         runtimes = [library for library in libraries if library.role is Role.RUNTIME]
-        problems = kit_problems({library: elves[library] for library in libraries}, builds, exports, symbols, abi)
+        problems = kit_problems({library: elves[library] for library in libraries}, builds, exports, abi)
         problems += [built_in_problem(one.name) for one in runtimes if has_built_in_qnn(folder / one.file.path)]
         if problems:
             raise UserError(

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled, with_named_tokens
+from quadbench.artifacts import Bundle, CompiledBundle, FileRef, StoredArtifact, StoredBundle, StoredCompiled
 from quadbench.artifacts.kit import Kit
 from quadbench.artifacts.run_record import file_refs
 from quadbench.errors import ArtifactError, StorageError, quote
@@ -40,8 +40,7 @@ def read_manifest(folder: Path, kind: type[ArtifactT]) -> StoredArtifact[Artifac
     """
     path = folder / MANIFEST
     hint = _rebuild_hint(folder, kind) if kind is Kit or is_file(path) else _NO_BUNDLE
-    raw = with_named_tokens(read_json(path, fault=ArtifactError, hint=hint))
-    artifact = document_of(raw, kind, name=f"'{path}'", hint=hint)
+    artifact = document_of(read_json(path, fault=ArtifactError, hint=hint), kind, name=f"'{path}'", hint=hint)
     for file in file_refs(artifact):
         _check_size(folder, file, hint)
     checksum, expected = folder / CHECKSUM, _checksum(path)

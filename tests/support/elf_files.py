@@ -20,27 +20,24 @@ def write_elf(
     android_api: int | None = None,
     says: bytes = b"",
     exports: tuple[str, ...] = (),
-    takes: tuple[str, ...] = (),
     is_old: bool = False,
 ) -> Path:
     """Write a shared library, or a program where it has an interpreter; `says` stands somewhere in its bytes.
 
-    It exports names, and takes others, without versions, from other libraries. Of an old one the exported names are found by the
-    hash table that linkers wrote before GNU's.
+    It exports names. Of an old one they are found by the hash table that linkers wrote before GNU's.
     """
     is_64 = machine != HEXAGON
-    strings = b"\0" + b"".join(name.encode() + b"\0" for name in (*needed, *exports, *takes))
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in (*needed, *exports))
     places = [strings.index(b"\0" + name.encode() + b"\0") + 1 for name in needed]
     start = 4096  # behind headers
     note = struct.pack("<III8sI", 8, 4, 1, b"Android\0", android_api) if android_api is not None else b""
     loader = interpreter.encode() + b"\0" if interpreter else b""
     dynamic_at = start + len(strings) + len(loader) + (-len(strings) - len(loader)) % 8
     form = "<QQ" if is_64 else "<II"
-    has_symbols = bool(exports or takes)
-    hashes, symbols = (_hash_table(exports, len(takes), is_old), _symbols(strings, exports, takes)) if has_symbols else (b"", b"")
-    hashes_at = dynamic_at + (len(places) + (5 if has_symbols else 2)) * struct.calcsize(form)
-    kind = 4 if is_old or not exports else 0x6FFFFEF5
-    tables = [(kind, hashes_at), (6, hashes_at + len(hashes)), (10, len(strings))] if has_symbols else []
+    hashes, symbols = (_hash_table(exports, is_old), _symbols(strings, exports)) if exports else (b"", b"")
+    hashes_at = dynamic_at + (len(places) + (5 if exports else 2)) * struct.calcsize(form)
+    kind = 4 if is_old else 0x6FFFFEF5
+    tables = [(kind, hashes_at), (6, hashes_at + len(hashes)), (10, len(strings))] if exports else []
     entries = [*((1, place) for place in places), (5, start), *tables, (0, 0)]
     dynamic = b"".join(struct.pack(form, tag, value) for tag, value in entries) + hashes + symbols
     note_at = dynamic_at + len(dynamic)
@@ -52,26 +49,24 @@ def write_elf(
     return path
 
 
-def _hash_table(exports: tuple[str, ...], taken: int, is_old: bool) -> bytes:
+def _hash_table(exports: tuple[str, ...], is_old: bool) -> bytes:
     """Return the table in which a loader looks names up, all in one list. In GNU's the last mark is odd."""
-    first = 2 + taken
-    if is_old or not exports:
+    first = 2
+    if is_old:
         symbols = first + len(exports)
-        following = [*range(first + 1, symbols), 0] if exports else []
-        return struct.pack(f"<{3 + symbols}I", 1, symbols, first if exports else 0, *[0] * first, *following)
+        return struct.pack(f"<{3 + symbols}I", 1, symbols, first, *[0] * first, *range(first + 1, symbols), 0)
     marks = [GNUHashTable.gnu_hash(name) & ~1 for name in exports]
     return struct.pack(f"<IIIIQI{len(marks)}I", 1, first, 1, 0, 2**64 - 1, first, *marks[:-1], marks[-1] | 1)
 
 
-def _symbols(strings: bytes, exports: tuple[str, ...], takes: tuple[str, ...]) -> bytes:
-    """Return the symbols: one without a name, a weak one that is looked up elsewhere, those taken, and those exported."""
+def _symbols(strings: bytes, exports: tuple[str, ...]) -> bytes:
+    """Return the symbols: one without a name, a weak one that is looked up elsewhere, and those exported."""
 
     def place(name: str) -> int:
         return strings.index(b"\0" + name.encode() + b"\0") + 1
 
     elsewhere = [struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0), struct.pack("<IBBHQQ", 1, 34, 0, 0, 0, 0)]
-    taken = [struct.pack("<IBBHQQ", place(name), 18, 0, 0, 0, 0) for name in takes]
-    return b"".join([*elsewhere, *taken, *(struct.pack("<IBBHQQ", place(name), 18, 0, 1, 4096, 8) for name in exports)])
+    return b"".join([*elsewhere, *(struct.pack("<IBBHQQ", place(name), 18, 0, 1, 4096, 8) for name in exports)])
 
 
 def _header(machine: int, segments: int, is_64: bool) -> bytes:
