@@ -23,38 +23,18 @@ from quadbench.quad.adapters.peft import SitePattern  # noqa: E402
 UNET = tiny_unet()
 BASE = sites_of_unet(UNET)
 KEYS = [
-    ".*attn1.*to_q",
-    "^.*attn1.*",
-    "^.*to_q",
     "to_q",
     "attn1.to_q",
     "1.to_q",
     "attn1_to_q",
     "o_q",
     "conv1",
-    "proj_in",
     "net.0.proj",
     r"net\.0\.proj",
     "^down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q$",
     "^to_q",
     "^conv_in",
     "conv_in$",
-    ".*to_q",
-    ".*attn1.*",
-    "mid_block.*to_q",
-    "^mid_block.*to_q",
-    "mid_block.*",
-    "^mid_block.*",
-    "block.*to_q",
-    "to_(q|k)",
-    "attn(1|2).to_(q|k|v)",
-    r"attn\d.to_(q|k)$",
-    "to_q|conv1",
-    "^conv_in|conv_out$|attn2.to_out.0",
-    r"resnets.\d.conv\d",
-    ".",
-    "..",
-    ".*",
 ]
 
 
@@ -65,12 +45,8 @@ def test_a_key_means_the_sites_that_it_means_to_peft(key: str) -> None:
     assert {site for site in BASE.slots if pattern.matches(site)} == meant
 
 
-CATASTROPHES = ["(a+)+$", "(.*a){20}", "(.*.*.*.*.*)*x", "(a|a)(a|a)(a|a)(a|a)(a|a)x", ".*.*.*x", "a?" * 30 + "a" * 30]
-NO_NAMES = ["", "(", "[", "to_[qk]", "(?i)to_q", r"to_q\b", "to_q+", "to q", "a" * 257, "(to_(q|k))", "to_(q|)", r"\.*", "*"]
-
-
-@pytest.mark.parametrize("key", [*CATASTROPHES, *NO_NAMES])
-def test_a_key_that_is_more_than_names_is_refused(key: str) -> None:
+@pytest.mark.parametrize("key", ["", "(a+)+$", ".*attn1.*", "to_(q|k)", "to_[qk]", r"to_q\b", "to q", "a" * 257, "*"])
+def test_a_key_that_is_more_than_a_name_is_refused(key: str) -> None:
     with raising(ValueError):
         SitePattern(key)
 
@@ -105,7 +81,6 @@ def configure(folder: Path, **changes: Any) -> None:
         ({"alpha_pattern": {"to_q": None}}, ("alpha_pattern.to_q",)),
         ({"rank_pattern": {"to_q": 1.5}}, ("rank_pattern.to_q",)),
         ({"rank_pattern": {f"{i}": 4 for i in range(1025)}}, ("rank_pattern", 1024)),
-        ({"rank_pattern": {f"a{i}.*b": 4 for i in range(33)}}, ("rank_pattern", 32)),
         ({"use_rslora": "yes"}, ("use_rslora", "yes")),
         ({"lora_alpha": ..., "r": None}, ("lora_alpha",)),
     ],
@@ -142,8 +117,7 @@ def test_patterns_take_no_longer_than_reading(tmp_path: Path) -> None:
     site, one = "a." * 62, torch.ones(1, 1)
     tensors = {f"base_model.model.{site}{i:03}.lora_{side}.weight": one.clone() for i in range(512) for side in "AB"}
     save_file(tensors, folder / "adapter_model.safetensors")
-    stars = {f"{'a.' * 28}b{i}.*\\d": 1 for i in range(32)}
-    keys = stars | {"." * (100 + i // 20) + f"b{i % 20:02}": 1 for i in range(480)}  # nearly all of a tail fits
+    keys = {"." * (100 + i // 20) + f"b{i % 20:02}": 1 for i in range(480)}  # nearly all of a key fits
     (folder / "adapter_config.json").write_text(
         json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "alpha_pattern": keys, "rank_pattern": keys})
     )

@@ -4,10 +4,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property, partial
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,17 +23,10 @@ from quadbench.spec import is_file
 from quadbench.spec.yaml_document import describe
 
 MAX_LENGTH = 256  # characters of a key; Stable Diffusion's longest site has 63
-MAX_CHOICES = 16
-EXPECTED = (
-    f"a site's name, its end, or at most {MAX_CHOICES} alternatives of these, with .* at the beginning and at most once more"
-)
-_PIECE = r"(?:\.\*|\\[.d]|[A-Za-z0-9_.\-])"
-_GROUP = rf"\({_PIECE}+(?:\|{_PIECE}+)*\)"
-_BRANCH = rf"\^?(?:{_PIECE}|{_GROUP})+\$?"
-_PATTERN = re.compile(rf"{_BRANCH}(?:\|{_BRANCH})*")
+EXPECTED = "a site's name or the end of one, as the regular expressions of PEFT's patterns are not read"
+_PATTERN = re.compile(r"\^?(?:\\?\.|[A-Za-z0-9_\-])+\$?")  # nothing that a search would try twice
 MAX_BYTES = 2**20  # of the JSON; PEFT writes some ten thousand bytes for a U-Net
-MAX_BRANCHES = 1024  # over all keys of a pattern; each of a U-Net's sites, at most 794, is compared with all
-MAX_STARS = 32  # branches with .*, which cost more to compare
+MAX_PATTERNS = 1024  # of a rank_pattern or alpha_pattern; a U-Net has at most 794 sites
 MAX_REASONS = 5  # in a message
 OF_DIFFERENT_ADAPTERS = "use tensors and configuration of the same adapter"
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -57,58 +49,21 @@ _PEFT_KEY = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<side>[AB])(\
 _DIFFERENCE_KEY = re.compile(rf"^base_model\.model\.(?P<site>.+)\.(?P<part>{FACTORS})(\.default)?$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Branch:
-    """One alternative in a key of PEFT's rank_pattern. It matches layer names that begin with `head` and end with `tail`."""
-
-    head: re.Pattern[str] | None
-    tail: re.Pattern[str]
-    tail_length: int
-    anywhere: bool  # without a head: whether the tail may start anywhere, not only after a dot
-
-    def matches(self, site: str) -> bool:
-        """Return whether a layer name starts with regex `head` and ends with regex `tail`. Without `head`, check only `tail`."""
-        start = len(site) - self.tail_length
-        if start < 0 or not self.tail.match(site, start):
-            return False
-        if self.head is None:
-            return self.anywhere or start == 0 or site[start - 1] == "."
-        return self.head.match(site, 0, start) is not None
-
-
 class SitePattern:
-    """A key of PEFT's rank_pattern or alpha_pattern, parsed for matching with layer names."""
+    """A key of PEFT's rank_pattern or alpha_pattern: a layer's name, or its end after a dot. `^` asks for the whole name."""
 
     def __init__(self, key: str) -> None:
-        """Parse a key of rank_pattern or alpha_pattern. Raise ValueError if the pattern has an unsupported form."""
+        """Parse a key of rank_pattern or alpha_pattern. Raise ValueError if it is more than a name."""
         if len(key) > MAX_LENGTH or not _PATTERN.fullmatch(key):
             raise ValueError(f"expected {EXPECTED}")
-        branches: list[str] = []
-        for branch in re.findall(r"(?:\([^)]*\)|[^|(])+", key):  # expanded, once for each combination of alternatives
-            parts = re.findall(r"\([^)]*\)|[^(]+", branch)
-            choices = [part[1:-1].split("|") if part.startswith("(") else [part] for part in parts]
-            if math.prod(map(len, choices)) > MAX_CHOICES:
-                raise ValueError(f"expected {EXPECTED}")
-            branches += map("".join, product(*choices))
-        if len(branches) > MAX_CHOICES or any(branch.removeprefix("^").removeprefix(".*").count(".*") > 1 for branch in branches):
-            raise ValueError(f"expected {EXPECTED}")
-        self.branches = [_branch(branch) for branch in branches]
+        name = key.removeprefix("^").removesuffix("$")
+        self._is_whole, self._length, self._name = key.startswith("^"), len(name.replace("\\", "")), re.compile(name)
 
     def matches(self, site: str) -> bool:
-        """Return whether a rank_pattern or alpha_pattern key matches a layer name, or its end after a dot, as PEFT does."""
-        return any(branch.matches(site) for branch in self.branches)
-
-
-def _branch(text: str) -> _Branch:
-    is_anchored, text = text.startswith("^"), text.removeprefix("^").removesuffix("$")
-    floats, text = text.startswith(".*"), text.removeprefix(".*")
-    head, star, tail = text.rpartition(".*")
-    before = None
-    if star:
-        before = re.compile((".*" if floats else "" if is_anchored else r"(?:.*\.)?") + head)
-    elif is_anchored and not floats:
-        before = re.compile(r"\Z")  # nothing stands before the tail
-    return _Branch(head=before, tail=re.compile(tail), tail_length=len(re.findall(_PIECE, tail)), anywhere=floats)
+        """Return whether the key names a layer, as for PEFT."""
+        start = len(site) - self._length  # the only place where it can begin, so that long keys take no time
+        is_there = start == 0 or (start > 0 and site[start - 1] == "." and not self._is_whole)
+        return is_there and self._name.match(site, start) is not None
 
 
 def _checked(key: str) -> str:
@@ -120,9 +75,8 @@ _Key = Annotated[str, AfterValidator(_checked)]
 
 
 def _bounded(values: dict[str, float] | None) -> dict[str, float] | None:
-    branches = [branch for key in values or {} for branch in SitePattern(key).branches]
-    if len(branches) > MAX_BRANCHES or sum(branch.head is not None for branch in branches) > MAX_STARS:
-        raise ValueError(f"expected at most {MAX_BRANCHES} sites or alternatives, at most {MAX_STARS} of them with .*")
+    if len(values or {}) > MAX_PATTERNS:
+        raise ValueError(f"expected at most {MAX_PATTERNS} sites")
     return values
 
 
