@@ -14,7 +14,7 @@ WORKERS ?= 4
 SLOW := --durations-path tests/slow_durations.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test snapshots test-slow fuzz dist bench harness format clean
+.PHONY: help setup demo check test snapshots test-slow fuzz docs dist bench harness format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +37,12 @@ $(BUILT): $(DEMO_STAMP) android_harness/CMakeLists.txt android_harness/CMakePres
 demo: $(BUILT) ## build the quickstart, run it on two virtual devices, write the report
 	@$(BIN)/quadbench run $(RECIPE) --devices $(DEVICES)
 
-check: $(STAMP) ## lint, formatting, types, direction of imports
+check: $(STAMP) ## lint, formatting, types, direction of imports, links of the docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 test: setup ## the tests that need neither phone nor patience
 	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist worksteal $(ARGS)
@@ -54,6 +55,9 @@ test-slow: setup ## the tests that take minutes; PART=3/12 runs the third of twe
 
 fuzz: setup ## give the readers of what comes from outside anything at all, 5000 times each; half an hour
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-5000} $(BIN)/pytest --timeout=3600 tests/test_fuzz.py $(ARGS)
+
+docs: $(STAMP) ## the pages as a site with a search, in site/; broken links are errors
+	@$(BIN)/mkdocs build --strict --quiet
 
 dist: $(STAMP) ## build dist/*.whl and dist/*.tar.gz from the last commit; the same bytes each time
 	@scripts/dist.sh
@@ -74,5 +78,5 @@ format: $(STAMP) ## format and fix what can be fixed without thought
 	@$(BIN)/ruff format --quiet .
 
 clean: ## remove caches and build folders; keeps .venv and results
-	@rm -rf build dist android_harness/build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	@rm -rf build dist site android_harness/build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
 	@find quadbench tests -name __pycache__ -type d -prune -exec rm -rf {} +

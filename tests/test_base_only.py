@@ -37,20 +37,20 @@ print(json.dumps(answers))
 # fmt: off
 LINES = (
     "run quickstart --devices local", "run quickstart --devices virtual:s25", "run quickstart --devices local --dry-run",
-    f"compare {RUN} --b variant=per-graph", "compare quickstart quickstart --devices local", "sweep quickstart --over steps=2,4 --devices local",
-    "nightly run night.yaml", "nightly schedule night.yaml", "nightly freeze night.yaml",
-    "history", "runs", f"show {RUN}", f"report {RUN}", "serve --port 0", f"quality {RUN}", "quality --images . --reference .",
-    f"samples {RUN} -o samples.csv", f"samples {RUN} -o samples.parquet", "prune --keep 3 --dry-run",
-    "db copy other.sqlite", "store status", "store check", "store collect", "store send bundle b0", "store fetch bundle b0",
+    f"compare {RUN} --b variant=per-graph", "compare quickstart quickstart --devices local",
+    "sweep quickstart --over steps=2,4 --devices local", "nightly run night.yaml", "nightly freeze night.yaml", "history", "runs",
+    f"show {RUN}", f"report {RUN}", "serve --port 0", f"quality {RUN}", "quality --images . --reference .",
+    f"samples {RUN} -o samples.csv", "prune --keep 3 --dry-run", "db copy other.sqlite",
+    "store status", "store collect", "store send bundle b0", "store fetch bundle b0",
     "recipe check quickstart", "recipe new quickstart", "recipe new --foundation emoji-ldm --adapter missing.safetensors",
     "recipe list", "recipe schema", "compile quickstart --target local", "lint results/bundles/b0", "sensitivity quickstart",
     "adapter inspect missing.safetensors", "adapter convert missing.safetensors --rank 4 --recipe quickstart --output new",
     "adapter admit missing.safetensors --recipe quickstart --like restyle",
     "devices", "reserve s25 --for 1h", "release s25", "who", "targets", "doctor", "doctor --all", "completion bash",
     "farm init", "farm status", "farm jobs", "farm check", "farm host --help", "farm drain lab-1", "farm token ana", "farm unit",
-    "farm attempt 1",     "farm submit quickstart --devices local", "farm cancel 1", "farm logs 1", "farm fetch 1",
-    "harness build --abi arm64-v8a", "runtime list", "runtime show k", "runtime remove k",
-    "runtime add missing.aar", "runtime fetch unknown",
+    "farm attempt 1", "farm submit quickstart --devices local", "farm cancel 1", "farm logs 1", "farm fetch 1",
+    "harness build --abi arm64-v8a",
+    "runtime list", "runtime show k", "runtime remove k", "runtime add missing.aar", "runtime fetch unknown",
 )
 # fmt: on
 

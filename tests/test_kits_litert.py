@@ -164,7 +164,7 @@ def test_a_phone_without_the_libraries_is_told_which_and_how_to_get_them(
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(kind, layout)
     says(caught.value.message, "tabs11", "arm64-v8a", "litert-mt6991", *words)
-    reads(caught.value.hint, "LiteRT", MEDIATEK, "quadbench runtime add", "docs/runtime.md")
+    reads(caught.value.hint, "LiteRT", MEDIATEK, "quadbench runtime add", "docs/phones.md")
     board = replace(kind, abi=Abi.ARM64_LINUX, target=CPU)
     with pytest.raises(MissingDependencyError) as caught:
         kit_for(board, layout)

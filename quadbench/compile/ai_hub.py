@@ -23,7 +23,7 @@ from quadbench.target.targets import AiHubTarget
 
 log = logging.getLogger(__name__)
 _IO_HINTS = {  # by the target's quantize_io
-    False: "if LoRA inputs came back as float32, set quantize_io: true in the target; see docs/ai-hub.md",
+    False: "if LoRA inputs came back as float32, set quantize_io: true in the target; see docs/compilers.md",
     True: "leave quantize_io out of the target: with it, AI Hub makes integers of inputs to which the harness gives float32",
 }
 _ACTIVATION_SCALE, _LORA_SCALE = 1 / 4096, 1 / 32767

@@ -84,7 +84,7 @@ def refuse_partial_compile(soc: str, name: str, left: Sequence[str], dispatches:
         listed = ", ".join(f"{count} {operator}" for operator, count in others.most_common()) or "none"
         raise BuildError(
             f"the NPU of {soc} runs '{name}' in {dispatches} parts, expected one; operators left to the CPU: {listed}",
-            hint="see docs/litert.md for the supported operators, and the linter for each vendor's rules",
+            hint="see docs/compilers.md for the supported operators, and the linter for each vendor's rules",
         )
 
 

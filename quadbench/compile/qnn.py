@@ -122,7 +122,7 @@ class QnnCompiler(SingleGraphCompiler):
         more = [f"and {len(nodes) - SHOWN_NODES} more"] if len(nodes) > SHOWN_NODES else []
         return BuildError(
             "\n".join((f"Qualcomm HTP {self.htp_arch} leaves nodes of '{name}' to the CPU:", *nodes[:SHOWN_NODES], *more)),
-            hint="rewrite these nodes with a pass over the float graph; docs/qnn.md lists the forms that the HTP supports",
+            hint="rewrite these nodes with a pass over the float graph; docs/compilers.md lists the forms that the HTP supports",
         )
 
 

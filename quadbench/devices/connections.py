@@ -133,7 +133,7 @@ def hosted_phone(address: HostedAddress) -> HostedPhone:
     """
     profile = load_profile(address.profile)
     if profile.hosted_target is None:
-        raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/ai-hub.md")
+        raise UserError(f"'{address}': the profile '{profile.name}' has no hosted_target", hint="see docs/compilers.md")
     return HostedPhone(address=address.text, profile=profile, target=profile.hosted_target)
 
 

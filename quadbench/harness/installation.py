@@ -1,4 +1,4 @@
-"""A bundle that is installed on a device, and the JSON plan that the harness runs for a launch (docs/harness.md)."""
+"""A bundle that is installed on a device, and the JSON plan that the harness runs for a launch (docs/formats.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

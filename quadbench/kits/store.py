@@ -63,7 +63,7 @@ def add_kit(sources: Sequence[Path], abi: Abi, layout: Layout, *, origins: Seque
         if problems:
             raise UserError(
                 "\n".join((f"these files cannot form a runtime kit for {abi}:", *problems)),
-                hint="pass all files of one release for one ABI together; docs/runtime.md lists where to get them",
+                hint="pass all files of one release for one ABI together; docs/phones.md lists where to get them",
             )
         kit = _kit(abi, libraries, folder, origins or [content.origin for content in contents], builds)
 

@@ -201,7 +201,7 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def resize_form(graph: LintedGraph) -> Iterator[Finding]:
-    """Find nearest-neighbour Resize nodes with coordinate and rounding modes that are wrong or untested on HTP (docs/qnn.md)."""
+    """Find nearest-neighbour Resize nodes with coordinate and rounding modes that are wrong or untested on HTP (docs/compilers.md)."""
     for node in graph.nodes:
         mode, coordinates, rounding = (node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and mode == "nearest" and (coordinates, rounding) != EXACT_RESIZE:
@@ -217,7 +217,7 @@ def resize_form(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def wide_depthwise(graph: LintedGraph) -> Iterator[Finding]:
-    """Find 1x1 depthwise convolutions with more than 256 channels, on which QNN's compiler crashes (docs/qnn.md).
+    """Find 1x1 depthwise convolutions with more than 256 channels, on which QNN's compiler crashes (docs/compilers.md).
 
     The compiler accepts them with one scale for the whole tensor, with larger filters, or with 8-bit data.
     """
@@ -281,7 +281,7 @@ def litert_operator(graph: LintedGraph) -> Iterator[Finding]:
                 subject=f"node '{node.name}'",
                 found=node.op_type,
                 expected="an operator that quadbench can write for LiteRT",
-                hint="replace the operator in the float graph by a pass; docs/litert.md lists the supported operators",
+                hint="replace the operator in the float graph by a pass; docs/compilers.md lists the supported operators",
             )
 
 

@@ -168,12 +168,12 @@ def host_libraries(target: RunTarget) -> list[LocalFile]:
 
 def _where(kind: DeviceKind) -> str:
     if isinstance(kind.target, QnnTarget):
-        return "add ONNX Runtime and Qualcomm's libraries: quadbench runtime add; docs/runtime.md names the packages"
+        return "add ONNX Runtime and Qualcomm's libraries: quadbench runtime add; docs/phones.md names the packages"
     if isinstance(kind.target, LiteRtTarget) and (kind.target.soc or kind.abi not in _FETCHED_LITERT):
         dispatch = f" and '{vendor_of(kind.target.soc).dispatch}'" if kind.target.soc else ""
-        return f"add ONNX Runtime and LiteRT{dispatch}: quadbench runtime add; docs/runtime.md says where to get them"
+        return f"add ONNX Runtime and LiteRT{dispatch}: quadbench runtime add; docs/phones.md says where to get them"
     fetched = _FETCHED_LITERT if isinstance(kind.target, LiteRtTarget) else _FETCHED
-    return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/runtime.md"
+    return f"quadbench runtime fetch {fetched[kind.abi]}" if kind.abi in fetched else "see docs/phones.md"
 
 
 def push_set(

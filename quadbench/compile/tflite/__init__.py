@@ -28,6 +28,6 @@ def write_tflite(source: Path, path: Path) -> None:
     writer = TfliteWriter(graph)
     for op in graph.operations:
         if op.op_type not in FORMS:
-            raise BuildError(f"{op} is not supported for LiteRT", hint="see docs/litert.md for the supported operators")
+            raise BuildError(f"{op} is not supported for LiteRT", hint="see docs/compilers.md for the supported operators")
         FORMS[op.op_type](writer, op)
     writer.write(path)

@@ -20,7 +20,7 @@ MASKED_SCORE = -100.0  # exp(-100) is negligible in float32; -3.4e38 would leave
 
 
 def passes_of(component: Component) -> tuple[Pass, ...]:
-    """Return the rewriting passes for the float graph of a component, in order. docs/qnn.md explains each pass."""
+    """Return the rewriting passes for the float graph of a component, in order. docs/compilers.md explains each pass."""
     everywhere = (decompose_group_norm, linear_as_gemm)
     return (clamp_mask_constants, split_layer_norm, *everywhere) if component is Component.TEXT_ENCODER else everywhere
 
@@ -30,7 +30,7 @@ def decompose_group_norm(model: onnx.ModelProto) -> None:
 
     (1, C, h, w) becomes (1, G, C/G*h*w), and each of the G rows is normalised. A depthwise convolution applies scale and offset:
     one node instead of two, exact in 8 bits, and without the Add before Sigmoid and Mul that HTP computes wrongly for small
-    tensors (docs/qnn.md). With many channels, the filters get a second weight, which is 0.
+    tensors (docs/compilers.md). With many channels, the filters get a second weight, which is 0.
     """
     _replace_each(model, "GroupNormalization", partial(_group_norm_nodes, model, value_shapes(model)))
 
@@ -68,7 +68,7 @@ def _group_norm_nodes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
 def split_layer_norm(model: onnx.ModelProto) -> None:
     """Set every LayerNormalization's scale to 1 and offset to 0. Mul and Add after it apply the original scale and offset.
 
-    HTP computes the original wrongly if a Gemm follows directly and the tensor is small, as in text encoders (docs/qnn.md).
+    HTP computes the original wrongly if a Gemm follows directly and the tensor is small, as in text encoders (docs/compilers.md).
     """
     _replace_each(model, "LayerNormalization", partial(_layer_norm_nodes, model))
 
