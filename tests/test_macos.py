@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.stored_run import RUN, stored_below
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the pretence takes away what Linux has")
@@ -46,11 +47,40 @@ print("all")
     assert result.stdout.split() == ["all"], result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("recipe", "show"), ("run", "--help")])
-def test_commands_that_need_no_device_work(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    result = pretended("-m", "quadbench", *arguments, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of a run."""
+    folder = tmp_path_factory.mktemp("desk")
+    stored_below(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--version",
+        "--help",
+        "devices",
+        "recipe list",
+        "recipe check quickstart",
+        "targets",
+        "runs",
+        f"show {RUN}",
+        f"report {RUN}",
+        "history",
+        "run quickstart --devices s25 --dry-run",
+    ],
+)
+def test_what_a_desk_does_works(line: str, desk: Path) -> None:
+    result = pretended("-m", "quadbench", *line.split(), cwd=desk)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_stored_sides_are_compared(desk: Path) -> None:
+    result = pretended("-m", "quadbench", "compare", RUN, "--b", "variant=per-graph", cwd=desk)
+    assert result.returncode == 0, result.stderr
+    assert "restyle" in result.stdout
 
 
 @pytest.mark.parametrize("device", ["local", "virtual:s25"])
