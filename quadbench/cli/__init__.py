@@ -20,7 +20,7 @@ samples.py         export of measured values as CSV
 prune.py           removal of old runs and left-over files
 db.py              copy of all records between databases
 store.py           send, fetch and garbage-collect artifacts in the store
-recipe.py          check of a recipe, a new recipe, the JSON Schema
+recipe.py          recipes: check, list, copy, write, JSON Schema
 compile.py         compilation for one target, with graph sizes
 lint.py            what compilers and NPUs would refuse in graphs
 adapter.py         inspect, convert and admit LoRA files
@@ -35,6 +35,7 @@ targets.py         compile targets, and what each lacks
 doctor.py          printed checks of this machine or of one device
 harness.py         build of the native program for an ABI
 runtime.py         runtime kits: add, fetch, list, show, remove
+completion.py      scripts by which shells complete commands and options
 """
 
 import argparse

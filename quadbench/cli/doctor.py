@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from quadbench.artifacts.safe_text import one_line
@@ -73,8 +74,10 @@ def _print_summary(console: Console, checks: Sequence[Dependency]) -> None:
         texts = [f"{check.name} {check.found or ''}".rstrip() for check in group]
         if hints := list(dict.fromkeys(check.hint for check in group if check.hint)):
             texts = [hints[0], *(["more with --all"] if len(hints) > 1 else [])]
-        text = Text.assemble(_mark(group), f"  {one_line(purpose)}: ", (one_line(", ".join(texts)), "" if hints else "dim"))
-        console.print(text, highlight=False, no_wrap=True, overflow="ignore" if hints else "ellipsis", crop=not hints)
+        text = Text.assemble(f"{one_line(purpose)}: ", (one_line(", ".join(texts)), "" if hints else "dim"))
+        row = Table.grid(padding=(0, 2))
+        row.add_row(Text.assemble(_mark(group)), text if hints else Text.assemble(text, no_wrap=True, overflow="ellipsis"))
+        console.print(row, highlight=False)
     console.print("More: quadbench doctor --all; to test a phone: quadbench doctor --device s25", highlight=False)
 
 

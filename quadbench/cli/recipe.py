@@ -97,9 +97,9 @@ def _copied(name: str, path: Path) -> str:
     text = source.read_text(encoding="utf-8").replace(f"recipes/{name}.yaml", str(path))
     text = text.replace(f"\nname: {name}\n", f"\nname: {path.stem}\n")
 
-    def absolute(found: re.Match[str]) -> str:
-        place = source.parent / found[0]
-        return json.dumps(str(place)) if place.exists() else found[0]
+    def absolute(path: re.Match[str]) -> str:
+        place = source.parent / path[0]
+        return json.dumps(str(place)) if place.exists() else path[0]
 
     return re.sub(r"(?<=path: )[\w./-]+", absolute, text)
 

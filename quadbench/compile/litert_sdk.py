@@ -55,7 +55,7 @@ def look_for_sdk(soc: str) -> Sdk:
         )
     package = vendor.sdk_package
     release = ".".join(_release(installed))
-    hint = f"pip install --pre --no-cache-dir '{package}=={release}.*', which downloads the SDK from {vendor.title}"
+    hint = f"pip install --pre --no-cache-dir '{package}=={release}.*'"
     sdk = _package_version(package)
     if sdk is None and vendor.module == "qualcomm" and (plugin := _package_version("onnxruntime-qnn")):
         return Sdk(version=f"onnxruntime-qnn {plugin}", folder=_folder_of("onnxruntime_qnn"))

@@ -104,9 +104,9 @@ def _targets() -> Iterator[Dependency]:
             name=known.key,
             is_ok=state.is_ready,
             is_required=False,
-            found=state.version,
+            found=state.version if state.is_ready else f"lacks {state.missing}",
             purpose=f"compiling with {_compiler(known.target, state)}",
-            hint=None if state.is_ready else f"lacks {state.missing}; {state.hint}",
+            hint=None if state.is_ready else state.hint,
         )
 
 

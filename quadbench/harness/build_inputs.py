@@ -1,5 +1,6 @@
-"""What a build of the harness needs besides its sources: headers and, where the machine has none, a compiler. Missing ones are
-fetched without root: headers from pinned Debian packages, zig, CMake and Ninja from pinned wheels.
+"""Inputs of a build of the harness: headers and, where the machine has none, a compiler, CMake and Ninja.
+
+What is not installed is fetched without root: headers from pinned Debian packages, the tools from pinned wheels.
 """
 
 import hashlib
