@@ -201,7 +201,7 @@ def group_norm(graph: LintedGraph) -> Iterator[Finding]:
 
 
 def resize_form(graph: LintedGraph) -> Iterator[Finding]:
-    """Find nearest-neighbour Resize nodes with coordinate and rounding modes that are wrong or untested on HTP (docs/compilers.md)."""
+    """Find nearest-neighbour Resize nodes with modes that are wrong or untested on HTP (docs/compilers.md)."""
     for node in graph.nodes:
         mode, coordinates, rounding = (node.attributes.get(key, default) for key, default in RESIZE_DEFAULTS.items())
         if node.op_type == "Resize" and mode == "nearest" and (coordinates, rounding) != EXACT_RESIZE:
