@@ -41,7 +41,7 @@ def run(options: Options) -> int:
     url = f"http://{host}:{at.getsockname()[1]}/"
     print_answer(options, {"url": url, "needs_token": token is not None}, f"{url} shows {options.layout.root}; Ctrl-C ends it")
     if not is_loopback(options.host):
-        print_note("others on the network can read the token: put a proxy with TLS in front; see docs/serve.md")
+        print_note("others on the network can read the token: put a proxy with TLS in front; see docs/farm.md")
     os.nice(_POLITE)
     with suppress(KeyboardInterrupt):  # a script's background process may ignore Ctrl-C
         server.run(sockets=[at])
