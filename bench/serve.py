@@ -8,8 +8,8 @@
 each page of it twice: the first time nothing of it was read before. Then it has the report of another run written: CPU, clock,
 memory and bytes. `reports` has `quadbench report` write those of the longest runs that a recipe may have. `viewers` launches
 the recipe's first task on a virtual device in turn without viewers and with them, A B B A, while the server runs in both; half
-of the viewers listen to the first page, the others ask for it as often as a page without script does. Server, viewers and
-device are processes of this machine.
+of the viewers ask for the live part of the first page as its script does, the others for the page as one without script does.
+Server, viewers and device are processes of this machine.
 """
 
 import argparse
@@ -55,6 +55,7 @@ LAUNCHES_OF_A_RUN, SAMPLES = 20, 30
 USUAL_LAUNCHES = 6  # of either variant on a device, of the run whose report is written beside the others
 NIGHTS = 60
 REFRESH_S = 15  # of a page that is read without script
+LIVE_S = 2  # of the part that the script renews
 SETTLE_S = 2  # before a launch, until nobody starts any more
 PATHS = ("/", "/farm", "/runs", "/runs?page=100", "/nights", "/history", "/history/case-0")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -262,7 +263,7 @@ def looked_at(port: int, count: int) -> Iterator[None]:
 
 
 def look(options: argparse.Namespace) -> None:
-    """Look as so many people do until the process is killed: half of them listen, half ask again and again."""
+    """Look as so many people do until the process is killed: half of them with the script, half without it."""
     listening = options.viewers // 2
     there = threading.Barrier(listening + 1)
     for _ in range(listening):
@@ -275,12 +276,11 @@ def look(options: argparse.Namespace) -> None:
 
 
 def _listen(port: int, there: threading.Barrier) -> None:
-    connection = HTTPConnection("127.0.0.1", port, timeout=600)
-    connection.request("GET", "/live/now")
-    answer = connection.getresponse()
+    ask(port, "/live/now")
     there.wait()
-    while answer.readline():
-        pass
+    while True:
+        time.sleep(LIVE_S)
+        ask(port, "/live/now")
 
 
 @contextmanager

@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from support.sentences import raising, says
 
 from quadbench.dispatch import attempt
-from quadbench.errors import ArtifactError, AttemptOverError
+from quadbench.errors import ArtifactError
 from quadbench.farm.dag import JOB_DONE, JOB_FAILED, TRY_AGAIN
 from quadbench.farm.job import Job, JobKind, JobState, NewJob
 from quadbench.farm.job_status import job_with_attempts
-from quadbench.farm.jobs import FarmJobs, Start, locked_attempt
+from quadbench.farm.jobs import FarmJobs, Start
 from quadbench.farm.slots import device_need, encoded
 from quadbench.host import OWNER_VARIABLE, python_module, user_and_host
-from quadbench.results.engine import Source, begin_write
+from quadbench.results.engine import Source
 
 PATIENCE_S = 30.0
 
@@ -65,20 +65,6 @@ def test_a_slot_that_has_another_device_now_makes_no_attempt(tmp_path: Path) -> 
 def test_a_slot_without_a_device_is_refused(tmp_path: Path, seat: str) -> None:
     with raising(ArtifactError, ".job.ad"):
         attempt.read_order(write_ads(tmp_path, 7, 2, seat=seat))
-
-
-def test_an_attempt_that_begins_late_takes_no_number_from_the_one_that_runs(engine: sa.Engine) -> None:
-    jobs, new = FarmJobs(engine), submit(engine)
-    start = Start(job=new.id, run="run", number=2, seat="phone", host="lab-1")
-    current = jobs.begin(start)
-    for number in (1, 2):
-        with raising(AttemptOverError, "run/1", snapshot=False):
-            jobs.begin(replace(start, number=number))
-    with begin_write(engine) as connection:
-        locked_attempt(connection, current)
-    jobs.begin(replace(start, number=3))
-    with raising(AttemptOverError, 1, snapshot=False), begin_write(engine) as connection:
-        locked_attempt(connection, current)
 
 
 def test_the_exit_code_says_what_came_of_a_job_also_to_a_start_after_its_end(

@@ -1,12 +1,10 @@
 """HTCondor's tools: what they print becomes ads, or an error that says whose fault it is; ads in files are read with care."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.scripted_pool import token
 from support.sentences import raising
 
 from quadbench.errors import ArtifactError, MissingDependencyError, QuadbenchError, ServiceError, UserError
@@ -119,45 +117,6 @@ def test_what_a_tool_says_becomes_an_error_that_says_whose_fault_it_is(tools: To
     assert type(error) is ERRORS[meaning]
     assert error.transient == (meaning == "answer")
     assert "\n" not in str(error)
-
-
-@pytest.mark.parametrize("said", [_DENIED, _AUTHENTICATE], ids=["at the head", "elsewhere"])
-def test_a_user_whom_the_pool_refuses_is_told_what_is_wrong_with_each_token(tools: Tools, pool: Condor, said: str) -> None:
-    folder, key = pool.configuration.parent / "tokens.d", pool.configuration.parent / "keys" / "POOL"
-    tools.print("condor_config_val", str(folder))
-    tools.print("condor_q", err=said, code=1)
-
-    def why() -> str:
-        with raising(UserError, "quadbench farm token NAME", snapshot=False) as caught:
-            pool.run("condor_q")
-        return str(caught.value)
-
-    assert f"'{folder}' cannot be read" in why()
-    for path in (folder, key.parent):
-        path.mkdir(parents=True)
-    assert f"there is none in '{folder}'" in why()
-    ana = folder / "ana"
-    ana.write_text(token(iat=2000))
-    ana.chmod(0o600)
-    assert "token ana: another key has signed it, that of another pool, or an earlier one of this pool (condor_q: " in why()
-    key.touch()
-    os.utime(key, (1000, 1000))
-    assert "token ana: another key has signed it, that of another pool (condor_q: " in why()
-    os.utime(key, (3000, 3000))
-    assert "token ana: it is older than the pool's key (condor_q: " in why()
-    ana.write_text(token(exp=2000))
-    assert "token ana: the token of ana@quadbench expired" in why()
-    for number in range(60):
-        (folder / f"\x1b[2J{number:02}").write_text("x" * 3000)
-    assert why().isprintable()
-    assert len(why()) < 1500
-
-
-def test_a_host_s_daemons_that_the_pool_refuses_are_not_told_of_a_person_s_tokens(tools: Tools, pool: Condor) -> None:
-    tools.print("condor_drain", err=_AUTHENTICATE, code=1)
-    with raising(UserError, "refuses", snapshot=False) as caught:
-        pool.run("condor_drain", as_host=True)
-    assert "token of this user" not in str(caught.value)
 
 
 def test_an_error_that_a_tool_prints_elsewhere_or_at_length_is_bounded_and_no_markup(tools: Tools, pool: Condor) -> None:

@@ -15,7 +15,7 @@ import pytest
 from support.scripted_pool import ScriptedPool, pool_with_token
 from support.sentences import raising
 
-from quadbench.errors import ServiceError, UserError
+from quadbench.errors import UserError
 from quadbench.farm.condor import Ad
 from quadbench.farm.dag import dag_text, submit_dag
 from quadbench.farm.job import Job, JobKind
@@ -32,7 +32,6 @@ PLAIN = Job(
     owner="ana@lab-1",
     submitted_at=datetime(2026, 1, 1, tzinfo=UTC),
     affinity="b-1",
-    priority=-7,
 )
 HOSTILE = [
     'a "quoted" name',
@@ -79,7 +78,6 @@ def test_a_dag_has_a_node_for_each_job_and_an_edge_from_each_that_it_needs() -> 
         "need": "device%20R3CX",
         "owner": "ana@lab-1",
         "loads": "b-1",
-        "urgency": "-7",
         "lease": "120",
         "requirement": requirement(PLAIN.needs, "0.1.0"),
     }
@@ -121,7 +119,7 @@ def submitted(description: str, folder: Path) -> dict[str, str]:
 @needs_htcondor
 def test_condor_submit_takes_a_node_s_description(tmp_path: Path) -> None:
     ad = described(dag_text([PLAIN]), tmp_path)
-    assert (ad["QuadbenchJob"], ad["QuadbenchRun"], ad["JobPrio"]) == ("1", f'"{RUN}"', "-7")
+    assert (ad["QuadbenchJob"], ad["QuadbenchRun"]) == ("1", f'"{RUN}"')
     assert ad["Cmd"] == '"$$(QuadbenchPython)"'
     assert ad["Arguments"] == '"-P -m quadbench farm attempt .job.ad"'
     assert ad["OnExitHold"] == "ExitBySignal || (ExitCode =!= 0 && ExitCode =!= 65)"
@@ -260,13 +258,3 @@ def test_a_run_s_id_is_plain(tmp_path: Path, run_id: str) -> None:
     with raising(UserError, snapshot=False):
         submit_dag(pool, run_id, [PLAIN])
     assert pool.kept == {}
-
-
-def test_a_pool_that_does_not_answer_is_told(tmp_path: Path) -> None:
-    class Away(KeepingPool):
-        def schedd(self) -> Ad:
-            raise ServiceError("the pool does not answer", transient=True)
-
-    pool_with_token(tmp_path / "pool")
-    with raising(ServiceError):
-        submit_dag(Away(configuration=tmp_path / "pool" / "condor_config"), RUN, [PLAIN])

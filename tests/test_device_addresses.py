@@ -247,12 +247,12 @@ def test_a_long_address_is_no_device_and_is_not_repeated_whole(address: str, cap
 @pytest.mark.parametrize("devices", ["", " ", ",", " , "])
 def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str, tmp_path: Path) -> None:
     with raising(UserError, "--devices"):
-        addresses_of(devices, None, Layout(tmp_path))
+        addresses_of(devices, Layout(tmp_path))
 
 
 def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
-    assert addresses_of(None, None, Layout(tmp_path)) == [LocalAddress()]
+    assert addresses_of(None, Layout(tmp_path)) == [LocalAddress()]
 
 
 @pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])

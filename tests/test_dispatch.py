@@ -3,11 +3,8 @@
 import argparse
 import shlex
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from support.scripted_pool import ScriptedPool, use_pool
@@ -17,9 +14,8 @@ from support.stored_records import DEVICE
 
 from quadbench.artifacts import Retry, Variant
 from quadbench.cli import main
-from quadbench.cli.run_source import farm_command, submit_run
+from quadbench.cli.run_source import farm_command
 from quadbench.devices.addresses import parse_address, parse_addresses, with_target
-from quadbench.dispatch import submission
 from quadbench.dispatch.demands import Asked, Demand, asked_for, planned
 from quadbench.dispatch.gathering import gathered
 from quadbench.dispatch.orders import BuildOrder, CompileAnswer, MeasureAnswer, MeasureOrder, answer_of, as_json, order_of
@@ -258,20 +254,6 @@ def test_the_command_that_fetches_a_run_names_the_farm_that_has_it_without_its_p
     options = argparse.Namespace(farm=farm, layout=Layout(Path("here")))
     words = shlex.split(farm_command(options, "fetch", "RUN"))
     assert words == [told, "quadbench", "farm", "fetch", "RUN", "--results", "here"]
-
-
-@pytest.mark.parametrize(
-    ("devices", "asked"), [(None, "s25-2"), ("s25", "s25@s25-2"), ("s25?target=xnnpack", "s25@s25-2?target=xnnpack")]
-)
-def test_a_serial_picks_the_phone_of_a_farm_too(devices: str | None, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "open_farm", lambda _: nullcontext())
-    requests: list[submission.Request] = []
-    source: Any = SimpleNamespace(submit=lambda request, _, **__: requests.append(request))
-    nobody: Any = None
-    options = argparse.Namespace(devices=devices, serial="s25-2", layout=None, retries=0, budget=None, keep_going=False)
-    submit_run(source, options, observer=nobody)
-    assert requests[0].words == (asked,)
-    assert needs(asked_for(requests[0].words, FARM)) == ["device s25-2"]
 
 
 @pytest.mark.parametrize(("words", "told"), [(["--wait"], "--wait"), (["--dry-run"], "--dry-run")])

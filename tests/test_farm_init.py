@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sentences import raising, reads, says
+from support.sentences import reads, says
 from support.stored_records import LATEST
 
 from quadbench.cli import main
@@ -21,7 +21,7 @@ from quadbench.errors import MissingDependencyError, UserError
 from quadbench.farm import condor
 from quadbench.farm.condor import Condor, pool_folder
 from quadbench.farm.pool_check import check_pool
-from quadbench.farm.pool_setup import PoolRole, PoolSettings, check_person, remaining_steps, systemd_unit, write_pool
+from quadbench.farm.pool_setup import PoolRole, PoolSettings, remaining_steps, systemd_unit, write_pool
 from quadbench.results.engine import DATABASE_VARIABLE, Source, schema_of
 
 needs_condor = pytest.mark.skipif(not shutil.which("condor_token_create"), reason="HTCondor is not installed")
@@ -135,90 +135,38 @@ def test_a_pool_that_was_begun_without_htcondor_gets_its_tokens_later(said: Said
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("--head", "lab 1"),
-        ("--head", "lab-1\nALLOW_WRITE = *"),
-        ("--head", 'lab-1"'),
-        ("--head", "$(LOG)"),
-        ("--head", "-lab"),
-        ("--head", "a" * 300),
-        ("--head", ""),
-        ("--results", "/a folder"),
-        ("--results", "/a\nDAEMON_LIST = MASTER"),
-        ("--results", '/a"b'),
-        ("--results", "/a'b"),
-        ("--results", "/a$(LOG)"),
-        ("--results", "/a\\b"),
-        ("--results", "/a\x1b[2J"),
-        ("--devices", "local;touch /tmp/x"),
-        ("--devices", "virtual:'s25'"),
-        ("--devices", "local\nvirtual:s25"),
-        ("--devices", "R3CX"),
-        ("--devices", "virtual:none"),
-        ("--devices", "local,local"),
-        ("--devices", "virtual:s25,virtual:s25?target=litert"),
-        ("--slots", "0"),
-        ("--slots", "1001"),
-        ("--port", "65536"),
-        ("--role", "head"),
-        ("--role", "desk"),
-        (*LAB, "--role", "desk", "--devices", "local"),
-        (*LAB, "--role", "head", "--devices", "local"),
-        (*LAB, "--role", "worker"),
-    ],
-)
-def test_a_setting_that_no_pool_can_have_is_refused_before_anything_is_written(words: tuple[str, ...], said: Said) -> None:
-    try:
-        code, _, _ = said("init", *words)
-    except SystemExit as left:  # argparse
-        code = left.code  # type: ignore[assignment]
-    assert code == UserError.exit_code
-    assert not pool_folder().exists()
-
-
-@pytest.mark.parametrize(
     ("words", "name"),
     [
         (("--head", "lab 1"), "lab 1"),
+        (("--head", "lab-1\nALLOW_WRITE = *"), "ALLOW_WRITE"),
+        (("--head", "$(LOG)"), "$(LOG)"),
+        (("--head", "-lab"), "--head"),
+        (("--head", "a" * 300), "aaa"),
         (("--results", "/a folder"), "/a folder"),
-        (("--role", "desk"), "--head HOST"),
+        (("--results", "/a\nDAEMON_LIST = MASTER"), "DAEMON_LIST"),
+        (("--results", "/a'b"), "/a'b"),
+        (("--results", "/a$(LOG)"), "/a$(LOG)"),
+        (("--devices", "local;touch /tmp/x"), "local;touch"),
         (("--devices", "R3CX"), "R3CX"),
-        (("--devices", "local*1000000"), "local*1000000"),
+        (("--devices", "virtual:none"), "none"),
         (("--devices", "local,local"), "local"),
         (("--devices", "virtual:s25,virtual:s25?target=litert"), "virtual-s25"),
+        (("--slots", "0"), "'0' is not a whole number from 1 to 1000"),
+        (("--port", "65536"), "'65536' is not a whole number from 1 to 65535"),
+        (("--role", "desk"), "--head HOST"),
         ((*LAB, "--role", "desk", "--devices", "local"), "--role host"),
+        ((*LAB, "--role", "worker"), "worker"),
     ],
 )
-def test_a_refused_setting_is_named_with_what_is_expected(words: tuple[str, ...], name: str, said: Said) -> None:
-    says(said("init", *words)[2], name)
-
-
-@pytest.mark.parametrize(("option", "most"), [("--slots", 1000), ("--port", 65_535)])
-def test_a_number_out_of_its_range_is_refused_with_the_range(
-    option: str, most: int, said: Said, capsys: pytest.CaptureFixture[str]
+def test_a_setting_that_no_pool_can_have_is_refused_by_name_before_anything_is_written(
+    words: tuple[str, ...], name: str, said: Said, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        said("init", option, "0")
-    assert f"argument {option}: '0' is not a whole number from 1 to {most}\n" in capsys.readouterr().err
-
-
-@needs_condor
-def test_a_host_s_results_are_moved_only_on_demand(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = tmp_path / "results", tmp_path / "elsewhere" / "results"
-    second.parent.mkdir()
-    said("init")
-    monkeypatch.chdir(second.parent)
-    code, _, err = said("init", "--results", "results")  # the default
-    assert code == UserError.exit_code
-    says(err, first, second)
-    assert setting("QuadbenchResults") == f'"{first}"'
-    assert str(first) not in said("init", *LAB, "--role", "head", "--results", "results")[1]  # a head keeps no results
-    said("init")
-    moved = said("init", "--results", str(second))[1]
-    assert f"the results folder was {first}, and is {second} " in moved
-    assert setting("QuadbenchResults") == f'"{second}"'
-    assert "results folder" not in said("init", "--results", "results")[1]
+    try:
+        code, _, err = said("init", *words)
+    except SystemExit as left:  # argparse
+        code, err = left.code, capsys.readouterr().err  # type: ignore[assignment]
+    assert (code, name in err) == (UserError.exit_code, True), err
+    assert not pool_folder().exists()
 
 
 @needs_condor
@@ -242,9 +190,8 @@ def test_an_option_of_the_program_is_one_word_of_a_shell(hostile: str, said: Sai
     assert words[words.index("--devices") + 1] == hostile
 
 
-@pytest.mark.parametrize("name", ["root", "condor", "Condor", "a b", "a\nb", "../ana", "", "a" * 65, "é", "ana@lab"])
-def test_a_user_whose_name_no_token_can_have_cannot_be_head(name: str, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOGNAME", name or "(nobody)")
+def test_a_user_whose_name_no_token_can_have_cannot_be_head(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "Condor")
     assert said("init")[0] == UserError.exit_code
     assert not pool_folder().exists()
 
@@ -304,7 +251,8 @@ def test_steps_that_are_done_are_not_named_again(tmp_path: Path) -> None:
 @needs_condor
 def test_a_token_is_for_a_person_or_a_host_and_may_expire(said: Said) -> None:
     said("init")
-    assert claims(said("token", "ben")[1])["sub"] == "ben@quadbench"
+    for name in ("ben", "a.b-c_1", "A" * 64):
+        assert claims(said("token", name)[1])["sub"] == f"{name}@quadbench"
     assert "exp" not in claims(said("token", "ben")[1])
     told = json.loads(said("token", "--host", "--days", "2", "--json")[1])
     assert (told["name"], claims(told["token"])["sub"]) == ("condor", "condor@quadbench")
@@ -312,14 +260,12 @@ def test_a_token_is_for_a_person_or_a_host_and_may_expire(said: Said) -> None:
 
 
 @needs_condor
-@pytest.mark.parametrize(
-    "words", [(), ("ben", "--host"), ("root",), ("ROOT",), ("condor",), ("a b",), ("../x",), ("a@b",), ("x" * 65,), ("a\nb",)]
-)
-def test_a_token_with_a_name_that_cannot_be_is_refused(words: tuple[str, ...], said: Said) -> None:
+def test_a_token_with_a_name_that_cannot_be_is_refused(said: Said) -> None:
     said("init")
-    code, out, err = said("token", *words)
-    assert (code, out) == (UserError.exit_code, "")
-    says(err, words[0][:20].replace("\n", "\\n") if len(words) == 1 else "quadbench farm token NAME")
+    for words in ((), ("ben", "--host"), ("ROOT",), ("condor",), ("a b",), ("../x",), ("a@b",), ("x" * 65,), ("a\nb",)):
+        code, out, err = said("token", *words)
+        assert (code, out) == (UserError.exit_code, "")
+        says(err, words[0][:20].replace("\n", "\\n") if len(words) == 1 else "quadbench farm token NAME")
 
 
 def test_tokens_are_made_only_at_the_head(said: Said) -> None:
@@ -330,20 +276,10 @@ def test_tokens_are_made_only_at_the_head(said: Said) -> None:
     says(err, "head")
 
 
-@pytest.mark.parametrize("name", ["ana", "a.b-c_1", "_a", "A" * 64])
-def test_ordinary_names_are_persons(name: str) -> None:
-    check_person(name)
-
-
-def test_a_person_who_is_root_is_refused_by_the_reason() -> None:
-    with raising(UserError, "root"):
-        check_person("root")
-
-
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, said: Said) -> None:
-    out = said("unit", "--drain-for", "10m")[1]
+    out = said("unit")[1]
     assert "KillSignal=SIGTERM\n" in out
-    assert "TimeoutStopSec=600\n" in out
+    assert "TimeoutStopSec=3600\n" in out
     says([line for line in out.splitlines() if line.startswith("#")], "quadbench farm init", "QUADBENCH_STORE")
     if (analyze := shutil.which("systemd-analyze")) is None:
         pytest.skip("systemd-analyze is not installed")
@@ -354,8 +290,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, said: Said) -> None:
     assert unit.name not in result.stderr
 
 
-@pytest.mark.parametrize("user", ["me\nExecStartPre=/bin/false", "Ana", "-a", "x" * 40, "a b", "%u"])
-def test_a_unit_is_for_a_user_that_can_be(user: str, said: Said) -> None:
-    code, out, err = said("unit", f"--user={user}")
-    assert (code, out) == (UserError.exit_code, "")
-    says(err, "user")
+def test_a_unit_is_for_a_user_that_can_be(said: Said) -> None:
+    for user in ("me\nExecStartPre=/bin/false", "Ana", "-a", "x" * 40, "%u"):
+        code, out, err = said("unit", f"--user={user}")
+        assert (code, out, "is no user's name" in err) == (UserError.exit_code, "", True)

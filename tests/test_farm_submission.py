@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.farm_night import HOST, NIGHT, PHONE, begun, comparison, jobs_of, night_launcher, night_pool
+from support.farm_night import NIGHT, PHONE, begun, comparison, jobs_of, night_launcher, night_pool
 from support.scripted_pool import ScriptedPool
 from support.sentences import raising, says
 
 from quadbench.dispatch.submission import Farm
-from quadbench.errors import AttemptOverError, DeviceNotFoundError, ServiceError, UnknownNameError, UserError
+from quadbench.errors import AttemptOverError, ServiceError, UnknownNameError, UserError
 from quadbench.farm.condor import Condor
 from quadbench.farm.dag import settle
 from quadbench.farm.job import JobState
@@ -97,23 +97,6 @@ def test_a_submission_that_fails_leaves_no_jobs_and_nothing_in_the_pool(
     assert launcher.farm.submit(NIGHT, [comparison()])
 
 
-def test_a_run_is_submitted_once(launcher: FarmLauncher, pool: ScriptedPool) -> None:
-    launcher.farm.submit(NIGHT, [comparison()])
-    with raising(UserError, NIGHT):
-        launcher.farm.submit(NIGHT, [comparison()])
-    assert len(pool.dags) == len(jobs_of(launcher)) == 1
-
-
-def test_what_no_host_serves_is_refused_unless_it_may_wait(launcher: FarmLauncher, pool: ScriptedPool) -> None:
-    absent = replace(comparison(), needs="device R4")
-    with raising(DeviceNotFoundError, "R4"):
-        launcher.farm.submit(NIGHT, [absent])
-    with raising(DeviceNotFoundError, "0.0.9", PHONE.name):
-        replace(launcher.farm, pool=replace(pool, version="0.0.9")).submit(NIGHT, [comparison()])
-    assert pool.dags == []
-    assert launcher.farm.submit(NIGHT, [absent], may_wait=True)
-
-
 @pytest.mark.parametrize(
     ("attribute", "variable"), [("QuadbenchDatabase", "$QUADBENCH_DATABASE"), ("QuadbenchStore", "$QUADBENCH_STORE")]
 )
@@ -132,28 +115,10 @@ def test_a_store_that_a_host_has_is_accepted(launcher: FarmLauncher, pool: Scrip
     assert launcher.farm.submit(NIGHT, [comparison()])
 
 
-def test_a_device_in_use_is_one_of_the_farm_s_after_those_that_are_free(launcher: FarmLauncher, pool: ScriptedPool) -> None:
-    used, gone = replace(PHONE, name="a", why_not="used by ana@h2"), replace(PHONE, name="b", why_not="adb says: offline")
-    pool.hosts[HOST] = [used, gone, PHONE]
-    assert [bay.name for bay in launcher.farm.devices] == [PHONE.name, "a"]
-
-
 def old(farm: Farm) -> None:
     with begin_write(farm.engine) as connection:
         connection.execute(sa.text(f"UPDATE jobs SET submitted_at = '{LONG_AGO}'"))
         connection.execute(sa.text(f"UPDATE jobs SET started_at = '{LONG_AGO}' WHERE started_at IS NOT NULL"))
-
-
-def test_open_jobs_of_a_run_that_left_the_queue_end_but_not_at_once(launcher: FarmLauncher, pool: ScriptedPool) -> None:
-    farm = launcher.farm
-    first, *_ = farm.submit(NIGHT, [comparison(), replace(comparison(), after=(0,))])
-    begun(launcher, first)
-    pool.runs.clear()
-    assert settle(farm.engine, farm.pool) == []  # it may just be on its way to the queue
-    old(farm)
-    assert [job.state for job in settle(farm.engine, farm.pool)] == [JobState.FAILED, JobState.CANCELLED]
-    says("\n".join(f"{job.state}: {job.reason}" for job in jobs_of(launcher)))
-    assert settle(farm.engine, farm.pool) == []
 
 
 def test_an_attempt_that_was_lost_with_its_host_is_tried_again_and_can_store_nothing(

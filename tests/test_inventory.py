@@ -18,7 +18,7 @@ from quadbench.devices.lab.farm_file import ExpectedPhone, FarmFile
 from quadbench.devices.lab.health import Health, PhoneCondition, after_failure, quarantined
 from quadbench.devices.lab.held import held
 from quadbench.devices.lab.inventory import Inventory, InventoryPhone, Sighting
-from quadbench.devices.lab.lease import Claim, Claims
+from quadbench.devices.lab.leases import Claim, Claims
 from quadbench.devices.lab.overview import FarmPhone, device_named, merged, phone_named
 from quadbench.devices.lab.wishes import addresses_for
 from quadbench.dispatch.offers import HostBays

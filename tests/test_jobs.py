@@ -49,11 +49,11 @@ def grow_old(database: Source) -> None:
 
 def test_a_job_is_stored_sent_begun_and_done(database: Source, engine: sa.Engine, jobs: FarmJobs) -> None:
     sent: list[Sequence[Job]] = []
-    measure = NewJob(kind=JobKind.MEASURE, needs=device_need("R3CX"), payload={"a": [1]}, after=(0,), priority=7, affinity="b-1")
+    measure = NewJob(kind=JobKind.MEASURE, needs=device_need("R3CX"), payload={"a": [1]}, after=(0,), affinity="b-1")
     stored = jobs.submit("run-a", [BUILD, measure], ANA, VERSION, sent.append)
     assert [list(batch) for batch in sent] == [stored]
     first, second = stored
-    assert (second.after, second.payload, second.priority, second.affinity) == ((first.id,), {"a": [1]}, 7, "b-1")
+    assert (second.after, second.payload, second.affinity) == ((first.id,), {"a": [1]}, "b-1")
     assert {(job.run_id, job.owner, job.version, job.state, job.attempt) for job in stored} == {
         ("run-a", ANA, VERSION, JobState.WAITING, 0)
     }
@@ -84,7 +84,6 @@ def test_a_run_that_the_pool_does_not_take_leaves_nothing_and_may_be_submitted_a
 NO_JOBS = [
     ((NewJob(kind=JobKind.BUILD, needs=""),), ("needs", 1)),
     ((NewJob(kind=JobKind.BUILD, needs="x\ny"),), ("needs", 1)),
-    ((NewJob(kind=JobKind.BUILD, needs="x", priority=101),), ("priority", 101, -100, 100)),
     ((NewJob(kind=JobKind.BUILD, needs="x", most_attempts=0),), ("most_attempts", 0, 1)),
     ((NewJob(kind=JobKind.BUILD, needs="x", affinity="b" * 301),), ("affinity", 301)),
     ((BUILD, NewJob(kind=JobKind.BUILD, needs="x", payload={"a": float("nan")})), ()),

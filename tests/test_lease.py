@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quadbench.devices.lab.lease import (
+from quadbench.devices.lab.leases import (
     Claim,
     Claims,
     against_job,

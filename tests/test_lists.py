@@ -14,7 +14,7 @@ from quadbench.cli import _configure_logging, main
 from quadbench.cli.devices import _print
 from quadbench.devices.lab.health import Health, PhoneCondition
 from quadbench.devices.lab.inventory import Sighting
-from quadbench.devices.lab.lease import Claim, Claims
+from quadbench.devices.lab.leases import Claim, Claims
 from quadbench.devices.lab.overview import FarmPhone
 from quadbench.report.run_line import study_json
 from quadbench.results.layout import Layout

@@ -194,12 +194,6 @@ def test_while_the_database_does_not_answer_no_bay_is_ready(
     assert [bay.why_not for bay in host.now()] == ["", "", "in quarantine: hot"]
 
 
-def test_a_database_that_is_gone_is_one_that_does_not_answer(tmp_path: Path, see: See) -> None:
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/gone/quadbench.sqlite")
-    assert only(HostBays(given=(), capabilities=(), engine=engine)).why_not == "the farm's database does not answer"
-    engine.dispose()
-
-
 def test_with_a_wrong_farm_yaml_no_bay_is_ready_and_says_so(host: HostBays, tmp_path: Path) -> None:
     (tmp_path / "farm.yaml").write_text("schema_version: 1\ndevices: [{name: a, serial: 'R 3'}, {name: b, serial: 'R 4'}]\n")
     reads(why_not(host), "farm.yaml:2")

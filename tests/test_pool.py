@@ -138,14 +138,10 @@ def foreign_token(folder: Path) -> str:
 def test_who_has_no_token_a_foreign_or_a_stale_one_is_refused_at_once(pool: PersonalPool, tmp_path: Path) -> None:
     stale = pool.condor.run("condor_token_create", "-identity", "ben@quadbench", "-lifetime", "1")
     time.sleep(2)
-    tokens = {
-        "none": (None, "there is none"),
-        "foreign": (foreign_token(tmp_path / "other"), "another key has signed it"),
-        "stale": (stale, "expired"),
-    }
-    for name, (token, reason) in tokens.items():
+    tokens = {"none": None, "foreign": foreign_token(tmp_path / "other"), "stale": stale}
+    for name, token in tokens.items():
         stranger = with_token(pool, tmp_path / name, token)
-        with raising(UserError, reason, snapshot=False):
+        with raising(UserError, "no token of this user", snapshot=False):
             stranger.slots("Name")
         with raising(QuadbenchError, snapshot=False):
             submit_dag(stranger, "none", [])

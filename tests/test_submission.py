@@ -1,7 +1,6 @@
 """A run is submitted to a pool as a DAG of its jobs, or refused at once: then nothing is stored and nothing is sent."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support.scripted_pool import ScriptedPool, phone, pool_with_token, use_pool
-from support.sentences import raising, says
+from support.sentences import raising
 from support.shared_files import keys, write_shared_bundle
 
 from quadbench.cli import main
@@ -18,7 +17,6 @@ from quadbench.dispatch.attempt import LogObserver
 from quadbench.dispatch.demands import BUILD, asked_for, compile_capability
 from quadbench.dispatch.submission import Farm, Request, submit, submit_bundle
 from quadbench.errors import DeviceNotFoundError, QuadbenchError, ServiceError, UserError
-from quadbench.farm.condor import Ad
 from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.farm.job_status import listed_jobs
 from quadbench.farm.slots import Bay, capability_need, device_need
@@ -57,22 +55,14 @@ def stored(engine: sa.Engine) -> list[Job]:
 
 
 def test_a_run_is_stored_with_its_owner_and_sent_as_one_dag(farm: Farm, pool: ScriptedPool) -> None:
-    build, measure = farm.submit("run-a", [BUILDS, replace(MEASURE, after=(0,), priority=7)])
+    build, measure = farm.submit("run-a", [BUILDS, replace(MEASURE, after=(0,))])
     assert [(job.owner, job.version) for job in stored(farm.engine)] == [(user_and_host(), version("quadbench"))] * 2
     (dag,) = pool.dags
     assert f"PARENT job{build.id} CHILD job{measure.id}\n" in dag
     (values,) = [line for line in dag.splitlines() if line.startswith(f"VARS job{measure.id} ")]
-    for word in (f'job="{measure.id}"', 'run="run-a"', 'need="device%20R1"', 'loads="b-1"', 'urgency="7"', user_and_host()):
+    for word in (f'job="{measure.id}"', 'run="run-a"', 'need="device%20R1"', 'loads="b-1"', user_and_host()):
         assert word in values
     assert set(pool.queued_runs()) == {"run-a"}
-
-
-def without_token(pool: ScriptedPool) -> None:
-    (pool.configuration.parent / "tokens.d" / "ana").unlink()
-
-
-def without_folder_of_tokens(pool: ScriptedPool) -> None:
-    shutil.rmtree(pool.configuration.parent / "tokens.d")
 
 
 def of_other_version(pool: ScriptedPool) -> None:
@@ -91,8 +81,6 @@ def away_at(method: str) -> Callable[[ScriptedPool], None]:
 @pytest.mark.parametrize(
     ("change", "error", "names"),
     [
-        (without_token, UserError, ("tokens.d", "quadbench farm token")),
-        (without_folder_of_tokens, UserError, ("tokens.d", "quadbench farm token")),
         (of_other_version, DeviceNotFoundError, ("0.0.9", version("quadbench"))),
         (without_builder, DeviceNotFoundError, ("capability build",)),
         (lambda pool: pool.hosts.clear(), DeviceNotFoundError, ("capability build",)),
@@ -124,36 +112,6 @@ def test_a_device_that_no_host_has_is_refused_unless_the_run_may_wait_for_it(far
     assert len(pool.dags) == 1
 
 
-def test_a_configuration_that_names_no_folder_of_tokens_sends_none(farm: Farm, pool: ScriptedPool) -> None:
-    class Foreign(ScriptedPool):
-        def value(self, name: str) -> str:
-            return ""
-
-    foreign = Foreign(configuration=pool.configuration, hosts=pool.hosts)
-    with raising(UserError, pool.configuration):
-        replace(farm, pool=foreign).submit("run-a", [MEASURE])
-    assert foreign.dags == []
-
-
-def test_a_head_that_quadbench_has_not_set_up_is_refused(farm: Farm, pool: ScriptedPool) -> None:
-    class Plain(ScriptedPool):
-        def schedd(self) -> Ad:
-            return {"Name": "head", "CondorVersion": "$CondorVersion: 23.9.6 $"}
-
-    plain = Plain(configuration=pool.configuration, hosts=pool.hosts)
-    with raising(UserError, "quadbench farm init"):
-        replace(farm, pool=plain).submit("run-a", [MEASURE])
-    assert not plain.dags
-    assert not stored(farm.engine)
-
-
-def test_a_run_is_not_submitted_twice(farm: Farm, pool: ScriptedPool) -> None:
-    farm.submit("run-a", [MEASURE])
-    with raising(UserError, "run-a"):
-        farm.submit("run-a", [MEASURE])
-    assert len(pool.dags) == len(stored(farm.engine)) == 1
-
-
 def test_who_submits_before_a_host_has_reported_its_devices_is_told_to_wait() -> None:
     with raising(DeviceNotFoundError, "none", "some seconds", "quadbench farm status"):
         asked_for(["local"], [])
@@ -182,12 +140,12 @@ def test_a_bundle_is_sent_to_the_store_and_measured_on_a_device_of_the_pool(
     farm: Farm, pool: ScriptedPool, tmp_path: Path
 ) -> None:
     bundle = write_shared_bundle(Layout(tmp_path / "here"))
-    run_id = submit_bundle(bundle, RunSettings(), Request(words=("R1",), priority=-3), farm)
+    run_id = submit_bundle(bundle, RunSettings(), Request(words=("R1",)), farm)
     assert keys(farm.store)
-    kinds = [(job.run_id, job.kind, job.needs, job.priority) for job in listed_jobs(farm.engine, run_id)]
+    kinds = [(job.run_id, job.kind, job.needs) for job in listed_jobs(farm.engine, run_id)]
     assert kinds == [
-        (run_id, JobKind.COMPILE, capability_need(COMPILES), -3),
-        (run_id, JobKind.MEASURE, device_need("R1"), -3),
+        (run_id, JobKind.COMPILE, capability_need(COMPILES)),
+        (run_id, JobKind.MEASURE, device_need("R1")),
     ]
 
 
@@ -234,24 +192,3 @@ def test_the_command_says_how_to_fetch_the_run(
     told = json.loads(capsys.readouterr().out)
     assert set(pool.queued_runs()) == {told["run_id"]}
     assert f"farm fetch {told['run_id']}" in told["next"]
-
-
-@pytest.mark.parametrize("named", ["", "/nowhere/condor_config"])
-def test_a_user_without_a_pool_is_told_to_set_one_up(
-    named: str, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("CONDOR_CONFIG", named)
-    assert main(command) == UserError.exit_code
-    says(capsys.readouterr().err, named, "quadbench farm init")
-    assert stored(open_engine(tmp_path / "farm.sqlite")) == []
-    assert keys(open_store(tmp_path / "store")) == []
-
-
-def test_a_pool_that_does_not_answer_is_told_by_its_exit_code(
-    command: list[str], pool: ScriptedPool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    use_pool(pool, monkeypatch)
-    pool.broken["slots"] = AWAY
-    assert main(command) == ServiceError.exit_code
-    says(capsys.readouterr().err, "no route")

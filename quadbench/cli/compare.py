@@ -46,13 +46,13 @@ def run(options: Options) -> int:
     if options.b is None and changes[0] == changes[1]:
         hint = "change one side, for example --b runtime.threads=1, or name B; to compare A with itself, name it twice"
         raise UserError(f"'{options.a}' would be compared with itself", hint=hint)
-    if a.run and b.run and not options.devices and not options.serial:
+    if a.run and b.run and not options.devices:
         if options.to_see:
             raise UserError("--to-see plans launches, but two stored runs need none", hint="name devices to measure them again")
         compared = compare_stored(a, b)
         write_comparison(compared, options.layout)
     else:
-        chosen = addresses_of(options.devices, options.serial, options.layout)
+        chosen = addresses_of(options.devices, options.layout)
         with RunConsole() as observer:
             compared = compare(a, b, chosen, CompareOptions(to_see=options.to_see), layout=options.layout, observer=observer)
     write_study_report(compared, options.layout)

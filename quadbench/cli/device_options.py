@@ -27,9 +27,8 @@ _FARM_HELP = "devices of the farm: s25, s25@SERIAL, SERIAL, virtual:s25, s25*2, 
 
 
 def add_devices(parser: argparse.ArgumentParser, *, of_farm: bool = False) -> None:
-    """Add the options `--devices` and `-s` to a command. `of_farm` makes their help text describe devices of a farm."""
+    """Add the option `--devices` to a command. `of_farm` makes their help text describe devices of a farm."""
     parser.add_argument("--devices", metavar="A,B", help=_FARM_HELP if of_farm else _LOCAL_DEVICES)
-    parser.add_argument("-s", "--serial", metavar="SERIAL", help="the phone with this serial, like adb's option -s")
 
 
 def listed_devices(devices: str | None) -> Sequence[str]:
@@ -40,35 +39,17 @@ def listed_devices(devices: str | None) -> Sequence[str]:
     return listed
 
 
-def addresses_of(devices: str | None, serial: str | None, layout: Layout) -> "Sequence[Address]":
-    """Return the addresses of the devices to run on. If `serial` picks a phone by adb serial, `devices` may name only one device.
+def addresses_of(devices: str | None, layout: Layout) -> "Sequence[Address]":
+    """Return the addresses of the devices to run on. Wishes such as `s25*2` become free phones.
 
-    Wishes such as `s25*2` become free phones. With neither option, use $ANDROID_SERIAL if set (empty list), else this machine.
+    Without --devices, use $ANDROID_SERIAL if set (empty list), else this machine.
     """
     from quadbench.devices.addresses import LocalAddress, parse_addresses
     from quadbench.devices.connections import SERIAL_VARIABLE
     from quadbench.devices.lab.wishes import addresses_for
 
-    listed = parse_addresses(_with_serial(addresses_for(listed_devices(devices), layout), serial))
+    listed = parse_addresses(addresses_for(listed_devices(devices), layout))
     return listed or ([] if variable(SERIAL_VARIABLE) else [LocalAddress()])
-
-
-def device_words(devices: str | None, serial: str | None) -> Sequence[str]:
-    """Return a farm job's requested devices from `--devices` and `-s`. `s25*2` means two s25 phones. Without both, return []."""
-    return _with_serial(listed_devices(devices), serial)
-
-
-def _with_serial(listed: Sequence[str], serial: str | None) -> Sequence[str]:
-    """Put an adb serial into a device list, unless `serial` is None: [`s25`] becomes [`s25@SERIAL`], [] becomes [`SERIAL`]."""
-    if not serial:
-        return listed
-    if not listed:
-        return [serial]
-    name, *options = listed[0].partition("?")
-    picked = f"{name}@{serial}{''.join(options)}"
-    if len(listed) > 1:
-        raise UserError(f"-s {serial} selects one phone, but --devices names {len(listed)} devices", hint=f"write {picked}")
-    return [picked]
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, later: str = "--resume measures the rest") -> None:

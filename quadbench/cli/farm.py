@@ -11,7 +11,7 @@ from quadbench.artifacts.safe_text import one_line
 from quadbench.cli import farm_pool
 from quadbench.cli.console import print_error, print_json, print_rows, print_text
 from quadbench.cli.device_options import add_devices, add_run_options
-from quadbench.cli.options import Options, Subparsers, add_action, add_full, add_group, whole_number
+from quadbench.cli.options import Options, Subparsers, add_action, add_full, add_group
 from quadbench.errors import QuadbenchError
 from quadbench.farm.condor import Ad, this_pool
 from quadbench.farm.dag import cancel_job, cancel_run, settle
@@ -46,13 +46,6 @@ def _add_runs(actions: Subparsers) -> None:
     submit.add_argument("source", metavar="RECIPE_OR_BUNDLE", help="a YAML file, a recipe's name, or a bundle's folder")
     add_devices(submit, of_farm=True)
     add_run_options(submit, later="counted from each device's start")
-    submit.add_argument(
-        "--priority",
-        type=whole_number(-100, 100),
-        default=0,
-        metavar="N",
-        help="from -100 to 100; of your own waiting jobs, those with more start first (default: 0)",
-    )
     fetch = add_action(actions, "fetch", run_fetch, "wait for a run of the farm, fetch its results, and write its report")
     fetch.add_argument("run_id", metavar="RUN", help="the id of a submitted run")
     add_full(fetch)

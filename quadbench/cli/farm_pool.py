@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
-from quadbench.cli.options import Options, Subparsers, add_action, duration_s, split_list, whole_number
+from quadbench.cli.options import Options, Subparsers, add_action, split_list, whole_number
 from quadbench.errors import UserError
-from quadbench.farm.condor import pool_folder, this_pool
+from quadbench.farm.condor import HOST_IDENTITY, pool_folder, this_pool
 from quadbench.farm.pool_check import check_pool
 from quadbench.farm.pool_setup import (
     CONFIGURATION,
-    DRAIN_S,
     ENVIRONMENT_FILE,
     LOOPBACK,
     PORT,
@@ -27,15 +25,12 @@ from quadbench.farm.pool_setup import (
     make_token,
     remaining_steps,
     require_fit_machine,
-    results_of,
     roles_of,
     systemd_unit,
     write_pool,
 )
 from quadbench.farm.store.opening import STORE_VARIABLE, required_store
-from quadbench.farm.tokens import HOST_IDENTITY
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_db, open_engine, schema_of
-from quadbench.results.layout import DEFAULT_ROOT
 from quadbench.spec import variable
 
 if TYPE_CHECKING:
@@ -71,9 +66,6 @@ def add(actions: Subparsers) -> None:
     attempt.add_argument("order", metavar="ORDER", help="the file with the job's ad, beside that of its slot")
     unit = add_action(actions, "unit", run_unit, "print a systemd unit that runs this machine's part of the pool")
     unit.add_argument("--user", default="quadbench", help="the user that runs it (default: %(default)s)")
-    unit.add_argument(
-        "--drain-for", type=duration_s, default=float(DRAIN_S), metavar="TIME", help="time for running jobs to end (default: 1h)"
-    )
 
 
 def _add_host_options(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +107,6 @@ def run_init(options: Options) -> int:
             hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
         )
     require_fit_machine()
-    before = _results_before(options, settings)
     database, tables = _prepared(options)
     store = required_store().name if variable(STORE_VARIABLE) else None
     pool = write_pool(pool_folder(), settings)
@@ -125,27 +116,12 @@ def run_init(options: Options) -> int:
         print_json({"configuration": configuration, "roles": roles, "database": database, "store": store, "steps": steps})
         return 0
     print_text(f"configuration {pool.configuration} is written: this machine is {' and '.join(roles)}")
-    if before:
-        print_text(f"the results folder was {before}, and is {settings.results} from the next start of the daemons on")
     print_text(f"database {database} is reachable: its tables {tables}")
     print_text(
         f"store {store} is reachable" if store else f"no store yet: export {STORE_VARIABLE}=/a/folder, or s3://BUCKET/PREFIX"
     )
     print_text("what is left to do:\n" + "\n".join(f"  {step}" for step in steps))
     return 0
-
-
-def _results_before(options: Options, settings: PoolSettings) -> Path | None:
-    """Return this host's results folder if `settings` have another one. Raise UserError if --results is not given then."""
-    before = results_of(pool_folder())
-    if before in (None, settings.results) or PoolRole.HOST not in settings.roles:
-        return None
-    if options.layout.root == DEFAULT_ROOT:
-        raise UserError(
-            f"this host keeps its results in '{before}', and here they would be in '{settings.results}'",
-            hint=f"choose one of them by --results, such as: quadbench farm init --results {shlex.quote(str(before))}",
-        )
-    return before
 
 
 def _given_bays(words: Sequence[str]) -> "list[Bay]":
@@ -206,7 +182,7 @@ def run_token(options: Options) -> int:
 
 
 def run_unit(options: Options) -> int:
-    text = systemd_unit(options.user, int(options.drain_for))
+    text = systemd_unit(options.user)
     above = (
         f"# For /etc/systemd/system/quadbench-farm.service. {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE} and {STORE_VARIABLE}.\n"
         f"# User {options.user} has the home {CONFIGURATION.parents[2]}. Before the first start: sudo -u {options.user} -H "

@@ -47,9 +47,9 @@ def run(options: Options) -> int:
     if options.wait and options.keep_going:
         raise UserError("--wait and --keep-going exclude each other: wait for a device, or leave it out", hint="give one of them")
     source, run_options = _source(options), run_options_from(options)
-    goes_on_there = options.resume and options.devices is None and options.serial is None  # on all of its own devices
+    goes_on_there = options.resume and options.devices is None  # on all of its own devices
     is_told = not goes_on_there and not options.farm
-    chosen = addresses_of(options.devices, options.serial, options.layout) if is_told else ()
+    chosen = addresses_of(options.devices, options.layout) if is_told else ()
     if isinstance(source, RecipeSource):
         refuse_in(source.file, device_problems(source.recipe, chosen))
     conditions = conditions_of(options, source.tasks)

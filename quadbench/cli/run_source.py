@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from quadbench import pipeline
 from quadbench.artifacts import Bundle, StoredBundle
 from quadbench.cli.console import RunConsole, print_answer, print_error
-from quadbench.cli.device_options import device_words, run_options_from
+from quadbench.cli.device_options import listed_devices, run_options_from
 from quadbench.cli.options import Options, next_command
 from quadbench.cli.result import print_result
 from quadbench.devices.addresses import Address
@@ -136,7 +136,7 @@ def add_farm(parser: argparse.ArgumentParser) -> None:
 
 def run_submit(options: Options) -> int:
     with RunConsole() as observer:
-        run_id = submit_run(find_source(options.source, None, options.layout), options, observer, options.priority)
+        run_id = submit_run(find_source(options.source, None, options.layout), options, observer)
     command = next_command(options, "farm", "fetch", run_id)
     text = f"run {run_id} is queued; to wait for its report: {command}"
     print_answer(options, {"run_id": run_id, "next": command}, text)
@@ -173,12 +173,12 @@ def farm_command(options: Options, *words: str) -> str:
     return f"{DATABASE_VARIABLE}={farm} {next_command(options, 'farm', *words)}"
 
 
-def submit_run(source: Source, options: Options, observer: Observer, priority: int = 0) -> str:
+def submit_run(source: Source, options: Options, observer: Observer) -> str:
     """Submit a run to the farm and return its id. $QUADBENCH_DATABASE names the farm's database, $QUADBENCH_STORE its store."""
     from quadbench.dispatch.submission import Request, open_farm
 
-    words = tuple(device_words(options.devices, options.serial))
-    request = Request(words=words, conduct=run_options_from(options), priority=priority)
+    words = tuple(listed_devices(options.devices))
+    request = Request(words=words, conduct=run_options_from(options))
     with open_farm(options.layout) as farm:
         return source.submit(request, farm, layout=options.layout, observer=observer)
 

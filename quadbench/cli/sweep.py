@@ -25,7 +25,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: Options) -> int:
-    axes, chosen = [parse_axis(axis) for axis in options.over], addresses_of(options.devices, options.serial, options.layout)
+    axes, chosen = [parse_axis(axis) for axis in options.over], addresses_of(options.devices, options.layout)
     with RunConsole(stages=RUN_STAGES) as observer:
         swept = sweep(options.recipe, axes, chosen, run_options_from(options), layout=options.layout, observer=observer)
     print_study(options, swept.sweep)

@@ -2,8 +2,7 @@
 
 from quadbench.cli.console import print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_command
-from quadbench.devices.lab.lease import Claims
-from quadbench.devices.lab.leases import Leases
+from quadbench.devices.lab.leases import Claims, Leases
 from quadbench.results.engine import database_exists, database_of, open_db, open_for_reading
 
 

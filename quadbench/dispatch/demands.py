@@ -37,7 +37,7 @@ def compile_capability(key: str) -> str:
     return f"compile {key}"
 
 
-def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority: int = 0) -> list[NewJob]:
+def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand]) -> list[NewJob]:
     """Return a farm run's jobs: first build jobs, then compile jobs, then one job to measure or compare for each Demand.
 
     Each job lists the jobs that must finish before it. A compile target that a request names becomes that of its job.
@@ -46,7 +46,7 @@ def planned(builds: Sequence[BuildOrder], demands: Sequence[Demand], *, priority
 
     def add(needs: str, order: Order, after: Sequence[int], affinity: str = "") -> int:
         kind, payload = JobKind(order.kind), as_json(order)
-        jobs.append(NewJob(kind=kind, needs=needs, payload=payload, after=tuple(after), priority=priority, affinity=affinity))
+        jobs.append(NewJob(kind=kind, needs=needs, payload=payload, after=tuple(after), affinity=affinity))
         return len(jobs) - 1
 
     built = {order.bundle: add(capability_need(BUILD), order, ()) for order in builds}

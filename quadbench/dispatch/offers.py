@@ -19,8 +19,7 @@ from quadbench.devices.addresses import Address, LocalAddress, VirtualAddress, v
 from quadbench.devices.lab.farm_file import expected_phones
 from quadbench.devices.lab.health import Health
 from quadbench.devices.lab.inventory import READY, Inventory, Sighting
-from quadbench.devices.lab.lease import Claims
-from quadbench.devices.lab.leases import Leases, lease_name
+from quadbench.devices.lab.leases import Claims, Leases, lease_name
 from quadbench.devices.lab.overview import FarmPhone, merged, sighting_of
 from quadbench.dispatch.demands import BUILD, compile_capability
 from quadbench.errors import QuadbenchError, StorageError, UserError

@@ -99,11 +99,10 @@ def open_farm(layout: Layout) -> Iterator[Farm]:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Options for a farm run: `words` (the values of --devices), `conduct` (retries, waits, time limit), and job priority."""
+    """Options for a farm run: `words` (the values of --devices) and `conduct` (retries, waits, time limit)."""
 
     words: tuple[str, ...]
     conduct: RunOptions = DEFAULT_RUN
-    priority: int = 0
 
 
 def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, observer: Observer) -> str:
@@ -121,7 +120,7 @@ def submit(recipe: Recipe, request: Request, farm: Farm, *, layout: Layout, obse
     unlike = {digests[profile]: own for profile, own in recipes.items()}
     builds = [order for digest, own in unlike.items() if (order := to_build(digest, own, farm.store, layout, observer))]
     measure = MeasureOrder(name=recipe.name, bundles=digests, terms=recipe.terms, conduct=request.conduct)
-    return _submitted(builds, asked, measure, request, farm)
+    return _submitted(builds, asked, measure, farm)
 
 
 def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, farm: Farm) -> str:
@@ -131,12 +130,12 @@ def submit_bundle(bundle: StoredBundle, terms: RunSettings, request: Request, fa
     work = work_of_bundle(bundle, terms)
     digests = dict.fromkeys(_profiles(asked), bundle.artifact.digest)
     measure = MeasureOrder(name=work.name, bundles=digests, terms=work.terms, conduct=request.conduct)
-    return _submitted((), asked, measure, request, farm)
+    return _submitted((), asked, measure, farm)
 
 
-def _submitted(builds: Sequence[BuildOrder], asked: Sequence[Asked], measure: MeasureOrder, request: Request, farm: Farm) -> str:
+def _submitted(builds: Sequence[BuildOrder], asked: Sequence[Asked], measure: MeasureOrder, farm: Farm) -> str:
     run_id = new_id()
-    farm.submit(run_id, planned(builds, [(one, measure) for one in asked], priority=request.priority))
+    farm.submit(run_id, planned(builds, [(one, measure) for one in asked]))
     return run_id
 
 

@@ -4,7 +4,6 @@ condor.py      queries and commands to an HTCondor pool
 slots.py       devices as slots: ads, requirements of jobs, why a job waits
 dag.py         a run's jobs as a DAG
 pool_setup.py  configuration, signing key, tokens and systemd unit of a machine's part of a pool
-tokens.py      a user's tokens of a pool, and what is wrong with each
 pool_check.py  what is wrong with a pool, and cures
 job.py         a job's states and the rules of their changes
 jobs.py        jobs in the database: submit, begin, finish, fail, cancel, settle

@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import ArtifactError, MissingDependencyError, QuadbenchError, ServiceError, UnknownNameError, UserError
-from quadbench.farm.tokens import NEW_TOKEN, why_refused
 from quadbench.host import find_program
 from quadbench.spec import first_problem
 from quadbench.spec.variables import path_variable
@@ -28,6 +27,9 @@ Ad = Mapping[str, Any]
 
 CONFIG_VARIABLE = "CONDOR_CONFIG"
 PACKAGE = "condor"  # Debian's
+DOMAIN = "quadbench"  # the part after @ in the names of tokens
+HOST_IDENTITY = "condor"  # the name by which the daemons of a pool know each other
+NEW_TOKEN = "quadbench farm token NAME, at the head"
 _TIMEOUT_S = 60.0  # the tools give up by themselves after 20 s
 _MOST_OUTPUT_BYTES = 256 * 2**20
 _MOST_AD_CHARACTERS = 2**20
@@ -154,7 +156,7 @@ class Condor:
         if len(done.stdout) > _MOST_OUTPUT_BYTES:
             raise ArtifactError(f"{tool} printed {len(done.stdout)} bytes; expected at most {_MOST_OUTPUT_BYTES}")
         if done.returncode != 0:
-            raise _failure(tool, (done.stderr or done.stdout).decode(errors="replace"), None if as_host else self)
+            raise _failure(tool, (done.stderr or done.stdout).decode(errors="replace"), as_host=as_host)
         return done.stdout.decode(errors="replace")
 
     @cached_property
@@ -219,21 +221,16 @@ def _where(constraint: str) -> Sequence[str]:
     return ("-constraint", constraint) if constraint else ()
 
 
-def _failure(tool: str, text: str, pool: Condor | None) -> QuadbenchError:
-    """Return the error of a tool by what it printed. `pool` is given if this user's tokens should have been accepted."""
+def _failure(tool: str, text: str, *, as_host: bool) -> QuadbenchError:
+    """Return the error of a tool by what it printed. `as_host`: it used the token of this host's daemons, and no person's."""
     said = one_line(text.strip().removeprefix(f"{tool}: "), _MOST_SAID).rstrip(" .") or "it said nothing"
     text = " ".join(text.split())  # the tools break lines within sentences
     if _NO_ROOT.search(text):
         hint = "use a token of a person: quadbench farm token NAME, at the head; see docs/farm.md"
         return UserError("the pool takes no jobs of root, and the token here is root's", hint=hint)
-    if _NO_TOKEN.search(text) and pool:
-        why = "HTCondor read none"
-        with suppress(QuadbenchError):
-            why = why_refused(pool.tokens(), pool.configuration.parent / "keys" / "POOL")
-        return UserError(
-            f"the pool accepts no token of this user: {why} ({tool}: {said})",
-            hint=f"make one: {NEW_TOKEN}; see quadbench farm check",
-        )
+    if _NO_TOKEN.search(text) and not as_host:
+        hint = f"what is wrong with each: quadbench farm check; make one: {NEW_TOKEN}"
+        return UserError(f"the pool accepts no token of this user ({tool}: {said})", hint=hint)
     if _REFUSED.search(text):
         return UserError(f"the pool refuses this user: {tool}: {said}", hint="which token is needed: quadbench farm check")
     if _UNREACHABLE.search(text):

@@ -110,7 +110,6 @@ def dag_text(jobs: Sequence[Job]) -> str:
             "need": encoded(job.needs),
             "owner": encoded(job.owner),
             "loads": encoded(job.affinity),
-            "urgency": str(job.priority),
             "lease": str(round(lease_time_s())),
             "requirement": requirement(job.needs, job.version),
         }

@@ -13,7 +13,6 @@ from typing import Any
 from quadbench.artifacts.safe_text import check_file_name, one_line
 from quadbench.errors import quote
 
-MOST_PRIORITY = 100  # the range is from -100 to 100
 MOST_ATTEMPTS = 100
 MOST_PAYLOAD_BYTES = 65_536
 _MOST_TEXT = 300  # limit for text fields, in characters
@@ -58,7 +57,6 @@ class NewJob:
     needs: str
     payload: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[int, ...] = ()
-    priority: int = 0
     affinity: str = ""
     most_attempts: int = 3
 
@@ -94,7 +92,6 @@ class Job(NewJob):
         if len(self.affinity) > _MOST_TEXT:
             raise ValueError(f"affinity: {len(self.affinity)} characters, expected at most {_MOST_TEXT}")
         numbers = {
-            "priority": (self.priority, -MOST_PRIORITY, MOST_PRIORITY),
             "most_attempts": (self.most_attempts, 1, MOST_ATTEMPTS),
             "attempt": (self.attempt, 0, self.most_attempts),
         }

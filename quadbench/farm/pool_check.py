@@ -1,15 +1,24 @@
 """Check a pool from this machine: programs, configuration, tokens, daemons, slots, versions. Each problem comes with a cure."""
 
+import base64
+import os
+import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from pydantic_core import from_json
+
+from quadbench.artifacts.safe_text import one_line
 from quadbench.errors import QuadbenchError, UserError, extra_hint
-from quadbench.farm.condor import PACKAGE, Condor, this_pool
+from quadbench.farm.condor import DOMAIN, HOST_IDENTITY, NEW_TOKEN, PACKAGE, Condor, this_pool
 from quadbench.farm.slots import Slot, capability_need, is_silent, read_slots
-from quadbench.farm.tokens import NEW_TOKEN, read_tokens
 from quadbench.host import find_program
 
 _TOOLS = ("condor_master", "condor_submit", "condor_q", "condor_status", "condor_token_create", "condor_dagman")
+_RENEW = f"make another one: {NEW_TOKEN}"
+_MOST_TOKENS, _MOST_TOKEN_BYTES, _MOST_NAME = 50, 65_536, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,7 @@ def _tokens(pool: Condor) -> Iterator[PoolFinding]:
     """Yield a finding for each token in this user's folder, and one if there is none."""
     try:
         folder = pool.tokens()
-        tokens = read_tokens(folder)
+        tokens = _read_tokens(folder)
     except QuadbenchError as error:
         yield PoolFinding(what="tokens", problem=error.message, cure=error.hint or "")
         return
@@ -103,3 +112,49 @@ def _slots(slots: list[Slot], version: str) -> Iterator[PoolFinding]:
     if not any(slot.serves(capability_need("build"), version) for slot in ready):
         problem = "no host builds bundles, so only bundles that are in the store can be measured"
         yield PoolFinding(what="builds", problem=problem, cure=f"on one host: {extra_hint('quad')}, and restart its pool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Token:
+    """A file with a token of `owner`. `problem` is empty if the pool may accept it."""
+
+    file: str
+    owner: str = ""
+    problem: str = ""
+    cure: str = _RENEW
+
+
+def _read_tokens(folder: Path) -> list[_Token]:
+    """Read the tokens in a folder, at most 50, in order of their names. Raise OSError if it cannot be read."""
+    return [_token(file) for file in sorted(folder.iterdir())[:_MOST_TOKENS]]
+
+
+def _token(file: Path) -> _Token:
+    name = one_line(file.name, _MOST_NAME)
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return _Token(file=name, problem="it is no file", cure=f"remove '{file}'")
+        if status.st_uid != os.geteuid():
+            return _Token(file=name, problem="it belongs to another user, so HTCondor does not read it")
+        if status.st_mode & 0o077:
+            return _Token(file=name, problem="other users can read it, so HTCondor does not", cure=f"chmod 600 '{file}'")
+        with file.open("rb") as opened:
+            part = opened.read(_MOST_TOKEN_BYTES).split(b".")[1]
+        claims = from_json(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)), allow_inf_nan=False)
+        owner, issuer = (one_line(str(claims[key]), _MOST_NAME) for key in ("sub", "iss"))
+        ends_at = float(claims.get("exp", "inf"))
+    except OSError as error:
+        return _Token(file=name, problem=f"it cannot be read: {error.strerror}")
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
+        return _Token(file=name, problem="it is no token")
+    person, problem = owner.partition("@")[0], ""
+    if issuer != DOMAIN:
+        problem = f"it is of another pool, '{issuer}'"
+    elif ends_at < time.time():
+        problem = f"the token of {owner} expired {(time.time() - ends_at) / 3600:.0f} h ago"
+    elif person == "root":
+        problem = "it is of root, whose jobs HTCondor refuses"
+    elif person == HOST_IDENTITY:
+        problem = "it is a host's, and no person's"
+    return _Token(file=name, owner=owner, problem=problem, cure=_RENEW if problem else "")

@@ -16,10 +16,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from quadbench.errors import UserError, quote
-from quadbench.farm.condor import Condor
+from quadbench.farm.condor import DOMAIN, HOST_IDENTITY, Condor
 from quadbench.farm.slots import START
 from quadbench.farm.store.opening import STORE_VARIABLE
-from quadbench.farm.tokens import DOMAIN, HOST_IDENTITY
 from quadbench.host import current_user, host_name, python_module, require_linux
 from quadbench.results.engine import DATABASE_VARIABLE
 
@@ -37,7 +36,6 @@ _PROGRAM = "describe-slots"
 _HEAD = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _PERSON = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
-_RESULTS = re.compile(r'^QuadbenchResults = "(.+)"$', re.MULTILINE)
 _MEANT = re.compile(r"[\s\"'\\$,]")  # characters with a meaning in HTCondor's configuration
 
 
@@ -71,15 +69,6 @@ def roles_of(words: Collection[str], head: str | None) -> tuple[PoolRole, ...]:
         hint = "name the head as others reach it, on the head too: quadbench farm init --head HOST --role ROLE"
         raise UserError("a pool of several machines needs --head", hint=hint)
     return tuple(role for role in PoolRole if role.value in names)
-
-
-def results_of(folder: Path) -> Path | None:
-    """Return the results folder of the host that was set up in `folder`, or None if none was."""
-    try:
-        setting = _RESULTS.search((folder / "condor_config").read_text(errors="replace"))
-    except OSError:
-        return None
-    return Path(setting[1]) if setting else None
 
 
 def write_pool(folder: Path, settings: PoolSettings) -> Condor:
@@ -181,10 +170,10 @@ def remaining_steps(pool: Condor, settings: PoolSettings) -> list[str]:
     return [*steps, "see what is wrong or missing: quadbench farm check"]
 
 
-def systemd_unit(user: str, drain_s: int = DRAIN_S) -> str:
+def systemd_unit(user: str) -> str:
     """Return the text of a systemd unit that runs HTCondor's daemons as the Unix user `user`, whose home is /var/lib/quadbench.
 
-    SIGTERM goes to the master only: its host takes no new jobs, and exits when its jobs have ended. After `drain_s` seconds,
+    SIGTERM goes to the master only: its host takes no new jobs, and exits when its jobs have ended. After DRAIN_S seconds,
     systemd kills the remaining jobs, and HTCondor starts them elsewhere. Raise UserError if the user's name is invalid.
     """
     return filled(
@@ -193,7 +182,7 @@ def systemd_unit(user: str, drain_s: int = DRAIN_S) -> str:
         configuration=CONFIGURATION,
         environment_file=ENVIRONMENT_FILE,
         user=user_name(user),
-        drain_s=drain_s,
+        drain_s=DRAIN_S,
     )
 
 

@@ -206,7 +206,6 @@ class JobRow(Table):
     owner: Mapped[str]
     submitted_at: Mapped[datetime]
     payload: Mapped[str] = mapped_column(sa.Text)
-    priority: Mapped[int]
     affinity: Mapped[str]
     pool: Mapped[str] = mapped_column(server_default="")
     most_attempts: Mapped[int]

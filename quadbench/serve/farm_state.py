@@ -13,8 +13,7 @@ from quadbench.artifacts.night_record import RulingKind
 from quadbench.artifacts.safe_text import one_line
 from quadbench.devices.lab.farm_file import ExpectedPhone
 from quadbench.devices.lab.inventory import READY, Inventory
-from quadbench.devices.lab.lease import Claim, Claims
-from quadbench.devices.lab.leases import Leases
+from quadbench.devices.lab.leases import Claim, Claims, Leases
 from quadbench.devices.lab.overview import GONE, MISSING, FarmPhone, merged
 from quadbench.errors import QuadbenchError
 from quadbench.farm.job import Job, JobState

@@ -27,11 +27,6 @@ def secret_variable(name: str) -> str | None:
     return os.environ.get(name) or None
 
 
-def variables_of(prefix: str) -> dict[str, str]:
-    """Return the environment variables whose names start with `prefix`, as a dict from name to value. Values may be empty."""
-    return {name: text for name, text in os.environ.items() if name.startswith(prefix)}
-
-
 def set_variable(name: str, text: str) -> None:
     """Set an environment variable for this process and its child processes."""
     os.environ[name] = text
@@ -95,12 +90,8 @@ def host_of(name: str, text: str) -> str:
 
 
 def web_variable(name: str) -> str | None:
-    """Return the http or https URL in an environment variable; None if it is unset or empty."""
-    return web_address_of(name, variable(name))
-
-
-def web_address_of(name: str, text: str | None) -> str | None:
-    """Return `text` if it is None, empty or an http(s) URL without query. Otherwise raise a UserError about variable `name`."""
+    """Return the http(s) URL in an environment variable; None if unset or empty. Raise UserError for other text or a query."""
+    text = variable(name)
     try:
         address = urlsplit(text or "")
         is_right = address.scheme in ("http", "https") and address.hostname and address.port != 0

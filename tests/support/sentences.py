@@ -1,11 +1,14 @@
-"""Sentences: tests assert error classes, names and numbers; the sentences themselves lie in tests/__snapshots__."""
+"""Sentences: tests assert error classes, names and numbers; the sentences themselves lie in tests/__snapshots__.
+
+A case of a parametrised test that names something needs no snapshot: it is compared only where one is stored.
+"""
 
 import getpass
 import platform
 import re
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -75,7 +78,7 @@ def reads(value: object, *names: object, snapshot: bool = True) -> None:
 def _read(text: str, names: tuple[object, ...], snapshot: bool) -> None:
     _has(text, names)
     if snapshot and _running:
-        _running[-1].compare_whole(text)
+        _running[-1].compare_whole(text, is_named=any(map(str, names)))
 
 
 def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapshot: bool = True) -> None:
@@ -90,7 +93,7 @@ def says(value: object, *names: object, like: str | tuple[str, ...] = (), snapsh
     assert all(one in text for one in wanted), f"not all of {wanted} are in {text!r}"
     if snapshot and _running:
         if len(steady(text)) <= SHORT:
-            _running[-1].compare_whole(text)
+            _running[-1].compare_whole(text, is_named=any(map(str, names)))
         else:
             _running[-1].compare_sentences(text, wanted or [str(name) for name in names if str(name) in text])
 
@@ -99,6 +102,10 @@ def _check_asserted(text: str, names: tuple[object, ...], snapshot: bool) -> Non
     """Refuse a call that compares neither names nor a sentence, as in a slow test, and so could never fail."""
     is_compared = any(map(str, names)) or (snapshot and _running and _running[-1].is_kept)
     assert is_compared, f"nothing is asserted of {text!r}: name a word of it"
+
+
+def _without_engine(name: str) -> str:
+    return re.sub(rf"(?<=\[){_ENGINES}-|-{_ENGINES}(?=\])|\[{_ENGINES}\]", "", name)
 
 
 class _Plain(AmberSnapshotExtension):
@@ -110,7 +117,7 @@ class _Plain(AmberSnapshotExtension):
     @classmethod
     def get_snapshot_name(cls, *, test_location: PyTestLocation, index: SnapshotIndex = 0) -> str:
         name = super().get_snapshot_name(test_location=test_location, index=index)
-        return re.sub(rf"(?<=\[){_ENGINES}-|-{_ENGINES}(?=\])|\[{_ENGINES}\]", "", name)
+        return _without_engine(name)
 
 
 class _Snapshots:
@@ -119,26 +126,33 @@ class _Snapshots:
     def __init__(self, request: pytest.FixtureRequest) -> None:
         marks = {mark.name for mark in request.node.iter_markers()}
         self.is_kept = not marks & {"slow", "device"} and not getattr(request.node.obj, "is_hypothesis_test", False)
+        self._is_case = "[" in _without_engine(request.node.name)
         self._request = request
         self._compared: set[str] = set()
         self._opened: SnapshotAssertion | None = None
 
-    def compare_whole(self, text: str) -> None:
+    def compare_whole(self, text: str, *, is_named: bool) -> None:
         """Compare all of a text; the same again, as in a loop, is not compared."""
+        if is_named and self._needs_none:
+            return
         now = "\n".join(sentence for line in text.splitlines() for sentence in _SENTENCE_END.split(steady(line).rstrip()))
         if self.is_kept and now not in self._compared:
             self._compared.add(now)
             assert now == self._snapshot()
 
-    def compare_sentences(self, text: str, first: Iterable[str]) -> None:
+    def compare_sentences(self, text: str, first: Sequence[str]) -> None:
         """Compare those sentences of a text that are kept; where none are yet, those around some words."""
-        if not self.is_kept:
+        if not self.is_kept or (first and self._needs_none):
             return
         kept, page = self._stored(), steady(text)
         if kept is None:
             kept = [steady(_around(text, text.index(words), len(words))) for words in first] or [page]
         now = "\n".join(dict.fromkeys(line if line in page else nearest(line, page) for line in kept))
         assert now == self._snapshot()
+
+    @property
+    def _needs_none(self) -> bool:
+        return self.is_kept and self._is_case and self._stored() is None
 
     def _snapshot(self) -> SnapshotAssertion:
         if self._opened is None:

@@ -6,7 +6,6 @@ wishes.py      wishes resolved to free phones
 inventory.py   table of all phones that a host has seen
 health.py      quarantine after three failures, probation, recovery
 overview.py    phones, claims and names in one list
-lease.py       who may use a device: rules of leases and reservations
-leases.py      device leases and fencing tokens in the database
+leases.py      who may use a device: leases, reservations and fencing tokens in the database
 held.py        leases of a job's devices, renewed until it ends
 """

@@ -11,8 +11,7 @@ from quadbench.devices.connections import DeviceRow
 from quadbench.devices.lab.farm_file import ExpectedPhone
 from quadbench.devices.lab.health import Health, PhoneCondition
 from quadbench.devices.lab.inventory import PHONE_FAMILY, READY, Inventory, InventoryPhone, Sighting
-from quadbench.devices.lab.lease import Claim, Claims
-from quadbench.devices.lab.leases import Leases, lease_name, leased_name
+from quadbench.devices.lab.leases import Claim, Claims, Leases, lease_name, leased_name
 from quadbench.errors import ArtifactError, UnknownNameError, UserError
 from quadbench.host import host_name
 from quadbench.results.engine import database_of, open_engine, open_for_reading

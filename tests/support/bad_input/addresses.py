@@ -1,4 +1,4 @@
-"""Addresses: what is given to --devices, -s and --results -> cases, through the command line itself."""
+"""Addresses: what is given to --devices and --results -> cases, through the command line itself."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -34,24 +34,10 @@ def address_cases(dice: random.Random) -> Iterator[Case]:
     for number in range(40):
         text = "".join(dice.choice(alphabet) for _ in range(dice.randrange(1, 40)))
         yield Case(name=f"--devices {number} {text!r}", act=partial(_connect, text), may_pass=text.strip() == "local")
-    for devices, serial in (
-        ("a,b", "X"),
-        ("", "X"),
-        (",", None),
-        ("virtual:s25", "X"),
-        ("s25@A", "B"),
-        (None, "\0"),
-        ("local", "X"),
-    ):
-        yield Case(name=f"--devices {devices!r} -s {serial!r}", act=partial(_chosen, devices, serial))
-
-
-def _chosen(devices: str | None, serial: str | None, folder: Path) -> None:
-    _open(addresses_of(devices, serial, Layout(folder)), folder)
 
 
 def _connect(text: str, folder: Path) -> None:
-    _open(addresses_of(text, None, Layout(folder)), folder)
+    _open(addresses_of(text, Layout(folder)), folder)
 
 
 def _open(addresses: Sequence[Address], folder: Path) -> None:
