@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("torch")
 
 from support.bad_input.adapters import adapter_cases
-from support.bad_input.addresses import address_cases
 from support.bad_input.bundles import bundle_cases, flipped_cases
 from support.bad_input.case import Case, faults_of
 from support.bad_input.databases import database_cases
@@ -32,7 +31,7 @@ from quadbench.results.manifest import read_manifest
 SEED = 1
 SHARE = 24  # of so many cases the fast tests have one
 LEAST = 600
-FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped bytes", "databases", "addresses", "harnesses")
+FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped bytes", "databases", "harnesses")
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +62,6 @@ def cases_of(family: str, tiny: Path, bundle: StoredBundle, run: Path) -> list[C
         "bundles": bundle_cases(dice, bundle),
         "flipped bytes": flipped_cases(dice, bundle, tiny / "adapters/first"),
         "databases": database_cases(dice, run),
-        "addresses": address_cases(dice),
         "harnesses": harness_cases(dice),
     }
     return list(cases[family])

@@ -339,11 +339,13 @@ def test_a_pipe_that_nobody_reads_any_more_is_no_fault() -> None:
     assert (result.returncode, result.stderr) == (141, b"")
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "ORT_DISABLE_TELEMETRY"])
+@pytest.mark.parametrize(("name", "before"), [("HF_HUB_OFFLINE", "0"), ("ORT_DISABLE_TELEMETRY", "")])
 def test_libraries_are_kept_from_the_network(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, before: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(name, "0")
+    monkeypatch.setenv(name, before)
+    if not before:
+        monkeypatch.delenv(name)
     assert main(["recipe", "schema"]) == 0
     assert os.environ[name] == "1"
 

@@ -136,19 +136,22 @@ def test_serials_may_contain_spaces() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "virtual:",
-        "virtual:s25?data_mb=0",
-        "virtual:s25?data_mb=big",
-        "virtual:s25?target=",
-        "s25@",
-        "@R3X",
-        "",
-    ],
-)
-def test_malformed_addresses_are_refused_with_the_forms_that_exist(text: str) -> None:
-    with raising(UserError, "virtual:<profile>"):
+    ["virtual:", "virtual:../s25?x", "virtual:s25?target=", "virtual:s25?target=cpu&target=qnn", "s25?", "s25?target=",
+     "?target=cpu", "s25@?target=cpu", "s25?target=cpu&target=cpu", "s25@", "@R3X", "@", "local?x=1", "a\0b",
+     "x" * 70_000 + "?", "",
+     *(f"virtual:s25?data_mb={size}" for size in ("0", "-1", "65537", "9" * 5000, "1e3", "\u0663", "big", "")),
+     *("s25\n", "virtual:s25?scenario=./a\x1b[31m.yaml", "hub:s25\x07", "R3X\u202e")],
+)  # fmt: skip
+def test_a_malformed_address_is_refused_at_bounded_length(text: str) -> None:
+    with raising(UserError, snapshot=False) as caught:
         parse_address(text)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_malformed_address_is_answered_with_the_forms_that_exist() -> None:
+    with raising(UserError, "virtual:<profile>"):
+        parse_address("virtual:")
 
 
 def test_a_virtual_address_may_give_the_size_of_data() -> None:
@@ -170,12 +173,6 @@ def test_an_address_may_name_another_target_for_an_attached_phone() -> None:
     for address in (profile_only, attached("R3X?target=qnn")):
         _, profile = choose_phone(address, [s25("R3X")], load_profiles(), None)
         assert profile.target == QnnTarget(backend="qnn", htp_arch="v79", soc_model=69, performance_mode="burst")
-
-
-@pytest.mark.parametrize("text", ["s25?", "s25?target=", "?target=cpu", "s25@?target=cpu"])
-def test_an_attached_phone_needs_a_name_and_its_option_a_value(text: str) -> None:
-    with raising(UserError):
-        parse_address(text)
 
 
 @pytest.mark.parametrize(
@@ -231,13 +228,6 @@ def test_no_device_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
-@pytest.mark.parametrize("size", ["0", "-1", "65537", "9" * 5000, "1e3", "\u0663", ""])
-def test_a_virtual_device_has_a_size_that_this_machine_can_have(size: str) -> None:
-    with raising(UserError) as refusal:
-        parse_address(f"virtual:s25?data_mb={size}")
-    assert len(str(refusal.value)) < 500
-
-
 @pytest.mark.parametrize("address", ["s" * 70_000, "virtual:" + "s" * 70_000, "s" * 300, "./" + "s" * 300 + ".yaml"])
 def test_a_long_address_is_no_device_and_is_not_repeated_whole(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "quickstart", "--devices", address]) in (2, 5)
@@ -253,19 +243,6 @@ def test_devices_that_name_nothing_do_not_mean_this_machine(devices: str, tmp_pa
 def test_devices_that_are_left_out_mean_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ANDROID_SERIAL", raising=False)
     assert addresses_of(None, Layout(tmp_path)) == [LocalAddress()]
-
-
-@pytest.mark.parametrize("address", ["virtual:s25?target=cpu&target=qnn", "s25?target=cpu&target=cpu"])
-def test_an_option_that_stands_twice_is_refused(address: str) -> None:
-    with raising(UserError):
-        parse_address(address)
-
-
-@pytest.mark.parametrize("text", ["s25\n", "virtual:s25?scenario=./a\x1b[31m.yaml", "hub:s25\x07", "R3X\u202e", "s25@a\x00b"])
-def test_an_address_that_does_more_than_stand_there_is_refused(text: str) -> None:
-    with raising(UserError) as caught:
-        parse_address(text)
-    assert str(caught.value).isprintable()
 
 
 def test_a_serial_has_an_at_sign_only_where_a_phone_has_it() -> None:

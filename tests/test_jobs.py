@@ -264,16 +264,6 @@ def test_what_waits_is_cancelled_at_once_and_what_runs_is_asked_to_stop(database
     assert jobs.cancel_run("run-a", "again") == []
 
 
-def test_a_job_that_waits_is_cancelled_with_those_behind_it(database: Source, jobs: FarmJobs) -> None:
-    first, *_ = submit(jobs, BUILD, BEHIND)
-    assert jobs.cancel(first, "not needed").state is JobState.CANCELLED
-    assert states(database) == ["cancelled", "cancelled"]
-    with raising(UnknownNameError, 999):
-        jobs.cancel(999, "not needed")
-    with raising(UnknownNameError, "nothing"):
-        jobs.cancel_run("nothing", "not needed")
-
-
 def test_jobs_whose_run_has_left_the_pool_are_ended(database: Source, jobs: FarmJobs) -> None:
     running, stopping, *_ = submit(jobs, BUILD, BUILD, BUILD, BEHIND)
     begin(jobs, running)

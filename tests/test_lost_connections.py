@@ -44,12 +44,6 @@ def test_exit_code_and_the_end_of_stderr_come_over_another_connection(phone: Pho
 
 
 @pytest.mark.slow
-def test_what_ended_while_nobody_was_connected_is_read_whole(phone: Phone) -> None:
-    phone.later((0.3, phone.link.cut), (2.5, phone.link.mend))
-    assert list(phone.lines(counting(10), timeout_s=1.5)) == expected(10)
-
-
-@pytest.mark.slow
 def test_a_command_goes_on_where_adbd_itself_is_killed_and_comes_back(phone: Phone) -> None:
     restart_adbd(phone.beside, after_s=0.8, away_s=1)
     assert list(phone.lines(counting(100))) == expected(100)

@@ -17,7 +17,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.connections import connect
 from quadbench.devices.process_marks import find_marked
 from quadbench.devices.scenario import SCENARIOS_FOLDER, Phase, load_scenario, write_reports
-from quadbench.errors import DeviceLostError, SpecError, UnknownNameError, UserError
+from quadbench.errors import DeviceLostError, SpecError, UnknownNameError
 from quadbench.measure.gate import DeviceState, gate, read_state
 from quadbench.recipe.settings import Gate
 from quadbench.results.layout import Layout
@@ -228,13 +228,6 @@ def test_a_title_is_a_sentence_and_no_book(tmp_path: Path) -> None:
     path.write_text(f"schema_version: 1\nname: book\ntitle: {'x' * 900_000}\n")
     with raising(SpecError, 200, 900000):
         load_scenario(str(path))
-
-
-def test_an_unknown_scenario_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with raising(UnknownNameError), device(tmp_path, "unpluged"):
-        pass
-    with raising(UserError), device(tmp_path, ""):
-        pass
 
 
 def test_a_reader_gets_the_old_report_or_the_new_one(tmp_path: Path) -> None:

@@ -188,12 +188,6 @@ def test_a_report_or_picture_that_leads_elsewhere_or_is_too_large_is_not_shown(o
     assert str(tmp_path) not in led.text + large.text
 
 
-def test_a_report_that_is_not_written_is_made_and_runs_nothing(site: Site) -> None:
-    answer = site.ask(f"/runs/{RUN}/report")
-    assert "sandbox" in answer.headers["content-security-policy"]
-    assert "<h1>quickstart</h1>" in answer.text
-
-
 def test_a_case_says_since_when_it_is_as_it_is(site: Site) -> None:
     text = Page(site.ask("/history/restyle").text).text
     assert "restyle on s25" in text

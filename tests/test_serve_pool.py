@@ -171,12 +171,3 @@ def test_the_last_answer_is_kept_while_the_pool_hangs_or_fails(pool: Unreliable,
     assert caplog.text.count("down") == 1
     pool.faults.clear()
     _when(lambda: watch().fault is None)
-
-
-def test_a_pool_that_hangs_is_read_once_at_a_time(pool: Unreliable) -> None:
-    watch = SlotWatch(lambda: pool, patience_s=0.05)
-    began = time.monotonic()
-    for _ in range(100):
-        assert watch().slots == ()
-    assert len(pool.reads) == 1
-    assert time.monotonic() - began < 100 * 0.05

@@ -243,15 +243,6 @@ def test_devices_of_any_name_without_a_slot_are_named_on_one_line() -> None:
     check_ads(Bays(2).ads(pool.hosts["lab-1"], VERSION), 2)
 
 
-def test_a_slot_without_a_device_says_why_it_is_not_ready() -> None:
-    bays = Bays(2)
-    bays.ads([phone("R3CX")], VERSION)
-    gone, empty = bays.ads([], VERSION).split("- slot1\n")
-    assert 'SlotWhyNot = "R3CX is gone"\n' in gone
-    assert 'SlotServes = ""\n' in gone
-    assert "SlotDevice = undefined\n" in empty
-
-
 # Ads of others
 
 
@@ -299,13 +290,6 @@ def test_a_slot_that_was_not_described_lately_is_silent() -> None:
 def test_a_slot_s_state_and_why_it_starts_nothing(changes: dict[str, object], state: str, why_not: str) -> None:
     read = slot(**changes)
     assert (read.state, read.why_not_for("ana@lab-1")) == (state, why_not)
-
-
-def test_a_slot_serves_jobs_of_its_version_alone() -> None:
-    read, need = slot(), device_need("R3CX")
-    assert read.serves(need, VERSION)
-    assert not read.serves(need, "0.2.0")
-    assert not read.serves(BUILD, VERSION)
 
 
 def test_slots_are_sorted_by_host_and_device() -> None:

@@ -3,7 +3,7 @@
 commands.py        names, groups and one-line descriptions of all commands
 options.py         common options such as --results; durations, numbers, output files
 console.py         live progress, JSON output, table layout, a closed or full stdout
-device_options.py  --devices, -s, --retries, --budget, --keep-going; waiting for busy devices
+device_options.py  --devices, --retries, --budget, --keep-going; waiting for busy devices
 run_source.py      recipe, bundle or interrupted run; runs on a farm and --farm
 result.py          printed figures of runs and studies; --fail-if
 run.py             run a recipe or bundle, --resume, --dry-run

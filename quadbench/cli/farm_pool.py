@@ -11,24 +11,9 @@ from typing import TYPE_CHECKING
 from quadbench.cli.console import print_answer, print_error, print_json, print_rows, print_text
 from quadbench.cli.options import Options, Subparsers, add_action, split_list, whole_number
 from quadbench.errors import UserError
+from quadbench.farm import pool_setup
 from quadbench.farm.condor import HOST_IDENTITY, pool_folder, this_pool
 from quadbench.farm.pool_check import check_pool
-from quadbench.farm.pool_setup import (
-    CONFIGURATION,
-    ENVIRONMENT_FILE,
-    LOOPBACK,
-    PORT,
-    SLOTS,
-    PoolRole,
-    PoolSettings,
-    check_person,
-    make_token,
-    remaining_steps,
-    require_fit_machine,
-    roles_of,
-    systemd_unit,
-    write_pool,
-)
 from quadbench.farm.store.opening import STORE_VARIABLE, required_store
 from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_db, open_engine, schema_of
 from quadbench.spec import variable
@@ -46,11 +31,13 @@ def add(actions: Subparsers) -> None:
     init.add_argument(
         "--role",
         action="append",
-        choices=[role.value for role in PoolRole],
+        choices=[role.value for role in pool_setup.PoolRole],
         help="what this machine does: assign jobs, run them, or only submit them; may be repeated "
         "(default: head and host; with --head, host)",
     )
-    init.add_argument("--port", type=whole_number(1, 65_535), default=PORT, help="HTCondor's port (default: %(default)s)")
+    init.add_argument(
+        "--port", type=whole_number(1, 65_535), default=pool_setup.PORT, help="HTCondor's port (default: %(default)s)"
+    )
     _add_host_options(init)
     host = add_action(actions, "host", run_host, "describe this host's devices to HTCondor, which starts this command")
     _add_host_options(host)
@@ -75,7 +62,7 @@ def _add_host_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slots",
         type=whole_number(1, MOST_SLOTS),
-        default=SLOTS,
+        default=pool_setup.SLOTS,
         metavar="N",
         help="the most devices that this host can have, counting builds as one (default: %(default)s)",
     )
@@ -88,14 +75,14 @@ def run_attempt(options: Options) -> int:
 
 
 def run_init(options: Options) -> int:
-    roles, devices = roles_of(options.role or (), options.head), split_list(options.devices)
+    roles, devices = pool_setup.roles_of(options.role or (), options.head), split_list(options.devices)
     _given_bays(devices)
     words = ("--devices", ",".join(devices)) if devices else ()
-    if words and PoolRole.HOST not in roles:
+    if words and pool_setup.PoolRole.HOST not in roles:
         raise UserError("only a host takes --devices", hint="leave it out, or add --role host")
-    settings = PoolSettings(
+    settings = pool_setup.PoolSettings(
         roles=roles,
-        head=options.head or LOOPBACK,
+        head=options.head or pool_setup.LOOPBACK,
         port=options.port,
         slots=options.slots,
         results=options.layout.root.absolute(),
@@ -106,11 +93,11 @@ def run_init(options: Options) -> int:
             f"${DATABASE_VARIABLE} is not set, and hosts cannot share the database of a results folder",
             hint=f"export {DATABASE_VARIABLE}=postgresql://USER@HOST/NAME; see docs/farm.md",
         )
-    require_fit_machine()
+    pool_setup.require_fit_machine()
     database, tables = _prepared(options)
     store = required_store().name if variable(STORE_VARIABLE) else None
-    pool = write_pool(pool_folder(), settings)
-    steps = remaining_steps(pool, settings)
+    pool = pool_setup.write_pool(pool_folder(), settings)
+    steps = pool_setup.remaining_steps(pool, settings)
     if options.json:
         configuration = str(pool.configuration)
         print_json({"configuration": configuration, "roles": roles, "database": database, "store": store, "steps": steps})
@@ -174,21 +161,22 @@ def run_token(options: Options) -> int:
             "a token is for a person or for a host", hint="quadbench farm token NAME, or: quadbench farm token --host"
         )
     if not options.for_host:
-        check_person(options.name)
+        pool_setup.check_person(options.name)
     name = HOST_IDENTITY if options.for_host else options.name
-    token = make_token(this_pool(), name, options.days).strip()
+    token = pool_setup.make_token(this_pool(), name, options.days).strip()
     print_answer(options, {"name": name, "token": token}, token)
     return 0
 
 
 def run_unit(options: Options) -> int:
-    text = systemd_unit(options.user)
+    text = pool_setup.systemd_unit(options.user)
+    environment, home = pool_setup.ENVIRONMENT_FILE, pool_setup.CONFIGURATION.parents[2]
     above = (
-        f"# For /etc/systemd/system/quadbench-farm.service. {ENVIRONMENT_FILE} sets {DATABASE_VARIABLE} and {STORE_VARIABLE}.\n"
-        f"# User {options.user} has the home {CONFIGURATION.parents[2]}. Before the first start: sudo -u {options.user} -H "
-        f"quadbench farm init --results {CONFIGURATION.parents[2]}/results"
+        f"# For /etc/systemd/system/quadbench-farm.service. {environment} sets {DATABASE_VARIABLE} and {STORE_VARIABLE}.\n"
+        f"# User {options.user} has the home {home}. Before the first start: sudo -u {options.user} -H "
+        f"quadbench farm init --results {home}/results"
     )
-    print_answer(options, {"unit": text, "environment_file": str(ENVIRONMENT_FILE)}, f"{above}\n{text}")
+    print_answer(options, {"unit": text, "environment_file": str(environment)}, f"{above}\n{text}")
     return 0
 
 

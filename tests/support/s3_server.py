@@ -47,13 +47,6 @@ class S3Server:
         rule = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": f"arn:aws:s3:::{bucket}/*"}
         self._call("put_bucket_policy", Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [rule]}))
 
-    def spoil(self, url: str) -> None:
-        """Change a byte of every content below a URL."""
-        bucket, prefix = url.split("/")[2], url.split("/", 3)[3]
-        for listed in self._call("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/objects/")["Contents"]:
-            content = self._call("get_object", Bucket=bucket, Key=listed["Key"])["Body"].read()
-            self._call("put_object", Bucket=bucket, Key=listed["Key"], Body=content[:-1] + bytes([content[-1] ^ 1]))
-
     def _call(self, name: str, **words: Any) -> Any:
         return inside(self._host, lambda: getattr(self._client(), name)(**words))
 

@@ -152,7 +152,11 @@ class _Snapshots:
 
     @property
     def _needs_none(self) -> bool:
-        return self.is_kept and self._is_case and self._stored() is None
+        """Whether a case has no snapshot of its next sentence; that sentence keeps its number."""
+        if not (self.is_kept and self._is_case) or self._stored() is not None:
+            return False
+        self._snapshot()._executions += 1
+        return True
 
     def _snapshot(self) -> SnapshotAssertion:
         if self._opened is None:
