@@ -49,7 +49,7 @@ from quadbench.rollout import roll_out
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.long_run import copy_launches, store_long_run
+from support.long_run import copy_launches, pack_stored, store_long_run
 
 LAUNCHES_OF_A_RUN, SAMPLES = 20, 30
 USUAL_LAUNCHES = 6  # of either variant on a device, of the run whose report is written beside the others
@@ -166,6 +166,7 @@ def fill_runs(layout: Layout, launches: int) -> str:
         with begin_write(records.engine) as connection:
             for number in range(1, launches // LAUNCHES_OF_A_RUN):
                 run_id = copy_run(connection, number)
+            pack_stored(connection)
     return run_id
 
 

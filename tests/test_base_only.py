@@ -40,7 +40,7 @@ LINES = (
     f"compare {RUN} --b variant=per-graph", "compare quickstart quickstart --devices local",
     "sweep quickstart --over steps=2,4 --devices local", "nightly run night.yaml", "nightly freeze night.yaml", "history", "runs",
     f"show {RUN}", f"report {RUN}", "serve --port 0", f"quality {RUN}", "quality --images . --reference .",
-    f"samples {RUN} -o samples.csv", "prune --keep 3 --dry-run", "db copy other.sqlite",
+    f"samples {RUN} -o samples.csv", "prune --keep 3 --dry-run",
     "store status", "store collect", "store send bundle b0", "store fetch bundle b0",
     "recipe check quickstart", "recipe new quickstart", "recipe new --foundation emoji-ldm --adapter missing.safetensors",
     "recipe list", "recipe schema", "compile quickstart --target local", "lint results/bundles/b0", "sensitivity quickstart",

@@ -288,7 +288,7 @@ def test_a_look_at_a_farm_imports_nothing_that_runs_or_builds(tmp_path: Path, mo
     words = [("status",), ("jobs",), ("logs", "1"), ("check",), ("cancel", "1"), ("drain", "lab-1"), ("token", "ana")]
     imported = _imported_by_all([("farm", *some) for some in words])
     assert {"quadbench.cli.farm", "quadbench.farm.dag", "sqlalchemy.dialects.sqlite"} <= imported
-    assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pandas", "PIL", "alembic", "jinja2", "psycopg"}
+    assert not imported & {"numpy", "onnxruntime", "onnx", "torch", "pandas", "PIL", "jinja2", "psycopg"}
     assert not {name for name in imported if name.startswith(("quadbench.pipeline", "quadbench.devices", "quadbench.quad"))}
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from support.night_samples import NIGHTS, night_id, sample_night
+from support.night_samples import NIGHTS, keep_night, night_id, sample_night
 from support.stored_records import DEVICE, STARTED, record
 
 from quadbench.artifacts import Status
@@ -58,9 +58,9 @@ def test_the_database_takes_no_run_whose_id_can_name_no_folder(engine: sa.Engine
 
 def test_a_night_has_its_rulings_by_kind_but_those_that_were_superseded(engine: sa.Engine) -> None:
     night, nights = sample_night(), NightStore(engine)
-    nights.import_night(night)
-    nights.import_night(
-        replace(night, night_id="before", began_at=night.began_at - timedelta(days=1), measurements=(), rulings=())
+    keep_night(engine, night)
+    keep_night(
+        engine, replace(night, night_id="before", began_at=night.began_at - timedelta(days=1), measurements=(), rulings=())
     )
     latest, before = night_heads(engine, 10)
     assert (latest.night_id, before.night_id) == (night_id(NIGHTS - 1), "before")

@@ -2,17 +2,15 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from support.night_samples import keep_night
 from support.sentences import raising
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Acknowledgement, Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.errors import UnknownNameError
-from quadbench.results.engine import Source, open_engine
-from quadbench.results.maintenance import copy_records
 from quadbench.results.nights import NightStore
 
 NIGHT = "phones-2026-01-02"
@@ -88,12 +86,12 @@ def test_a_series_can_be_read_in_part(nights: NightStore) -> None:
     assert latest == replace(whole[-1], points=(BYTES,))
 
 
-def test_a_series_can_end_with_a_night(nights: NightStore) -> None:
+def test_a_series_can_end_with_a_night(nights: NightStore, engine: sa.Engine) -> None:
     for number in range(5):
         began = AT + timedelta(days=number)
         night = replace(nights.night(NIGHT), night_id=f"night-{number}", began_at=began, measurements=(), rulings=())
         measured = replace(MEASUREMENT, night=night.night_id, measured_at=began + timedelta(minutes=5))
-        nights.import_night(replace(night, measurements=() if number == 3 else (measured,)))
+        keep_night(engine, replace(night, measurements=() if number == 3 else (measured,)))
 
     def until(number: int) -> list[str]:
         night = nights.night(f"night-{number}")
@@ -130,32 +128,6 @@ def test_acknowledgements_are_kept(nights: NightStore) -> None:
     assert nights.acknowledgements()[0].since == AT
     nights.store(replace(MEASUREMENT, measured_at=AT - timedelta(hours=1)))
     assert nights.acknowledgements()[0].since == AT - timedelta(hours=1)
-
-
-def test_nights_are_copied_to_another_database_once(database: Source, nights: NightStore, tmp_path: Path) -> None:
-    nights.store(MEASUREMENT)
-    nights.add([RULING])
-    word = Acknowledgement(case="restyle", night=NIGHT, reason="more steps", owner="a@b", made_at=AT, since=AT, until=AT)
-    nights.acknowledge(word)
-    target = tmp_path / "other.sqlite"
-    assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
-    other = NightStore(open_engine(target))
-    assert other.night(NIGHT) == nights.night(NIGHT)
-    assert other.acknowledgements() == (word,)
-
-
-def test_a_night_that_is_copied_again_is_ended_and_what_was_acknowledged_there_stays(
-    database: Source, nights: NightStore, tmp_path: Path
-) -> None:
-    nights.add([RULING])
-    target = tmp_path / "other.sqlite"
-    copy_records(database, target, notify=lambda _: None)
-    other = NightStore(open_engine(target))
-    clean = replace(RULING, kind=RulingKind.CLEAN, cause="acknowledged", told_at=AT + timedelta(days=1))
-    other.add([clean])
-    nights.end(NIGHT)
-    assert [copy_records(database, target, notify=lambda _: None).nights for _ in range(2)] == [1, 0]
-    assert other.night(NIGHT) == replace(nights.night(NIGHT), rulings=(clean,))
 
 
 def test_what_nights_need_is_known(nights: NightStore) -> None:

@@ -13,13 +13,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from support.forked import Forked
 from support.sentences import raising
-from support.stored_records import DEVICE, LATEST, STARTED, query, record, sample
+from support.stored_records import DEVICE, STARTED, query, record, sample
 from support.synthetic_run import ABBA, make_run
 
 from quadbench.artifacts import Caveat, ErrorClass, Sample, Status, Variant
@@ -27,7 +23,6 @@ from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.report.kpi import Figure, kpi_rows
 from quadbench.results.engine import Source, begin_read, begin_write, open_engine
 from quadbench.results.records import RecordStore, open_records, read_records
-from quadbench.results.schema import Table, known_revisions
 from quadbench.results.sql_dialects import require_database_file
 
 
@@ -173,13 +168,6 @@ def test_a_file_is_named_by_its_url_too(path: Path) -> None:
     assert query(path, "SELECT record_id FROM records") == [("r1",)]
 
 
-def test_the_migrated_schema_is_the_one_that_the_code_maps(database: Source) -> None:
-    engine = open_engine(database)
-    with begin_read(engine) as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
-    engine.dispose()
-
-
 def test_a_file_keeps_a_write_ahead_log(path: Path) -> None:
     open_records(path).close()
     assert query(path, "PRAGMA journal_mode") == [("wal",)]
@@ -194,7 +182,7 @@ def test_deleting_a_record_deletes_its_samples(records: RecordStore, database: S
     assert query(database, "SELECT COUNT(*) FROM samples") == [(0,)]
 
 
-def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: Source) -> None:
+def test_processes_that_open_a_new_database_at_once_create_it_once(database: Source) -> None:
     code = (
         "import sys\n"
         "from support.stored_records import record\n"
@@ -205,15 +193,7 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(database: So
     processes = [Forked(code, str(database), str(i)) for i in range(3)]
     assert [process.communicate()[1] for process in processes] == ["", "", ""]
     assert query(database, "SELECT COUNT(*) FROM records") == [(60,)]
-    assert query(database, "SELECT version_num FROM alembic_version") == [(LATEST,)]
-
-
-def test_the_revisions_that_files_name_are_those_of_alembic() -> None:
-    config = Config()
-    config.set_main_option("script_location", "quadbench.results:migrations")
-    migrations = ScriptDirectory.from_config(config).walk_revisions()
-    assert known_revisions() == [migration.revision for migration in migrations]
-    assert known_revisions()[0] == LATEST
+    assert query(database, "SELECT COUNT(*) FROM identity") == [(1,)]
 
 
 def test_the_view_gives_each_figure_of_a_run_without_warmup_and_failures(records: RecordStore, database: Source) -> None:

@@ -1,4 +1,4 @@
-"""Records elsewhere: copied between databases of either kind, as a table for pandas, as CSV and Parquet; and old runs removed."""
+"""Records elsewhere: as a table for pandas, as CSV and Parquet; and old runs removed."""
 
 import json
 from contextlib import nullcontext
@@ -10,77 +10,22 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.sentences import raising, reads, says
+from support.sentences import raising, says
 from support.stored_records import STARTED, query, record, sample
 from support.synthetic_run import S25
 
 import quadbench
-from quadbench.artifacts import Caveat, Retry, Status
+from quadbench.artifacts import Retry, Status
 from quadbench.cli import main
-from quadbench.errors import ArtifactError, UnknownNameError, UserError
+from quadbench.errors import UnknownNameError
 from quadbench.results import stored_runs
-from quadbench.results.engine import DATABASE_VARIABLE, Source, begin_write
+from quadbench.results.engine import DATABASE_VARIABLE, Source
 from quadbench.results.layout import Layout
-from quadbench.results.maintenance import CopiedRecords, copy_records, prunable
-from quadbench.results.records import open_records, read_records
+from quadbench.results.maintenance import prunable
+from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, keep_run, part_for, read_run_file, run_ids, save_run, store_fetched
 
 DAY = timedelta(days=1)
-
-
-def copied(source: Source, target: Source) -> CopiedRecords:
-    if isinstance(target, Path):
-        target.parent.mkdir(exist_ok=True)
-    return copy_records(source, target, notify=lambda _: None)
-
-
-def test_a_desk_s_history_moves_into_another_database_and_back(database: Source, tmp_path: Path) -> None:
-    desk = tmp_path / "desk.sqlite"
-    with open_records(desk) as records:
-        for number in range(3):
-            records.store(record(f"r{number}", run_id=f"run-{number}", caveats=(Caveat.VIRTUAL_DEVICE,), launch=number))
-    assert copied(desk, database) == CopiedRecords(stored=3, present=0, nights=0, refused=())
-    assert copied(desk, database) == CopiedRecords(stored=0, present=3, nights=0, refused=())
-    assert copied(database, tmp_path / "back.sqlite").stored == 3
-    with read_records(desk) as before, read_records(tmp_path / "back.sqlite") as after:
-        assert after.run_ids() == before.run_ids()
-        assert all(after.run_records(run_id) == before.run_records(run_id) for run_id in before.run_ids())
-
-
-def test_what_the_target_does_not_take_is_told_and_the_rest_is_copied(database: Source, tmp_path: Path) -> None:
-    desk = tmp_path / "desk.sqlite"
-    with open_records(desk) as records:
-        records.store(record("r1"))
-        records.store(record("r2", launch=1))
-    with open_records(database) as records:
-        records.store(record("r1", launch=7))
-    outcome = copied(desk, database)
-    assert (outcome.stored, outcome.present) == (1, 0)
-    says(outcome.refused[0], "r1", "run-a")
-    with raising(UserError):
-        copied(desk, str(desk))
-    with raising(ArtifactError):
-        copied(tmp_path / "nowhere.sqlite", database)
-
-
-def test_a_run_that_is_damaged_costs_no_other_in_a_copy(database: Source, tmp_path: Path) -> None:
-    desk = tmp_path / "desk.sqlite"
-    with open_records(desk) as records:
-        records.store(record("r1", run_id="run-a"))
-        records.store(record("r2", run_id="run-b"))
-        with begin_write(records.engine) as connection:
-            connection.exec_driver_sql("UPDATE records SET status = 'NONE' WHERE record_id = 'r1'")
-    outcome = copied(desk, database)
-    assert (outcome.stored, len(outcome.refused)) == (1, 1)
-
-
-def test_a_copy_makes_no_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    open_records(tmp_path / "desk.sqlite").close()
-    target = tmp_path / "bakcups" / "desk.sqlite"
-    for named in (str(target), f"sqlite:///{target}"):
-        assert main(["db", "copy", str(tmp_path / "desk.sqlite"), named]) == 2
-        says(capsys.readouterr().err)
-    assert not target.parent.exists()
 
 
 @pytest.fixture
@@ -271,15 +216,3 @@ def test_samples_are_written_to_no_other_file(desk: Path, tmp_path: Path, capsys
     path = desk / "quadbench.sqlite" / "a.csv"
     assert main(["samples", "run-a", "-o", str(path), "--results", str(desk)]) == 3
     says(capsys.readouterr().err)
-
-
-def test_databases_are_copied_on_the_command_line(desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = ["db", "copy", str(desk / "quadbench.sqlite"), str(tmp_path / "copy.sqlite")]
-    assert main(copy) == 0
-    reads(capsys.readouterr().out, 1, 0)
-    with open_records(tmp_path / "other.sqlite") as records:
-        records.store(record(launch=5))
-    assert main([*copy[:3], str(tmp_path / "other.sqlite"), "--json"]) == 3
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["refused"] != []
-    says(captured.err)

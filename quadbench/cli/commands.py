@@ -18,7 +18,6 @@ GROUPS = {
     "stored records": {
         "samples": "export every measured value of stored runs as CSV",
         "prune": "remove old runs that nothing refers to",
-        "db": "copy all records and nights from one database to another",
         "store": "send, fetch and clean up artifacts that farm hosts share",
     },
     "build": {

@@ -15,7 +15,7 @@ from quadbench.farm import pool_setup
 from quadbench.farm.condor import HOST_IDENTITY, pool_folder, this_pool
 from quadbench.farm.pool_check import check_pool
 from quadbench.farm.store.opening import STORE_VARIABLE, required_store
-from quadbench.results.engine import DATABASE_VARIABLE, database_of, name_of, open_db, open_engine, schema_of
+from quadbench.results.engine import DATABASE_VARIABLE, database_of, has_tables, name_of, open_db, open_engine
 from quadbench.spec import variable
 
 if TYPE_CHECKING:
@@ -124,15 +124,12 @@ def _given_bays(words: Sequence[str]) -> "list[Bay]":
 
 
 def _prepared(options: Options) -> tuple[str, str]:
-    """Create or migrate the tables of the farm's database. Return its name, and what became of its tables."""
+    """Create the tables of the farm's database if missing. Return its name, and what became of its tables."""
     source = database_of(options.layout)
-    before = schema_of(source)
+    outcome = "exist" if has_tables(source) else "were created"
     engine = open_engine(source)
-    name = name_of(engine)
     engine.dispose()
-    after = schema_of(source)
-    is_old = before not in (None, after)
-    return name, "were created" if before is None else f"were upgraded from schema {before} to {after}" if is_old else "exist"
+    return name_of(engine), outcome
 
 
 def run_drain(options: Options) -> int:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from quadbench.errors import UnknownNameError, UserError
 from quadbench.farm.job import OPEN, Job, JobState
 from quadbench.farm.jobs import job_query, read_jobs
-from quadbench.results.engine import begin_read, database_now, database_of, open_db, schema_of, source_name
+from quadbench.results.engine import begin_read, database_now, database_of, has_tables, open_db, source_name
 from quadbench.results.layout import Layout
 from quadbench.results.schema import AttemptRow, JobRow
 
@@ -51,7 +51,7 @@ class PastAttempt:
 def open_farm_database(layout: Layout) -> Iterator[sa.Engine]:
     """Yield an engine of the farm's database, which has tables already. Raise UserError if it has none: it is no farm's."""
     source = database_of(layout)
-    if schema_of(source) is None:
+    if not has_tables(source):
         raise UserError(f"{source_name(source)} is no farm, as it has no tables", hint="begin it first: quadbench farm init")
     with open_db(layout) as engine:
         yield engine

@@ -9,12 +9,11 @@ bundles.py         bundles stored by digest, frozen under a name, or last admitt
 stored_runs.py     run.json; finding, loading, resuming and merging runs; unknown ids
 block_counting.py  launches that do not count: discarded and repeated blocks
 progress.py        progress files of running commands; is a command still alive
-maintenance.py     pruning old runs, removing leftover files, copying a database
+maintenance.py     pruning old runs, removing leftover files
 engine.py          opening SQLite or PostgreSQL, $QUADBENCH_DATABASE, transactions, database clock
 sql_dialects.py    SQLite and PostgreSQL: connection settings, locks, messages for errors
-schema.py          database tables, the `kpis` view, creation and migration
-migrations/        Alembic revisions for databases with an older schema
-packed_samples.py  a launch's samples as one row: packing, unpacking, checks
+schema.py          database tables, the `kpis` view, their creation and schema version
+packed_samples.py  a launch's samples as one row: packing and unpacking
 records.py         launch records and samples; summaries of runs for lists
 nights.py          nightly measurements, verdicts, accepted changes; summaries of nights
 """

@@ -1,4 +1,4 @@
-"""Database connections: open a SQLite file or PostgreSQL database, migrate its schema, and read or write in transactions.
+"""Database connections: open a SQLite file or PostgreSQL database, create its tables, and read or write in transactions.
 
 Differences between the two kinds of database are in `sql_dialects`.
 """
@@ -38,29 +38,23 @@ def is_external(layout: Layout) -> bool:
     return not isinstance(parsed, Path) or parsed.resolve() != layout.database.resolve()
 
 
-def missing_folder(source: Source) -> Path | None:
-    """Return the parent folder of a SQLite file if the folder does not exist, else None. Return None for a PostgreSQL URL."""
-    path = _parsed(source)
-    return path.parent if isinstance(path, Path) and not path.parent.is_dir() else None
-
-
 def open_engine(source: Source) -> sa.Engine:
-    """Return a SQLAlchemy engine for writing to a database. First create the tables if missing, or migrate an older schema.
+    """Return a SQLAlchemy engine for writing to a database. First create the tables if missing.
 
-    Processes that open it at once migrate it one by one. A SQLite file is checked completely, so that no launch is run whose
+    Processes that open it at once create them one by one. A SQLite file is checked completely, so that no launch is run whose
     record it could not store.
 
     Raises:
         UserError: the URL is invalid, or of another kind of database.
         StorageError: the folder is full or cannot be written, or the server is not reached.
-        ArtifactError: the file is not a database, is damaged, or comes from a newer quadbench.
+        ArtifactError: the file is not a database, is damaged, or has another schema version.
         MissingDependencyError: PostgreSQL needs the extra `farm`.
     """
     match _parsed(source):
         case Path() as path:
             sql_dialects.prepare_file(path)
-            _migrate(sql_dialects.file_engine(path, foreign_keys=False))  # see migrations/env.py
             engine = sql_dialects.file_engine(path)
+            _create_tables(engine)
             with begin_read(engine) as connection:
                 fault = sql_dialects.content_fault(connection)
             if fault:
@@ -68,32 +62,26 @@ def open_engine(source: Source) -> sa.Engine:
                 raise ArtifactError(f"{path} is damaged: {fault}", hint=sql_dialects.DAMAGED_HINT)
         case sa.URL() as url:
             engine = sql_dialects.server_engine(url)
-            _migrate(engine)
+            _create_tables(engine)
     return engine
 
 
 def open_for_reading(source: Source) -> sa.Engine:
-    """Return a SQLAlchemy engine for reading a database. Read-only storage suffices unless an older schema needs migration.
-
-    A database with an older schema is migrated first, as by `open_engine`.
+    """Return a SQLAlchemy engine for reading a database. Read-only storage suffices.
 
     Raises:
-        StorageError: the schema is old and the database cannot be written, or its server is not reached.
-        UserError, ArtifactError, MissingDependencyError: as for `open_engine`.
+        UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
     """
     engine = _reading_engine(_parsed(source))
     name = name_of(engine)
     try:
         with begin_read(engine) as connection:
-            if schema.revision(connection, name) is None:
-                raise ArtifactError(f"{name} has no records and no tables yet", hint="start a run; it creates the tables")
-            if schema.is_current(connection, name):
+            if schema.has_tables(connection, name):
                 return engine
+        raise ArtifactError(f"{name} has no records and no tables yet", hint="start a run; it creates the tables")
     except BaseException:
         engine.dispose()
         raise
-    engine.dispose()
-    return open_engine(source)
 
 
 @contextmanager
@@ -111,19 +99,19 @@ def database_exists(source: Source) -> bool:
     return not isinstance(source, Path) or source.exists()
 
 
-def schema_of(source: Source) -> str | None:
-    """Return the schema revision of a database without migrating it. Return None for a SQLite file that does not exist yet.
+def has_tables(source: Source) -> bool:
+    """Return whether a database has quadbench's tables. Return False for a SQLite file that does not exist yet.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_for_reading`.
     """
     parsed = _parsed(source)
     if isinstance(parsed, Path) and not parsed.exists():
-        return None
+        return False
     engine = _reading_engine(parsed)
     try:
         with begin_read(engine) as connection:
-            return schema.revision(connection, name_of(engine))
+            return schema.has_tables(connection, name_of(engine))
     finally:
         engine.dispose()
 
@@ -255,17 +243,17 @@ def _parsed(source: Source) -> Path | sa.URL:
     )
 
 
-def _migrate(engine: sa.Engine) -> None:
-    """Create or migrate a database's tables in one transaction. Then close the engine's connections, even after an error."""
+def _create_tables(engine: sa.Engine) -> None:
+    """Create a database's tables in one transaction, unless it has them. Close the engine's connections after an error."""
     name = name_of(engine)
     try:
         with begin_read(engine) as connection:
-            if schema.is_current(connection, name):
+            if schema.has_tables(connection, name):
                 return  # the usual case, which takes no write lock
         with begin_write(engine) as connection:
             if not _is_file(engine):
-                sql_dialects.wait_for_migration(connection)
-            if schema.upgrade(connection, name) and _is_file(engine) and (lost := sql_dialects.orphan_count(connection)):
-                raise ArtifactError(f"{name}: the migration would leave {lost} rows without a parent row; nothing was changed")
-    finally:
+                sql_dialects.wait_for_creation(connection)
+            schema.create(connection, name)
+    except BaseException:
         engine.dispose()
+        raise

@@ -1,11 +1,10 @@
-"""Remove old runs, unused parts and files that killed commands left from a results folder. Copy its records to a database."""
+"""Remove old runs, unused parts and files that killed commands left from a results folder."""
 
 import glob
 import logging
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,15 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from quadbench.errors import ArtifactError, StorageError, UserError
+from quadbench.errors import ArtifactError
 from quadbench.host import folder_lock
 from quadbench.results.disk import storage_errors
-from quadbench.results.engine import Source, begin_read, database_now, database_of, is_external, missing_folder, name_of
+from quadbench.results.engine import begin_read, database_now, database_of, is_external
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import discard, remove_abandoned
-from quadbench.results.nights import NightStore
 from quadbench.results.progress import may_be_at_work
-from quadbench.results.records import RecordStore, open_records, read_records
+from quadbench.results.records import RecordStore, read_records
 from quadbench.results.schema import JobRow, LeaseRow
 from quadbench.results.stored_runs import RunFile, read_run_file, run_ids
 from quadbench.spec import read_json
@@ -177,61 +175,3 @@ def _run_ids(value: Any) -> Iterator[str]:
         case list():
             for part in value:
                 yield from _run_ids(part)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CopiedRecords:
-    """The result of `copy_records`. `stored` counts copied launch records, and `present` launch records that the target already
-    had. `nights` counts nightly runs that were new or incomplete in the target. `refused` has an error message per skipped item.
-    """
-
-    stored: int
-    present: int
-    nights: int
-    refused: tuple[str, ...]
-
-
-def copy_records(source: Source, target: Source, *, notify: Callable[[str], None]) -> CopiedRecords:
-    """Copy launch records, nightly runs and accepted metric changes from database `source` to `target`. Return a CopiedRecords.
-
-    The farm's jobs, leases and phones are not copied. Damaged items are skipped. An interrupted copy continues when called again.
-
-    Raises:
-        UserError: both are the same database, one is invalid, or the target's folder is missing.
-        StorageError, ArtifactError: a database cannot be opened, read or written.
-    """
-    stored = present = 0
-    refused: list[str] = []
-    if folder := missing_folder(target):
-        raise UserError(f"'{folder}' is not a folder; expected the target's folder", hint="create it, or choose another target")
-    with read_records(source) as old, open_records(target) as new:
-        if name_of(old.engine) == name_of(new.engine):
-            raise UserError(f"{name_of(old.engine)} cannot be copied to itself", hint="choose another target")
-        for run_id in reversed(old.run_ids(limit=None)):
-            notify(run_id)
-            with _note_refusals(refused):
-                for record in old.run_records(run_id):
-                    with _note_refusals(refused):
-                        is_new = new.store(record)
-                        stored, present = stored + is_new, present + (not is_new)
-        nights, old_nights, new_nights = 0, NightStore(old.engine), NightStore(new.engine)
-        for night_id in reversed(old_nights.night_ids()):
-            notify(night_id)
-            with _note_refusals(refused):
-                nights += new_nights.import_night(old_nights.night(night_id))
-        there = new_nights.acknowledgements()
-        for acknowledgement in old_nights.acknowledgements():
-            if acknowledgement not in there:
-                new_nights.acknowledge(acknowledgement)
-    return CopiedRecords(stored=stored, present=present, nights=nights, refused=tuple(refused))
-
-
-@contextmanager
-def _note_refusals(refused: list[str]) -> Iterator[None]:
-    """In a `with` block, catch an ArtifactError and append its message to `refused`. Do not catch StorageError or others."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except ArtifactError as error:
-        refused.append(error.message)

@@ -38,26 +38,6 @@ class NightStore:
             connection.execute(insert.on_conflict_do_update(index_elements=[NightRow.id], set_=changes))
         return self.night(night_id)
 
-    def import_night(self, night: Night) -> bool:
-        """Copy a nightly run, read from another database, into this one. Return False if nothing in it was new, else True.
-
-        A ruling (verdict) that was superseded in this database stays superseded.
-        """
-        with begin_write(self._engine) as connection:
-            row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version")}
-            row |= {"id": check_file_name(night.night_id), "planned": [list(pair) for pair in night.planned]}
-            insert = upsert(connection, NightRow).values(row).on_conflict_do_nothing().returning(NightRow.id)
-            is_new = connection.scalar(insert) is not None
-            if night.ended_at:
-                goes_on = (NightRow.id == night.night_id) & NightRow.ended_at.is_(None)
-                ends = sa.update(NightRow).where(goes_on).values(ended_at=night.ended_at).returning(NightRow.id)
-                is_new |= connection.scalar(ends) is not None
-        kept = [self.store(measurement) for measurement in night.measurements]
-        here = self._rulings(RulingRow.night == night.night_id)
-        rulings = [ruling for ruling in night.rulings if ruling not in here]
-        self.add(rulings)
-        return is_new or any(kept) or bool(rulings)
-
     def end(self, night_id: str) -> None:
         with begin_write(self._engine) as connection:
             connection.execute(sa.update(NightRow).where(NightRow.id == night_id).values(ended_at=database_now(connection)))

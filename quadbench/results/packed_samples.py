@@ -9,10 +9,8 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
 from quadbench.artifacts import launch_values
-from quadbench.artifacts.launch_values import MemoryReadings, SampleKind, SampleKinds, Samples, value_fault
+from quadbench.artifacts.launch_values import MemoryReadings, SampleKind, SampleKinds, Samples
 
 _DEFAULTS = {name: getattr(SampleKind(metric=""), name) for name in launch_values.KIND_FIELDS}
 
@@ -31,16 +29,11 @@ class PackedSamples:
     @property
     def digest(self) -> str:
         """Return the SHA-256 of `kinds`, in hexadecimal digits."""
-        return digest_of(self.kinds)
-
-
-def digest_of(kinds: str) -> str:
-    """Return the SHA-256 of a text of sample kinds, in hexadecimal digits."""
-    return sha256(kinds.encode()).hexdigest()
+        return sha256(self.kinds.encode()).hexdigest()
 
 
 def pack(samples: Samples) -> PackedSamples:
-    """Return the compact form of a launch's samples. Nothing else makes it, neither storing nor migration."""
+    """Return the compact form of a launch's samples."""
     memory = samples.memory
     table = {_text(kind): kind for kind in memory.kinds.each}
     numbers = {text: number for number, text in enumerate(table)}
@@ -57,10 +50,8 @@ def pack(samples: Samples) -> PackedSamples:
     )
 
 
-def read_kinds(text: str, digest: str) -> SampleKinds:
-    """Return sample kinds from their JSON. Raise ValueError or TypeError if it is not the JSON with this digest."""
-    if digest_of(text) != digest:
-        raise ValueError(f"sample kinds do not have the SHA-256 {digest}")
+def read_kinds(text: str) -> SampleKinds:
+    """Return sample kinds from their JSON."""
     return SampleKinds(tuple(SampleKind(**fields) for fields in json.loads(text)))
 
 
@@ -80,13 +71,6 @@ def unpack(kinds: SampleKinds, numbers: bytes, readings: str, damage: Callable[[
     return Samples.restored(kinds, values, partial(_memory, readings, len(values), damage))
 
 
-def require_plausible(numbers: Iterable[bytes]) -> None:
-    """Raise ValueError if the values of launches, as packed, include one that cannot have been stored, such as NaN."""
-    together = b"".join(numbers)
-    if len(together) % 8 or not np.all(np.abs(np.frombuffer(together, "<f8")) <= launch_values.MAX_VALUE):
-        raise ValueError(f"a launch has a value that is not a number up to {launch_values.MAX_VALUE:g}")
-
-
 def _memory(text: str, planned: int, damage: Callable[[Exception], Exception]) -> MemoryReadings:
     """Return the memory readings of a launch with so many other values."""
     if not text:
@@ -100,16 +84,10 @@ def _memory(text: str, planned: int, damage: Callable[[Exception], Exception]) -
 def _read_memory(readings: dict[str, Any], planned: int) -> MemoryReadings:
     """Return memory readings from their JSON. Raise a built-in error of some kind if it is not what `pack` made."""
     table = [SampleKind(**fields) for fields in readings["kinds"]]
-    kinds = tuple(table[number] for number in readings["of"] if number >= 0)
+    kinds = tuple(table[number] for number in readings["of"])
     values, is_reading = tuple(map(float, readings["values"])), bytearray(planned + len(readings["values"]))
     for place in readings["places"]:
         is_reading[place] = 1
-    if sum(is_reading) != len(values) or len(kinds) != len(values):
-        raise ValueError("some have no place or kind of their own")
-    for kind, value in zip(kinds, values, strict=True):
-        fault = value_fault(kind.metric, value) if kind.metric in launch_values.MEMORY_METRICS else "is none"
-        if fault:
-            raise ValueError(f"{kind.metric} {fault}")
     return MemoryReadings(is_reading=bytes(is_reading), kinds=SampleKinds(kinds), values=values)
 
 

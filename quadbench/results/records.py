@@ -18,16 +18,15 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, SampleKind, Status, Variant
+from quadbench.artifacts import Caveat, DeviceFacts, ErrorClass, RunRecord, Sample, Status, Variant
 from quadbench.artifacts.launch_values import KIND_FIELDS, SampleKinds, Samples, value_fault
 from quadbench.artifacts.safe_text import check_relative_path
 from quadbench.errors import ArtifactError, UnknownNameError
 from quadbench.results import engine
-from quadbench.results.packed_samples import pack, read_kinds, require_plausible, unpack
+from quadbench.results.packed_samples import pack, read_kinds, unpack
 from quadbench.results.schema import KindsRow, PackedRow, RecordRow, SampleRow, UtcTime
 
 _KNOWN_RUNS_SHOWN = 20
-_PACKED_TOGETHER = 500  # launches of which a migration holds the samples in memory
 _TOLERATED = timedelta(seconds=3)  # tolerated difference between a host's clock and the database's
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ Guard = Callable[[sa.Connection], object]
 
 
 def open_records(source: engine.Source) -> "RecordStore":
-    """Open a database of launch records for reading and writing; create or migrate it if needed. Close it by `with` or `close()`.
+    """Open a database of launch records for reading and writing; create it if needed. Close it by `with` or `close()`.
 
     Raises:
         UserError, StorageError, ArtifactError, MissingDependencyError: as for `open_engine`.
@@ -98,7 +97,7 @@ class RecordStore:
             rows = [{"record": key, **_sample_row(sample)} for sample in record.samples]
             if rows:
                 connection.execute(sa.insert(SampleRow), rows)
-            store_packed(connection, {key: record.columns})
+            store_packed(connection, key, record.columns)
             return True
 
     def in_database_time(self, record: RunRecord) -> RunRecord:
@@ -250,7 +249,6 @@ _RECORD_COLUMNS = [
     sa.cast(column, sa.Text).label(column.name) if column.name in _JSON_FIELDS else column
     for column in sorted(RecordRow.__table__.columns, key=lambda column: _rank(column.name))
 ]
-_KIND_COLUMNS = [sa.cast(SampleRow.labels, sa.Text) if name == "labels" else getattr(SampleRow, name) for name in KIND_FIELDS]
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
@@ -267,73 +265,28 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
     return {**kind, "labels": dict(sorted(sample.labels.items())), "value": sample.value}
 
 
-class _Kinds(dict[tuple[Any, ...], SampleKind]):
-    """A dict from a tuple of a SampleKind's fields, such as metric and task, to the SampleKind. Lookup adds missing keys."""
-
-    def __missing__(self, columns: tuple[Any, ...]) -> SampleKind:
-        fields = dict(zip(KIND_FIELDS, columns, strict=True))
-        kind = self[columns] = SampleKind(**fields | {"labels": json.loads(fields["labels"])})
-        return kind
-
-
-def pack_stored(connection: sa.Connection) -> None:
-    """Write the compact form of samples for the launches that lack it: those stored by an older quadbench."""
-    lacking = RecordRow.id.not_in(sa.select(PackedRow.record))
-    keys = connection.scalars(sa.select(RecordRow.id).where(lacking)).all()
-    for start in range(0, len(keys), _PACKED_TOGETHER):
-        some = keys[start : start + _PACKED_TOGETHER]
-        samples = _samples(connection, RecordRow.id.in_(some))
-        store_packed(connection, {key: samples.get(key) or Samples((), ()) for key in some})
-
-
-def store_packed(connection: sa.Connection, launches: Mapping[int, Samples]) -> None:
-    """Write the compact form of launches' samples. `launches` is by the row id of the record."""
-    packed = {key: pack(samples) for key, samples in launches.items()}
-    kinds = {one.digest: one.kinds for one in packed.values()}
-    rows = engine.upsert(connection, KindsRow).on_conflict_do_nothing(index_elements=[KindsRow.digest])
-    connection.execute(rows, [{"digest": digest, "kinds": text} for digest, text in kinds.items()])
-    columns = [
-        {"record": key, "kinds": one.digest, "numbers": one.numbers, "readings": one.readings} for key, one in packed.items()
-    ]
-    connection.execute(sa.insert(PackedRow), columns)
+def store_packed(connection: sa.Connection, key: int, samples: Samples) -> None:
+    """Write the compact form of a launch's samples. `key` is the row id of its record."""
+    one = pack(samples)
+    kinds = engine.upsert(connection, KindsRow).on_conflict_do_nothing(index_elements=[KindsRow.digest])
+    connection.execute(kinds.values(digest=one.digest, kinds=one.kinds))
+    columns = {"record": key, "kinds": one.digest, "numbers": one.numbers, "readings": one.readings}
+    connection.execute(sa.insert(PackedRow).values(columns))
 
 
 def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple[RunRecord, ...]:
     query = sa.select(*_RECORD_COLUMNS, PackedRow.kinds, PackedRow.numbers, PackedRow.readings)
-    query = query.join(PackedRow, PackedRow.record == RecordRow.id, isouter=True).where(condition)
-    query = query.order_by(RecordRow.started_at, RecordRow.id)
-    rows = connection.execute(query).all()
-    require_plausible(row.numbers for row in rows if row.kinds is not None)
-    kinds, record, rest = _kinds(connection, {row.kinds for row in rows}), _reader(), dict[int, Samples]()
-    if any(row.kinds is None for row in rows):  # an older quadbench was still measuring while the database was migrated
-        rest = _samples(connection, condition & RecordRow.id.not_in(sa.select(PackedRow.record)))
+    query = query.join(PackedRow, PackedRow.record == RecordRow.id).where(condition)
+    rows = connection.execute(query.order_by(RecordRow.started_at, RecordRow.id)).all()
+    kinds, record = _kinds(connection, {row.kinds for row in rows}), _reader()
     damaged = partial(engine.damage, connection.engine)
-    return tuple(
-        record(row, rest.get(row.id, ()) if row.kinds is None else unpack(kinds[row.kinds], row.numbers, row.readings, damaged))
-        for row in rows
-    )
+    return tuple(record(row, unpack(kinds[row.kinds], row.numbers, row.readings, damaged)) for row in rows)
 
 
-def _kinds(connection: sa.Connection, digests: Set[str | None]) -> dict[str, SampleKinds]:
+def _kinds(connection: sa.Connection, digests: Set[str]) -> dict[str, SampleKinds]:
     """Return a dict from digest to the sample kinds that launches have."""
-    known = {}
-    for digest in digests - {None}:
-        text = connection.scalar(sa.select(KindsRow.kinds).where(KindsRow.digest == digest))
-        known[str(digest)] = read_kinds(str(text), str(digest))
-    return known
-
-
-def _samples(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[int, Samples]:
-    """Return a dict from a launch record's row id to its measured values (Samples). An SQL condition selects the records."""
-    keys = sa.select(RecordRow.id).where(condition)
-    query = sa.select(SampleRow.record, SampleRow.value, *_KIND_COLUMNS).where(SampleRow.record.in_(keys))
-    query = query.order_by(SampleRow.record, SampleRow.id).execution_options(stream_results=True)
-    kinds, launches, samples = _Kinds(), dict[tuple[SampleKind, ...], SampleKinds](), dict[int, Samples]()
-    with connection.execute(query) as rows:
-        for key, of_record in groupby(rows, key=itemgetter(0)):
-            _, values, *columns = zip(*of_record, strict=True)
-            samples[key] = Samples([kinds[one] for one in zip(*columns, strict=True)], values, launches)
-    return samples
+    stored = connection.execute(sa.select(KindsRow.digest, KindsRow.kinds).where(KindsRow.digest.in_(digests)))
+    return {digest: read_kinds(text) for digest, text in stored}
 
 
 def _reader() -> Callable[[Any, Sequence[Sample]], RunRecord]:

@@ -1,13 +1,7 @@
-"""Tables of the database as SQLAlchemy classes, and creation or migration of a database.
-
-A new database gets the tables as defined here. Each later change is also a revision in `migrations/`, for existing databases.
-"""
+"""Tables of the database as SQLAlchemy classes, their creation, and the version of their schema."""
 
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -42,6 +36,7 @@ def utc_text(value: Any) -> Any:
     return None if value is None else f"{value}Z"
 
 
+SCHEMA_VERSION = 1
 _RATIOS_ABOVE_0 = "ratio > 0 AND low > 0 AND high > 0"
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite's INTEGER has 64 bits, and only it can number rows
 
@@ -163,11 +158,14 @@ class FenceRow(Table):
 
 
 class IdentityRow(Table):
-    """Table `identity`: one row with this database's random name, which shows whether two connections use the same database."""
+    """Table `identity`: one row with this database's random name and the version of its schema. The name shows whether two
+    connections use the same database.
+    """
 
     __tablename__ = "identity"
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    schema_version: Mapped[int]
 
 
 class PhoneRow(Table):
@@ -347,26 +345,13 @@ class AcknowledgementRow(Table):
     key: Mapped[str | None]
 
 
-def upgrade(connection: sa.Connection, name: str) -> bool:
-    """Create or migrate the schema in the open transaction. Return False if it is up to date. `name` is for error messages."""
-    if is_current(connection, name):
-        return False
-    from alembic import command  # takes a quarter of a second to import, so only if there is something to do
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", "quadbench.results:migrations")
-    if revision(connection, name) is None:
-        Table.metadata.create_all(connection, checkfirst=False)
-        connection.execute(sa.text(KPIS))
-        connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex))
-        MigrationContext.configure(connection).stamp(ScriptDirectory.from_config(config), "head")
-    else:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return True
+def create(connection: sa.Connection, name: str) -> None:
+    """Create the tables in the open transaction, unless the database has them. `name` is for error messages."""
+    if has_tables(connection, name):
+        return
+    Table.metadata.create_all(connection, checkfirst=False)
+    connection.execute(sa.text(KPIS))
+    connection.execute(sa.insert(IdentityRow).values(name=uuid.uuid4().hex, schema_version=SCHEMA_VERSION))
 
 
 _OF_LAUNCH = (
@@ -413,30 +398,14 @@ GROUP BY {_KPI_KEY}
 """
 
 
-def is_current(connection: sa.Connection, name: str) -> bool:
-    """Return whether the database has the latest schema revision. Raise ArtifactError for a revision unknown to quadbench."""
-    current, revisions = revision(connection, name), known_revisions()
-    if current is not None and current not in revisions:
+def has_tables(connection: sa.Connection, name: str) -> bool:
+    """Return whether the database has quadbench's tables. Raise ArtifactError if they are of another schema version."""
+    if not sa.inspect(connection).has_table(IdentityRow.__tablename__):
+        return False
+    version = connection.scalar(sa.text("SELECT schema_version FROM identity"))
+    if version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{name} has schema '{current}', unknown to this version of quadbench; known: {', '.join(sorted(revisions))}",
-            hint="upgrade quadbench if a newer version wrote the database; otherwise use another results folder",
+            f"{name} has schema_version {version}; expected {SCHEMA_VERSION}",
+            hint="use the version of quadbench that wrote it, or another database",
         )
-    return current == revisions[0]
-
-
-def revision(connection: sa.Connection, name: str) -> str | None:
-    """Return the schema revision of the database; None if the database has no quadbench tables."""
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    revisions = connection.scalars(sa.text("SELECT version_num FROM alembic_version")).all()
-    if len(revisions) > 1:
-        hint = "restore it from a backup, or use another database"
-        raise ArtifactError(f"{name} is damaged: its table alembic_version has {len(revisions)} rows, expected one", hint=hint)
-    return revisions[0] if revisions else None
-
-
-@cache
-def known_revisions() -> Sequence[str]:
-    """Return the revisions of the schema, latest first. Their files begin with them."""
-    files = (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")
-    return sorted((file.name.partition("_")[0] for file in files), reverse=True)
+    return True

@@ -30,7 +30,7 @@ _SERVER_SETTINGS = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
 _READ_ONLY = "-c default_transaction_read_only=on"
-_MIGRATION_LOCK = 0x7175_6164  # "quad": the advisory lock of quadbench's migrations
+_CREATION_LOCK = 0x7175_6164  # "quad": the advisory lock of who creates the tables
 _UNREACHED_HINT = "start the server, or correct $QUADBENCH_DATABASE; unset it to store records in the results folder"
 # SQLSTATE codes: connection, read-only, login, names, deadlock, rights, disk space, locks, shutdown.
 _SERVER_FAULTS = ("08", "25", "28", "3D", "40", "42501", "53", "55P03", "57", "58")
@@ -57,9 +57,9 @@ def require_database_file(path: Path) -> None:
     )
 
 
-def file_engine(path: Path, *, foreign_keys: bool = True) -> sa.Engine:
+def file_engine(path: Path) -> sa.Engine:
     """Return a SQLAlchemy engine for writing a SQLite file. The first connection creates the file."""
-    engine = _engine(sa.URL.create("sqlite", database=str(path)), foreign_keys=foreign_keys)
+    engine = _engine(sa.URL.create("sqlite", database=str(path)))
 
     @sa.event.listens_for(engine, "connect")
     def keep_log(connection: Any, _: Any) -> None:
@@ -91,10 +91,6 @@ def content_fault(connection: sa.Connection) -> str | None:
     return None if fault == "ok" else " ".join(fault.split())
 
 
-def orphan_count(connection: sa.Connection) -> int:
-    return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
-
-
 @contextmanager
 def sqlite_errors(name: str) -> Iterator[None]:
     """In a `with` block, convert SQLite errors to StorageError or ArtifactError. The new message names the database file."""
@@ -119,13 +115,13 @@ def sqlite_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _engine(url: sa.URL, *, foreign_keys: bool = True) -> sa.Engine:
+def _engine(url: sa.URL) -> sa.Engine:
     """Return a SQLite engine that starts each transaction with BEGIN. Python's sqlite3 alone sends BEGIN only before a write."""
     engine = sa.create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT_S, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        connection.execute("PRAGMA foreign_keys=ON")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -160,9 +156,9 @@ def database_name(url: sa.URL) -> str:
     return url.set(drivername="postgresql", query=place).render_as_string(hide_password=True)
 
 
-def wait_for_migration(connection: sa.Connection) -> None:
-    """Take PostgreSQL's lock for migrations: wait while another process has it, and keep it until the transaction ends."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+def wait_for_creation(connection: sa.Connection) -> None:
+    """Take PostgreSQL's lock for creating tables, when no other process has it, and keep it until the transaction ends."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION_LOCK})")
 
 
 @contextmanager

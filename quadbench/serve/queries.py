@@ -29,7 +29,7 @@ from quadbench.report.run_line import RunLine, RunList, RunStatus, StudyLine
 from quadbench.report.scores import Picture, difference_png
 from quadbench.report.versus import PRIMARY
 from quadbench.report.view import ReportView, report_view
-from quadbench.results.engine import Source, database_of, open_for_reading, schema_of
+from quadbench.results.engine import Source, database_of, has_tables, open_for_reading
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightHead, NightStore, night_heads
 from quadbench.results.progress import Progress, active_work
@@ -338,7 +338,7 @@ def _single_answer(ask: Callable[[], T], *, age_s: float) -> Callable[[], T]:
 def _is_empty(source: Source) -> bool:
     """Return True if a database has no tables yet, False if it has tables or cannot be read."""
     try:
-        return schema_of(source) is None
+        return not has_tables(source)
     except QuadbenchError:
         return False
 

@@ -22,7 +22,7 @@ MORE_IMPORTS = {  # rooms that are above it; these only get less
     "kits": 0.065, "measure": 0.068, "nightly": 0.088, "pipeline": 0.11, "quad": 0.085, "quality": 0.095,
     "results": 0.065, "rollout": 0.112, "serve": 0.09, "study": 0.125, "zoo": 0.08,
 }  # fmt: skip
-_ROOMS = ("quad/samplers/", "quad/families/", "results/migrations/")
+_ROOMS = ("quad/samplers/", "quad/families/")
 FAMILIES = (*_ROOMS, *(f"cli/{name}.py" for name in COMMANDS))  # small modules with one protocol
 UNDER_CHANGE = ("farm/", "dispatch/")  # an existing engine takes their place
 _NO_ENTRIES = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}

@@ -27,7 +27,7 @@ from quadbench.results.nights import NightStore
 from quadbench.results.progress import DeviceProgress, Progress, Stage, save_progress
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import RunFile, save_run
-from support.night_samples import FIRST, NIGHTS, measurement, night_id, sample_night
+from support.night_samples import FIRST, NIGHTS, keep_night, measurement, night_id, sample_night
 from support.scripted_pool import ScriptedPool
 from support.synthetic_run import S25, TABS11, failed, make_run
 
@@ -84,7 +84,7 @@ def fill(layout: Layout, words: Words = plain, *, with_run: bool = True) -> None
     engine = open_engine(database_of(layout))
     try:
         _fill_farm(engine, words)
-        _fill_nights(NightStore(engine), words)
+        _fill_nights(engine, words)
     finally:
         engine.dispose()
     if with_run:
@@ -206,19 +206,19 @@ def _fill_farm(engine: sa.Engine, words: Words) -> None:
     FarmJobs(engine).submit(OF_FARM, jobs, "ana@lab", "0.1.0", lambda _: None)
 
 
-def _fill_nights(nights: NightStore, words: Words) -> None:
+def _fill_nights(engine: sa.Engine, words: Words) -> None:
     night = sample_night()
     for number in range(NIGHTS - 4, NIGHTS - 1):
         began, cases = FIRST + timedelta(days=number), ("restyle", "sticker")
         measured = tuple(replace(measurement(case, "s25", number), environment={words("Android"): words("15")}) for case in cases)
-        nights.import_night(
-            replace(night, night_id=night_id(number), began_at=began, ended_at=began, measurements=measured, rulings=())
+        keep_night(
+            engine, replace(night, night_id=night_id(number), began_at=began, ended_at=began, measurements=measured, rulings=())
         )
     rulings = tuple(
         replace(ruling, cause=words(ruling.cause), address=words(ruling.address), owner=words("ana")) for ruling in night.rulings
     )
     measured = tuple(replace(one, address=words(one.address), caveats=(Caveat.THROTTLED,)) for one in night.measurements)
-    nights.import_night(replace(night, rulings=rulings, measurements=measured, version=words("0.1.0")))
+    keep_night(engine, replace(night, rulings=rulings, measurements=measured, version=words("0.1.0")))
     word = Acknowledgement(
         case="restyle",
         night=NIGHT,
@@ -228,4 +228,4 @@ def _fill_nights(nights: NightStore, words: Words) -> None:
         since=FIRST,
         until=datetime(2030, 1, 1, tzinfo=UTC),
     )
-    nights.acknowledge(word)
+    NightStore(engine).acknowledge(word)

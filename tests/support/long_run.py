@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from itertools import groupby
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 
-from quadbench.artifacts import RunRecord, Variant
+from quadbench.artifacts import RunRecord, SampleKind, Variant
+from quadbench.artifacts.launch_values import KIND_FIELDS, Samples
 from quadbench.results.engine import begin_write, database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import publish
-from quadbench.results.records import open_records, pack_stored
-from quadbench.results.schema import RecordRow, SampleRow, UtcTime
+from quadbench.results.records import open_records, store_packed
+from quadbench.results.schema import PackedRow, RecordRow, SampleRow, UtcTime
 from quadbench.results.stored_runs import RunFile, save_run
 from support.live_lab import published
 from support.synthetic_run import S25, make_run
@@ -65,6 +67,17 @@ def copy_launches(
     samples = sa.select(copy.id, *values).join(RecordRow, RecordRow.id == SampleRow.record)
     samples = samples.join(copy, copy.record_id == RecordRow.record_id + ending).where(launches).order_by(SampleRow.id)
     connection.execute(sa.insert(SampleRow).from_select([SampleRow.record, *columns], samples))
+
+
+def pack_stored(connection: sa.Connection) -> None:
+    """Write the compact form of samples for the launches that lack it, as they were copied by SQL."""
+    columns = (SampleRow.record, SampleRow.value, *(getattr(SampleRow, name) for name in KIND_FIELDS))
+    lacking = SampleRow.record.not_in(sa.select(PackedRow.record))
+    rows = connection.execute(sa.select(*columns).where(lacking).order_by(SampleRow.record, SampleRow.id)).all()
+    for key, of_record in groupby(rows, key=lambda row: row.record):
+        values = list(of_record)
+        kinds = [SampleKind(**{name: getattr(row, name) for name in KIND_FIELDS}) for row in values]
+        store_packed(connection, key, Samples(kinds, [row.value for row in values]))
 
 
 def _of_tasks(record: RunRecord, names: list[str]) -> RunRecord:

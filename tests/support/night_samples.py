@@ -5,9 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import sin
 
+import sqlalchemy as sa
+
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
 from quadbench.report.night import AlarmRate, Series
+from quadbench.results.engine import begin_write, upsert
+from quadbench.results.nights import NightStore
+from quadbench.results.schema import NightRow
 
 NIGHTS = 21
 FIRST = datetime(2026, 1, 1, 2, tzinfo=UTC)
@@ -151,3 +156,14 @@ def attacked_night() -> tuple[Night, Series]:
     attacked = replace(night, measurements=measured, rulings=tasks)
     by_place = {(one.case, one.device): one for one in measured}
     return attacked, {place: [*nights[:-1], by_place.get(place, nights[-1])] for place, nights in series().items()}
+
+
+def keep_night(engine: sa.Engine, night: Night) -> None:
+    """Store a night as it is, with its own times."""
+    row = {name: getattr(night, name) for name in ("name", "began_at", "ended_at", "version", "planned")}
+    with begin_write(engine) as connection:
+        connection.execute(upsert(connection, NightRow).values(id=night.night_id, **row).on_conflict_do_nothing())
+    nights = NightStore(engine)
+    for measured in night.measurements:
+        nights.store(measured)
+    nights.add(night.rulings)

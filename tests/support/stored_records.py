@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from quadbench.artifacts import DeviceFacts, RunRecord, Sample, Status, Variant
 from quadbench.results.engine import Source
 
-LATEST = "0003"  # the schema of this version
 STARTED = datetime(2025, 3, 30, 1, 59, 59, 123456, tzinfo=UTC)
 DEVICE = DeviceFacts(
     address="virtual:s25",

@@ -42,8 +42,8 @@ def database_cases(dice: random.Random, run: Path) -> Iterator[Case]:
         "too few values": "UPDATE packed_samples SET numbers = x''",
         "values that are not numbers": "UPDATE packed_samples SET numbers = 'x'",
         "wrong memory readings": "UPDATE packed_samples SET readings = '{\"kinds\": []}'",
-        "a schema of later": "UPDATE alembic_version SET version_num = '9999'",
-        "a schema that is no text": "UPDATE alembic_version SET version_num = x'ff'",
+        "a schema of later": "UPDATE identity SET schema_version = 9999",
+        "a schema that is no number": "UPDATE identity SET schema_version = x'ff'",
         "no records": "DELETE FROM samples; DELETE FROM records",
         "a schema that lies": _LIE,
     }.items():
