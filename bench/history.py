@@ -23,7 +23,6 @@ import sqlalchemy as sa
 from quadbench import cli
 from quadbench.artifacts.night_record import Measurement, Point, Subject
 from quadbench.nightly.night_file import Limits
-from quadbench.nightly.night_report import RECENT, alarm_rates
 from quadbench.nightly.series import MAX_NIGHTS
 from quadbench.nightly.verdicts import detect, rulings_on
 from quadbench.report.versus import ALL_TASKS, PRIMARY
@@ -56,7 +55,6 @@ def main() -> None:
         _timed("history --html", lambda: history(layout, "--html", str(Path(folder) / "all.html")))
         _timed("history CASE --html, ten devices", lambda: history(layout, "case-0", "--html", str(Path(folder) / "case.html")))
         _timed("a night's decisions", lambda: decide(NightStore(engine), nights))
-        _timed("what is known of the devices", lambda: know(NightStore(engine)))
         engine.dispose()
 
 
@@ -125,13 +123,6 @@ def decide(store: NightStore, nights: int) -> None:
                 tonight, history, store.rulings_of(tonight.case, tonight.device), store.acknowledgements(tonight.case), Limits()
             )
             store.add(rulings_on(suspected, confirmed=None, comparison=None, owner=None, now=tonight.measured_at))
-
-
-def know(store: NightStore) -> None:
-    """Tell how far each device can be trusted."""
-    series = [store.series(*where, latest=RECENT, key=PRIMARY) for where in store.cases()]
-    rulings = [ruling for case in range(CASES) for ruling in store.rulings_of(f"case-{case}")]
-    alarm_rates([night for of_case in series for night in of_case], rulings)
 
 
 def _timed(what: str, do: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import yaml
 from support.chat import Chat, running_chat
-from support.night_samples import attacked_night, clean_night, measurement, night_id, rates, sample_night, series
+from support.night_samples import attacked_night, clean_night, measurement, night_id, sample_night, series
 from support.report_page import Page
 from support.sentences import raising, reads, says
 
@@ -48,12 +48,12 @@ Told = Callable[..., tuple[bool, str, str]]
 
 @pytest.fixture(scope="module")
 def view() -> NightView:
-    return night_view(sample_night(), series(), rates())
+    return night_view(sample_night(), series())
 
 
 @pytest.fixture(scope="module")
 def attacked() -> NightView:
-    return night_view(*attacked_night(), rates())
+    return night_view(*attacked_night())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from support.sentences import raising, reads
 
 from quadbench.devices.addresses import parse_address
 from quadbench.devices.connections import DeviceRow
-from quadbench.devices.lab.health import PhoneCondition, put_on_probation, quarantined, released
+from quadbench.devices.lab.health import quarantined, released
 from quadbench.devices.lab.inventory import Inventory, Sighting
 from quadbench.devices.lab.leases import Leases
 from quadbench.devices.lab.selection import Wish
@@ -133,8 +133,6 @@ def test_a_phone_in_quarantine_starts_nothing_until_it_is_released(host: HostBay
     with a_job(engine):
         assert why_not(host) == "in quarantine: a swollen / battery"
     inventory.change(SERIAL, released)
-    assert why_not(host) == ""
-    inventory.change(SERIAL, lambda _: put_on_probation(PhoneCondition(), "noisy"))
     assert why_not(host) == ""
 
 

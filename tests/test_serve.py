@@ -288,7 +288,6 @@ def test_a_night_is_told_as_by_its_own_report(own_lab: Layout) -> None:
     assert [finding.next.command for finding in view.findings if "tabs11" in finding.next.command] == [
         f"quadbench doctor --device tabs11 --results {own_lab.root.name}"
     ]
-    assert {device.address: bool(device.false_alarms and device.false_alarms.tries) for device in view.devices}["s25"]
 
 
 def test_a_database_that_is_damaged_is_said_without_its_place_and_costs_no_work(

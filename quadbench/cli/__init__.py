@@ -1,5 +1,6 @@
 """The command line: parse arguments, call one function, print the result to stdout and everything else to stderr.
 
+completion.py      completion of commands in a shell
 commands.py        names, groups and one-line descriptions of all commands
 options.py         common options such as --results; durations, numbers, output files
 console.py         live progress, JSON output, table layout, a closed or full stdout
@@ -18,7 +19,6 @@ serve.py           start of the live page: host, port, token
 quality.py         scores of images against references
 samples.py         export of measured values as CSV
 prune.py           removal of old runs and left-over files
-db.py              copy of all records between databases
 store.py           send, fetch and garbage-collect artifacts in the store
 recipe.py          recipes: check, list, copy, write, JSON Schema
 compile.py         compilation for one target, with graph sizes

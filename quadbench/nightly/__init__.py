@@ -8,7 +8,7 @@ farm_launcher.py    comparisons as jobs on a farm, cancelled without time or a f
 pool_watch.py       what a farm's pool serves; patience while it does not answer
 series.py           scales and limits of changes, usual nights (the baseline), last good files
 verdicts.py         suspected changes, rules that turn them into verdicts, effect of acknowledgements
-night_report.py     a night's exit code, false alarm rates, drift, probation of doubtful phones
+night_report.py     a night's results with earlier nights, and its exit code
 exports.py          JUnit XML, webhook messages
 history.py          a case's segments between level shifts, summary sentences, bisection for bad files
 history_formats.py  histories as list, JSON and content of the live page

@@ -12,13 +12,12 @@ from importlib.metadata import version
 from quadbench.artifacts.night_record import Measurement, Point, Ruling, RulingKind, Subject
 from quadbench.artifacts.run_record import RunScores
 from quadbench.devices.lab.farm_file import expected_phones
-from quadbench.devices.lab.inventory import Inventory
 from quadbench.errors import ArtifactError, QuadbenchError, UserError, requires_extra
 from quadbench.host import file_lock, user_and_host
 from quadbench.measure.launch_schedule import Budget
 from quadbench.nightly.launcher import NO_TIME, CaseRequest, CaseResult, Launcher, launch_with_retry, measurement_of
 from quadbench.nightly.night_plan import NightPlan, PlannedCase, device_of, unmeasured_words
-from quadbench.nightly.night_report import NightResult, mark_doubtful
+from quadbench.nightly.night_report import NightResult
 from quadbench.nightly.series import MAX_NIGHTS, FigureName, limit_of, name_of, tasks_of, to_scale
 from quadbench.nightly.verdicts import Detection, detect, missing_ruling, rulings_on
 from quadbench.report.versus import ALL_TASKS, EXACT, PRIMARY
@@ -211,10 +210,7 @@ def perform(night_id: str, plan: NightPlan, launcher: Launcher, *, layout: Layou
         under_way.judge()
         under_way.rule_missing()
         nights.end(night_id)
-        result = NightResult.from_night(nights.night(night_id), nights)
-        there = {one.device for one in result.night.measurements}
-        mark_doubtful(Inventory(records.engine), [one for one in result.devices if one.device in there])
-        return result
+        return NightResult.from_night(nights.night(night_id), nights)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Text of a nightly report: findings with their changed metrics, first night and next command, and summaries of devices."""
 
 import shlex
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, TypeVar
@@ -237,7 +237,7 @@ class FirstNight:
 class NightFinding:
     """A group of a night's verdicts on one device: those on one test case, or those on all cases with the same cause. `figures`
     has one row per verdict except CLEAN, the most important first. `place` is the first row's (case, device). `accepting` is the
-    command to accept a regression as the new level, or None. `doubt` says why the device may be unreliable.
+    command to accept a regression as the new level, or None.
     """
 
     kind: RulingKind
@@ -249,7 +249,6 @@ class NightFinding:
     since: FirstNight | None
     next: NightStep
     accepting: NightStep | None
-    doubt: str | None = None
 
     @property
     def next_step(self) -> str:
@@ -432,22 +431,8 @@ def unique(values: Iterable[T]) -> tuple[T, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlarmRate:
-    """A device's rate of false alarms, `alarms` / `tries`, with its interval `low` to `high` (None without tries). `tries` counts
-    measurements with unchanged files and environment; every alarm on these is false. `doubt` says why to distrust the device.
-    """
-
-    device: str
-    tries: int
-    alarms: int
-    low: float | None
-    high: float | None
-    doubt: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class DeviceNight:
-    """A device's summary of a night: number of cases and of clean cases, problems, caveats about values, and false alarm rate."""
+    """A device's summary of a night: number of cases and of clean cases, problems, and caveats about values."""
 
     device: Annotated[str, Field(exclude=True)]  # not part of the JSON document
     address: str
@@ -456,12 +441,11 @@ class DeviceNight:
     wrong: tuple[str, ...]
     caveats: tuple[Caveat, ...]
     environment_changes: dict[str, tuple[str, str]]  # since the night before, by name
-    false_alarms: AlarmRate | None
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Return reasons, as texts, why a device's measurements in a night may be unreliable; empty if no reason is known."""
-        return (*(caveat.label for caveat in self.caveats), *_doubts(self.false_alarms))
+        return tuple(caveat.label for caveat in self.caveats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,7 +513,7 @@ class NightView:
         return "Nothing got slower, bigger or worse; nothing has to be done."
 
 
-def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), where: Sequence[str] = ()) -> NightView:
+def night_view(night: Night, series: Series, where: Sequence[str] = ()) -> NightView:
     """Build the content of a nightly report. A CLEAN verdict counts only if the case was measured on the device in that night.
     `where` holds the command-line options that name the results folder, for the report's commands.
     """
@@ -540,12 +524,8 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
     worst = {(one.case, one.device): one.kind for one in sorted(rulings, key=lambda one: -_KINDS.index(one.kind))}
     regressions = [one for one in rulings if one.kind is RulingKind.REGRESSION]
     standing = {(one.case, one.device) for one in regressions} - {(o.case, o.device) for o in regressions if not o.is_standing}
-    known = {rate.device: rate for rate in rates}
-    findings = []  # the worst first
     unclean = sorted((one for one in rulings if one.kind is not RulingKind.CLEAN), key=_order)
-    for _, group in groupby(unclean, key=_together):
-        finding = _finding(list(group), series, where)
-        findings.append(replace(finding, doubt=next(_doubts(known.get(finding.place[1])), None)))
+    findings = [_finding(list(group), series, where) for _, group in groupby(unclean, key=_together)]  # the worst first
     clean = sorted((tidy(place[0]), addresses[place]) for place, kind in worst.items() if kind is RulingKind.CLEAN)
     devices = {device: address for (_, device), address in addresses.items()}
     return NightView(
@@ -562,10 +542,9 @@ def night_view(night: Night, series: Series, rates: Iterable[AlarmRate] = (), wh
                 address=devices[device],
                 cases=len([place for place in addresses if place[1] == device]),
                 clean=len([kind for place, kind in worst.items() if place[1] == device and kind is RulingKind.CLEAN]),
-                wrong=unique((*(one.device_fault for one in findings if one.place[1] == device), *_doubts(known.get(device)))),
+                wrong=unique(one.device_fault for one in findings if one.place[1] == device),
                 caveats=unique(caveat for one in night.measurements if one.device == device for caveat in one.caveats),
                 environment_changes=_changes([nights for place, nights in series.items() if place[1] == device], night),
-                false_alarms=known.get(device),
             )
             for device in sorted(devices, key=devices.__getitem__)
         ),
@@ -591,8 +570,3 @@ def _changes(cases: Iterable[Sequence[Measurement]], night: Night) -> dict[str, 
     """Return how a device's environment changed since the night before, as a dict from name to values before and now."""
     pairs = [nights[-2:] for nights in cases if len(nights) > 1 and nights[-1].night == night.night_id]
     return {name: pair for before, now in pairs for name, pair in changed_values(before.environment, now.environment).items()}
-
-
-def _doubts(rate: AlarmRate | None) -> Iterator[str]:
-    if rate and rate.doubt:
-        yield tidy(rate.doubt)

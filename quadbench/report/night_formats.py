@@ -38,7 +38,7 @@ _ABOVE = 34  # pixels above a panel, for the name of new files
 Interval = tuple[float, float, float]  # a value, and the ends of its interval
 
 SCHEMA_VERSION = 1
-DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before", "False alarms")
+DEVICE_COLUMNS = ("Device", "Clean", "Noticed", "Changed since the night before")
 _FIGURES_SHOWN = 3
 _MAX_CHARTS = 12
 _CHARTS_EACH = 2
@@ -273,13 +273,11 @@ def _figure(figure: FigureRow) -> RuledFigure:
 
 
 def finding_lines(finding: NightFinding) -> Iterator[str]:
-    """Yield a night's finding as lines of terminal text: kind, metrics, cause, doubt, first night, case owners, next command."""
+    """Yield a night's finding as lines of terminal text: kind, metrics, cause, first night, case owners, next command."""
     yield f"{finding.label}: {', '.join(finding.cases)} on {finding.address}"
     for line in figure_lines(finding):
         yield f"    {line}"
     yield f"    why: {finding.figures[0].cause}"
-    if finding.doubt:
-        yield f"    doubt: {finding.doubt}"
     if finding.since:
         yield f"    since: {finding.since}"
     if finding.owners:
@@ -288,35 +286,24 @@ def finding_lines(finding: NightFinding) -> Iterator[str]:
 
 
 def device_table(view: NightView) -> TextTable:
-    """Return a table of a night's devices with their problems, environment changes and rates of false alarms."""
+    """Return a table of a night's devices with their problems and environment changes."""
     return TextTable(
         title="Devices",
         columns=DEVICE_COLUMNS,
-        numeric=(False, True, False, False, False),
+        numeric=(False, True, False, False),
         rows=tuple(
             tuple(cell if isinstance(cell, str) else "; ".join(cell) or "–" for cell in device_cells(device))
             for device in view.devices
-        ),
-        notes=(
-            "False alarms: the share of cases that got the verdict worse although neither files nor device had changed, "
-            "over all nights so far, with its 95 % interval.",
         ),
     )
 
 
 def device_cells(device: DeviceNight) -> tuple[str | list[str], ...]:
-    """Return the five cells of a device's row under DEVICE_COLUMNS. The third and fourth are lists of texts, the others texts."""
+    """Return the four cells of a device's row under DEVICE_COLUMNS. The third and fourth are lists of texts, the others texts."""
     noticed = [*device.wrong, *(caveat.label for caveat in device.caveats)]
     clean = f"{device.clean} of {device.cases}"
     changes = [f"{name}: {before} → {now}" for name, (before, now) in device.environment_changes.items()]
-    return device.address, clean, noticed, changes, rate_words(device)
-
-
-def rate_words(device: DeviceNight) -> str:
-    rate = device.false_alarms
-    if rate is None or rate.low is None or rate.high is None:
-        return "not known yet"
-    return f"{rate.alarms} in {rate.tries}, {percent(rate.low)} to {percent(rate.high)}"
+    return device.address, clean, noticed, changes
 
 
 def figure_lines(finding: NightFinding) -> list[str]:
@@ -344,7 +331,7 @@ def render_night(view: NightView, commands: Mapping[str, str]) -> str:
         if drawn := tuple(islice(_drawn(finding, view), min(_CHARTS_EACH, left))):
             charts[number] = drawn
             left -= len(drawn)
-    environment = page_environment(words=tidy, rate=rate_words, subject=night_words.subject_name)
+    environment = page_environment(words=tidy, subject=night_words.subject_name)
     page = environment.get_template("night.html.j2")
     return page.render(view=view, charts=charts, meanings=_MEANINGS, standing=STANDING, commands=commands, data=night_json(view))
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from quadbench.artifacts import Caveat
 from quadbench.artifacts.night_record import Measurement, Night, Point, Ruling, RulingKind, Subject
-from quadbench.report.night import AlarmRate, Series
+from quadbench.report.night import Series
 from quadbench.results.engine import begin_write, upsert
 from quadbench.results.nights import NightStore
 from quadbench.results.schema import NightRow
@@ -124,20 +124,6 @@ def sample_night() -> Night:
         planned=tuple((case, phone) for case in OWNERS for phone in PHONES),
         measurements=tuple(measurement(case, phone, last) for case in OWNERS for phone in PHONES if phone != "s24"),
         rulings=tuple(rulings()),
-    )
-
-
-def rates() -> tuple[AlarmRate, ...]:
-    return (
-        AlarmRate(device="adb:S25", tries=38, alarms=1, low=0.0047, high=0.135),
-        AlarmRate(
-            device="adb:TABS11",
-            tries=38,
-            alarms=7,
-            low=0.092,
-            high=0.334,
-            doubt="it raised an alarm in 7 of 38 tries in which nothing had changed",
-        ),
     )
 
 

@@ -10,7 +10,7 @@ from quadbench.report.night import night_view
 from quadbench.report.night_formats import render_night
 from quadbench.results.layout import Layout
 from support.hand_made import EVEN, comparison_of, point, sweep_of
-from support.night_samples import rates, sample_night, series
+from support.night_samples import sample_night, series
 from support.synthetic_run import ABBA, S25, TABS11, make_run
 
 _RECIPE = f"schema_version: 1\nname: quickstart\nnotes: {'a line that is longer than any page is wide ' * 5}\n"
@@ -39,7 +39,7 @@ def _night(_: Path) -> str:
         "The same again": "quadbench nightly run night.yaml",
         "As data": "quadbench nightly run night.yaml --night 2026-01-21 --json",
     }
-    return render_night(night_view(sample_night(), series(), rates()), commands)
+    return render_night(night_view(sample_night(), series()), commands)
 
 
 REPORTS: Mapping[str, Callable[[Path], str]] = {

@@ -1,7 +1,7 @@
 """Rules for a device's health: how jobs, quarantine and probation change it. Nothing here uses the database.
 
 Several failed jobs in a row put a device into quarantine, where it gets no runs. Releasing it puts it on probation: the next
-failure puts it back, and several good jobs in a row end the probation. Unreliable nightly figures put it on probation too.
+failure puts it back, and several good jobs in a row end the probation.
 """
 
 from dataclasses import dataclass, replace
@@ -57,13 +57,6 @@ def after_failure(condition: PhoneCondition, reason: str) -> PhoneCondition:
 def quarantined(reason: str) -> PhoneCondition:
     """Return the condition of a device put into quarantine for `reason`. The device gets no runs until a person releases it."""
     return PhoneCondition(health=Health.QUARANTINED, reason=reason)
-
-
-def put_on_probation(condition: PhoneCondition, reason: str) -> PhoneCondition:
-    """Return the condition of a device whose measurements are unreliable: on probation. A device in quarantine stays there."""
-    if condition.health is Health.QUARANTINED:
-        return condition
-    return PhoneCondition(health=Health.PROBATION, reason=reason)
 
 
 def released(condition: PhoneCondition) -> PhoneCondition:
