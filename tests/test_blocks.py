@@ -10,7 +10,7 @@ from support.sentences import reads
 from quadbench.artifacts import LaunchPlan, RunRecord, Status, Variant
 from quadbench.measure.launch_schedule import missing_blocks
 from quadbench.report.launches import whole_blocks
-from quadbench.results.block_counting import count_blocks
+from quadbench.results.stored_runs import count_blocks
 
 S, P, F = Variant.SHARED, Variant.PER_GRAPH, Variant.FLOAT
 ABBA = [(F, 0), (S, 0), (P, 0), (P, 1), (S, 1), (S, 2), (P, 2), (P, 3), (S, 3)]

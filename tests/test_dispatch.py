@@ -26,7 +26,7 @@ from quadbench.farm.store.artifacts import send
 from quadbench.farm.store.launches import send_launch
 from quadbench.farm.store.opening import open_store
 from quadbench.pipeline import DEFAULT_RUN
-from quadbench.pipeline.run_options import bundles_of
+from quadbench.pipeline.session import bundles_of
 from quadbench.recipe import RunSettings
 from quadbench.recipe.recipe import load_recipe
 from quadbench.report.headline import missing_figures

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -80,8 +79,9 @@ def test_every_figure_table_of_a_virtual_device_says_so(tmp_path: Path) -> None:
     html = render_html(make_run(tmp_path), Layout(tmp_path))
     assert Caveat.VIRTUAL_DEVICE.doubt in Page(html).text
     captions = re.findall(r"<caption>.*?</caption>", html, re.DOTALL)
-    told = {words: [caption for caption in captions if words in caption] for words in ("LoRA restyle", "At a glance")}
-    assert all(captions and all("virtual device</span>" in caption for caption in captions) for captions in told.values())
+    told = [caption for caption in captions if "LoRA restyle" in caption]
+    assert told
+    assert all("virtual device</span>" in caption for caption in told)
     untold = [caption for caption in captions if re.search("Bytes on|Mean PSNR|against Python", caption)]
     assert len(untold) == 3  # its files and pictures are a phone's
     assert not any("virtual device</span>" in caption for caption in untold)
@@ -149,7 +149,7 @@ def test_several_tables_are_summed_up_first(tmp_path: Path) -> None:
 def test_further_items_are_folded(tmp_path: Path) -> None:
     page = Page(render_html(make_run(tmp_path, items=6), Layout(tmp_path)))
     folds = [attributes.get("class") for tag, attributes in page.elements if tag == "details"]
-    assert (folds.count(None), folds.count("raw")) == (3, 1)
+    assert folds.count(None) == 3
     says(page.text, 2)
     assert page.count("img") == 6 * (6 + 7 + 5) + 6  # restyle, remove-object with its truth besides, draw
 
@@ -362,9 +362,7 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
     assert "Of a sweep" not in Page(render_html(make_run(tmp_path / "alone"), Layout(tmp_path))).text
 
 
-def test_the_report_has_its_data_and_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
+def test_the_report_has_the_command_that_runs_the_same_again(tmp_path: Path) -> None:
     result = replace(make_run(tmp_path, devices=(S25, TABS11)), recipe="name: quickstart\n")
     text = Page(render_html(result, Layout(tmp_path))).text
     says(text, "quadbench run quickstart", "--devices", "virtual:s25,virtual:tabs11", "--results", tmp_path)
-    data = json.loads(text[text.index('{ "schema_version"') :].partition(" Digests ")[0])
-    assert (data["run_id"], len(data["kpis"]), data["report"]) == (result.run_id, 2 * 3 * 15, None)

@@ -23,7 +23,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.devices.lab.leases import Leases, lease_name
 from quadbench.errors import DeviceError, DeviceLostError, LeaseError
 from quadbench.measure.launch_schedule import Budget
-from quadbench.pipeline import RunOptions, run_options
+from quadbench.pipeline import RunOptions, session
 from quadbench.recipe import Recipe
 from quadbench.recipe.recipe import load_recipe
 from quadbench.results.layout import Layout
@@ -200,7 +200,7 @@ def test_what_somebody_else_has_is_left_out_too(recipe: Recipe, layout: Layout) 
 def test_no_block_is_begun_for_which_there_is_no_time(recipe: Recipe, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     skipped_s = [0.0]
     clock = lambda: time.monotonic() + skipped_s[0]  # noqa: E731
-    monkeypatch.setattr(run_options, "Budget", partial(Budget, clock=clock))
+    monkeypatch.setattr(session, "Budget", partial(Budget, clock=clock))
 
     class Slow(Interfering):
         def launch_started(self, *words: object) -> None:

@@ -19,7 +19,6 @@ from quadbench.report.html import render_html
 from quadbench.report.provenance import MAX_LISTED, launch_list
 from quadbench.report.run_charts import memory_chart, memory_of, strip_chart, strips_of
 from quadbench.report.scores import difference_png
-from quadbench.report.storage import rom_parts, storage_views
 from quadbench.results.layout import Layout
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -109,15 +108,6 @@ def test_of_very_many_launches_and_readings_a_picture_has_as_many_as_it_has_room
     assert (len(restyle.strips), restyle.step) == (120, 5)  # a step of 3 or 4 would leave variants out
     assert len(strip_chart(restyle)) < 100_000
     assert all(len(course.readings) <= 300 for course in memory_of(crowd, S25))
-
-
-def test_the_bytes_of_a_side_are_those_of_its_parts(run: RunResult) -> None:
-    (storage,) = storage_views(run)
-    for step in (*storage.measured, *storage.extrapolated):
-        assert sum(rom_parts(storage, step, is_shared=True).values()) == pytest.approx(step.shared_bytes)
-        assert sum(rom_parts(storage, step).values()) == pytest.approx(step.per_graph_bytes)
-    assert rom_parts(storage, storage.measured[1], is_shared=True)["lora"] == 3 * MB
-    assert rom_parts(storage, storage.measured[1])["unet"] == 2 * 19 * MB
 
 
 def _picture(path: Path, pixels: np.ndarray) -> Path:

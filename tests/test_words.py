@@ -22,7 +22,7 @@ def test_the_report_explains_a_word_before_its_tables_have_it(tmp_path: Path) ->
     text = Page(html).text
     for sentence in (formatting.SIDES, formatting.RESIDUAL, formatting.FOUNDATION_ROM):
         assert sentence in text
-        assert text.index(sentence) < text.index("At a glance")
+        assert text.index(sentence) < text.index("LoRA restyle")
     assert text.index(formatting.TRUTH) < text.index("Against the truth")
 
 

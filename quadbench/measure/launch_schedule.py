@@ -14,7 +14,7 @@ from quadbench.harness.installation import Installation
 from quadbench.measure.launch import LaunchEnd
 from quadbench.measure.launch_record import LaunchSettings
 from quadbench.recipe import Measure, RunSettings
-from quadbench.results.block_counting import MAX_LAUNCHES
+from quadbench.results.stored_runs import MAX_LAUNCHES
 from quadbench.statistics import LAUNCHES_PER_BLOCK, Looks
 
 _Side = TypeVar("_Side")

@@ -1,7 +1,6 @@
 """Run the whole pipeline, from a recipe and device addresses to a report. Only this package knows the order of all stages.
 
-run_options.py        plan, retries, time budget; may an interrupted run resume, with which bundles
-session.py            connected and leased devices of a run; storing of each record
+session.py            options and plan of a run, its connected and leased devices; storing records; may it resume
 steps.py              deploy, measure, end the run, report; the run's exit code
 progress_observer.py  progress files that the live page reads
 """
@@ -20,8 +19,17 @@ from quadbench.devices import Address, connections, parse_addresses
 from quadbench.devices.lab.held import leased
 from quadbench.errors import QuadbenchError, requires_extra
 from quadbench.observer import Observer
-from quadbench.pipeline.run_options import DEFAULT_RUN, RecordHooks, RunOptions, RunPlan, bundles_of, resumable_bundle
-from quadbench.pipeline.session import RunSession, require_devices, run_session
+from quadbench.pipeline.session import (
+    DEFAULT_RUN,
+    RecordHooks,
+    RunOptions,
+    RunPlan,
+    RunSession,
+    bundles_of,
+    require_devices,
+    resumable_bundle,
+    run_session,
+)
 from quadbench.pipeline.steps import RunOutcome, deploy, measure, report, store
 from quadbench.quad.cache import find_bundle
 from quadbench.quad.candidate import Candidate

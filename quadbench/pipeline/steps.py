@@ -14,8 +14,7 @@ from quadbench.harness.installation import Installation
 from quadbench.measure.hosted import measure_hosted
 from quadbench.measure.launch_schedule import launches_of_bundle, missing_blocks, schedule_launches
 from quadbench.measure.parallel_launches import DeviceQueue, NotRun, measure_launches
-from quadbench.pipeline.run_options import on_device, require_same_bundle
-from quadbench.pipeline.session import RunSession
+from quadbench.pipeline.session import RunSession, on_device, require_same_bundle
 from quadbench.report.html import write_report
 from quadbench.results.bundles import ensure_local
 from quadbench.results.manifest import check_contents

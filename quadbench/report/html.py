@@ -21,21 +21,19 @@ from quadbench.report.formatting import Unit, percent
 from quadbench.report.headline import ELSEWHERE, next_of_comparison, remedies
 from quadbench.report.kpi import Figure, count, note_on, spread
 from quadbench.report.page import page_environment
-from quadbench.report.run_line import study_json
 from quadbench.report.scores import Picture, difference_png
 from quadbench.report.sweep import MIN_DB, Sweep, is_flat
 from quadbench.report.sweep_answer import settling_command, sweep_answer, sweep_tables
 from quadbench.report.sweep_charts import cost_chart, sweep_chart
 from quadbench.report.versus import Versus, answer, difference_table, is_decided
-from quadbench.report.view import MAX_NAMED, ReportView, RunSummary, report_view, run_summary
+from quadbench.report.view import MAX_NAMED, ReportView, report_view
 from quadbench.results.disk import write_atomic
-from quadbench.results.documents import adapter_of
 from quadbench.results.layout import Layout
 from quadbench.statistics import EQUIVALENCE_MARGIN, MIN_BLOCKS
 
 _SHOWN_WIDTH = 128
 _CHARTS = (
-    run_charts.storage_chart, run_charts.growth_chart, run_charts.rom_chart, run_charts.time_chart, run_charts.trajectory_chart,
+    run_charts.storage_chart, run_charts.growth_chart, run_charts.time_chart, run_charts.trajectory_chart,
     run_charts.serving_modes_chart, run_charts.strip_chart, run_charts.memory_chart, run_charts.variant_legend,
 )  # fmt: skip
 
@@ -65,12 +63,9 @@ def render_html(result: RunResult, layout: Layout) -> str:
 
 def render_view(view: ReportView) -> str:
     """Return a run's report as HTML text. Images are read from disk; a missing image is replaced by its file name."""
-    is_short = bool(view.listed.left_out)
-    summary = run_summary(view, None, has_launches=not is_short)
-    data = adapter_of(RunSummary).dump_json(summary, indent=1).decode()
     page = _environment().get_template("report.html.j2")
     content = {"formatting": formatting, "min_blocks": MIN_BLOCKS, "most_named": MAX_NAMED}
-    return page.render(view=view, data=data, is_short=is_short, **content)
+    return page.render(view=view, **content)
 
 
 def write_study_report(study: Sweep | Versus, layout: Layout) -> Path:
@@ -119,7 +114,6 @@ def _render_sweep(sweep: Sweep, command: Callable[..., str]) -> str:
         telling=sweep_tables(sweep, is_whole=False),
         tables=tables,
         notes=tuple(dict.fromkeys(note for table in tables for note in table.notes if note not in doubts)),
-        data=study_json(sweep),
     )
 
 
@@ -142,7 +136,6 @@ def _render_comparison(versus: Versus, command: Callable[..., str]) -> str:
         forest=forest_plot(versus),
         charts={address: Markup(chart) for address, chart in charts.items() if chart},
         differences=[table for device in versus.devices if (table := difference_table(device)).rows],
-        data=study_json(versus),
     )
 
 

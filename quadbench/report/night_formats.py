@@ -333,7 +333,7 @@ def render_night(view: NightView, commands: Mapping[str, str]) -> str:
             left -= len(drawn)
     environment = page_environment(words=tidy, subject=night_words.subject_name)
     page = environment.get_template("night.html.j2")
-    return page.render(view=view, charts=charts, meanings=_MEANINGS, standing=STANDING, commands=commands, data=night_json(view))
+    return page.render(view=view, charts=charts, meanings=_MEANINGS, standing=STANDING, commands=commands)
 
 
 def _drawn(finding: NightFinding, view: NightView) -> Iterator[Markup]:

@@ -1,6 +1,5 @@
 """Jinja environment for HTML pages without scripts. It escapes all text and shows invisible characters as escape codes."""
 
-import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -34,7 +33,6 @@ def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environme
     environment.filters |= {
         **{write.__name__: write for write in _WRITERS},
         "utc": lambda moment: moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "shown_json": _shown_json,
         "command": _command,
         "with_commands": _with_commands,
         "with_figures": _with_figures,
@@ -42,11 +40,6 @@ def page_environment(*folders: Path, **filters: Callable[..., Any]) -> Environme
     }
     environment.globals["css"] = Markup((_HERE / "style.css").read_text("utf-8"))
     return environment
-
-
-def _shown_json(text: str) -> str:
-    """Escape invisible characters in JSON text. The data stay the same, because only JSON strings contain such characters."""
-    return re.sub(r"[^\n -~]", lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
 
 
 def _with_commands(sentence: str) -> Markup:

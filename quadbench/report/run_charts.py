@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from quadbench.artifacts import DeviceFacts, RunRecord, RunResult, TaskAssets, Variant
 from quadbench.report import chart
-from quadbench.report.formatting import Unit, convert, plural, show
+from quadbench.report.formatting import Unit, convert, show
 from quadbench.report.kpi import Figure, KpiRow
 from quadbench.report.launches import SERVING, is_emulated, launches_on, only_ok, step_of, temperature_c, values
 from quadbench.report.scores import Trajectory
 from quadbench.report.serving_modes import ServingModes
-from quadbench.report.storage import Growth, Storage, rom_parts, rom_steps
+from quadbench.report.storage import Growth, Storage
 
 _MAX_LAUNCHES, _MAX_IMAGES, _MAX_READINGS = 200, 24, 300  # limits of one chart
 _MAX_DOTS = 800  # in one chart
@@ -35,13 +35,6 @@ _PARTS = {
     "unet_step": ("U-Net, all steps", "#1d5fa6"),
     "vae_decoder": ("VAE decoder", "#8fae3c"),
     "residual": ("residual", "#9aa1ab"),
-}
-_ROM_PARTS = {
-    "text_encoder": _PARTS["text_encoder"],
-    "vae_encoder": _PARTS["vae_encoder"],
-    "vae_decoder": _PARTS["vae_decoder"],
-    "unet": ("U-Nets", _SIDES["shared"]),
-    "lora": ("LoRAs", _SIDES["per-graph"]),
 }
 
 
@@ -225,19 +218,6 @@ def _bytes_chart(lines: Mapping[str, Sequence[tuple[int, float]]], measured: int
         if points
     ]
     return chart.line_chart(series, title=title, x_label=x_label, y_label="MB")
-
-
-def rom_chart(storage: Storage) -> str:
-    """Draw file sizes on a device, stacked by component. Each number of tasks has two bars: shared graph, and graph per task."""
-    bars = []
-    for step in rom_steps(storage):
-        group = f"{plural(step.count, 'use case')}{'' if step.task else ', extrapolated'}"
-        for side in ("shared", "per-graph"):
-            if parts := rom_parts(storage, step, is_shared=side == "shared"):
-                sizes = {key: convert(size, Unit.MEGABYTES) for key, size in parts.items()}
-                total = f"{show(sum(parts.values()), Unit.MEGABYTES)} MB"
-                bars.append(chart.Bar(group=group, label=side, parts=_bar_parts(_ROM_PARTS, sizes), total_text=total))
-    return _stacked(bars, "Bytes on the device by component, for each number of use cases")
 
 
 def trajectory_chart(trajectory: Trajectory) -> str:

@@ -14,7 +14,6 @@ from quadbench.report.launches import launches_of, only_ok
 from quadbench.spec.yaml_document import Document, parse_document
 from quadbench.zoo import TEN_TASKS
 
-_SHOWN_STEPS = 4
 _GROWTH_SHOWN = {1, 2, 5, 10}
 EXTRAPOLATE_TO = 10  # use cases: the paper's own example (arXiv 2603.29535, section 4) counts ten
 
@@ -141,26 +140,6 @@ def storage_of(result: RunResult, device: DeviceFacts) -> Storage | None:
         extrapolated=_extrapolated(measured),
         growth=stored_growth(record.target, len(measured), result.recipe),
     )
-
-
-def rom_steps(storage: Storage) -> tuple[UseCases, ...]:
-    """Return a chart's `UseCases` (sizes by number of tasks): first four measured, last measured and last extrapolated."""
-    measured = storage.measured
-    return (*measured[:_SHOWN_STEPS], *measured[_SHOWN_STEPS:][-1:], *storage.extrapolated[-1:])
-
-
-def rom_parts(storage: Storage, step: UseCases, *, is_shared: bool = False) -> dict[str, float]:
-    """Return the file sizes for the first `step.count` tasks as a dict from component name to bytes; {} if the total is unknown.
-    With `is_shared`, the sizes are of the shared graph, and `lora` is the sum of all LoRAs; otherwise of one graph per task.
-    """
-    total = step.shared_bytes if is_shared else step.per_graph_bytes
-    if total is None:
-        return {}
-    sizes = {part.component: part.shared if is_shared else part.per_graph for part in storage.components}
-    parts = {component.value: float(size) for component, size in sizes.items() if size and component is not Component.UNET}
-    base = float(sizes.get(Component.UNET) or 0) if is_shared else 0.0
-    rest = total - sum(parts.values()) - base
-    return parts | ({"unet": base, "lora": rest} if is_shared else {"unet": rest})
 
 
 def _rom(records: Sequence[RunRecord]) -> tuple[Sample, ...]:

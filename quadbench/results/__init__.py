@@ -6,8 +6,7 @@ documents.py       JSON files with a schema_version, validated when read
 digests.py         SHA-256 of files, JSON values and a stage's source code
 manifest.py        bundle and kit folders: manifest, checksums, temporary folders, publishing
 bundles.py         bundles stored by digest, frozen under a name, or last admitted
-stored_runs.py     run.json; finding, loading, resuming and merging runs; unknown ids
-block_counting.py  launches that do not count: discarded and repeated blocks
+stored_runs.py     run.json; finding, loading, resuming and merging runs; launches that do not count
 progress.py        progress files of running commands; is a command still alive
 maintenance.py     pruning old runs, removing leftover files
 engine.py          opening SQLite or PostgreSQL, $QUADBENCH_DATABASE, transactions, database clock

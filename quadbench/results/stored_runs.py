@@ -20,7 +20,6 @@ from quadbench.errors import ArtifactError, StorageError, UnknownNameError, User
 from quadbench.host import folder_lock
 from quadbench.recipe import Measure, RunSettings, Runtime
 from quadbench.recipe.recipe import Baseline
-from quadbench.results.block_counting import count_blocks
 from quadbench.results.digests import content_digest
 from quadbench.results.disk import storage_errors, write_atomic
 from quadbench.results.documents import document_from, read_document, write_document
@@ -28,6 +27,7 @@ from quadbench.results.engine import database_of
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import check_contents, read_manifest
 from quadbench.results.records import Guard, RecordStore, read_records
+from quadbench.statistics import LAUNCHES_PER_BLOCK
 
 _LOOKED_AT = 100  # runs searched for one that was not interrupted
 RUN, SWEEP, COMPARISON, NIGHT = "run", "sweep", "comparison", "night"
@@ -36,6 +36,7 @@ _FOLDER_HINT = "list this folder's runs with quadbench runs, or choose another f
 ItemT = TypeVar("ItemT")
 
 log = logging.getLogger(__name__)
+MAX_LAUNCHES = 1000  # launches of a variant in a run; launch n + 1000 repeats launch n, and n + 2000 repeats it again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,3 +403,53 @@ def merge_parts(parts: Sequence[RunFile]) -> RunFile:
 
 def _merged(there: tuple[ItemT, ...], more: tuple[ItemT, ...], key: Callable[[ItemT], str]) -> tuple[ItemT, ...]:
     return tuple({key(item): item for item in (*more, *there)}.values())
+
+
+def count_blocks(stored: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """Return all launch records. Mark blocks that were run again DISCARDED, and OK launches whose block has a discarded one."""
+    return _without_repeated_blocks(_without_discarded_blocks(stored))
+
+
+def _without_repeated_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """Return all launch records. If a block was run again, mark all its records DISCARDED except those of the last repetition."""
+    if all(record.launch < MAX_LAUNCHES for record in records):
+        return records
+    latest: dict[tuple[str, str, Variant, int], int] = {}
+    for record in records:
+        latest[_origin(record)] = max(record.launch // MAX_LAUNCHES, latest.get(_origin(record), 0))
+
+    def superseded(record: RunRecord) -> RunRecord:
+        times = latest[_origin(record)]
+        if record.launch // MAX_LAUNCHES == times or record.status is Status.DISCARDED:
+            return record
+        number = record.launch % MAX_LAUNCHES + times * MAX_LAUNCHES
+        again = f"its block was interrupted and repeated; launch {number} repeats this launch"
+        return replace(record, status=Status.DISCARDED, reason=f"{record.reason}; {again}" if record.reason else again)
+
+    return tuple(map(superseded, records))
+
+
+def _origin(record: RunRecord) -> tuple[str, str, Variant, int]:
+    """Return the tuple (device address, serial, variant, block number) of a launch. All repetitions of a block share a number."""
+    block = record.launch % MAX_LAUNCHES // LAUNCHES_PER_BLOCK
+    return record.device.address, record.device.serial, record.variant, block
+
+
+def _without_discarded_blocks(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """Return all launch records. If a launch is DISCARDED, mark all OK launches of its block DISCARDED, except FLOAT launches."""
+    discarded = {_block(record): record for record in records if record.status is Status.DISCARDED}
+    if not discarded:
+        return records
+
+    def with_block(record: RunRecord) -> RunRecord:
+        cause = discarded.get(_block(record))
+        if cause is None or record.status is not Status.OK or record.variant is Variant.FLOAT:
+            return record
+        reason = f"discarded with its block, because launch {cause.launch} of {cause.variant} was discarded"
+        return replace(record, status=Status.DISCARDED, error_class=cause.error_class, reason=reason)
+
+    return tuple(map(with_block, records))
+
+
+def _block(record: RunRecord) -> tuple[str, str, int]:
+    return record.device.address, record.device.serial, record.launch // LAUNCHES_PER_BLOCK

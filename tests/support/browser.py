@@ -94,7 +94,7 @@ width => {
     ...shown.filter(one => one.getBoundingClientRect().right > width + 1).map(one => `wider than paper: ${outline(one)}`),
     ...[document.body, ...shown].filter(one => !light(style(one).backgroundColor)).map(one => `dark: ${outline(one)}`),
     ...all('details:not(.raw) > :not(summary)').filter(one => !one.checkVisibility()).map(one => `folded: ${outline(one)}`),
-    ...all('nav, pre.data').filter(one => one.checkVisibility()).map(one => `of no use on paper: ${outline(one)}`),
+    ...all('nav').filter(one => one.checkVisibility()).map(one => `of no use on paper: ${outline(one)}`),
     ...all('p, tr, figure, .item, caption').filter(one => style(one).breakInside !== 'avoid').map(one => `torn: ${outline(one)}`),
     ...all('h2, h3, caption, thead').filter(one => style(one).breakAfter !== 'avoid').map(one => `alone: ${outline(one)}`),
     ...rows.filter(([first, last]) => style(first).breakAfter !== 'avoid' || style(last).breakBefore !== 'avoid')
