@@ -14,8 +14,7 @@ from quadbench.devices.addresses import parse_addresses
 from quadbench.report.versus import primary_row
 from quadbench.results.layout import Layout
 from quadbench.statistics.launch_comparison import share_interval
-from quadbench.study.comparison_side import side_of
-from quadbench.study.run_comparison import compare
+from quadbench.study.run_comparison import compare, side_of
 
 
 def main() -> None:

@@ -60,8 +60,7 @@ from quadbench.results.stored_runs import load_run, read_run_file, save_run
 from quadbench.statistics import Looks, Verdict
 from quadbench.statistics.launch_comparison import Comparison
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import DEFAULTS, CompareOptions, measure_for, side_of
-from quadbench.study.run_comparison import _save_on_interrupt, compare
+from quadbench.study.run_comparison import DEFAULTS, CompareOptions, _save_on_interrupt, compare, measure_for, side_of
 from quadbench.target.targets import OnnxRuntimeTarget, target_key
 
 BLOCKS = 6

@@ -48,7 +48,7 @@ from quadbench.recipe.recipe import load_recipe
 from quadbench.results import sql_dialects
 from quadbench.results.engine import begin_write, open_engine
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import SideSpec
+from quadbench.study.run_comparison import SideSpec
 
 
 @pytest.fixture

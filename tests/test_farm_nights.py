@@ -15,7 +15,7 @@ from quadbench.farm.job import Job, JobKind, NewJob
 from quadbench.pipeline import DEFAULT_RUN
 from quadbench.recipe import RunSettings
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import Goal
+from quadbench.study.run_comparison import Goal
 
 YARDSTICK, CASE = "a" * 64, "b" * 64
 SIDE = SideOrder(name="reference", bundle=YARDSTICK, variant=Variant.SHARED, kit=None, terms=RunSettings())

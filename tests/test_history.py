@@ -26,7 +26,7 @@ from quadbench.report.versus import ALL_TASKS
 from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.nights import NightStore
-from quadbench.study.comparison_side import side_of
+from quadbench.study.run_comparison import side_of
 from quadbench.target.profile import LOCAL_NAME
 
 TIME = (TASK, "end_to_end")

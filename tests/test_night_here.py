@@ -16,7 +16,7 @@ from quadbench.nightly import launcher
 from quadbench.nightly.launcher import CaseRequest, CaseResult, LocalLauncher, launch_with_retry
 from quadbench.results.layout import Layout
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import SideSpec
+from quadbench.study.run_comparison import SideSpec
 
 HALF = "schema_version: 1\ndevices:\n  - name: pix"
 SIDE = SideSpec(source="reference", changes={})

@@ -34,7 +34,7 @@ from quadbench.nightly.farm_launcher import FarmLauncher
 from quadbench.nightly.launcher import CaseRequest
 from quadbench.nightly.pool_watch import Patience, ServedNeeds
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import SideSpec
+from quadbench.study.run_comparison import SideSpec
 
 AWAY = ServiceError("the pool does not answer", transient=True)
 REFUSED = UserError("the pool refuses this user")

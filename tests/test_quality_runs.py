@@ -40,7 +40,7 @@ from quadbench.quality.trajectories import EPS_SQNR, TaskModel  # noqa: E402
 from quadbench.results.layout import Layout  # noqa: E402
 from quadbench.results.records import open_records  # noqa: E402
 from quadbench.results.stored_runs import RunFile, load_run, save_run  # noqa: E402
-from quadbench.study.comparison_side import SideSpec  # noqa: E402
+from quadbench.study.run_comparison import SideSpec  # noqa: E402
 
 
 def find(compared: tuple[ImageComparison, ...], task: str, maker: str, against: str) -> ImageComparison:

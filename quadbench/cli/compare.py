@@ -11,8 +11,7 @@ from quadbench.cli.result import print_study
 from quadbench.errors import DeviceError, HarnessError, UserError
 from quadbench.report.html import write_study_report
 from quadbench.report.run_line import write_comparison
-from quadbench.study.comparison_side import CompareOptions, side_of
-from quadbench.study.run_comparison import compare, compare_stored
+from quadbench.study.run_comparison import CompareOptions, compare, compare_stored, side_of
 
 _LEAST, _MOST = 0.002, 1.0  # allowed effect sizes of --to-see, as shares
 

@@ -32,8 +32,7 @@ from quadbench.results.nights import NightStore
 from quadbench.spec import is_file
 from quadbench.statistics import Verdict
 from quadbench.statistics.launch_comparison import verdict_within
-from quadbench.study.comparison_side import CompareOptions, side_of
-from quadbench.study.run_comparison import compare
+from quadbench.study.run_comparison import CompareOptions, compare, side_of
 
 _LISTED = 40  # nights of each case that the list looks back
 _MAX_LENGTH = timedelta(days=366)  # for which an acknowledgement may hold

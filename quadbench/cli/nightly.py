@@ -26,7 +26,7 @@ from quadbench.results.disk import require_writable, write_atomic
 from quadbench.results.engine import source_name
 from quadbench.results.layout import Layout
 from quadbench.spec.variables import secret_variable
-from quadbench.study.comparison_side import side_of
+from quadbench.study.run_comparison import side_of
 from quadbench.target.profile import LOCAL_NAME
 
 _PLAN_SCHEMA_VERSION = 1

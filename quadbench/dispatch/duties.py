@@ -23,8 +23,7 @@ from quadbench.results.stored_runs import load_run_file, part_for
 from quadbench.rollout import compile_for
 from quadbench.rollout.equipment import Overrides
 from quadbench.spec.spec_model import load_text
-from quadbench.study.comparison_side import CompareOptions, SideSpec
-from quadbench.study.run_comparison import compare
+from quadbench.study.run_comparison import CompareOptions, SideSpec, compare
 
 Compiled = Mapping[tuple[str, str], StoredCompiled]  # by bundle digest and target key
 

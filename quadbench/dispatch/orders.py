@@ -17,7 +17,7 @@ from quadbench.results.documents import adapter_of
 from quadbench.results.stored_runs import RunFile
 from quadbench.spec import first_problem
 from quadbench.statistics import Looks
-from quadbench.study.comparison_side import Goal
+from quadbench.study.run_comparison import Goal
 from quadbench.target.targets import Target
 
 _Word: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]

@@ -38,7 +38,7 @@ from quadbench.report.run_line import write_comparison
 from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.stored_runs import store_fetched
-from quadbench.study.comparison_side import SideSpec, measure_for
+from quadbench.study.run_comparison import SideSpec, measure_for
 
 _UNREAD = "is not in the database, or cannot be read there"
 _IN_A_BATCH = 300  # comparisons per batch, few enough to list with the jobs that they need

@@ -18,8 +18,7 @@ from quadbench.results.documents import document_from
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import read_manifest
 from quadbench.statistics import Looks
-from quadbench.study.comparison_side import CompareOptions, Goal, SideSpec
-from quadbench.study.run_comparison import compare
+from quadbench.study.run_comparison import CompareOptions, Goal, SideSpec, compare
 
 NO_TIME = "the night's time budget was over before"
 _RUN_OPTIONS = RunOptions(keep_going=True)

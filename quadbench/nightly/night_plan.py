@@ -19,7 +19,7 @@ from quadbench.rollout.forecast import kind_at
 from quadbench.spec import Problem, is_file, load
 from quadbench.spec.spec_model import refuse_in
 from quadbench.spec.yaml_document import Location
-from quadbench.study.comparison_side import SideSpec, require_common_tasks, require_variant, side_of
+from quadbench.study.run_comparison import SideSpec, require_common_tasks, require_variant, side_of
 from quadbench.target.profile import HOSTED_PREFIX, LOCAL_NAME, VIRTUAL_PREFIX
 
 _MIN_TASKS = 2  # a task switch needs two tasks

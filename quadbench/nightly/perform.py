@@ -28,7 +28,7 @@ from quadbench.results.nights import NightStore
 from quadbench.results.records import RecordStore, open_records
 from quadbench.statistics import MIN_BLOCKS, Looks
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import Goal
+from quadbench.study.run_comparison import Goal
 
 Key = tuple[str, str]  # a case and a device address
 _REFERENCE = "reference"  # name of the float reference in quality scores

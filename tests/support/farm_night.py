@@ -22,7 +22,7 @@ from quadbench.results.engine import open_engine
 from quadbench.results.layout import Layout
 from quadbench.results.manifest import file_ref, publish
 from quadbench.statistics.multiple_testing import LOOKS
-from quadbench.study.comparison_side import SideSpec
+from quadbench.study.run_comparison import SideSpec
 from support.bundles import bundle_of
 from support.scripted_pool import ScriptedPool, pool_with_token
 from support.watcher import Silent

@@ -18,7 +18,7 @@ from quadbench.results.layout import Layout
 from quadbench.results.nights import NightStore
 from quadbench.results.records import open_records
 from quadbench.results.stored_runs import new_id
-from quadbench.study.comparison_side import SideSpec
+from quadbench.study.run_comparison import SideSpec
 from support.synthetic_run import S25, make_run
 
 YARDSTICK, OLD, NEW = "aa" * 32, "bb" * 32, "cc" * 32
