@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.sentences import raising, reads, says
+from support.sentences import reads, says
 
 from quadbench.cli import main
 from quadbench.errors import MissingDependencyError, UserError
 from quadbench.farm import condor
 from quadbench.farm.condor import Condor, pool_folder
 from quadbench.farm.pool_check import check_pool
-from quadbench.farm.pool_setup import PoolRole, PoolSettings, check_person, remaining_steps, systemd_unit, write_pool
+from quadbench.farm.pool_setup import PoolRole, PoolSettings, remaining_steps, systemd_unit, write_pool
 from quadbench.results.engine import DATABASE_VARIABLE, Source, has_tables
 
 needs_condor = pytest.mark.skipif(not shutil.which("condor_token_create"), reason="HTCondor is not installed")

@@ -53,11 +53,13 @@ def _this_machine() -> Iterator[Dependency]:
         hint = "this machine builds, and measures attached phones"
         yield _dependency("Linux", None, purpose="local and virtual devices, hosts of a farm", hint=hint)
         return
+    compiler: str | None = None
+    lacking: str | None = None
     try:
-        compiler, hint = build_config(host_abi(platform.machine())).compiler, None
+        compiler = build_config(host_abi(platform.machine())).compiler
     except MissingDependencyError as error:
-        compiler, hint = None, str(error)
-    yield _dependency("compiler", compiler, purpose="the harness for this machine", hint=hint, is_required=True)
+        lacking = str(error)
+    yield _dependency("compiler", compiler, purpose="the harness for this machine", hint=lacking, is_required=True)
     yield from _programs(_POOL_PROGRAMS, "a farm of hosts")
     yield from _packages(_FARM_PACKAGES, "a farm of hosts", "farm")
 
@@ -113,5 +115,6 @@ def _targets() -> Iterator[Dependency]:
 def _compiler(target: Target, state: Availability) -> str:
     """Return the name of a target's compiler; if it is LiteRT without the SDK of a vendor, with the vendor's name."""
     name = _COMPILERS.get(target.backend, target.backend)
-    lacks_sdk = state.missing and state.version and isinstance(target, LiteRtTarget)
-    return f"{name} for {vendor_of(target.soc).title}" if lacks_sdk and target.soc else name
+    if isinstance(target, LiteRtTarget) and target.soc and state.missing and state.version:
+        return f"{name} for {vendor_of(target.soc).title}"
+    return name
