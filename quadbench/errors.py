@@ -33,6 +33,7 @@ Other exit codes: 1 is an unexpected error, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -274,4 +275,6 @@ def package_hint(requirement: str) -> str:
         return f"pipx inject quadbench {shlex.quote(requirement)}"
     if Path(sys.prefix, "uv-receipt.toml").is_file():
         return f"uv pip install --python {shlex.quote(sys.executable)} {shlex.quote(requirement)}"
-    return f"pip install {shlex.quote(requirement)}"
+    pip = shutil.which("pip")
+    is_ours = pip is not None and Path(pip).parent == Path(sys.executable).parent
+    return f"{'pip' if is_ours else f'{shlex.quote(sys.executable)} -m pip'} install {shlex.quote(requirement)}"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from quadbench.quad.model.foundation import Foundation
 
 pytest_plugins = ["support.sentences", "support.lacking"]
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded: its threads cost more than the tiny model's operators
 # Tests keep nothing in somebody's database or store, and no terminal of somebody's is as wide as what they print.
 for name in ("QUADBENCH_DATABASE", "QUADBENCH_STORE", "COLUMNS"):

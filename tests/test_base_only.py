@@ -128,14 +128,21 @@ def test_what_reads_works(line: str, answers: dict[str, list]) -> None:
     [
         ("pipx_metadata.json", "pipx inject quadbench "),
         ("uv-receipt.toml", "uv pip install --python "),
-        ("other", "pip install "),
+        ("other", f"{sys.executable} -m pip install "),
     ],
 )
 def test_an_extra_is_installed_by_what_installed_quadbench(marker: str, command: str, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / marker).touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
     assert extra_hint("quad").startswith(command)
     assert extra_hint("quad").endswith("'quadbench[quad]'")
+
+
+def test_a_pip_that_is_not_ours_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert extra_hint("quad") == f"{sys.executable} -m pip install 'quadbench[quad]'"
 
 
 def test_all_has_every_other_extra() -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,18 @@ def test_without_a_compiler_pinned_tools_are_fetched_and_a_failure_names_them(
     with raising(MissingDependencyError, "ziglang==0.17.1", "cmake==4.4.5", "ninja==1.13.2", snapshot=False):
         ensure_harness(tmp_path / "build")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_interrupted_build_ends_its_compilers(tmp_path: Path) -> None:
+    compiling = "sleep 300 & echo $! > pid.part; mv pid.part pid; wait"
+    code = f"from quadbench.harness.program import _run; _run(['sh', '-c', {compiling!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL) as build:
+        while not (tmp_path / "pid").exists():
+            assert build.poll() is None
+            time.sleep(0.05)
+        build.send_signal(signal.SIGINT)
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
 @pytest.mark.slow

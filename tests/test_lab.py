@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,12 +14,18 @@ from pathlib import Path
 import pytest
 from support.farm_lab import LEASE_S, RUN_S, FarmLab, farm_lab
 from support.lab import Lab, lab
+from support.lab_night import FLAKY, HOT, LabTeam, told
 from support.lab_runs import DEVICES, Desk, content_of, full, launches_of, marked_processes, share_of_the_farm, small_disk
+from support.lab_soak import Soak
 from support.postgresql_server import PostgresqlServer, running_postgresql
 from support.s3_server import S3Server, running_s3
+from support.scripted_night import remember
+from support.sentences import says
 
+from quadbench.artifacts.night_record import RulingKind
 from quadbench.devices.lab.selection import Wish
 from quadbench.farm.slots import device_need, wish_need
+from quadbench.nightly.night_report import STANDING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BUSY_LEASE_S = 15.0
@@ -116,6 +123,23 @@ def test_a_daemon_of_the_head_that_is_killed_costs_no_job(farm: FarmLab, daemon:
     assert launches(farm) == ids
 
 
+def test_a_negotiator_that_stands_still_for_a_minute_costs_no_job(farm: FarmLab) -> None:
+    farm.start_scripted(farm.lab.hosts[0], 2, 1)
+    farm.wait_for_slots(2)
+    ids = farm.submit(4, ANY_S25)
+    farm.wait_until(lambda: farm.count("running") == 2)
+    stopped = farm.pool.daemons(farm.lab.switch, "condor_negotiator")
+    assert stopped
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    ids += farm.submit(4, ANY_S25, "second")
+    time.sleep(60)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    farm.wait_until(lambda: farm.count("done") == 8, is_hurried=True)
+    assert launches(farm) == ids
+
+
 @pytest.mark.parametrize("is_whole_host", [True, False], ids=["the host", "HTCondor alone"])
 def test_a_frozen_host_stores_nothing_after_the_takeover_says_so_and_goes_on(farm: FarmLab, is_whole_host: bool) -> None:
     first, second, _ = farm.lab.hosts
@@ -139,6 +163,38 @@ def test_a_frozen_host_stores_nothing_after_the_takeover_says_so_and_goes_on(far
     farm.submit(1, device_need("lab-a-0"), "later")
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM attempts WHERE seat = 'lab-a-0'") == 2, patience_s=120)
     assert launches(farm) == ids
+
+
+def test_random_faults_cost_no_job_and_nothing_is_done_twice(farm: FarmLab) -> None:
+    seed = int(os.environ.get("SEED", time.time_ns() % 100_000))
+    sys.stdout.write(f"SEED={seed}\n")
+    for host in farm.lab.hosts:
+        farm.start_scripted(host, 2, 0.3)
+    faults = int(os.environ.get("SOAK", "6"))
+    ids = farm.submit(5 * faults, ANY_S25)
+    Soak(farm, random.Random(seed)).suffer(faults)
+    farm.wait_until(lambda: farm.count("done") == len(ids), is_hurried=True, patience_s=60 + 10 * faults)
+    assert launches(farm) == ids
+    done = farm.query("SELECT job FROM attempts WHERE ended_at IS NOT NULL AND reason IS NULL ORDER BY job")
+    assert done == [(job,) for job in ids]
+    overlaps = "SELECT count(*) FROM attempts a JOIN attempts b ON a.seat = b.seat AND a.started_at < b.started_at"
+    assert farm.number(f"{overlaps} AND b.started_at < a.ended_at AND a.reason IS NULL AND b.reason IS NULL") == 0
+    farm.stop_hosts()
+    farm.wait_until(lambda: all(host.is_idle for host in farm.lab.hosts))
+    assert farm.number("SELECT count(*) FROM leases WHERE job_until > now()") == 0
+
+
+def test_a_host_of_another_version_gets_nothing_and_the_status_says_why(farm: FarmLab) -> None:
+    host = farm.lab.hosts[0]
+    farm.start_scripted(host, 1, 0, "2")
+    farm.wait_for_slots(1)
+    farm.submit(1, ANY_S25)
+    time.sleep(10)
+    status = farm.run(host, "farm", "status")
+    assert status.returncode == 0, status.stderr
+    says(status.stdout, "the job is of quadbench 1", "2")
+    assert farm.count("waiting") == 1
+    assert launches(farm) == []
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +235,23 @@ def measuring(farm: FarmLab, desk: Desk, folder: Path) -> tuple["subprocess.Pope
     assert submitted.returncode == 0, submitted.stderr
     farm.wait_until(lambda: farm.number("SELECT count(*) FROM records") > 2)
     return master, json.loads(submitted.stdout)["run_id"]
+
+
+@busy
+def test_a_host_frozen_in_a_measurement_stores_no_launch_after_the_takeover(farm: FarmLab, desk: Desk, tmp_path: Path) -> None:
+    first, second, _ = farm.lab.hosts
+    measuring(farm, desk, tmp_path / "many")
+    first.freeze()
+    before = launches_of(farm)
+    farm.start_host(second, "virtual:s25")
+    farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True, patience_s=RUN_S)
+    stored = launches_of(farm)
+    first.thaw()  # the attempt that wakes is killed by its starter, or by itself
+    time.sleep(5)
+    farm.stop_hosts()
+    assert launches_of(farm) == stored
+    assert stored[: len(before)] == before
+    assert len(set(stored)) == len(stored)
 
 
 @busy
@@ -230,6 +303,40 @@ def test_a_night_whose_conductor_was_killed_finds_its_jobs_again_and_measures_no
     assert farm.number("SELECT count(*) FROM night_points WHERE key = 'ssim'") == 3 * len(farm.query(scored.format("ssim")))
 
 
+@busy
+@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1500)  # of three nights
+def test_in_a_night_of_three_hosts_each_device_gets_the_ruling_that_its_fate_deserves(
+    farm: FarmLab, desk: Desk, tmp_path: Path
+) -> None:
+    team = LabTeam(farm, desk, tmp_path / "team")
+    team.start_hosts(("s25",), ("tabs11", "s25-exynos"), ("local",))
+    frozen = farm.run(farm.lab.hosts[2], "nightly", "freeze", "reference", desk.recipe, results=desk.results)
+    assert frozen.returncode == 0, frozen.stderr
+    assert team.perform("first") == 0, team.rulings("first")
+    remember(farm.database, "fates-first", 12, noise=0.1, faster={"local": 0.25})
+    farm.stop_hosts()
+    team.befall("s25", FLAKY)
+    team.befall("tabs11", HOT)
+    team.slow_one_adapter_down()
+    team.start_hosts(("s25",), ("tabs11",), ("local",))
+    code, rulings = team.perform("tonight"), team.rulings("tonight")
+    ruled = told(rulings)
+    assert ("portrait", "virtual-s25", RulingKind.REGRESSION) in ruled, rulings  # though its cable came off
+    assert ("scene", "local", RulingKind.ENVIRONMENT) in ruled, rulings
+    causes = {one.address: one.cause for one in rulings if one.kind is RulingKind.MISSING and one.task is None}
+    assert causes.keys() == {"virtual-tabs11", "virtual-s25-exynos"}
+    assert "thermal status 3" in causes["virtual-tabs11"]
+    says(causes["virtual-s25-exynos"], "the farm has 0 devices that fit", "virtual-s25-exynos")
+    assert code == 2
+    says(farm.log(farm.lab.hosts[0]), "the device is back")
+    later, ruled_later = team.perform("later"), team.rulings("later")
+    standing = [one for one in ruled_later if one.is_standing]
+    assert {(one.address, one.since, one.nights) for one in standing} == {("virtual-s25", "fates-tonight", 2)}
+    is_new = any(one.kind is RulingKind.REGRESSION and not one.is_standing for one in ruled_later)
+    assert later == (2 if is_new else STANDING)
+
+
 def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
     hosts: Lab, server: PostgresqlServer, s3: S3Server, desk: Desk, tmp_path: Path
 ) -> None:
@@ -245,3 +352,44 @@ def test_a_full_store_fails_a_job_for_now_and_it_is_done_when_there_is_room(
         assert farm.count("failed") == 0
         farm.wait_until(lambda: farm.count("done") == farm.number("SELECT count(*) FROM jobs"), is_hurried=True)
         farm.stop_hosts()
+
+
+@busy
+def test_a_device_that_is_nowhere_and_a_store_that_takes_nothing_are_named_and_nothing_is_submitted(
+    farm: FarmLab, desk: Desk, s3: S3Server
+) -> None:
+    host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
+    desk.equip(farm.results(host))
+    farm.start_host(host, "virtual:s25")
+    farm.wait_for_slots(2)
+
+    def submit_to(devices: str) -> subprocess.CompletedProcess[str]:
+        return farm.run(submitter, "farm", "submit", desk.recipe, "--devices", devices, results=desk.results)
+
+    unknown = submit_to("tabs11")
+    assert unknown.returncode == 5
+    says(unknown.stderr, "the farm has 0 devices that fit", "tabs11")
+    s3.deny(farm.store, "s3:PutObject")
+    refused = submit_to("virtual:s25")
+    assert refused.returncode == 3
+    says(refused.stderr, farm.store)
+    assert farm.number("SELECT count(*) FROM jobs") == 0
+    assert launches_of(farm) == []
+
+
+@busy
+def test_a_bundle_that_was_spoilt_in_the_store_is_refused_by_its_name(farm: FarmLab, desk: Desk, s3: S3Server) -> None:
+    host, submitter = farm.lab.hosts[0], farm.lab.hosts[2]
+    desk.equip(farm.results(host))
+    farm.start_host(host, "virtual:s25")
+    farm.wait_for_slots(2)
+    (negotiator,) = farm.pool.daemons(farm.lab.switch, "condor_negotiator")
+    os.kill(negotiator, signal.SIGSTOP)
+    submitted = farm.run(submitter, "farm", "submit", desk.recipe, "--devices", "virtual:s25", results=desk.results)
+    assert submitted.returncode == 0, submitted.stderr
+    s3.spoil(farm.store)
+    os.kill(negotiator, signal.SIGCONT)
+    farm.wait_until(lambda: farm.number("SELECT count(*) FROM jobs WHERE reason IS NOT NULL") > 0, is_hurried=True)
+    told = farm.run(submitter, "farm", "logs", "1")
+    assert "sha256" in told.stdout + told.stderr
+    assert launches_of(farm) == []

@@ -103,6 +103,17 @@ def test_what_cannot_be_copied_is_refused(words: list[str], tmp_path: Path, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_a_shell_completes_names_of_files_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for name in (
+        "_shtab_quadbench_run_pos_0_COMPGEN",
+        "_shtab_quadbench_lint_pos_0_COMPGEN",
+        "_shtab_quadbench_run___results_COMPGEN",
+    ):
+        assert f"_shtab_quadbench_{name}_COMPGEN=_shtab_compgen_files" in script
+
+
 def test_a_shell_completes_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quadbench.errors import BuildError, MissingDependencyError, UserError, quote
 from quadbench.harness.build_inputs import ZIG, fetched_tools, linked_headers, runtime_header_sha256
-from quadbench.host import checkout_commit, find_program, install_hint, require_linux, shipped_folder
+from quadbench.host import checkout_commit, find_program, install_hint, kill_group, require_linux, shipped_folder, start_child
 from quadbench.kits.elf import read_elf
 from quadbench.kits.kit_compatibility import program_problem
 from quadbench.spec import is_file, path_variable, variable
@@ -212,8 +212,14 @@ def _cmake(how: BuildConfig, cache: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _run(command: list[str]) -> None:
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if result.returncode == 0:
+    process = start_child(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = process.communicate()
+    except BaseException:  # compilers that CMake started must end too
+        kill_group(process.pid)
+        process.wait()
+        raise
+    if process.returncode == 0:
         return
-    last = "\n".join(result.stdout.strip().splitlines()[-_SHOWN_LINES:])
-    raise BuildError(f"'{' '.join(command)}' failed with exit code {result.returncode}:\n{last}")
+    last = "\n".join(output.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:])
+    raise BuildError(f"'{' '.join(command)}' failed with exit code {process.returncode}:\n{last}")
