@@ -31,7 +31,7 @@ def test_an_absent_toolchain_is_named_with_what_it_lacks_and_fails_nothing() -> 
     result = check("toolchain-acme")
     assert (result.is_ok, result.is_required) == (False, False)
     reads(result.purpose)
-    reads(result.hint, "ACME_SDK")
+    reads(result.found, "ACME_SDK")
 
 
 def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_an_installed_toolchain_is_shown_with_its_version(monkeypatch: pytest.Mo
 
 def test_a_toolchain_of_another_version_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_SDK", "/opt/other")
-    says(check("toolchain-acme").hint, "/opt/other")
+    says(str(check("toolchain-acme").found), "/opt/other")
 
 
 def test_the_answer_is_a_line_per_purpose_and_all_of_it_on_demand(capsys: pytest.CaptureFixture[str]) -> None:

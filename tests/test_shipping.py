@@ -107,9 +107,9 @@ def test_a_shell_completes_names_of_files_too(capsys: pytest.CaptureFixture[str]
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     for name in (
-        "_shtab_quadbench_run_pos_0_COMPGEN",
-        "_shtab_quadbench_lint_pos_0_COMPGEN",
-        "_shtab_quadbench_run___results_COMPGEN",
+        "run_pos_0",
+        "lint_pos_0",
+        "run___results",
     ):
         assert f"_shtab_quadbench_{name}_COMPGEN=_shtab_compgen_files" in script
 

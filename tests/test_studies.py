@@ -160,7 +160,6 @@ def test_the_report_of_a_comparison_says_the_result_first_and_holds_all_that_oth
     assert "quadbench compare quickstart quickstart --b runtime.threads=1 --devices virtual:s25,virtual:tabs11" in page.text
     assert "runtime.threads" in page.text
     assert {"battery, °C", "an image, ms"} <= set(page.texts)
-    assert json.loads(next(text for text in page.texts if text.startswith("{")))["comparison_id"] == COMPARISON.comparison_id
 
 
 def test_after_a_comparison_on_no_phone_the_next_command_names_a_place_for_one_and_is_not_the_same_again() -> None:
@@ -187,7 +186,6 @@ def test_the_report_of_a_sweep_says_the_answer_first_and_how_to_have_it_again() 
     assert page.text.index("precision.lora=int8 against precision.lora=int16: PSNR") < page.text.index("Quality and cost")
     assert page.count("svg") == 2
     assert SWEEP.command in page.text
-    assert json.loads(next(text for text in page.texts if text.startswith("{")))["sweep_id"] == SWEEP.sweep_id
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), ArtifactError("the disk is gone")], ids=["Ctrl-C", "a failure"])

@@ -286,7 +286,10 @@ def _load(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> tuple
 def _kinds(connection: sa.Connection, digests: Set[str]) -> dict[str, SampleKinds]:
     """Return a dict from digest to the sample kinds that launches have."""
     stored = connection.execute(sa.select(KindsRow.digest, KindsRow.kinds).where(KindsRow.digest.in_(digests)))
-    return {digest: read_kinds(text) for digest, text in stored}
+    kinds = {digest: read_kinds(text) for digest, text in stored}
+    if digests - kinds.keys():
+        raise ValueError("kinds of samples are missing")
+    return kinds
 
 
 def _reader() -> Callable[[Any, Sequence[Sample]], RunRecord]:

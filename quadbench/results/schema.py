@@ -393,9 +393,11 @@ GROUP BY {_KPI_KEY}
 
 def has_tables(connection: sa.Connection, name: str) -> bool:
     """Return whether the database has quadbench's tables. Raise ArtifactError if they are of another schema version."""
-    if not sa.inspect(connection).has_table(IdentityRow.__tablename__):
+    tables = sa.inspect(connection)
+    if not tables.has_table(IdentityRow.__tablename__):
         return False
-    version = connection.scalar(sa.text("SELECT schema_version FROM identity"))
+    has_version = any(column["name"] == "schema_version" for column in tables.get_columns(IdentityRow.__tablename__))
+    version = connection.scalar(sa.text("SELECT schema_version FROM identity")) if has_version else "none"
     if version != SCHEMA_VERSION:
         raise ArtifactError(
             f"{name} has schema_version {version}; expected {SCHEMA_VERSION}",
