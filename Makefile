@@ -50,7 +50,7 @@ test: setup ## the tests that need neither phone nor patience
 snapshots: setup ## renew the sentences in tests/__snapshots__ after a change of words; look at the diff
 	@$(BIN)/pytest -m "not slow and not device" -n $(WORKERS) --dist loadfile --snapshot-update $(ARGS)
 
-test-slow: setup ## the tests that take minutes; PART=3/12 runs the third of twelve parts that take about as long
+test-slow: setup ## the tests that take minutes; PART=3/24 runs the third of 24 parts that take about as long
 	@$(BIN)/pytest -m "slow and not device" $(SLOW) $(if $(PART),--splits $(word 2,$(subst /, ,$(PART))) --group $(word 1,$(subst /, ,$(PART)))) $(ARGS)
 
 fuzz: setup ## give the readers of what comes from outside anything at all, 5000 times each; half an hour
