@@ -143,9 +143,21 @@ def test_two_builds_give_equal_bytes_and_the_wheel_is_whole(dist: Path, tmp_path
     with zipfile.ZipFile(wheel_of(dist)) as wheel:
         inside = set(wheel.namelist())
     assert inside >= set(OF_A_WHEEL)
+    licences = {name.partition("/licenses/")[2] for name in inside}
+    assert licences >= {"LICENSE", "quadbench/zoo/NOTICE.md", "quadbench/quad/model/geometries/NOTICE.md"}
     assert not [name for name in inside if "/tests/" in name or "__pycache__" in name]
     with tarfile.open(dist / f"quadbench-{VERSION}.tar.gz") as sdist:
         assert {f"quadbench-{VERSION}/recipes/quickstart.yaml", f"quadbench-{VERSION}/tests/conftest.py"} <= set(sdist.getnames())
+
+
+@pytest.mark.slow
+def test_an_installed_sdist_has_its_recipes(dist: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    sdist = dist / f"quadbench-{VERSION}.tar.gz"
+    subprocess.run([tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet", "--no-compile", sdist], check=True)
+    command = [tmp_path / "venv/bin/quadbench", "recipe", "check", "quickstart"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
