@@ -1,8 +1,11 @@
 """Whatever quadbench is given: no traceback, no hang, nothing outside its folder, nothing wrong accepted, and a fit message."""
 
+import os
 import random
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 from support.bad_input.adapters import adapter_cases
+from support.bad_input.addresses import address_cases
 from support.bad_input.bundles import bundle_cases, flipped_cases
 from support.bad_input.case import Case, faults_of
 from support.bad_input.databases import database_cases
@@ -18,6 +22,7 @@ from support.bad_input.harnesses import harness_cases
 from support.bad_input.inputs import input_cases
 from support.bad_input.runs import run_cases
 from support.bad_input.specs import spec_cases
+from support.sentences import says
 from support.watcher import Silent
 
 from quadbench import pipeline
@@ -31,7 +36,7 @@ from quadbench.results.manifest import read_manifest
 SEED = 1
 SHARE = 24  # of so many cases the fast tests have one
 LEAST = 600
-FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped bytes", "databases", "harnesses")
+FAMILIES = ("specs", "adapters", "inputs", "foundations", "bundles", "flipped bytes", "databases", "addresses", "harnesses")
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +67,7 @@ def cases_of(family: str, tiny: Path, bundle: StoredBundle, run: Path) -> list[C
         "bundles": bundle_cases(dice, bundle),
         "flipped bytes": flipped_cases(dice, bundle, tiny / "adapters/first"),
         "databases": database_cases(dice, run),
+        "addresses": address_cases(dice),
         "harnesses": harness_cases(dice),
     }
     return list(cases[family])
@@ -107,3 +113,68 @@ def test_one_other_byte_in_a_stored_run_is_refused_by_whatever_reads_it(
     cases = list(run_cases(random.Random(SEED), tiny_recipe, stored_run, harness))
     assert len(cases) > 100
     assert judged(cases, tmp_path) == []
+
+
+def _spoilt_recipe(folder: Path, _tiny: Path) -> list[str]:
+    (folder / "r.yaml").write_text("schema_version: 1\nname: A B\n")
+    return ["recipe", "check", "r.yaml"]
+
+
+def _spoilt_adapter(folder: Path, tiny: Path) -> list[str]:
+    shutil.copytree(tiny / "adapters/first", folder / "adapter")
+    (folder / "adapter/adapter_model.safetensors").write_bytes(b"\xff" * 100)
+    return ["adapter", "inspect", "adapter"]
+
+
+def _database_of_noise(folder: Path, _tiny: Path) -> list[str]:
+    (folder / "results").mkdir()
+    (folder / "results/quadbench.sqlite").write_bytes(b"noise" * 1000)
+    return ["report"]
+
+
+def _pipe_as_database(folder: Path, _tiny: Path) -> list[str]:
+    (folder / "results").mkdir()
+    os.mkfifo(folder / "results/quadbench.sqlite")
+    return ["report"]
+
+
+def _missing_inputs(folder: Path, tiny: Path) -> list[str]:
+    shutil.copytree(tiny, folder / "tiny")
+    (folder / "tiny/inputs/inputs.json").write_text("[{}]")
+    return ["run", "tiny/recipe.yaml", "--devices", "local"]
+
+
+def _wrong_foundation(folder: Path, tiny: Path) -> list[str]:
+    shutil.copytree(tiny, folder / "tiny")
+    (folder / "tiny/model/unet/config.json").write_text('{"sample_size": "x"}')
+    return ["run", "tiny/recipe.yaml", "--devices", "local"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prepare", "code", "words"),
+    [
+        (_spoilt_recipe, 2, ("r.yaml:2: name",)),
+        (_spoilt_adapter, 2, ("adapter_model.safetensors",)),
+        (_database_of_noise, 3, ("quadbench.sqlite",)),
+        (_pipe_as_database, 3, ("results/quadbench.sqlite",)),
+        (_missing_inputs, 2, ("inputs.json", "0.name", "Field required")),
+        (_wrong_foundation, 2, ("sample_size",)),
+        (
+            lambda folder, tiny: ["run", str(tiny / "recipe.yaml"), "--devices", "virtual:none"],
+            2,
+            ("none",),
+        ),
+        (lambda folder, tiny: ["run", str(tiny / "recipe.yaml"), "--devices", ","], 2, ("--devices ',' has no device",)),
+        (lambda folder, tiny: ["lint", "nothing"], 3, ("nothing/manifest.json",)),
+        (lambda folder, tiny: ["report", "../../etc/passwd"], 3, ("has no runs yet",)),
+    ],
+)
+def test_the_command_says_it_with_its_exit_code(
+    prepare: Callable[[Path, Path], list[str]], code: int, words: tuple[str, ...], tiny_recipe: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "quadbench", *prepare(tmp_path, tiny_recipe.parent)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
+    says(result.stderr, *words)

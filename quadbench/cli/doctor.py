@@ -69,7 +69,7 @@ def _print_checks(console: Console, checks: Sequence[Dependency]) -> None:
 
 
 def _print_summary(console: Console, checks: Sequence[Dependency]) -> None:
-    """Print a line per purpose: what was found for it or, if something is missing, the command that installs it."""
+    """Print one line for each purpose, such as virtual devices: the programs found, or the command that installs missing ones."""
     for purpose, group in _grouped(checks):
         texts = [f"{check.name} {check.found or ''}".rstrip() for check in group]
         if hints := list(dict.fromkeys(check.hint for check in group if check.hint)):

@@ -78,7 +78,7 @@ def _programs(packages: Mapping[str, str], purpose: str) -> Iterator[Dependency]
 
 
 def _devices() -> Iterator[Dependency]:
-    """Yield Dependencies for adb, virtual devices, QEMU, which runs programs for arm64, and the Android NDK."""
+    """Yield a Dependency for each program that attached phones and virtual devices need: adb, the Android NDK, adbd, QEMU."""
     yield _dependency("adb", str(find_program("adb") or "of adbutils"), purpose="attached phones", hint=None)
     folder = path_variable(NDK_VARIABLE)
     revision = ndk_revision(folder) if folder else None

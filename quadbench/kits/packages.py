@@ -87,7 +87,7 @@ class MavenPackage:
 
 @dataclass(frozen=True, kw_only=True)
 class DebPackage:
-    """A package of Debian, by its path in Debian's archive and its known SHA-256."""
+    """A Debian package (.deb) to download: its path in Debian's archive, the SHA-256 that it must have, and its licence."""
 
     path: str
     sha256: str

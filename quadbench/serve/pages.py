@@ -223,7 +223,7 @@ class Pages:
             return None
 
     def _log_once(self, error: Exception) -> None:
-        """Log an error, unless the last logged error has the same text, as scripts ask for live parts again and again."""
+        """Log an error once while it repeats: the page asks for its parts every two seconds, and each request would log it."""
         if str(error) != self._said:
             self._said = str(error)
             log.warning("%s", error)
